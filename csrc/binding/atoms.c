@@ -1,0 +1,276 @@
+/* Which Python objects a heap may hold by reference: those that cannot change.
+ *
+ * Exact types only, since a subclass may add a __dict__; except subclasses of str, bytes and numbers that add nothing
+ * to the layout, and members of enums. Functions and classes pass as constants, although Python lets
+ * one write to their attributes. Types of the standard library are looked up when an object of that
+ * name first comes by, and only in modules that are loaded: judging an object imports nothing. */
+#include "atoms.h"
+
+#include <string.h>
+
+/* ---- types of the standard library ----------------------------------------------- */
+
+typedef struct {
+    const char *module, *name;
+    atom_verdict verdict;
+} known_type;
+
+static const known_type known[] = {
+    {"datetime", "date", ATOM_ACCEPTED},
+    {"datetime", "datetime", ATOM_ACCEPTED},
+    {"datetime", "time", ATOM_ACCEPTED},
+    {"datetime", "timedelta", ATOM_ACCEPTED},
+    {"datetime", "timezone", ATOM_ACCEPTED},
+    {"zoneinfo", "ZoneInfo", ATOM_ACCEPTED},
+    {"decimal", "Decimal", ATOM_ACCEPTED},
+    {"fractions", "Fraction", ATOM_ACCEPTED},
+    {"uuid", "UUID", ATOM_ACCEPTED},
+    {"pathlib", "PurePath", ATOM_ACCEPTED},
+    {"pathlib", "PurePosixPath", ATOM_ACCEPTED},
+    {"pathlib", "PureWindowsPath", ATOM_ACCEPTED},
+    {"pathlib", "Path", ATOM_ACCEPTED},
+    {"pathlib", "PosixPath", ATOM_ACCEPTED},
+    {"pathlib", "WindowsPath", ATOM_ACCEPTED},
+    {"re", "Pattern", ATOM_ACCEPTED},
+    {"ipaddress", "IPv4Address", ATOM_ACCEPTED},
+    {"ipaddress", "IPv6Address", ATOM_ACCEPTED},
+    {"ipaddress", "IPv4Network", ATOM_ACCEPTED},
+    {"ipaddress", "IPv6Network", ATOM_ACCEPTED},
+    {"ipaddress", "IPv4Interface", ATOM_ACCEPTED},
+    {"ipaddress", "IPv6Interface", ATOM_ACCEPTED},
+    {"collections", "OrderedDict", ATOM_AS_DICT},
+    {"collections", "defaultdict", ATOM_AS_DICT},
+    {"collections", "Counter", ATOM_AS_DICT},
+};
+
+/* sys.modules[module].name, if it is there. New reference, or NULL; an exception only on failure. */
+static PyObject *
+loaded_attribute(const char *module, const char *name)
+{
+    PyObject *module_name = PyUnicode_FromString(module);
+    if (module_name == NULL) {
+        return NULL;
+    }
+    PyObject *found = NULL, *loaded = PyImport_GetModule(module_name);
+    Py_DECREF(module_name);
+    if (loaded != NULL) {
+        (void)PyObject_GetOptionalAttrString(loaded, name, &found);
+        Py_DECREF(loaded);
+    }
+    return found;
+}
+
+static const char *
+short_name(PyTypeObject *type)
+{
+    const char *dot = strrchr(type->tp_name, '.');
+    return dot != NULL ? dot + 1 : type->tp_name;
+}
+
+static atom_verdict
+judge_known_type(PyTypeObject *type)
+{
+    const char *name = short_name(type);
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(known); i++) {
+        if (strcmp(known[i].name, name) != 0) {
+            continue;
+        }
+        PyObject *candidate = loaded_attribute(known[i].module, name);
+        if (candidate == NULL && PyErr_Occurred()) {
+            return ATOM_FAILED;
+        }
+        Py_XDECREF(candidate);
+        if (candidate == (PyObject *)type) {
+            return known[i].verdict;
+        }
+    }
+    return ATOM_REFUSED;
+}
+
+/* ---- families of types ---------------------------------------------------------------- */
+
+/* A subclass of an immutable builtin that can hold nothing more than the builtin does. */
+static bool
+is_bare_subclass(PyTypeObject *type)
+{
+    PyTypeObject *const bases[] = {&PyUnicode_Type, &PyLong_Type, &PyFloat_Type, &PyBytes_Type,
+                                   &PyComplex_Type};
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(bases); i++) {
+        if (PyType_IsSubtype(type, bases[i])) {
+            return type->tp_dictoffset == 0 && type->tp_basicsize == bases[i]->tp_basicsize;
+        }
+    }
+    return false;
+}
+
+/* 1, 0, or -1: whether sys.modules[module].name is a class and `object` an instance of it. */
+static int
+is_instance_of(PyObject *object, const char *module, const char *name)
+{
+    PyObject *class = loaded_attribute(module, name);
+    if (class == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    int yes = PyType_Check(class) && PyObject_TypeCheck(object, (PyTypeObject *)class);
+    Py_DECREF(class);
+    return yes;
+}
+
+/* NumPy's scalars are immutable, but for records, which are windows on an array. */
+static int
+is_numpy_scalar(PyObject *object)
+{
+    int scalar = is_instance_of(object, "numpy", "generic");
+    if (scalar != 1) {
+        return scalar;
+    }
+    int record = is_instance_of(object, "numpy", "void");
+    return record < 0 ? -1 : !record;
+}
+
+static bool
+is_constant_callable(PyObject *object)
+{
+    if (PyFunction_Check(object)) {
+        return true;
+    }
+    if (!PyCFunction_CheckExact(object)) {
+        return false;
+    }
+    PyObject *self = PyCFunction_GET_SELF(object); /* borrowed; [].append would be a way to a list */
+    return self == NULL || PyModule_Check(self);
+}
+
+static atom_verdict
+judge_type(module_state *st, PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    atom_verdict verdict = judge_known_type(type);
+    if (verdict != ATOM_REFUSED) {
+        if (verdict != ATOM_FAILED) {
+            PyObject *note = verdict == ATOM_ACCEPTED ? Py_True : Py_False;
+            if (PyDict_SetItem(st->known_types, (PyObject *)type, note) < 0) {
+                return ATOM_FAILED;
+            }
+        }
+        return verdict;
+    }
+    int yes = is_instance_of((PyObject *)type, "enum", "EnumMeta");
+    if (yes == 0 && !is_bare_subclass(type)) {
+        yes = is_numpy_scalar(object);
+    } else if (yes == 0) {
+        yes = 1;
+    }
+    return yes < 0 ? ATOM_FAILED : yes ? ATOM_ACCEPTED : ATOM_REFUSED;
+}
+
+atom_verdict
+atom_judge(module_state *st, PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    if (type == st->Opaque_type || type == &PyComplex_Type || type == &PyRange_Type ||
+        object == Py_Ellipsis || object == Py_NotImplemented || PyType_Check(object) ||
+        is_constant_callable(object)) {
+        return ATOM_ACCEPTED;
+    }
+    if (type == &PyDictProxy_Type) {
+        return ATOM_AS_DICT;
+    }
+    PyObject *note;
+    int found = PyDict_GetItemRef(st->known_types, (PyObject *)type, &note);
+    if (found < 0) {
+        return ATOM_FAILED;
+    }
+    if (found) {
+        Py_DECREF(note);
+        return note == Py_True ? ATOM_ACCEPTED : ATOM_AS_DICT;
+    }
+    return judge_type(st, object);
+}
+
+/* ---- advice ------------------------------------------------------------------------------ */
+
+typedef struct {
+    const char *attribute; /* of the type */
+    const char *advice;
+} type_mark;
+
+#define OR_OPAQUE ", or theus.Opaque(value) to keep the object itself and vouch that it does not change"
+
+static const type_mark marks[] = {
+    {"__dataclass_fields__",
+     "records of dataclasses come with a later version; store dataclasses.asdict(value)" OR_OPAQUE},
+    {"__pydantic_fields__",
+     "records of Pydantic models come with a later version; store value.model_dump()" OR_OPAQUE},
+    {"__pydantic_validator__",
+     "records of Pydantic models come with a later version; store value.model_dump()" OR_OPAQUE},
+    {"__attrs_attrs__", "store attrs.asdict(value)" OR_OPAQUE},
+    {"__array_interface__", "store value.tolist() or bytes(value)" OR_OPAQUE},
+    {"__array__", "store its plain values, such as a list or bytes" OR_OPAQUE},
+    {"__next__", "an iterator is used up by reading; store list(value)"},
+    {"__await__", "await it, and store the result"},
+};
+
+static const char *
+builtin_advice(module_state *st, PyObject *object)
+{
+    if (object == st->DELETE || object == st->MISSING) {
+        return "DELETE and MISSING are marks, not values; DELETE removes a path when it is given as the "
+               "whole value for that path";
+    }
+    if (PyByteArray_Check(object) || PyMemoryView_Check(object)) {
+        return "store bytes(value)" OR_OPAQUE;
+    }
+    if (PyDict_Check(object)) {
+        return "store dict(value)" OR_OPAQUE;
+    }
+    if (PyList_Check(object)) {
+        return "store list(value)" OR_OPAQUE;
+    }
+    if (PyTuple_Check(object)) {
+        return "store tuple(value), or give the class empty __slots__";
+    }
+    if (PyAnySet_Check(object)) {
+        return "store set(value)" OR_OPAQUE;
+    }
+    if (PyUnicode_Check(object)) {
+        return "its class can hold attributes; store str(value), or give the class empty __slots__";
+    }
+    if (PyLong_Check(object)) {
+        return "its class can hold attributes; store int(value), or give the class empty __slots__";
+    }
+    if (PyFloat_Check(object)) {
+        return "its class can hold attributes; store float(value), or give the class empty __slots__";
+    }
+    return NULL;
+}
+
+const char *
+atom_advice(module_state *st, PyObject *object)
+{
+    const char *advice = builtin_advice(st, object);
+    PyObject *type = (PyObject *)Py_TYPE(object);
+    for (size_t i = 0; advice == NULL && i < Py_ARRAY_LENGTH(marks); i++) {
+        PyObject *found;
+        if (PyObject_GetOptionalAttrString(type, marks[i].attribute, &found) < 0) {
+            PyErr_Clear(); /* a metaclass that refuses the question: it has no such mark */
+        }
+        if (found != NULL) {
+            Py_DECREF(found);
+            advice = marks[i].advice;
+        }
+    }
+    if (advice != NULL) {
+        return advice;
+    }
+    if (PyObject_CheckBuffer(object)) {
+        return "store bytes(value) or list(value)" OR_OPAQUE;
+    }
+    if (Py_TYPE(object)->tp_as_mapping != NULL && PyObject_HasAttrString(type, "keys")) {
+        return "store dict(value)" OR_OPAQUE;
+    }
+    if (Py_TYPE(object)->tp_iter != NULL) {
+        return "store list(value)" OR_OPAQUE;
+    }
+    return "store plain data (dict, list, str, numbers ...)" OR_OPAQUE;
+}

@@ -1,0 +1,441 @@
+/* Drafts of every kind: making them, entering their transaction, their content as a whole.
+ *
+ * Reading a nested container makes a new draft each time, so dead ones are kept for reuse: as memory only, on a
+ * list of the module. What needs the content as a whole (==, repr, copies) asks the core for the sealed container, at the
+ * cost of what has changed, and lets the code for frozen containers do the work. */
+#include "draft.h"
+
+#include "draft_parts.h"
+#include "repr.h"
+
+#include <stddef.h>
+
+/* ---- life --------------------------------------------------------------------------- */
+
+static PyTypeObject *
+type_of_kind(const module_state *st, theus_kind kind)
+{
+    switch (kind) {
+    case THEUS_MAP:
+        return st->DraftDict_type;
+    case THEUS_LIST:
+        return st->DraftList_type;
+    case THEUS_SET:
+        return st->DraftSet_type;
+    case THEUS_ATOM:
+        break;
+    }
+    Py_UNREACHABLE();
+}
+
+PyObject *
+draft_wrap(module_state *st, TxnObject *txn, theus_cell *cell)
+{
+    PyTypeObject *type = type_of_kind(st, (theus_kind)cell->now->kind);
+    DraftObject *self;
+    if (st->free_draft_count > 0) {
+        self = st->free_drafts[--st->free_draft_count];
+        PyObject_Init((PyObject *)self, type);
+    } else {
+        self = PyObject_GC_New(DraftObject, type);
+        if (self == NULL) {
+            return NULL;
+        }
+    }
+    self->txn = (TxnObject *)Py_NewRef((PyObject *)txn);
+    self->cell = cell;
+    self->weakrefs = NULL;
+    PyObject_GC_Track(self);
+    return (PyObject *)self;
+}
+
+void
+draft_dealloc(PyObject *op)
+{
+    DraftObject *self = draft_of(op);
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    if (self->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    TxnObject *txn = self->txn;
+    module_state *st = draft_state(self);
+    if (st->recycles && st->free_draft_count < FREE_DRAFTS) {
+        st->free_drafts[st->free_draft_count++] = self;
+    } else {
+        PyObject_GC_Del(self);
+    }
+    Py_DECREF(type);
+    Py_DECREF((PyObject *)txn); /* last: it keeps the module, and so `st`, alive; may end a transaction */
+}
+
+void
+draft_drop_free_list(module_state *st)
+{
+    while (st->free_draft_count > 0) {
+        PyObject_GC_Del(st->free_drafts[--st->free_draft_count]);
+    }
+}
+
+int
+draft_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(draft_of(op)->txn);
+    return 0;
+}
+
+PyMemberDef draft_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(DraftObject, weakrefs), READONLY, NULL},
+    {0},
+};
+
+/* ---- refusals ------------------------------------------------------------------------- */
+
+PyObject *
+draft_path_tuple(TxnObject *Py_UNUSED(txn), theus_cell *cell)
+{
+    theus_segment path[THEUS_PATH_ROOM];
+    uint32_t length = theus_cell_path(cell, path, THEUS_PATH_ROOM);
+    return txn_path_tuple(path, length < THEUS_PATH_ROOM ? length : THEUS_PATH_ROOM);
+}
+
+static int
+refuse_at(TxnObject *txn, theus_cell *cell, const char *message)
+{
+    PyObject *type = txn->heap->st->TransactionError;
+    PyObject *path = draft_path_tuple(txn, cell);
+    PyObject *error = path == NULL ? NULL : PyObject_CallFunction(type, "sO", message, path);
+    if (error != NULL) {
+        PyErr_SetObject(type, error);
+        Py_DECREF(error);
+    }
+    Py_XDECREF(path);
+    return -1;
+}
+
+int
+draft_fail(TxnObject *txn, theus_cell *cell, theus_status status)
+{
+    if (status == THEUS_READ_ONLY) {
+        return refuse_at(txn, cell, "this transaction is read-only: begin one without read_only=True to write");
+    }
+    return txn_fail(txn, status);
+}
+
+int
+draft_enter_slowly(TxnObject *txn, theus_cell *cell, theus_status status)
+{
+    if (status != THEUS_OK) {
+        return txn_fail(txn, status);
+    }
+    int result = 0;
+    if (cell->dead) {
+        PyErr_SetString(txn->heap->st->TransactionError,
+                        "this draft was read inside a savepoint that was rolled back: read it again from "
+                        "the transaction");
+        result = -1;
+    } else {
+        status = theus_cell_settle(cell, NULL);
+        result = status == THEUS_OK ? 0 : draft_fail(txn, cell, status);
+    }
+    if (result < 0) {
+        theus_txn_leave(&txn->txn);
+    }
+    return result;
+}
+
+int
+draft_enter_write(DraftObject *self)
+{
+    if (draft_enter(self) < 0) {
+        return -1;
+    }
+    if (self->txn->txn.read_only) {
+        draft_fail(self->txn, self->cell, THEUS_READ_ONLY);
+        draft_leave(self);
+        return -1;
+    }
+    return 0;
+}
+
+int
+draft_check_count(const char *name, Py_ssize_t count, Py_ssize_t least, Py_ssize_t most)
+{
+    if (count >= least && count <= most) {
+        return 0;
+    }
+    bool few = count < least;
+    Py_ssize_t wanted = few ? least : most;
+    PyErr_Format(PyExc_TypeError, "%s() takes %s %zd argument%s, not %zd", name,
+                 least == most ? "exactly"
+                 : few         ? "at least"
+                               : "at most",
+                 wanted, wanted == 1 ? "" : "s", count);
+    return -1;
+}
+
+int
+draft_key_error(PyObject *key)
+{
+    PyObject *args = PyTuple_Pack(1, key);
+    if (args != NULL) {
+        PyErr_SetObject(PyExc_KeyError, args);
+        Py_DECREF(args);
+    }
+    return -1;
+}
+
+/* ---- reading --------------------------------------------------------------------------- */
+
+PyObject *
+draft_child(DraftObject *self, uint32_t pos)
+{
+    theus_cell *child;
+    theus_status status = theus_cell_enter(self->cell, pos, &child);
+    if (status != THEUS_OK) {
+        draft_fail(self->txn, self->cell, status);
+        return NULL;
+    }
+    return draft_wrap(draft_state(self), self->txn, child);
+}
+
+PyObject *
+draft_value(module_state *st, TxnObject *txn, theus_cell *cell, uint32_t pos, theus_value value)
+{
+    if (theus_value_kind(value) == THEUS_ATOM) {
+        return Py_NewRef((PyObject *)theus_value_atom(value));
+    }
+    theus_cell *child;
+    theus_status status = theus_cell_enter(cell, pos, &child);
+    if (status != THEUS_OK) {
+        draft_fail(txn, cell, status);
+        return NULL;
+    }
+    return draft_wrap(st, txn, child);
+}
+
+Py_ssize_t
+draft_length(PyObject *op)
+{
+    DraftObject *self = draft_of(op);
+    if (draft_enter(self) < 0) {
+        return -1;
+    }
+    theus_cell_read_shape(self->cell);
+    Py_ssize_t count = (Py_ssize_t)self->cell->now->count;
+    draft_leave(self);
+    return count;
+}
+
+/* ---- the content as a whole --------------------------------------------------------------- */
+
+/* The sealed content, counted. NULL with an exception set. */
+static theus_container *
+draft_content(DraftObject *self)
+{
+    theus_container *content = NULL;
+    if (draft_enter(self) < 0) {
+        return NULL;
+    }
+    if (draft_checked(self, theus_cell_freeze(self->cell, &content)) < 0) {
+        content = NULL;
+    }
+    draft_leave(self);
+    return content;
+}
+
+PyObject *
+draft_frozen(PyObject *op)
+{
+    theus_container *content = draft_content(draft_of(op));
+    return content == NULL ? NULL : handle_new(draft_of(op)->txn->heap, content);
+}
+
+PyObject *
+draft_thaw(PyObject *op)
+{
+    HeapObject *heap = draft_of(op)->txn->heap;
+    theus_container *content = draft_content(draft_of(op));
+    if (content == NULL) {
+        return NULL;
+    }
+    PyObject *builtin = thaw_value(heap, theus_value_of_container(content));
+    freeze_drop(heap, theus_value_of_container(content));
+    return builtin;
+}
+
+int
+draft_freeze(HeapObject *heap, PyObject *op, theus_value *out)
+{
+    theus_container *content = draft_content(draft_of(op));
+    if (content == NULL) {
+        return -1;
+    }
+    if (draft_of(op)->txn->heap != heap) {
+        theus_container *copy;
+        int copied = freeze_copy(heap, content, &copy);
+        theus_container_release(content);
+        if (copied < 0) {
+            return -1;
+        }
+        content = copy;
+    }
+    *out = theus_value_of_container(content);
+    return 0;
+}
+
+/* The refusal of a value names its path below the value; puts the path of the cell before it. */
+static void
+name_whole_path(module_state *st, TxnObject *txn, theus_cell *cell)
+{
+    if (!PyErr_ExceptionMatches(st->UnfreezableError) || theus_txn_enter(&txn->txn) != THEUS_OK) {
+        return;
+    }
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *above = draft_path_tuple(txn, cell);
+    PyObject *path = PyObject_GetAttrString(error, "path");
+    PyObject *type = PyObject_GetAttrString(error, "value_type");
+    PyObject *advice = PyObject_GetAttrString(error, "advice");
+    theus_txn_leave(&txn->txn);
+    PyObject *whole = above != NULL && path != NULL ? PySequence_Concat(above, path) : NULL;
+    PyObject *named = NULL;
+    if (whole != NULL && type != NULL && advice != NULL) {
+        named = PyObject_CallFunctionObjArgs(st->UnfreezableError, whole, type, advice, NULL);
+    }
+    if (named != NULL) {
+        PyErr_SetObject(st->UnfreezableError, named);
+    }
+    Py_XDECREF(above);
+    Py_XDECREF(path);
+    Py_XDECREF(type);
+    Py_XDECREF(advice);
+    Py_XDECREF(whole);
+    Py_XDECREF(named);
+    Py_DECREF(error);
+}
+
+int
+draft_freeze_value(module_state *st, TxnObject *txn, theus_cell *cell, PyObject *object,
+                   const freeze_path *at, theus_value *out)
+{
+    if (freeze_value(txn->heap, object, at, out) == 0) {
+        return 0;
+    }
+    name_whole_path(st, txn, cell);
+    return -1;
+}
+
+/* ---- shared methods -------------------------------------------------------------------------- */
+
+PyObject *
+draft_repr(PyObject *op)
+{
+    static const char *const names[] = {
+        [THEUS_MAP] = "DraftDict",
+        [THEUS_LIST] = "DraftList",
+        [THEUS_SET] = "DraftSet",
+    };
+    theus_container *content = draft_content(draft_of(op));
+    if (content == NULL) {
+        return NULL;
+    }
+    PyObject *text = container_repr(names[content->kind], content);
+    freeze_drop(draft_of(op)->txn->heap, theus_value_of_container(content));
+    return text;
+}
+
+typedef enum { NO_MATCH, MATCH, MATCH_BUILTIN } draft_match;
+
+/* Whether `other` is of the kind of `self`, so that the two can be equal; or needs a builtin on our side. */
+static draft_match
+match_other(module_state *st, PyObject *self, PyObject *other)
+{
+    PyTypeObject *ours = Py_TYPE(self), *theirs = Py_TYPE(other);
+    if (ours == theirs) {
+        return MATCH;
+    }
+    if (ours == st->DraftDict_type) {
+        return PyDict_Check(other) || theirs == st->FrozenDict_type ? MATCH : NO_MATCH;
+    }
+    if (ours == st->DraftList_type) {
+        return PyList_Check(other) || theirs == st->FrozenList_type ? MATCH : NO_MATCH;
+    }
+    if (PyAnySet_Check(other) || theirs == st->FrozenSet_type) {
+        return MATCH;
+    }
+    return PyDictViewSet_Check(other) || theirs == st->DraftKeys_type || theirs == st->DraftItems_type
+                   || theirs == st->FrozenKeys_type || theirs == st->FrozenItems_type
+               ? MATCH_BUILTIN
+               : NO_MATCH;
+}
+
+PyObject *
+draft_compare(PyObject *self, PyObject *other, int op)
+{
+    module_state *st = draft_state(draft_of(self));
+    draft_match match = match_other(st, self, other);
+    if (match == NO_MATCH) {
+        Py_RETURN_NOTIMPLEMENTED;
+    }
+    PyObject *result = NULL, *right = NULL;
+    PyObject *left = match == MATCH ? draft_frozen(self) : draft_thaw(self);
+    if (left != NULL) {
+        right = draft_check(st, other) ? draft_frozen(other) : Py_NewRef(other);
+    }
+    if (right != NULL) {
+        result = match == MATCH ? Py_TYPE(left)->tp_richcompare(left, right, op)
+                                : PyObject_RichCompare(left, right, op);
+    }
+    Py_XDECREF(left);
+    Py_XDECREF(right);
+    return result;
+}
+
+PyObject *
+draft_method_thaw(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return draft_thaw(self);
+}
+
+PyObject *
+draft_method_freeze(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return draft_frozen(self);
+}
+
+PyObject *
+draft_method_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
+{
+    PyObject *builtin = draft_thaw(self);
+    if (builtin == NULL) {
+        return NULL;
+    }
+    return Py_BuildValue("O(N)", (PyObject *)Py_TYPE(builtin), builtin);
+}
+
+PyObject *
+draft_method_clear(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    DraftObject *self = draft_of(op);
+    if (draft_enter_write(self) < 0) {
+        return NULL;
+    }
+    int result = draft_checked(self, theus_cell_clear(self->cell));
+    draft_leave(self);
+    if (result < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+int
+add_draft_types(PyObject *module, module_state *st)
+{
+    if (add_draft_iterator_type(module, st) < 0 || add_draft_view_types(module, st) < 0
+        || add_draft_dict_type(module, st) < 0 || add_draft_list_type(module, st) < 0
+        || add_draft_set_type(module, st) < 0) {
+        return -1;
+    }
+    return 0;
+}

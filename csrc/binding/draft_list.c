@@ -1,0 +1,572 @@
+/* DraftList: a list of the state as a list that can be written.
+ *
+ * Indexes are positions. Reading one by a non-negative index depends on that element alone; a negative index, a
+ * slice, len() and the end of a loop depend on the length too. What moves positions (insert, pop,
+ * sort, slices) makes the whole list one write. */
+#include "draft_parts.h"
+
+/* ---- items ------------------------------------------------------------------------------ */
+
+static int
+index_error(DraftObject *self, const char *doing)
+{
+    theus_cell_read_shape(self->cell); /* that it is so short is what the body has learned */
+    PyErr_Format(PyExc_IndexError, "%s: the list has %lu element%s", doing,
+                 (unsigned long)self->cell->now->count, self->cell->now->count == 1 ? "" : "s");
+    return -1;
+}
+
+/* The position of a Python index, entered: 0 and *pos, or -1 with IndexError set. */
+static int
+position_of(DraftObject *self, Py_ssize_t index, const char *doing, uint32_t *pos)
+{
+    theus_cell *cell = self->cell;
+    if (index < 0) {
+        theus_cell_read_shape(cell);
+        index += cell->now->count;
+    }
+    if (index < 0 || index >= (Py_ssize_t)cell->now->count) {
+        return index_error(self, doing);
+    }
+    *pos = (uint32_t)index;
+    return 0;
+}
+
+static PyObject *
+list_item(PyObject *op, Py_ssize_t index)
+{
+    DraftObject *self = draft_of(op);
+    uint32_t pos;
+    theus_value value;
+    PyObject *result = NULL;
+    if (draft_enter(self) < 0) {
+        return NULL;
+    }
+    if (position_of(self, index, "list index out of range", &pos) == 0
+        && draft_checked(self, theus_cell_read(self->cell, pos, &value)) == 0) {
+        result = draft_at(self, pos, value);
+    }
+    draft_leave(self);
+    return result;
+}
+
+static int
+list_delete(DraftObject *self, Py_ssize_t index)
+{
+    uint32_t pos;
+    if (draft_enter_write(self) < 0) {
+        return -1;
+    }
+    int result = position_of(self, index, "list assignment index out of range", &pos);
+    if (result == 0) {
+        result = draft_checked(self, theus_cell_splice(self->cell, pos, 1, NULL, 0));
+    }
+    draft_leave(self);
+    return result;
+}
+
+/* Storing a draft where it already stands, as `xs[0] += [1]` ends, changes nothing. */
+static bool
+stands_at(DraftObject *self, uint32_t pos, PyObject *object)
+{
+    return draft_check(draft_state(self), object) && draft_of(object)->txn == self->txn
+           && theus_cell_child_at(self->cell, pos) == draft_of(object)->cell;
+}
+
+static int
+list_store(DraftObject *self, Py_ssize_t index, PyObject *object)
+{
+    theus_value value;
+    uint32_t pos;
+    if (draft_enter_write(self) < 0) {
+        return -1;
+    }
+    int result = position_of(self, index, "list assignment index out of range", &pos);
+    bool stands = result == 0 && stands_at(self, pos, object);
+    draft_leave(self);
+    if (result < 0 || stands) {
+        return result;
+    }
+    freeze_path at = freeze_path_index(NULL, pos);
+    if (draft_freeze_value(draft_state(self), self->txn, self->cell, object, &at, &value) < 0) {
+        return -1;
+    }
+    /* Freezing may have run Python code that changed the list: the index is looked at again. */
+    result = draft_enter_write(self);
+    if (result == 0) {
+        result = position_of(self, index, "list assignment index out of range", &pos);
+        if (result == 0) {
+            result = draft_checked(self, theus_cell_put(self->cell, pos, value));
+        }
+        draft_leave(self);
+    }
+    freeze_drop(self->txn->heap, value);
+    return result;
+}
+
+static int
+index_of(PyObject *item, Py_ssize_t *index)
+{
+    *index = PyNumber_AsSsize_t(item, PyExc_IndexError);
+    return *index == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+static int
+type_error(PyObject *item)
+{
+    PyErr_Format(PyExc_TypeError, "list indices must be integers or slices, not %s", Py_TYPE(item)->tp_name);
+    return -1;
+}
+
+static PyObject *
+list_subscript(PyObject *self, PyObject *item)
+{
+    Py_ssize_t index;
+    if (PyIndex_Check(item)) {
+        return index_of(item, &index) < 0 ? NULL : list_item(self, index);
+    }
+    if (PySlice_Check(item)) {
+        return draft_slice_get(draft_of(self), item);
+    }
+    type_error(item);
+    return NULL;
+}
+
+static int
+list_ass_subscript(PyObject *op, PyObject *item, PyObject *value)
+{
+    DraftObject *self = draft_of(op);
+    Py_ssize_t index;
+    if (PyIndex_Check(item)) {
+        if (index_of(item, &index) < 0) {
+            return -1;
+        }
+        return value == NULL ? list_delete(self, index) : list_store(self, index, value);
+    }
+    return PySlice_Check(item) ? draft_slice_set(self, item, value) : type_error(item);
+}
+
+/* ---- searching ------------------------------------------------------------------------------- */
+
+/* Equal to a plain atom is only what compares by value, never a container: those need not be looked into. */
+static int
+element_equals(DraftObject *self, uint32_t pos, theus_value value, PyObject *object)
+{
+    if (theus_value_kind(value) != THEUS_ATOM && freeze_is_plain(object)) {
+        return 0;
+    }
+    PyObject *element = draft_at(self, pos, value);
+    if (element == NULL) {
+        return -1;
+    }
+    int equal = PyObject_RichCompareBool(element, object, Py_EQ);
+    Py_DECREF(element);
+    return equal;
+}
+
+/* The first index from start to stop at which `object` stands: 1 and *index, 0, or -1. Entered. With `all`, counts
+ * how often it stands there instead. Comparing runs Python code that may change the list, so each step
+ * asks for the length again, as list's does. */
+static int
+list_search(DraftObject *self, PyObject *object, Py_ssize_t start, Py_ssize_t stop, bool all, Py_ssize_t *index)
+{
+    Py_ssize_t found = 0;
+    for (Py_ssize_t i = start; i < stop && i < (Py_ssize_t)self->cell->now->count; i++) {
+        theus_value value;
+        if (draft_checked(self, theus_cell_read(self->cell, (uint32_t)i, &value)) < 0) {
+            return -1;
+        }
+        int equal = element_equals(self, (uint32_t)i, value, object);
+        if (equal < 0) {
+            return -1;
+        }
+        if (equal && !all) {
+            *index = i;
+            return 1;
+        }
+        found += equal;
+    }
+    theus_cell_read_shape(self->cell);
+    *index = found;
+    return found > 0;
+}
+
+static int
+list_contains(PyObject *op, PyObject *object)
+{
+    DraftObject *self = draft_of(op);
+    Py_ssize_t index;
+    if (draft_enter(self) < 0) {
+        return -1;
+    }
+    int found = list_search(self, object, 0, PY_SSIZE_T_MAX, false, &index);
+    draft_leave(self);
+    return found;
+}
+
+static PyObject *
+list_count(PyObject *op, PyObject *object)
+{
+    DraftObject *self = draft_of(op);
+    Py_ssize_t count;
+    if (draft_enter(self) < 0) {
+        return NULL;
+    }
+    int found = list_search(self, object, 0, PY_SSIZE_T_MAX, true, &count);
+    draft_leave(self);
+    return found < 0 ? NULL : PyLong_FromSsize_t(count);
+}
+
+/* A bound of index(): clipped to what fits, as slices are. */
+static int
+bound_of(PyObject *item, Py_ssize_t *bound)
+{
+    if (!PyIndex_Check(item)) {
+        PyErr_Format(PyExc_TypeError, "index() takes integers as bounds, not %s", Py_TYPE(item)->tp_name);
+        return -1;
+    }
+    *bound = PyNumber_AsSsize_t(item, NULL);
+    return *bound == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+static PyObject *
+list_index(PyObject *op, PyObject *const *args, Py_ssize_t count)
+{
+    DraftObject *self = draft_of(op);
+    Py_ssize_t start = 0, stop = PY_SSIZE_T_MAX, index;
+    if (draft_check_count("index", count, 1, 3) < 0 || (count > 1 && bound_of(args[1], &start) < 0)
+        || (count > 2 && bound_of(args[2], &stop) < 0) || draft_enter(self) < 0) {
+        return NULL;
+    }
+    Py_ssize_t length = (Py_ssize_t)self->cell->now->count;
+    if (start < 0 || stop < 0) {
+        theus_cell_read_shape(self->cell);
+        start = start >= 0 ? start : start + length > 0 ? start + length : 0;
+        stop = stop >= 0 ? stop : stop + length > 0 ? stop + length : 0;
+    }
+    int found = list_search(self, args[0], start, stop, false, &index);
+    draft_leave(self);
+    if (found == 0) {
+        PyErr_Format(PyExc_ValueError, "%R is not in list", args[0]);
+    }
+    return found == 1 ? PyLong_FromSsize_t(index) : NULL;
+}
+
+static PyObject *
+list_remove(PyObject *op, PyObject *object)
+{
+    DraftObject *self = draft_of(op);
+    Py_ssize_t index;
+    if (draft_enter_write(self) < 0) {
+        return NULL;
+    }
+    int found = list_search(self, object, 0, PY_SSIZE_T_MAX, false, &index);
+    if (found == 1 && index < (Py_ssize_t)self->cell->now->count
+        && draft_checked(self, theus_cell_splice(self->cell, (uint32_t)index, 1, NULL, 0)) < 0) {
+        found = -1;
+    }
+    draft_leave(self);
+    if (found == 0) {
+        PyErr_Format(PyExc_ValueError, "list.remove(x): %R is not in list", object);
+    }
+    if (found != 1) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- growing and shrinking ---------------------------------------------------------------------- */
+
+/* Where insert(index) puts a value; entered. */
+static uint32_t
+insert_position(const DraftObject *self, Py_ssize_t index)
+{
+    Py_ssize_t count = (Py_ssize_t)self->cell->now->count;
+    if (index < 0) {
+        index = index + count < 0 ? 0 : index + count;
+    }
+    return (uint32_t)(index < count ? index : count);
+}
+
+/* Freezes an object that will be put before `index`. */
+static int
+freeze_for_insert(DraftObject *self, Py_ssize_t index, PyObject *object, theus_value *value)
+{
+    freeze_path at = freeze_path_index(NULL, 0);
+    if (!freeze_is_plain(object)) {
+        if (draft_enter_write(self) < 0) {
+            return -1;
+        }
+        at.index = insert_position(self, index);
+        draft_leave(self);
+    }
+    return draft_freeze_value(draft_state(self), self->txn, self->cell, object, &at, value);
+}
+
+/* Puts one object before `index` (any Python index), or at the end. */
+static PyObject *
+list_put_before(DraftObject *self, Py_ssize_t index, PyObject *object)
+{
+    theus_value value;
+    if (freeze_for_insert(self, index, object, &value) < 0) {
+        return NULL;
+    }
+    int result = draft_enter_write(self);
+    if (result == 0) {
+        uint32_t pos = insert_position(self, index);
+        result = draft_checked(self, theus_cell_splice(self->cell, pos, 0, &value, 1));
+        draft_leave(self);
+    }
+    freeze_drop(self->txn->heap, value);
+    if (result < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+list_append(PyObject *self, PyObject *object)
+{
+    return list_put_before(draft_of(self), PY_SSIZE_T_MAX, object);
+}
+
+static PyObject *
+list_insert(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (draft_check_count("insert", count, 2, 2) < 0) {
+        return NULL;
+    }
+    Py_ssize_t index = PyNumber_AsSsize_t(args[0], NULL);
+    if (index == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    return list_put_before(draft_of(self), index, args[1]);
+}
+
+/* What an iterable gave before it failed stays in the list, as with list.extend(). */
+static int
+list_extend_with(DraftObject *self, PyObject *iterable)
+{
+    draft_values values;
+    if (draft_enter_write(self) < 0) {
+        return -1;
+    }
+    Py_ssize_t first = (Py_ssize_t)self->cell->now->count;
+    draft_leave(self);
+    int result = draft_values_gather(self, iterable, first, &values);
+    PyObject *error = result < 0 ? PyErr_GetRaisedException() : NULL;
+    if (values.count > 0 && draft_enter_write(self) == 0) {
+        theus_cell *cell = self->cell;
+        result |= draft_checked(self, theus_cell_splice(cell, cell->now->count, 0, values.items, values.count));
+        draft_leave(self);
+    }
+    draft_values_free(&values);
+    if (error != NULL) {
+        PyErr_SetRaisedException(error);
+    }
+    return PyErr_Occurred() ? -1 : result;
+}
+
+static PyObject *
+list_extend_method(PyObject *self, PyObject *iterable)
+{
+    if (list_extend_with(draft_of(self), iterable) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+list_pop(PyObject *op, PyObject *const *args, Py_ssize_t count)
+{
+    DraftObject *self = draft_of(op);
+    Py_ssize_t index = -1;
+    uint32_t pos;
+    theus_value value;
+    if (draft_check_count("pop", count, 0, 1) < 0 || (count == 1 && index_of(args[0], &index) < 0)
+        || draft_enter_write(self) < 0) {
+        return NULL;
+    }
+    PyObject *result = NULL;
+    theus_cell *child = NULL;
+    const char *problem = self->cell->now->count == 0 ? "pop from empty list" : "pop index out of range";
+    theus_status status = THEUS_OK;
+    if (position_of(self, index, problem, &pos) == 0
+        && draft_checked(self, theus_cell_read(self->cell, pos, &value)) == 0) {
+        /* A nested container gets its cell before it goes, and lives on in that. */
+        if (theus_value_kind(value) == THEUS_ATOM) {
+            result = Py_NewRef((PyObject *)theus_value_atom(value));
+        } else {
+            status = theus_cell_enter(self->cell, pos, &child);
+        }
+        if (status == THEUS_OK) {
+            status = theus_cell_splice(self->cell, pos, 1, NULL, 0);
+        }
+        if (draft_checked(self, status) < 0) {
+            Py_CLEAR(result);
+        } else if (child != NULL) {
+            result = draft_wrap(draft_state(self), self->txn, child);
+        }
+    }
+    draft_leave(self);
+    return result;
+}
+
+/* ---- operators --------------------------------------------------------------------------------------- */
+
+static PyObject *
+list_add(PyObject *left, PyObject *right)
+{
+    /* One of the two is a DraftList, and heap types of this module lead to the state. */
+    PyTypeObject *ours = Py_TYPE(left)->tp_as_number != NULL && Py_TYPE(left)->tp_as_number->nb_add == list_add
+                             ? Py_TYPE(left)
+                             : Py_TYPE(right);
+    PyTypeObject *frozen = module_state_of_type(ours)->FrozenList_type;
+    if (!(PyList_Check(left) || Py_IS_TYPE(left, ours) || Py_IS_TYPE(left, frozen))
+        || !(PyList_Check(right) || Py_IS_TYPE(right, ours) || Py_IS_TYPE(right, frozen))) {
+        Py_RETURN_NOTIMPLEMENTED;
+    }
+    PyObject *result = PySequence_List(left);
+    if (result != NULL) {
+        Py_SETREF(result, PySequence_InPlaceConcat(result, right));
+    }
+    return result;
+}
+
+static PyObject *
+list_inplace_add(PyObject *self, PyObject *other)
+{
+    return list_extend_with(draft_of(self), other) < 0 ? NULL : Py_NewRef(self);
+}
+
+static PyObject *
+list_repeat(PyObject *self, Py_ssize_t times)
+{
+    PyObject *once = PySequence_List(self);
+    if (once == NULL) {
+        return NULL;
+    }
+    PyObject *result = PySequence_Repeat(once, times);
+    Py_DECREF(once);
+    return result;
+}
+
+static int
+repeat_in_place(DraftObject *self, Py_ssize_t times)
+{
+    draft_values values;
+    if (times <= 0) {
+        PyObject *done = draft_method_clear((PyObject *)self, NULL);
+        Py_XDECREF(done);
+        return done == NULL ? -1 : 0;
+    }
+    if (draft_enter_write(self) < 0) {
+        return -1;
+    }
+    draft_leave(self);
+    int result = draft_values_gather(self, (PyObject *)self, 0, &values);
+    if (result == 0 && values.count > 0 && times > INT32_MAX / (Py_ssize_t)values.count) {
+        PyErr_NoMemory();
+        result = -1;
+    }
+    for (Py_ssize_t i = 1; result == 0 && i < times && values.count > 0; i++) {
+        result = draft_enter_write(self);
+        if (result == 0) {
+            theus_cell *cell = self->cell;
+            result = draft_checked(self, theus_cell_splice(cell, cell->now->count, 0, values.items, values.count));
+            draft_leave(self);
+        }
+    }
+    draft_values_free(&values);
+    return result;
+}
+
+static PyObject *
+list_inplace_repeat(PyObject *self, Py_ssize_t times)
+{
+    return repeat_in_place(draft_of(self), times) < 0 ? NULL : Py_NewRef(self);
+}
+
+static PyObject *
+list_iter(PyObject *self)
+{
+    return draft_iterate(draft_of(self), DRAFT_ELEMENTS, false);
+}
+
+static PyObject *
+list_reversed(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return draft_iterate(draft_of(self), DRAFT_ELEMENTS, true);
+}
+
+/* ---- the type ------------------------------------------------------------------------------------------ */
+
+static PyMethodDef list_methods[] = {
+    {"append", list_append, METH_O, PyDoc_STR("append($self, value, /)\n--\n\nPuts a value at the end.")},
+    {"extend", list_extend_method, METH_O,
+     PyDoc_STR("extend($self, iterable, /)\n--\n\nPuts every value of an iterable at the end.")},
+    {"insert", THEUS_FASTCALL(list_insert), METH_FASTCALL,
+     PyDoc_STR("insert($self, index, value, /)\n--\n\nPuts a value before index.")},
+    {"pop", THEUS_FASTCALL(list_pop), METH_FASTCALL,
+     PyDoc_STR("pop($self, index=-1, /)\n--\n\n"
+               "Removes the element at index and returns it. A container comes as a draft that lives on by itself.")},
+    {"remove", list_remove, METH_O,
+     PyDoc_STR("remove($self, value, /)\n--\n\nRemoves the first element that equals value.")},
+    {"index", THEUS_FASTCALL(list_index), METH_FASTCALL,
+     PyDoc_STR("index($self, value, start=0, stop=sys.maxsize, /)\n--\n\n"
+               "The index of the first element that equals value.")},
+    {"count", list_count, METH_O,
+     PyDoc_STR("count($self, value, /)\n--\n\nHow many elements equal value.")},
+    {"sort", THEUS_FASTCALL(draft_method_sort), METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("sort($self, /, *, key=None, reverse=False)\n--\n\n"
+               "Sorts in place, stable. If a key or a comparison fails, the list stays as it was.")},
+    {"reverse", draft_method_reverse, METH_NOARGS, PyDoc_STR("reverse($self, /)\n--\n\nReverses in place.")},
+    {"__reversed__", list_reversed, METH_NOARGS, PyDoc_STR("The elements from the end.")},
+    DRAFT_SHARED_METHODS("to_list"),
+    {0},
+};
+
+PyDoc_STRVAR(list_doc,
+"A list of the state, as its transaction sees and changes it.\n\n"
+"Behaves as a list, with one difference: what is stored is copied. Usable until the\n"
+"transaction ends; freeze() gives what stays.");
+
+static PyType_Slot list_slots[] = {
+    {Py_tp_doc, (void *)list_doc},
+    {Py_tp_dealloc, draft_dealloc},
+    {Py_tp_traverse, draft_traverse},
+    {Py_tp_repr, draft_repr},
+    {Py_tp_richcompare, draft_compare},
+    {Py_tp_hash, PyObject_HashNotImplemented},
+    {Py_tp_iter, list_iter},
+    {Py_mp_length, draft_length},
+    {Py_mp_subscript, list_subscript},
+    {Py_mp_ass_subscript, list_ass_subscript},
+    {Py_sq_length, draft_length},
+    {Py_sq_item, list_item},
+    {Py_sq_contains, list_contains},
+    {Py_sq_repeat, list_repeat},
+    {Py_sq_inplace_repeat, list_inplace_repeat},
+    {Py_nb_add, list_add},
+    {Py_nb_inplace_add, list_inplace_add},
+    {Py_tp_methods, list_methods},
+    {Py_tp_members, draft_members},
+    {0, NULL},
+};
+
+static PyType_Spec list_spec = {
+    .name = "theus._theus.DraftList",
+    .basicsize = sizeof(DraftObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_SEQUENCE,
+    .slots = list_slots,
+};
+
+int
+add_draft_list_type(PyObject *module, module_state *st)
+{
+    if (module_add_type(module, &list_spec, &st->DraftList_type) < 0) {
+        return -1;
+    }
+    return module_register_abc(st, st->DraftList_type, "MutableSequence");
+}

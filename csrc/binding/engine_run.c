@@ -1,0 +1,376 @@
+/* Functions as transactions: run() with its retries, and compare_and_swap(). */
+#include "draft.h"
+#include "engine_type.h"
+#include "errors.h"
+#include "txn_paths.h"
+
+#include "../core/conflict.h"
+
+enum { YIELD_NS = 20000 }; /* a timer sleeps longer than this anyway: give the turn away instead */
+
+/* ---- results ----------------------------------------------------------------------------- */
+
+/* Drafts die with their transaction; what a body returns must not. Looks into exact tuples, lists and dicts. */
+PyObject *
+txn_freeze_result(TxnObject *self, PyObject *result)
+{
+    module_state *st = self->heap->st;
+    if (draft_check(st, result)) {
+        PyObject *frozen = draft_frozen(result);
+        Py_DECREF(result);
+        return frozen;
+    }
+    bool tuple = PyTuple_CheckExact(result), list = PyList_CheckExact(result);
+    if (!tuple && !list && !PyDict_CheckExact(result)) {
+        return result;
+    }
+    if (Py_EnterRecursiveCall(" in a result")) {
+        Py_DECREF(result);
+        return NULL;
+    }
+    bool failed = false;
+    if (tuple || list) {
+        Py_ssize_t count = PySequence_Fast_GET_SIZE(result);
+        for (Py_ssize_t i = 0; i < count && !failed; i++) {
+            PyObject *part = Py_NewRef(PySequence_Fast_GET_ITEM(result, i));
+            PyObject *frozen = txn_freeze_result(self, Py_NewRef(part));
+            if (frozen == NULL) {
+                failed = true;
+            } else if (frozen != part && tuple) {
+                /* A fresh tuple: others may hold this one. */
+                PyObject *copy = PySequence_List(result);
+                if (copy == NULL || PyList_SetItem(copy, i, Py_NewRef(frozen)) < 0) {
+                    failed = true;
+                } else {
+                    PyObject *made = PyList_AsTuple(copy);
+                    failed = made == NULL;
+                    if (made != NULL) {
+                        Py_SETREF(result, made);
+                    }
+                }
+                Py_XDECREF(copy);
+            } else if (frozen != part) {
+                failed = PyList_SetItem(result, i, Py_NewRef(frozen)) < 0;
+            }
+            Py_XDECREF(frozen);
+            Py_DECREF(part);
+            if (list) {
+                count = PyList_GET_SIZE(result);
+            }
+        }
+    } else {
+        PyObject *key, *value;
+        Py_ssize_t at = 0;
+        while (!failed && PyDict_Next(result, &at, &key, &value)) {
+            PyObject *frozen = txn_freeze_result(self, Py_NewRef(value));
+            failed = frozen == NULL || (frozen != value && PyDict_SetItem(result, key, frozen) < 0);
+            Py_XDECREF(frozen);
+        }
+    }
+    Py_LeaveRecursiveCall();
+    if (failed) {
+        Py_CLEAR(result);
+    }
+    return result;
+}
+
+/* ---- run --------------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject *fn;
+    long retries; /* -1: no limit */
+    uint64_t deadline_ns; /* after the start; 0: none */
+    theus_isolation isolation;
+    bool detached;
+    PyObject *process; /* borrowed; str or NULL */
+} run_options;
+
+static int
+parse_options(EngineObject *self, PyObject *const *values, PyObject *names, run_options *out)
+{
+    out->retries = -1;
+    out->deadline_ns = self->timeout_ms * 1000000;
+    out->isolation = THEUS_SERIALIZABLE;
+    out->detached = false;
+    out->process = NULL;
+    for (Py_ssize_t i = 0; names != NULL && i < PyTuple_GET_SIZE(names); i++) {
+        PyObject *name = PyTuple_GET_ITEM(names, i), *value = values[i];
+        if (PyUnicode_CompareWithASCIIString(name, "retries") == 0) {
+            if (value != Py_None) {
+                out->retries = PyLong_AsLong(value);
+                if (out->retries < 0) {
+                    if (!PyErr_Occurred()) {
+                        PyErr_Format(PyExc_ValueError, "retries must be 0 or more, or None, not %R", value);
+                    }
+                    return -1;
+                }
+            }
+        } else if (PyUnicode_CompareWithASCIIString(name, "deadline") == 0) {
+            if (value != Py_None) {
+                double seconds = PyFloat_AsDouble(value);
+                if (!(seconds >= 0.0) || seconds > 9.0e9) {
+                    if (!PyErr_Occurred()) {
+                        PyErr_Format(PyExc_ValueError, "deadline must be seconds, 0 or more, not %R", value);
+                    }
+                    return -1;
+                }
+                out->deadline_ns = (uint64_t)(seconds * 1e9) + 1;
+            }
+        } else if (PyUnicode_CompareWithASCIIString(name, "isolation") == 0) {
+            if (engine_parse_isolation(value, &out->isolation) < 0) {
+                return -1;
+            }
+        } else if (PyUnicode_CompareWithASCIIString(name, "detached") == 0) {
+            int detached = PyObject_IsTrue(value);
+            if (detached < 0) {
+                return -1;
+            }
+            out->detached = detached;
+        } else if (PyUnicode_CompareWithASCIIString(name, "process") == 0) {
+            if (value != Py_None && !PyUnicode_Check(value)) {
+                PyErr_Format(PyExc_TypeError, "process= names a process: a str, not %R", value);
+                return -1;
+            }
+            out->process = value == Py_None ? NULL : value;
+        } else {
+            PyErr_Format(PyExc_TypeError,
+                         "run() got an unexpected keyword argument %R; it takes retries, deadline, isolation, "
+                         "detached and process, and passes only positional arguments on", name);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* fn(tx, *args). args[0] is fn itself, whose place the transaction takes. */
+static PyObject *
+call_body(PyObject *fn, TxnObject *txn, PyObject *const *args, Py_ssize_t count)
+{
+    enum { FEW = 8 };
+    PyObject *few[FEW + 1];
+    PyObject **stack = few;
+    if (count > FEW) {
+        stack = PyMem_Malloc((size_t)(count + 1) * sizeof(PyObject *));
+        if (stack == NULL) {
+            return PyErr_NoMemory();
+        }
+    }
+    stack[0] = NULL;
+    stack[1] = (PyObject *)txn;
+    for (Py_ssize_t i = 1; i < count; i++) {
+        stack[i + 1] = args[i];
+    }
+    PyObject *result
+        = PyObject_Vectorcall(fn, stack + 1, (size_t)count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    if (stack != few) {
+        PyMem_Free(stack);
+    }
+    return result;
+}
+
+/* A run inside a body of the same thread and task is a savepoint of that transaction. */
+static PyObject *
+run_joined(TxnObject *outer, PyObject *const *args, Py_ssize_t count)
+{
+    theus_savepoint *savepoint;
+    if (txn_enter(outer) < 0) {
+        return NULL;
+    }
+    theus_status status = theus_txn_save(&outer->txn, &savepoint);
+    txn_leave(outer);
+    if (status != THEUS_OK) {
+        txn_fail(outer, status);
+        return NULL;
+    }
+    Py_INCREF(outer);
+    Py_ssize_t mark = outer->callbacks == NULL ? 0 : PyList_GET_SIZE(outer->callbacks);
+    PyObject *result = call_body(args[0], outer, args, count);
+    PyObject *error = result == NULL ? PyErr_GetRaisedException() : NULL;
+    if (outer->txn.state == THEUS_TXN_OPEN && txn_enter(outer) == 0) {
+        if (result != NULL) {
+            theus_savepoint_release(savepoint);
+        } else {
+            theus_savepoint_rollback(savepoint);
+            if (outer->callbacks != NULL
+                && PyList_SetSlice(outer->callbacks, mark, PY_SSIZE_T_MAX, NULL) < 0) {
+                PyErr_Clear(); /* the body's own error is the one to show */
+            }
+        }
+        txn_leave(outer);
+    }
+    Py_DECREF(outer);
+    if (error != NULL) {
+        PyErr_SetRaisedException(error);
+    }
+    return result;
+}
+
+/* A child task or thread of a running body has inherited its context, and must not slip out of its transaction
+ * unsaid: theus.nesting knows, and raises. Asked only while a transaction of somebody is open. */
+static int
+refuse_child(EngineObject *self)
+{
+    module_state *st = self->heap->st;
+    if (st->refuse_child == NULL) {
+        PyObject *nesting = PyImport_ImportModule("theus.nesting");
+        st->refuse_child = nesting == NULL ? NULL : PyObject_GetAttrString(nesting, "refuse_child");
+        Py_XDECREF(nesting);
+        if (st->refuse_child == NULL) {
+            return -1;
+        }
+    }
+    PyObject *answer = PyObject_CallOneArg(st->refuse_child, (PyObject *)self);
+    Py_XDECREF(answer);
+    return answer == NULL ? -1 : 0;
+}
+
+/* Gives others the processor for a while. -1 when a signal handler raised. */
+static int
+wait_for_turn(uint64_t wait_ns)
+{
+    Py_BEGIN_ALLOW_THREADS
+    if (wait_ns < YIELD_NS) {
+        theus_yield();
+    } else {
+        theus_sleep_ns(wait_ns);
+    }
+    Py_END_ALLOW_THREADS
+    return PyErr_CheckSignals();
+}
+
+PyObject *
+engine_run(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    EngineObject *self = (EngineObject *)op;
+    run_options options;
+    if (count < 1) {
+        PyErr_SetString(PyExc_TypeError, "run() needs a function to call with the transaction");
+        return NULL;
+    }
+    if (engine_check_open(self) < 0 || parse_options(self, args + count, names, &options) < 0) {
+        return NULL;
+    }
+    if (!options.detached) {
+        TxnObject *outer = txn_current(self);
+        if (outer != NULL) {
+            return run_joined(outer, args, count);
+        }
+        if (self->active != NULL && refuse_child(self) < 0) {
+            return NULL;
+        }
+    }
+    uint64_t start_ns = 0; /* first looked at when it is first needed */
+    for (uint32_t failures = 0;; failures++) {
+        uint64_t try_ns = failures == 0 ? 0 : theus_clock_fine_ns();
+        TxnObject *txn = txn_new(self, options.isolation, false, self->timeout_ms,
+                                 options.process);
+        if (txn == NULL || txn_begin(txn, NULL) < 0) {
+            Py_XDECREF(txn);
+            return NULL;
+        }
+        if (start_ns == 0) {
+            start_ns = txn->started_ns;
+        }
+        PyObject *result = call_body(args[0], txn, args, count);
+        if (result != NULL && PyCoro_CheckExact(result)) {
+            PyErr_Format(PyExc_TypeError, "%R is a coroutine function: await engine.run_async() runs those",
+                         args[0]);
+            Py_CLEAR(result);
+        }
+        if (result != NULL && txn->txn.state == THEUS_TXN_OPEN) {
+            result = txn_freeze_result(txn, result);
+        }
+        if (result == NULL) {
+            txn_abort(txn);
+            Py_DECREF(txn);
+            return NULL;
+        }
+        theus_conflict why;
+        /* A body that ended its transaction itself has decided. */
+        int done = txn->txn.state == THEUS_TXN_OPEN ? txn_commit(txn, &why) : 1;
+        Py_DECREF(txn);
+        if (done == 1) {
+            return result;
+        }
+        Py_DECREF(result);
+        if (done < 0) {
+            return NULL;
+        }
+        uint64_t now_ns = theus_clock_tick_ns();
+        bool over = (options.retries >= 0 && failures >= (uint32_t)options.retries)
+                    || (options.deadline_ns != 0 && now_ns - start_ns >= options.deadline_ns);
+        if (over) {
+            txn_raise_conflict(self, &why, failures + 1);
+            theus_conflict_fini(&why);
+            return NULL;
+        }
+        theus_conflict_fini(&why);
+        if (try_ns != 0) {
+            uint64_t body_ns = theus_clock_fine_ns() - try_ns;
+            self->body_ns = self->body_ns == 0 ? body_ns : (self->body_ns * 7 + body_ns) / 8;
+        }
+        atomic_fetch_add_explicit(&theus_store_counters(self->store)->retries, 1, memory_order_relaxed);
+        if (wait_for_turn(theus_backoff_ns(self->body_ns, failures, theus_random())) < 0) {
+            return NULL;
+        }
+    }
+}
+
+/* ---- compare_and_swap ----------------------------------------------------------------------------- */
+
+/* A snapshot transaction that began at the expected version: its commit asks exactly whether the
+ * places it writes have changed since. */
+PyObject *
+engine_compare_and_swap(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"expected_version", "data", "heavy", "signal", "requester", NULL};
+    EngineObject *self = (EngineObject *)op;
+    module_state *st = self->heap->st;
+    PyObject *data = NULL, *heavy = NULL, *signal = NULL, *requester = Py_None;
+    unsigned long long expected;
+    if (engine_check_open(self) < 0
+        || !PyArg_ParseTupleAndKeywords(args, kwargs, "K|OOOO:compare_and_swap", names, &expected, &data,
+                                        &heavy, &signal, &requester)) {
+        return NULL;
+    }
+    theus_version *pinned;
+    theus_status status = theus_store_at(self->store, expected, &pinned);
+    if (status != THEUS_OK) {
+        theus_store_facts facts;
+        theus_store_read_facts(self->store, &facts);
+        PyObject *error = PyObject_CallFunction(st->VersionError, "KKK", expected,
+                                                (unsigned long long)facts.oldest,
+                                                (unsigned long long)facts.version);
+        if (error != NULL) {
+            PyErr_SetObject(st->VersionError, error);
+            Py_DECREF(error);
+        }
+        return NULL;
+    }
+    PyObject *process = PyUnicode_Check(requester) ? requester : NULL;
+    TxnObject *txn = txn_new(self, THEUS_SNAPSHOT, false, 0, process);
+    PyObject *result = NULL;
+    if (txn != NULL && txn_begin(txn, pinned) == 0) {
+        txn->txn.strict = self->strict_cas;
+        theus_conflict why;
+        int done = txn_enter(txn);
+        if (done == 0) {
+            done = txn_update(txn, data, heavy, signal);
+            txn_leave(txn);
+        }
+        if (done < 0) {
+            txn_abort(txn);
+        } else {
+            done = txn_commit(txn, &why);
+            if (done == 0) {
+                txn_raise_conflict(self, &why, 1);
+                theus_conflict_fini(&why);
+            } else if (done == 1) {
+                result = PyLong_FromUnsignedLongLong(txn->version);
+            }
+        }
+    }
+    theus_version_release(pinned);
+    Py_XDECREF(txn);
+    return result;
+}

@@ -1,0 +1,569 @@
+/* The Engine type: construction, transactions, versions, figures. run and compare_and_swap are in engine_run.c. */
+#include "engine_type.h"
+
+#include "errors.h"
+#include "state_type.h"
+
+#include <stddef.h>
+
+enum {
+    DEFAULT_TIMEOUT_MS = 300000,
+    DEFAULT_TRANSACTION_TIMEOUT_MS = 5000,
+    DEFAULT_RING = 1024,
+    DEFAULT_HISTORY = 128,
+    CONFLICT_PATHS_MAX = 1024, /* more different paths are only counted in the total */
+};
+
+static EngineObject *
+engine_of(PyObject *op)
+{
+    return (EngineObject *)op;
+}
+
+int
+engine_check_open(EngineObject *self)
+{
+    if (!self->closed) {
+        return 0;
+    }
+    PyErr_SetNone(self->heap->st->ClosedError);
+    return -1;
+}
+
+void
+engine_note_conflict(EngineObject *self, const theus_conflict *why)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *path = txn_path_tuple(why->path, why->length), *count = NULL, *more = NULL;
+    int known = path == NULL ? -1 : PyDict_GetItemRef(self->conflicts, path, &count);
+    if (known > 0 || (known == 0 && PyDict_GET_SIZE(self->conflicts) < CONFLICT_PATHS_MAX)) {
+        more = PyLong_FromLong((known > 0 ? PyLong_AsLong(count) : 0) + 1);
+        if (more != NULL) {
+            PyDict_SetItem(self->conflicts, path, more);
+        }
+    }
+    Py_XDECREF(path);
+    Py_XDECREF(count);
+    Py_XDECREF(more);
+    PyErr_Clear(); /* a statistic is not worth failing for */
+    if (error != NULL) {
+        PyErr_SetRaisedException(error);
+    }
+}
+
+/* ---- life -------------------------------------------------------------------------------- */
+
+/* Gives the engine a heap and a store that begins with `first`, in place of what it had. Both stay the caller's. */
+static int
+engine_set_store(EngineObject *self, HeapObject *heap, theus_version *first, const theus_store_limits *limits)
+{
+    theus_store *store;
+    theus_status status = theus_store_new(heap->core, first, limits, &store);
+    if (status != THEUS_OK) {
+        return errors_fail(heap->st, status);
+    }
+    theus_store *old_store = self->store;
+    HeapObject *old_heap = self->heap;
+    self->store = store;
+    self->heap = (HeapObject *)Py_NewRef((PyObject *)heap);
+    if (old_store != NULL) {
+        theus_store_free(old_store);
+    }
+    Py_XDECREF(old_heap);
+    return 0;
+}
+
+static EngineObject *
+engine_alloc(PyTypeObject *type)
+{
+    EngineObject *self = (EngineObject *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->timeout_ms = DEFAULT_TIMEOUT_MS;
+    self->conflicts = PyDict_New();
+    if (self->conflicts == NULL) {
+        Py_CLEAR(self);
+    }
+    return self;
+}
+
+EngineObject *
+engine_over(HeapObject *heap, theus_version *version)
+{
+    theus_store_limits limits = {.ring_capacity = 1, .history_count = 1};
+    EngineObject *self = engine_alloc(heap->st->Engine_type);
+    if (self != NULL && engine_set_store(self, heap, version, &limits) < 0) {
+        Py_CLEAR(self);
+    }
+    return self;
+}
+
+/* A new heap with a first version made of `data` and `heavy`. */
+static int
+engine_fill(EngineObject *self, module_state *st, PyObject *data, PyObject *heavy,
+            const theus_store_limits *limits)
+{
+    theus_container *root = NULL, *signals = NULL;
+    theus_version *first = NULL;
+    HeapObject *heap = heap_new(st);
+    int result = heap == NULL ? -1 : state_root_from(heap, data, heavy, &root);
+    if (result == 0) {
+        theus_status status = theus_container_new(heap->core, THEUS_MAP, &signals);
+        if (status == THEUS_OK) {
+            status = theus_edit_seal(signals);
+        }
+        if (status == THEUS_OK) {
+            status = theus_version_new(root->count == 0 ? 0 : 1, root, signals, NULL, &first);
+        }
+        result = status == THEUS_OK ? engine_set_store(self, heap, first, limits) : errors_fail(st, status);
+    }
+    theus_container_release(root);
+    theus_container_release(signals);
+    theus_version_release(first);
+    Py_XDECREF((PyObject *)heap);
+    return result;
+}
+
+/* An empty engine, whatever the arguments: a subclass passes its own to __init__. So there is no
+ * engine without a store, even if that __init__ never calls ours. */
+static PyObject *
+engine_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    PyObject *module = PyType_GetModuleByDef(type, &theus_module);
+    theus_store_limits limits = {.ring_capacity = DEFAULT_RING, .history_count = DEFAULT_HISTORY};
+    EngineObject *self = module == NULL ? NULL : engine_alloc(type);
+    if (self != NULL && engine_fill(self, module_state_of(module), NULL, NULL, &limits) < 0) {
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
+static int
+engine_init(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"data", "heavy", "strict_cas", "write_timeout_ms", "ring_capacity", "history",
+                            NULL};
+    EngineObject *self = engine_of(op);
+    PyObject *data = NULL, *heavy = NULL, *timeout = Py_None;
+    int strict = 0;
+    unsigned int ring = DEFAULT_RING, history = DEFAULT_HISTORY;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO$pOII:Engine", names, &data, &heavy, &strict,
+                                     &timeout, &ring, &history)) {
+        return -1;
+    }
+    if (ring == 0 || ring > (1u << 24) || history == 0 || history > (1u << 24)) {
+        PyErr_Format(PyExc_ValueError,
+                     "ring_capacity and history must be between 1 and 16777216, not %u and %u", ring, history);
+        return -1;
+    }
+    unsigned long long timeout_ms = DEFAULT_TIMEOUT_MS;
+    if (timeout != Py_None) {
+        timeout_ms = PyLong_AsUnsignedLongLong(timeout);
+        if (timeout_ms == (unsigned long long)-1 && PyErr_Occurred()) {
+            return -1;
+        }
+    }
+    theus_store_facts facts;
+    theus_store_read_facts(self->store, &facts);
+    if (self->active != NULL || facts.version != 0) {
+        PyErr_SetString(PyExc_RuntimeError, "this engine is in use: make a new one instead of calling __init__ again");
+        return -1;
+    }
+    theus_store_limits limits = {.ring_capacity = ring, .history_count = history};
+    if (engine_fill(self, self->heap->st, data, heavy, &limits) < 0) {
+        return -1;
+    }
+    self->strict_cas = strict;
+    self->timeout_ms = timeout_ms;
+    return 0;
+}
+
+static int
+engine_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(engine_of(op)->heap);
+    Py_VISIT(engine_of(op)->conflicts);
+    return 0;
+}
+
+/* The heap stays until the end: whoever else is in the cycle may still look at it. */
+static int
+engine_clear(PyObject *op)
+{
+    if (engine_of(op)->conflicts != NULL) {
+        PyDict_Clear(engine_of(op)->conflicts);
+    }
+    return 0;
+}
+
+static void
+engine_dealloc(PyObject *op)
+{
+    EngineObject *self = engine_of(op);
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    if (self->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    if (self->store != NULL) {
+        theus_store_free(self->store);
+    }
+    Py_XDECREF(self->conflicts);
+    Py_XDECREF(self->heap);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyObject *
+engine_close(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    EngineObject *self = engine_of(op);
+    if (!self->closed) {
+        theus_store_limits limits = {.history_count = 1};
+        self->closed = true;
+        theus_status status = theus_store_limit_history(self->store, &limits);
+        if (status != THEUS_OK) {
+            return errors_raise(self->heap->st, status);
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- transactions --------------------------------------------------------------------------- */
+
+int
+engine_parse_isolation(PyObject *argument, theus_isolation *out)
+{
+    if (PyUnicode_Check(argument)) {
+        if (PyUnicode_CompareWithASCIIString(argument, "serializable") == 0) {
+            *out = THEUS_SERIALIZABLE;
+            return 0;
+        }
+        if (PyUnicode_CompareWithASCIIString(argument, "snapshot") == 0) {
+            *out = THEUS_SNAPSHOT;
+            return 0;
+        }
+    }
+    PyErr_Format(PyExc_ValueError, "isolation must be 'serializable' or 'snapshot', not %R", argument);
+    return -1;
+}
+
+static PyObject *
+engine_transaction(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"write_timeout_ms", "isolation", "read_only", "process", "detached", NULL};
+    EngineObject *self = engine_of(op);
+    unsigned long long timeout_ms = DEFAULT_TRANSACTION_TIMEOUT_MS;
+    theus_isolation isolation = THEUS_SERIALIZABLE;
+    PyObject *wanted = NULL, *timeout = NULL, *process = Py_None;
+    int read_only = 0, detached = 0;
+    if (engine_check_open(self) < 0) {
+        return NULL;
+    }
+    if (kwargs != NULL || PyTuple_GET_SIZE(args) != 0) {
+        if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOpOp:transaction", names, &timeout, &wanted,
+                                         &read_only, &process, &detached)
+            || (wanted != NULL && engine_parse_isolation(wanted, &isolation) < 0)) {
+            return NULL;
+        }
+        if (timeout != NULL) {
+            timeout_ms = PyLong_AsUnsignedLongLong(timeout);
+            if (timeout_ms == (unsigned long long)-1 && PyErr_Occurred()) {
+                return NULL;
+            }
+        }
+        if (process != Py_None && !PyUnicode_Check(process)) {
+            PyErr_Format(PyExc_TypeError, "process= names a process: a str, not %R", process);
+            return NULL;
+        }
+    }
+    TxnObject *txn = txn_new(self, isolation, read_only, timeout_ms, process == Py_None ? NULL : process);
+    if (txn != NULL) {
+        txn->detached = detached;
+    }
+    return (PyObject *)txn;
+}
+
+static PyObject *
+engine_current(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    TxnObject *txn = txn_current(engine_of(op));
+    return Py_NewRef(txn == NULL ? Py_None : (PyObject *)txn);
+}
+
+static PyObject *
+engine_count_retry(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    atomic_fetch_add_explicit(&theus_store_counters(engine_of(op)->store)->retries, 1, memory_order_relaxed);
+    Py_RETURN_NONE;
+}
+
+/* ---- state and figures -------------------------------------------------------------------------- */
+
+static PyObject *
+get_state(PyObject *op, void *Py_UNUSED(closure))
+{
+    EngineObject *self = engine_of(op);
+    return state_new(self->heap, self, theus_store_pin(self->store));
+}
+
+static PyObject *
+get_version(PyObject *op, void *Py_UNUSED(closure))
+{
+    theus_store_facts facts;
+    theus_store_read_facts(engine_of(op)->store, &facts);
+    return PyLong_FromUnsignedLongLong(facts.version);
+}
+
+static PyObject *
+get_strict(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(engine_of(op)->strict_cas);
+}
+
+static int
+set_strict(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    int strict = value == NULL ? -1 : PyObject_IsTrue(value);
+    if (strict < 0) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_AttributeError, "strict_cas cannot be deleted");
+        }
+        return -1;
+    }
+    engine_of(op)->strict_cas = strict;
+    return 0;
+}
+
+static PyObject *
+get_timeout(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLongLong(engine_of(op)->timeout_ms);
+}
+
+static int
+set_timeout(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "write_timeout_ms cannot be deleted");
+        return -1;
+    }
+    unsigned long long timeout_ms = PyLong_AsUnsignedLongLong(value);
+    if (timeout_ms == (unsigned long long)-1 && PyErr_Occurred()) {
+        return -1;
+    }
+    engine_of(op)->timeout_ms = timeout_ms;
+    return 0;
+}
+
+static PyObject *
+get_closed(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(engine_of(op)->closed);
+}
+
+static PyObject *
+engine_records(PyObject *op, PyObject *const *args, Py_ssize_t count)
+{
+    EngineObject *self = engine_of(op);
+    uint64_t sequence = 0, lost = 0;
+    if (!_PyArg_CheckPositional("records", count, 0, 1)) {
+        return NULL;
+    }
+    if (count == 1) {
+        sequence = PyLong_AsUnsignedLongLong(args[0]);
+        if (sequence == (uint64_t)-1 && PyErr_Occurred()) {
+            return NULL;
+        }
+    }
+    PyObject *list = PyList_New(0);
+    theus_record *record;
+    while (list != NULL && (record = theus_store_next_record(self->store, &sequence, &lost)) != NULL) {
+        PyObject *shown = record_wrap(self->heap->st, record);
+        theus_record_release(record);
+        if (shown == NULL || PyList_Append(list, shown) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(shown);
+    }
+    return list == NULL ? NULL : Py_BuildValue("(NK)", list, (unsigned long long)lost);
+}
+
+static PyObject *
+engine_counters(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    EngineObject *self = engine_of(op);
+    theus_counters *counters = theus_store_counters(self->store);
+    theus_store_facts facts;
+    theus_heap_stats heap;
+    theus_store_read_facts(self->store, &facts);
+    theus_heap_read_stats(self->heap->core, &heap);
+    PyObject *dict = Py_BuildValue(
+        "{s:K,s:K,s:I,s:I,s:K,s:K,s:K,s:K,s:K}", "version", (unsigned long long)facts.version,
+        "oldest_version", (unsigned long long)facts.oldest, "history_versions", facts.history_count,
+        "ring_capacity", facts.ring_capacity, "ring_written", (unsigned long long)facts.ring_written,
+        "ring_lost", (unsigned long long)facts.ring_lost, "heap_bytes", (unsigned long long)heap.bytes,
+        "heap_nodes", (unsigned long long)heap.nodes, "heap_containers",
+        (unsigned long long)heap.containers);
+#define ADD_COUNTER(name)                                                                             \
+    if (dict != NULL) {                                                                               \
+        PyObject *value = PyLong_FromUnsignedLongLong(                                                \
+            atomic_load_explicit(&counters->name, memory_order_relaxed));                             \
+        if (value == NULL || PyDict_SetItemString(dict, #name, value) < 0) {                          \
+            Py_CLEAR(dict);                                                                           \
+        }                                                                                             \
+        Py_XDECREF(value);                                                                            \
+    }
+    THEUS_COUNTER_LIST(ADD_COUNTER)
+#undef ADD_COUNTER
+    PyObject *paths = dict == NULL ? NULL : PyDict_Copy(self->conflicts);
+    if (paths == NULL || PyDict_SetItemString(dict, "conflicts_by_path", paths) < 0) {
+        Py_CLEAR(dict);
+    }
+    Py_XDECREF(paths);
+    return dict;
+}
+
+/* One limit: None means no limit, `zero` is how the core writes that. -1 with an exception. */
+static int
+parse_limit(PyObject *argument, const char *name, double scale, uint64_t *out)
+{
+    *out = 0;
+    if (argument == Py_None) {
+        return 0;
+    }
+    double wanted = PyFloat_AsDouble(argument);
+    if (wanted == -1.0 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (!(wanted > 0.0) || wanted * scale >= 9.0e18) {
+        PyErr_Format(PyExc_ValueError, "%s= must be a positive number or None, not %R", name, argument);
+        return -1;
+    }
+    *out = (uint64_t)(wanted * scale);
+    return 0;
+}
+
+static PyObject *
+engine_history_limit(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"count", "bytes", "age", NULL};
+    EngineObject *self = engine_of(op);
+    PyObject *count = Py_None, *bytes = Py_None, *age = Py_None;
+    theus_store_limits limits = {0};
+    uint64_t versions;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOO:history_limit", names, &count, &bytes, &age)
+        || parse_limit(count, "count", 1.0, &versions) < 0
+        || parse_limit(bytes, "bytes", 1.0, &limits.history_bytes) < 0
+        || parse_limit(age, "age", 1e9, &limits.history_age_ns) < 0) {
+        return NULL;
+    }
+    if (versions > (1u << 24)) {
+        PyErr_Format(PyExc_ValueError, "count= must be at most 16777216, not %R", count);
+        return NULL;
+    }
+    limits.history_count = versions == 0 ? DEFAULT_HISTORY : (uint32_t)versions;
+    theus_status status = theus_store_limit_history(self->store, &limits);
+    if (status != THEUS_OK) {
+        return errors_raise(self->heap->st, status);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+engine_repr(PyObject *op)
+{
+    theus_store_facts facts;
+    theus_store_read_facts(engine_of(op)->store, &facts);
+    return PyUnicode_FromFormat("<%s: version %llu%s>", Py_TYPE(op)->tp_name,
+                                (unsigned long long)facts.version,
+                                engine_of(op)->closed ? ", closed" : "");
+}
+
+/* ---- the type --------------------------------------------------------------------------------------- */
+
+static PyMethodDef engine_methods[] = {
+    {"transaction", THEUS_FASTCALL(engine_transaction), METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("transaction(write_timeout_ms=5000, isolation='serializable', read_only=False, process=None,\n"
+               "detached=False)\n\n"
+               "A transaction for a with block. It commits at the end of the block and raises ConflictError\n"
+               "if another commit changed what it depends on; run() retries instead. Inside a transaction of the\n"
+               "same thread and task it becomes a savepoint of that one, unless detached.")},
+    {"current", engine_current, METH_NOARGS,
+     PyDoc_STR("The open transaction that this thread and task runs on this engine, or None.")},
+    {"count_retry", engine_count_retry, METH_NOARGS,
+     PyDoc_STR("Adds one to the counter of retries: for loops that retry in Python.")},
+    {"run", THEUS_FASTCALL(engine_run), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("run(fn, *args, retries=None, deadline=None, isolation='serializable', detached=False,\n"
+               "process=None)\n\n"
+               "Calls fn(tx, *args) as a transaction and returns its result; on a conflict calls it again on\n"
+               "a fresh snapshot, after a short jittered wait. retries: how often at most (None: no limit but\n"
+               "the deadline; 0: the first conflict raises ConflictError). deadline: seconds (default: the\n"
+               "engine's write_timeout_ms). Inside a transaction of the same thread and task it becomes a\n"
+               "savepoint of that one, unless detached. fn may run several times: keep effects outside the\n"
+               "state in tx.on_commit().")},
+    {"compare_and_swap", THEUS_FASTCALL(engine_compare_and_swap), METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("compare_and_swap(expected_version, data=None, heavy=None, signal=None, requester=None)\n\n"
+               "Merges data into the state if nothing that it touches has changed since expected_version;\n"
+               "returns the version that now stands. Raises ConflictError, or VersionError for a version that\n"
+               "does not exist yet or has left the history. With strict_cas any newer version is a conflict.")},
+    {"records", THEUS_FASTCALL(engine_records), METH_FASTCALL,
+     PyDoc_STR("records(since=0): (list of CommitRecord, lost). Records of commits number since, since + 1, ...\n"
+               "oldest first; lost counts those that the ring no longer holds. Continue at\n"
+               "since + lost + len(list).")},
+    {"counters", engine_counters, METH_NOARGS, PyDoc_STR("The engine's figures as a dict.")},
+    {"history_limit", THEUS_FASTCALL(engine_history_limit), METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("history_limit(count=None, bytes=None, age=None): how many versions to keep (None: 128), how many\n"
+               "bytes of structure, for how many seconds after they were superseded.")},
+    {"close", engine_close, METH_NOARGS,
+     PyDoc_STR("Refuses new transactions and drops the history. States that are held stay good.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef engine_getset[] = {
+    {"state", get_state, NULL, PyDoc_STR("The current version, as a State."), NULL},
+    {"version", get_version, NULL, PyDoc_STR("The number of the current version."), NULL},
+    {"strict_cas", get_strict, set_strict, PyDoc_STR("Refuse every compare_and_swap on an old version."), NULL},
+    {"write_timeout_ms", get_timeout, set_timeout, PyDoc_STR("Default deadline of run(), in milliseconds."), NULL},
+    {"closed", get_closed, NULL, PyDoc_STR("True after close()."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef engine_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(EngineObject, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyDoc_STRVAR(engine_doc,
+"Engine(data=None, heavy=None, *, strict_cas=False, write_timeout_ms=None, ring_capacity=1024, history=128)\n\n"
+"One immutable, versioned state and the transactions on it. The data are copied in. All methods may be called\n"
+"from any thread.");
+
+static PyType_Slot engine_slots[] = {
+    {Py_tp_doc, (void *)engine_doc},
+    {Py_tp_new, engine_new},
+    {Py_tp_init, engine_init},
+    {Py_tp_dealloc, engine_dealloc},
+    {Py_tp_traverse, engine_traverse},
+    {Py_tp_clear, engine_clear},
+    {Py_tp_repr, engine_repr},
+    {Py_tp_methods, engine_methods},
+    {Py_tp_getset, engine_getset},
+    {Py_tp_members, engine_members},
+    {0, NULL},
+};
+
+static PyType_Spec engine_spec = {
+    .name = "theus._theus.Engine",
+    .basicsize = sizeof(EngineObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = engine_slots,
+};
+
+int
+add_engine_type(PyObject *module, module_state *st)
+{
+    return module_add_type(module, &engine_spec, &st->Engine_type);
+}

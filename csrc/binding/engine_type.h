@@ -1,0 +1,37 @@
+/* theus._theus.Engine: a heap, a store, and who is working on it. */
+#ifndef THEUS_ENGINE_TYPE_H
+#define THEUS_ENGINE_TYPE_H
+
+#include "txn_type.h"
+
+struct EngineObject {
+    PyObject_HEAD
+    HeapObject *heap;        /* owned */
+    theus_store *store;      /* owned */
+    PyObject *conflicts;     /* dict: path tuple -> number of conflicts there; bounded */
+    PyObject *weakrefs;
+    TxnObject *active;       /* open transactions, newest first; borrowed, each removes itself */
+    uint64_t timeout_ms;     /* of runs; transactions name their own */
+    uint64_t body_ns;        /* running mean of measured bodies: the scale of back-off */
+    bool strict_cas;
+    bool closed;
+};
+
+/* -1 with ClosedError set if the engine was closed. */
+int engine_check_open(EngineObject *self);
+
+/* An engine over one version of an existing heap, for State.update(). New reference. */
+EngineObject *engine_over(HeapObject *heap, theus_version *version);
+
+/* 'serializable' or 'snapshot'; -1 with ValueError for anything else. */
+int engine_parse_isolation(PyObject *argument, theus_isolation *out);
+
+/* Counts a conflict at its path. Keeps the current exception. */
+void engine_note_conflict(EngineObject *self, const theus_conflict *why);
+
+/* engine_run.c: methods run and compare_and_swap */
+PyObject *engine_run(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+PyObject *engine_compare_and_swap(PyObject *self, PyObject *args, PyObject *kwargs);
+
+
+#endif

@@ -1,0 +1,96 @@
+/* The one place where a status becomes an exception. */
+#include "errors.h"
+
+#include <string.h>
+
+int
+errors_import(module_state *st)
+{
+    PyObject *errors = PyImport_ImportModule("theus.errors");
+    if (errors == NULL) {
+        return -1;
+    }
+#define IMPORT_ERROR(type, name)                                   \
+    if ((st->name = PyObject_GetAttrString(errors, #name)) == NULL) { \
+        Py_DECREF(errors);                                         \
+        return -1;                                                 \
+    }
+    THEUS_ERROR_FIELDS(IMPORT_ERROR)
+#undef IMPORT_ERROR
+    Py_DECREF(errors);
+    return 0;
+}
+
+PyObject *
+errors_raise(const module_state *st, theus_status status)
+{
+    PyObject *type = st->ContextError;
+    switch (status) {
+    case THEUS_OK:
+        PyErr_SetString(PyExc_SystemError, "theus: success was reported as a failure");
+        return NULL;
+    case THEUS_NOMEM:
+        return PyErr_NoMemory();
+    case THEUS_FOREIGN:
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_SystemError, "theus: a callback failed without an exception");
+        }
+        return NULL;
+    case THEUS_CHANGED:
+        type = PyExc_RuntimeError;
+        break;
+    case THEUS_TOO_BIG:
+        type = PyExc_OverflowError;
+        break;
+    case THEUS_ENDED:
+    case THEUS_BUSY:
+    case THEUS_FORKED:
+    case THEUS_READ_ONLY:
+        type = st->TransactionError;
+        break;
+    case THEUS_GONE:
+    case THEUS_FUTURE:
+    case THEUS_BAD_PATH:
+        break;
+    }
+    PyErr_SetString(type, theus_status_text(status));
+    return NULL;
+}
+
+int
+errors_find_failed(const module_state *st)
+{
+    return PyErr_Occurred() ? -1 : errors_fail(st, THEUS_CHANGED);
+}
+
+int
+errors_frozen(const module_state *st, PyObject *object, const char *instead)
+{
+    const char *name = Py_TYPE(object)->tp_name;
+    const char *dot = strrchr(name, '.');
+    PyErr_Format(st->FrozenError, "this %s is immutable: %s", dot != NULL ? dot + 1 : name, instead);
+    return -1;
+}
+
+int
+errors_key(PyObject *key)
+{
+    PyObject *args = PyTuple_Pack(1, key);
+    if (args != NULL) {
+        PyErr_SetObject(PyExc_KeyError, args);
+        Py_DECREF(args);
+    }
+    return -1;
+}
+
+int
+errors_unfreezable(const module_state *st, PyObject *path, PyObject *value, const char *advice)
+{
+    PyObject *error = PyObject_CallFunction(st->UnfreezableError, "OOs", path,
+                                            (PyObject *)Py_TYPE(value), advice);
+    if (error != NULL) {
+        PyErr_SetObject(st->UnfreezableError, error);
+        Py_DECREF(error);
+    }
+    return -1;
+}

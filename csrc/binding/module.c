@@ -1,0 +1,122 @@
+/* theus._theus: puts the types together. */
+#include "draft.h"
+#include "errors.h"
+#include "freeze.h"
+
+/* ---- types -------------------------------------------------------------------------- */
+
+int
+module_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot)
+{
+    *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    return *slot == NULL ? -1 : PyModule_AddType(module, *slot);
+}
+
+int
+module_register_abc(module_state *st, PyTypeObject *type, const char *abstract)
+{
+    PyObject *base = PyObject_GetAttrString(st->abc, abstract);
+    if (base == NULL) {
+        return -1;
+    }
+    PyObject *registered = PyObject_CallMethod(base, "register", "O", type);
+    Py_DECREF(base);
+    Py_XDECREF(registered);
+    return registered == NULL ? -1 : 0;
+}
+
+/* ---- life ------------------------------------------------------------------------------ */
+
+static int
+module_exec(PyObject *module)
+{
+    static int (*const add[])(PyObject *, module_state *) = {
+        add_heap_type,       add_opaque_types,      add_iterator_type, add_frozen_dict_type,
+        add_frozen_list_type, add_frozen_set_type,  add_frozen_view_types, add_mutation_type,
+        add_record_types,    add_state_type,        add_txn_type,      add_draft_types,
+        add_engine_type,
+    };
+    module_state *st = module_state_of(module);
+    st->module = module;
+    st->recycles = THEUS_HAVE_GIL;
+    st->known_types = PyDict_New();
+    /* The module itself, not collections.abc: it is loaded already, its alias would load a package. */
+    st->abc = PyImport_ImportModule("_collections_abc");
+    if (st->known_types == NULL || st->abc == NULL || errors_import(st) < 0) {
+        return -1;
+    }
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(add); i++) {
+        if (add[i](module, st) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    module_state *st = module_state_of(module);
+#define VISIT_FIELD(type, name) Py_VISIT(st->name);
+    THEUS_STATE_FIELDS(VISIT_FIELD)
+#undef VISIT_FIELD
+    return 0;
+}
+
+static int
+module_clear(PyObject *module)
+{
+    module_state *st = module_state_of(module);
+    st->recycles = false;
+    handle_drop_free_list(st);
+    txn_drop_free_list(st);
+    draft_drop_free_list(st);
+#define CLEAR_FIELD(type, name) Py_CLEAR(st->name);
+    THEUS_STATE_FIELDS(CLEAR_FIELD)
+#undef CLEAR_FIELD
+    return 0;
+}
+
+static void
+module_free(void *module)
+{
+    (void)module_clear((PyObject *)module);
+}
+
+static PyMethodDef module_methods[] = {
+    {"freeze", module_freeze, METH_O,
+     PyDoc_STR("freeze($module, value, /)\n--\n\n"
+               "The immutable form of a value: dict to FrozenDict, list to FrozenList, set to FrozenSet,\n"
+               "at any depth; what cannot change comes back as it is.")},
+    {"thaw", module_thaw, METH_O,
+     PyDoc_STR("thaw($module, value, /)\n--\n\n"
+               "The builtin form of a frozen value, at any depth, independent of what it came from.")},
+    {0},
+};
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+    THEUS_SLOT_INTERPRETERS
+    THEUS_SLOT_GIL
+    {0, NULL},
+};
+
+PyModuleDef theus_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "theus._theus",
+    .m_doc = "The C side of theus: containers, state, transactions, engine.",
+    .m_size = sizeof(module_state),
+    .m_methods = module_methods,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__theus(void);
+
+PyMODINIT_FUNC
+PyInit__theus(void)
+{
+    return PyModuleDef_Init(&theus_module);
+}

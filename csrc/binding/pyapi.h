@@ -1,0 +1,124 @@
+/* The Python C API as this binding sees it. Every binding file includes this first, and
+ * it is the only place that asks which Python it is compiled for. */
+#ifndef THEUS_PYAPI_H
+#define THEUS_PYAPI_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#if PY_VERSION_HEX < 0x030B0000
+#error "theus needs Python 3.11 or newer"
+#endif
+
+/* ---- what newer Pythons have, for older ones ------------------------------------ */
+
+#if PY_VERSION_HEX < 0x030C0000
+
+static inline PyObject *
+PyErr_GetRaisedException(void)
+{
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    if (type == NULL) {
+        return NULL;
+    }
+    PyErr_NormalizeException(&type, &value, &trace);
+    if (trace != NULL) {
+        PyException_SetTraceback(value, trace);
+    }
+    Py_DECREF(type);
+    Py_XDECREF(trace);
+    return value;
+}
+
+static inline void
+PyErr_SetRaisedException(PyObject *error)
+{
+    PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(error)), error, PyException_GetTraceback(error));
+}
+
+#endif
+
+#if PY_VERSION_HEX < 0x030D0000
+
+static inline int
+PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **result)
+{
+    *result = Py_XNewRef(PyDict_GetItemWithError(dict, key));
+    if (*result != NULL) {
+        return 1;
+    }
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static inline PyObject *
+PyList_GetItemRef(PyObject *list, Py_ssize_t index)
+{
+    return Py_XNewRef(PyList_GetItem(list, index));
+}
+
+static inline int
+PyObject_GetOptionalAttrString(PyObject *object, const char *name, PyObject **result)
+{
+    *result = PyObject_GetAttrString(object, name);
+    if (*result != NULL) {
+        return 1;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
+}
+
+#define Py_BEGIN_CRITICAL_SECTION(object) {
+#define Py_END_CRITICAL_SECTION() }
+
+#endif
+
+/* ---- what this module promises the interpreter ------------------------------------ */
+
+#if PY_VERSION_HEX >= 0x030C0000
+#define THEUS_SLOT_INTERPRETERS \
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#else
+#define THEUS_SLOT_INTERPRETERS
+#endif
+
+/* Says "not safe without the GIL" until the thread suite has run on a free-threaded build. */
+#if PY_VERSION_HEX >= 0x030D0000
+#define THEUS_SLOT_GIL {Py_mod_gil, Py_MOD_GIL_USED},
+#else
+#define THEUS_SLOT_GIL
+#endif
+
+/* Tricks that are safe only because one thread runs at a time: free lists of the module, reuse of
+ * an object that nobody else refers to. */
+#ifdef Py_GIL_DISABLED
+#define THEUS_HAVE_GIL 0
+#else
+#define THEUS_HAVE_GIL 1
+#endif
+
+/* ---- small things that every file wants --------------------------------------------- */
+
+#define THEUS_FASTCALL(function) ((PyCFunction)(void (*)(void))(function))
+
+/* The hash of a key. A str that was hashed before keeps its hash; reading that field saves the call. */
+static inline Py_hash_t
+object_hash(PyObject *object)
+{
+    if (PyUnicode_CheckExact(object)) {
+        Py_hash_t hash = ((PyASCIIObject *)object)->hash;
+        if (hash != -1) {
+            return hash;
+        }
+    }
+    return PyObject_Hash(object);
+}
+
+#endif

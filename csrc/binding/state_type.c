@@ -1,0 +1,699 @@
+/* theus._theus.State: one version, immutable, with what its engine remembers of others. */
+#include "state_type.h"
+
+#include "diff.h"
+#include "errors.h"
+#include "freeze.h"
+#include "txn_paths.h"
+#include "value_py.h"
+
+#include <stddef.h>
+
+typedef struct {
+    PyObject_HEAD
+    HeapObject *heap;       /* owned */
+    EngineObject *engine;   /* owned, or NULL: a state made by hand */
+    theus_version *version; /* one count */
+    PyObject *meta;         /* list shared by states made from one another, or NULL until it is used */
+    Py_ssize_t meta_capacity;
+    PyObject *weakrefs;
+} StateObject;
+
+static StateObject *
+state_of(PyObject *op)
+{
+    return (StateObject *)op;
+}
+
+PyObject *
+state_new(HeapObject *heap, EngineObject *engine, theus_version *version)
+{
+    StateObject *self = PyObject_GC_New(StateObject, heap->st->State_type);
+    if (self == NULL) {
+        theus_version_release(version);
+        return NULL;
+    }
+    self->heap = (HeapObject *)Py_NewRef((PyObject *)heap);
+    self->engine = (EngineObject *)Py_XNewRef((PyObject *)engine);
+    self->version = version;
+    self->meta = NULL;
+    self->meta_capacity = 1000;
+    self->weakrefs = NULL;
+    PyObject_GC_Track(self);
+    return (PyObject *)self;
+}
+
+static int
+state_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(state_of(op)->heap);
+    Py_VISIT(state_of(op)->engine);
+    Py_VISIT(state_of(op)->meta);
+    return 0;
+}
+
+static int
+state_clear(PyObject *op)
+{
+    Py_CLEAR(state_of(op)->meta);
+    return 0;
+}
+
+static void
+state_dealloc(PyObject *op)
+{
+    StateObject *self = state_of(op);
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    if (self->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    Py_CLEAR(self->meta);
+    theus_version_release(self->version);
+    Py_XDECREF(self->engine);
+    Py_DECREF(self->heap);
+    PyObject_GC_Del(op);
+    Py_DECREF(type);
+}
+
+/* ---- reading ------------------------------------------------------------------------- */
+
+/* The value of a root, or NULL without an exception. */
+static PyObject *
+root_value(StateObject *self, PyObject *name)
+{
+    uint64_t hash;
+    uint32_t pos;
+    theus_value value;
+    if (key_hash(name, &hash) < 0) {
+        return NULL;
+    }
+    theus_find found = theus_container_find(self->version->root, NULL, hash, name, &pos, &value);
+    if (found == THEUS_FOUND) {
+        return handle_wrap(self->heap, value);
+    }
+    if (found == THEUS_FIND_FAILED) {
+        errors_find_failed(self->heap->st);
+    }
+    return NULL;
+}
+
+static PyObject *
+state_getattro(PyObject *op, PyObject *name)
+{
+    if (_PyType_Lookup(Py_TYPE(op), name) != NULL) {
+        return PyObject_GenericGetAttr(op, name);
+    }
+    PyObject *value = root_value(state_of(op), name);
+    if (value == NULL && !PyErr_Occurred()) {
+        /* Old programs ask for these two before they exist. */
+        if (PyUnicode_Check(name) && (PyUnicode_CompareWithASCIIString(name, "domain") == 0
+                                      || PyUnicode_CompareWithASCIIString(name, "global") == 0)) {
+            Py_RETURN_NONE;
+        }
+        PyErr_Format(PyExc_AttributeError, "the state has no root named %R", name);
+    }
+    return value;
+}
+
+static int
+state_setattro(PyObject *op, PyObject *Py_UNUSED(name), PyObject *Py_UNUSED(value))
+{
+    return errors_frozen(state_of(op)->heap->st, op,
+                         "update() for a new state, or a transaction of the engine");
+}
+
+static PyObject *
+state_subscript(PyObject *op, PyObject *name)
+{
+    PyObject *value = root_value(state_of(op), name);
+    if (value == NULL && !PyErr_Occurred()) {
+        PyErr_SetObject(PyExc_KeyError, name);
+    }
+    return value;
+}
+
+static int
+state_contains(PyObject *op, PyObject *name)
+{
+    PyObject *value = root_value(state_of(op), name);
+    Py_XDECREF(value);
+    return value != NULL ? 1 : PyErr_Occurred() ? -1 : 0;
+}
+
+/* A path argument as segments of the core: keys borrowed from the tuple, indexes for ints that stand at lists. */
+static int
+find_path(StateObject *self, theus_container *root, PyObject *path, theus_segment *segments,
+          theus_value *value)
+{
+    Py_ssize_t length = PyTuple_GET_SIZE(path);
+    theus_value here = theus_value_of_container(root);
+    if (length > THEUS_PATH_ROOM) {
+        PyErr_Format(PyExc_ValueError, "a path has at most %d parts here, not %zd", THEUS_PATH_ROOM, length);
+        return -1;
+    }
+    bool there = true;
+    for (Py_ssize_t i = 0; i < length; i++) {
+        PyObject *key = PyTuple_GET_ITEM(path, i);
+        segments[i] = (theus_segment){key, 0};
+        if (there && theus_value_kind(here) == THEUS_LIST) {
+            theus_container *list = theus_value_container(here);
+            Py_ssize_t index = PyLong_CheckExact(key) ? PyLong_AsSsize_t(key) : -1;
+            if (index == -1 && PyErr_Occurred()) {
+                PyErr_Clear();
+            }
+            if (index < 0 && PyLong_CheckExact(key)) {
+                index += (Py_ssize_t)list->count;
+            }
+            if (index >= 0 && index < UINT32_MAX) {
+                segments[i] = (theus_segment){NULL, (uint32_t)index};
+            }
+        }
+        theus_find found = there ? theus_path_find(root, NULL, segments, (uint32_t)i + 1, &here) : THEUS_ABSENT;
+        if (found == THEUS_FIND_FAILED) {
+            return errors_find_failed(self->heap->st);
+        }
+        there = found == THEUS_FOUND;
+    }
+    *value = here;
+    return there;
+}
+
+static PyObject *
+state_get(PyObject *op, PyObject *const *args, Py_ssize_t count)
+{
+    StateObject *self = state_of(op);
+    theus_segment segments[THEUS_PATH_ROOM];
+    theus_value value;
+    if (!_PyArg_CheckPositional("get", count, 1, 2)) {
+        return NULL;
+    }
+    PyObject *path = txn_path_argument(self->heap->st, args[0]);
+    if (path == NULL) {
+        return NULL;
+    }
+    int found = find_path(self, self->version->root, path, segments, &value);
+    Py_DECREF(path);
+    if (found < 0) {
+        return NULL;
+    }
+    return found ? handle_wrap(self->heap, value) : Py_NewRef(count == 2 ? args[1] : Py_None);
+}
+
+static PyObject *
+state_to_dict(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    StateObject *self = state_of(op);
+    return thaw_value(self->heap, theus_value_of_container(self->version->root));
+}
+
+static PyObject *
+get_version(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLongLong(state_of(op)->version->number);
+}
+
+static PyObject *
+heavy_name(void)
+{
+    return PyUnicode_InternFromString("heavy");
+}
+
+/* Every root but "heavy". */
+static PyObject *
+get_data(PyObject *op, void *Py_UNUSED(closure))
+{
+    StateObject *self = state_of(op);
+    theus_container *root = self->version->root, *edit;
+    PyObject *name = heavy_name();
+    uint64_t hash;
+    uint32_t pos;
+    if (name == NULL || key_hash(name, &hash) < 0) {
+        return NULL;
+    }
+    theus_find found = theus_container_find(root, NULL, hash, name, &pos, NULL);
+    Py_DECREF(name);
+    if (found == THEUS_ABSENT) {
+        return handle_wrap_container(self->heap, root);
+    }
+    if (found == THEUS_FIND_FAILED) {
+        errors_find_failed(self->heap->st);
+        return NULL;
+    }
+    theus_status status = theus_edit_begin(root, &edit);
+    if (status == THEUS_OK) {
+        status = theus_container_remove(edit, hash, pos);
+        if (status == THEUS_OK) {
+            return handle_seal(self->heap, edit);
+        }
+        theus_container_release(edit);
+    }
+    return errors_raise(self->heap->st, status);
+}
+
+static PyObject *
+get_heavy(PyObject *op, void *Py_UNUSED(closure))
+{
+    StateObject *self = state_of(op);
+    PyObject *name = heavy_name();
+    PyObject *heavy = name == NULL ? NULL : root_value(self, name);
+    Py_XDECREF(name);
+    if (heavy != NULL || PyErr_Occurred()) {
+        return heavy;
+    }
+    return PyObject_CallNoArgs((PyObject *)self->heap->st->FrozenDict_type);
+}
+
+static PyObject *
+get_signals(PyObject *op, void *Py_UNUSED(closure))
+{
+    StateObject *self = state_of(op);
+    return handle_wrap_container(self->heap, self->version->signals);
+}
+
+/* ---- the meta log ------------------------------------------------------------------------- */
+
+static PyObject *
+state_log_meta(PyObject *op, PyObject *const *args, Py_ssize_t count)
+{
+    StateObject *self = state_of(op);
+    if (!_PyArg_CheckPositional("log_meta", count, 2, 2)) {
+        return NULL;
+    }
+    if (!PyUnicode_Check(args[0]) || !PyUnicode_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "log_meta(key, message) needs two strings");
+        return NULL;
+    }
+    if (self->meta_capacity == 0) {
+        Py_RETURN_NONE;
+    }
+    if (self->meta == NULL && (self->meta = PyList_New(0)) == NULL) {
+        return NULL;
+    }
+    PyObject *entry = PyStructSequence_New(self->heap->st->MetaLogEntry_type);
+    PyObject *now = PyFloat_FromDouble((double)theus_clock_wall_ns() * 1e-9);
+    if (entry == NULL || now == NULL) {
+        Py_XDECREF(entry);
+        Py_XDECREF(now);
+        return NULL;
+    }
+    PyStructSequence_SetItem(entry, 0, now);
+    PyStructSequence_SetItem(entry, 1, Py_NewRef(args[0]));
+    PyStructSequence_SetItem(entry, 2, Py_NewRef(args[1]));
+    int result = PyList_Append(self->meta, entry);
+    Py_DECREF(entry);
+    Py_ssize_t over = PyList_GET_SIZE(self->meta) - self->meta_capacity;
+    if (result == 0 && over > 0) {
+        result = PyList_SetSlice(self->meta, 0, over, NULL);
+    }
+    return result < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *
+state_get_meta_logs(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    StateObject *self = state_of(op);
+    return self->meta == NULL ? PyList_New(0) : PyList_GetSlice(self->meta, 0, PY_SSIZE_T_MAX);
+}
+
+static PyObject *
+get_meta(PyObject *op, void *Py_UNUSED(closure))
+{
+    return state_get_meta_logs(op, NULL);
+}
+
+/* ---- other versions ------------------------------------------------------------------------ */
+
+/* Version `number`, retained; NULL with an exception. */
+static theus_version *
+version_at(StateObject *self, uint64_t number)
+{
+    theus_version *version = NULL;
+    if (number == self->version->number) {
+        theus_version_retain(self->version);
+        return self->version;
+    }
+    uint64_t oldest = self->version->number, newest = oldest;
+    theus_status status = number > newest ? THEUS_FUTURE : THEUS_GONE;
+    if (self->engine != NULL) {
+        theus_store_facts facts;
+        theus_store_read_facts(self->engine->store, &facts);
+        oldest = facts.oldest;
+        newest = facts.version;
+        status = theus_store_at(self->engine->store, number, &version);
+    }
+    if (status != THEUS_OK) {
+        PyObject *error = PyObject_CallFunction(
+            self->heap->st->VersionError, "KKK", (unsigned long long)number,
+            (unsigned long long)oldest, (unsigned long long)newest);
+        if (error != NULL) {
+            PyErr_SetObject(self->heap->st->VersionError, error);
+            Py_DECREF(error);
+        }
+        return NULL;
+    }
+    return version;
+}
+
+/* A version named by a number or by a State (of any heap). */
+static theus_version *
+version_argument(StateObject *self, PyObject *argument)
+{
+    if (Py_TYPE(argument) == self->heap->st->State_type) {
+        theus_version *version = state_of(argument)->version;
+        theus_version_retain(version);
+        return version;
+    }
+    if (!PyLong_Check(argument)) {
+        PyErr_Format(PyExc_TypeError, "a version is an int or a State, not %R", argument);
+        return NULL;
+    }
+    uint64_t number = PyLong_AsUnsignedLongLong(argument);
+    return number == (uint64_t)-1 && PyErr_Occurred() ? NULL : version_at(self, number);
+}
+
+static PyObject *
+state_at(PyObject *op, PyObject *argument)
+{
+    StateObject *self = state_of(op);
+    if (!PyLong_Check(argument)) {
+        PyErr_Format(PyExc_TypeError, "at() needs the number of a version, not %R", argument);
+        return NULL;
+    }
+    theus_version *version = version_argument(self, argument);
+    return version == NULL ? NULL : state_new(self->heap, self->engine, version);
+}
+
+static PyObject *
+state_diff(PyObject *op, PyObject *const *args, Py_ssize_t count)
+{
+    StateObject *self = state_of(op);
+    if (!_PyArg_CheckPositional("diff", count, 1, 2)) {
+        return NULL;
+    }
+    theus_version *a = version_argument(self, args[0]);
+    if (a == NULL) {
+        return NULL;
+    }
+    HeapObject *heap_a = Py_TYPE(args[0]) == self->heap->st->State_type ? state_of(args[0])->heap : self->heap;
+    HeapObject *heap_b = self->heap;
+    theus_version *b = self->version;
+    if (count == 2 && args[1] != Py_None) {
+        b = version_argument(self, args[1]);
+        if (b != NULL && Py_TYPE(args[1]) == self->heap->st->State_type) {
+            heap_b = state_of(args[1])->heap;
+        }
+    } else {
+        theus_version_retain(b);
+    }
+    PyObject *changes = b == NULL ? NULL : diff_containers(heap_a, a->root, heap_b, b->root);
+    theus_version_release(a);
+    theus_version_release(b);
+    return changes;
+}
+
+static PyObject *
+state_provenance(PyObject *op, PyObject *argument)
+{
+    StateObject *self = state_of(op);
+    theus_segment segments[THEUS_PATH_ROOM];
+    theus_value value;
+    PyObject *path = txn_path_argument(self->heap->st, argument);
+    if (path == NULL) {
+        return NULL;
+    }
+    PyObject *result = NULL;
+    int found = find_path(self, self->version->root, path, segments, &value);
+    if (found >= 0 && self->engine == NULL) {
+        result = Py_NewRef(Py_None);
+    } else if (found >= 0) {
+        theus_version *made = NULL;
+        theus_status status = theus_store_blame(self->engine->store, NULL, segments,
+                                                (uint32_t)PyTuple_GET_SIZE(path), 0,
+                                                self->version->number, &made);
+        result = status != THEUS_OK ? errors_raise(self->heap->st, status)
+                                    : record_wrap(self->heap->st, made == NULL ? NULL : made->record);
+        theus_version_release(made);
+    }
+    Py_DECREF(path);
+    return result;
+}
+
+/* ---- making states by hand -------------------------------------------------------------------- */
+
+int
+state_root_from(HeapObject *heap, PyObject *data, PyObject *heavy, theus_container **out)
+{
+    PyObject *roots = PyDict_New();
+    PyObject *name = heavy_name();
+    theus_value value = THEUS_NONE;
+    int result = roots == NULL || name == NULL ? -1 : 0;
+    const char *what = "data";
+    for (int i = 0; result == 0 && i < 2; i++, what = "heavy") {
+        PyObject *given = i == 0 ? data : heavy;
+        if (given == NULL || given == Py_None) {
+            continue;
+        }
+        if (!PyMapping_Check(given) || !PyObject_HasAttrString(given, "keys")) {
+            PyErr_Format(PyExc_TypeError, "%s= must be a dict of roots, not %R", what, given);
+            result = -1;
+        } else {
+            result = i == 0 ? PyDict_Update(roots, given) : PyDict_SetItem(roots, name, given);
+        }
+    }
+    PyObject *key, *ignored;
+    Py_ssize_t at = 0;
+    while (result == 0 && PyDict_Next(roots, &at, &key, &ignored)) {
+        if (!PyUnicode_Check(key)) {
+            PyErr_Format(PyExc_TypeError, "a root is named by a str, not by %R", key);
+            result = -1;
+        }
+    }
+    if (result == 0) {
+        result = freeze_value(heap, roots, NULL, &value);
+    }
+    Py_XDECREF(roots);
+    Py_XDECREF(name);
+    if (result == 0) {
+        *out = theus_value_container(value);
+    }
+    return result;
+}
+
+static PyObject *
+state_type_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"data", "heavy", "signal", "version", "meta_capacity", NULL};
+    module_state *st = module_state_of_type(type);
+    PyObject *data = NULL, *heavy = NULL, *signal = NULL;
+    unsigned long long number = 1;
+    Py_ssize_t capacity = 1000;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOOKn:State", names, &data, &heavy, &signal,
+                                     &number, &capacity)) {
+        return NULL;
+    }
+    if (capacity < 0) {
+        PyErr_Format(PyExc_ValueError, "meta_capacity must be 0 (off) or more, not %zd", capacity);
+        return NULL;
+    }
+    HeapObject *heap = heap_new(st);
+    theus_container *root = NULL;
+    theus_value signals = THEUS_NONE;
+    theus_version *version = NULL;
+    PyObject *self = NULL;
+    PyObject *latch = heap == NULL ? NULL : PyDict_New();
+    if (latch == NULL || (signal != NULL && signal != Py_None && PyDict_Update(latch, signal) < 0)
+        || state_root_from(heap, data, heavy, &root) < 0
+        || freeze_value(heap, latch, NULL, &signals) < 0) {
+        goto done;
+    }
+    theus_status status = theus_version_new(number, root, theus_value_container(signals), NULL, &version);
+    if (status != THEUS_OK) {
+        errors_raise(st, status);
+        goto done;
+    }
+    self = state_new(heap, NULL, version);
+    if (self != NULL) {
+        state_of(self)->meta_capacity = capacity;
+    }
+done:
+    Py_XDECREF(latch);
+    theus_container_release(root);
+    if (signals != THEUS_NONE) {
+        freeze_drop(heap, signals);
+    }
+    Py_XDECREF((PyObject *)heap);
+    return self;
+}
+
+/* update() runs a transaction on a store of its own that holds only this version. */
+static PyObject *
+state_update(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"data", "heavy", "signal", NULL};
+    StateObject *self = state_of(op);
+    PyObject *data = NULL, *heavy = NULL, *signal = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOO:update", names, &data, &heavy, &signal)) {
+        return NULL;
+    }
+    EngineObject *engine = engine_over(self->heap, self->version);
+    TxnObject *txn = engine == NULL ? NULL : txn_new(engine, THEUS_SERIALIZABLE, false, 0, NULL);
+    PyObject *made = NULL;
+    theus_conflict why;
+    if (txn == NULL || txn_begin(txn, NULL) < 0 || txn_enter(txn) < 0) {
+        goto done;
+    }
+    int result = txn_update(txn, data, heavy, signal);
+    txn_leave(txn);
+    if (result < 0) {
+        txn_abort(txn);
+        goto done;
+    }
+    if (txn_commit(txn, &why) == 1) { /* nobody else knows this store: no conflict is possible */
+        theus_version *version = theus_store_pin(engine->store);
+        made = state_new(self->heap, self->engine, version);
+    }
+    if (made != NULL) {
+        if (self->meta == NULL && self->meta_capacity != 0) {
+            self->meta = PyList_New(0); /* shared from now on */
+        }
+        state_of(made)->meta = Py_XNewRef(self->meta);
+        state_of(made)->meta_capacity = self->meta_capacity;
+    }
+done:
+    Py_XDECREF((PyObject *)txn);
+    Py_XDECREF((PyObject *)engine);
+    return made;
+}
+
+static PyObject *
+state_restrict_view(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    StateObject *self = state_of(op);
+    theus_version_retain(self->version);
+    return state_new(self->heap, NULL, self->version);
+}
+
+/* ---- the type ------------------------------------------------------------------------------------ */
+
+static PyObject *
+state_repr(PyObject *op)
+{
+    StateObject *self = state_of(op);
+    PyObject *root = handle_wrap_container(self->heap, self->version->root);
+    PyObject *text = root == NULL ? NULL
+                                  : PyUnicode_FromFormat("State(version=%llu, data=%R)",
+                                                         (unsigned long long)self->version->number, root);
+    Py_XDECREF(root);
+    return text;
+}
+
+/* Two states are equal when their data, heavy roots and signals are; the version does not count. */
+static PyObject *
+state_richcompare(PyObject *a, PyObject *b, int how)
+{
+    if ((how != Py_EQ && how != Py_NE) || Py_TYPE(a) != Py_TYPE(b)) {
+        Py_RETURN_NOTIMPLEMENTED;
+    }
+    PyObject *left = handle_wrap_container(state_of(a)->heap, state_of(a)->version->root);
+    PyObject *right = handle_wrap_container(state_of(b)->heap, state_of(b)->version->root);
+    PyObject *result = left == NULL || right == NULL ? NULL : PyObject_RichCompare(left, right, how);
+    Py_XDECREF(left);
+    Py_XDECREF(right);
+    return result;
+}
+
+static PyObject *
+state_reduce(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    StateObject *self = state_of(op);
+    PyObject *data = get_data(op, NULL);
+    PyObject *heavy = data == NULL ? NULL : get_heavy(op, NULL);
+    PyObject *signals = heavy == NULL ? NULL : get_signals(op, NULL);
+    PyObject *result = NULL;
+    if (signals != NULL) {
+        result = Py_BuildValue("O(OOOKn)", Py_TYPE(op), data, PyObject_IsTrue(heavy) ? heavy : Py_None,
+                               signals, (unsigned long long)self->version->number, self->meta_capacity);
+    }
+    Py_XDECREF(data);
+    Py_XDECREF(heavy);
+    Py_XDECREF(signals);
+    return result;
+}
+
+static PyMethodDef state_methods[] = {
+    {"update", THEUS_FASTCALL(state_update), METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("update(data=None, heavy=None, signal=None): a new State, one version on. Dicts merge at\n"
+               "any depth, DELETE as a value removes, other values replace.")},
+    {"get", THEUS_FASTCALL(state_get), METH_FASTCALL,
+     PyDoc_STR("get(path, default=None): the value at a path, a tuple or text.")},
+    {"at", state_at, METH_O,
+     PyDoc_STR("at(version): the State of that version of the same engine. VersionError if the history does\n"
+               "not hold it.")},
+    {"diff", THEUS_FASTCALL(state_diff), METH_FASTCALL,
+     PyDoc_STR("diff(a, b=self): what changed from a to b, as a list of Change. Costs what changed, where the\n"
+               "two share structure.")},
+    {"provenance", state_provenance, METH_O,
+     PyDoc_STR("provenance(path): the CommitRecord of the transaction that gave the path its value, or None\n"
+               "if that was before the history.")},
+    {"restrict_view", state_restrict_view, METH_NOARGS,
+     PyDoc_STR("The same data without the engine: no history, no other versions.")},
+    {"log_meta", THEUS_FASTCALL(state_log_meta), METH_FASTCALL,
+     PyDoc_STR("log_meta(key, message): notes something in the log that states made from this one share.")},
+    {"get_meta_logs", state_get_meta_logs, METH_NOARGS, PyDoc_STR("The meta log, oldest first.")},
+    {"to_dict", state_to_dict, METH_NOARGS, PyDoc_STR("All roots as plain builtins, independent of the state.")},
+    {"__reduce__", state_reduce, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef state_getset[] = {
+    {"version", get_version, NULL, PyDoc_STR("The number of this version."), NULL},
+    {"data", get_data, NULL, PyDoc_STR("All roots but heavy, as a FrozenDict."), NULL},
+    {"heavy", get_heavy, NULL, PyDoc_STR("The root 'heavy', as a FrozenDict."), NULL},
+    {"signals", get_signals, NULL, PyDoc_STR("The last payload of each topic, as a FrozenDict."), NULL},
+    {"meta", get_meta, NULL, PyDoc_STR("The meta log, oldest first."), NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef state_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(StateObject, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyDoc_STRVAR(state_doc,
+"One version of an engine's state: immutable, complete, consistent for as long as it is held.\n\n"
+"Roots are attributes and items: state.domain, state['domain']. Containers come as\n"
+"FrozenDict, FrozenList and FrozenSet. Any thread may read it.");
+
+static PyType_Slot state_slots[] = {
+    {Py_tp_doc, (void *)state_doc},
+    {Py_tp_new, state_type_new},
+    {Py_tp_dealloc, state_dealloc},
+    {Py_tp_traverse, state_traverse},
+    {Py_tp_clear, state_clear},
+    {Py_tp_repr, state_repr},
+    {Py_tp_richcompare, state_richcompare},
+    {Py_tp_hash, PyObject_HashNotImplemented},
+    {Py_tp_getattro, state_getattro},
+    {Py_tp_setattro, state_setattro},
+    {Py_mp_subscript, state_subscript},
+    {Py_sq_contains, state_contains},
+    {Py_tp_methods, state_methods},
+    {Py_tp_getset, state_getset},
+    {Py_tp_members, state_members},
+    {0, NULL},
+};
+
+static PyType_Spec state_spec = {
+    .name = "theus._theus.State",
+    .basicsize = sizeof(StateObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = state_slots,
+};
+
+int
+add_state_type(PyObject *module, module_state *st)
+{
+    return module_add_type(module, &state_spec, &st->State_type);
+}

@@ -1,0 +1,44 @@
+/* What a transaction offers by path: attributes, items, get, set, delete, update, deferred operations. */
+#ifndef THEUS_TXN_PATHS_H
+#define THEUS_TXN_PATHS_H
+
+#include "txn_type.h"
+
+PyObject *txn_getattro(PyObject *self, PyObject *name);
+int txn_setattro(PyObject *self, PyObject *name, PyObject *value);
+PyObject *txn_subscript(PyObject *self, PyObject *key);
+int txn_ass_subscript(PyObject *self, PyObject *key, PyObject *value);
+int txn_contains(PyObject *self, PyObject *key);
+
+PyObject *txn_method_get(PyObject *self, PyObject *const *args, Py_ssize_t count);
+PyObject *txn_method_set(PyObject *self, PyObject *const *args, Py_ssize_t count);
+PyObject *txn_method_delete(PyObject *self, PyObject *path);
+PyObject *txn_method_update(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *txn_method_add(PyObject *self, PyObject *const *args, Py_ssize_t count);
+PyObject *txn_method_append(PyObject *self, PyObject *const *args, Py_ssize_t count);
+PyObject *txn_method_merge(PyObject *self, PyObject *const *args, Py_ssize_t count);
+
+#define TXN_PATH_METHODS                                                                           \
+    {"get", THEUS_FASTCALL(txn_method_get), METH_FASTCALL,                                         \
+     PyDoc_STR("get(path, default=None): the value there; containers come as drafts.")},           \
+    {"set", THEUS_FASTCALL(txn_method_set), METH_FASTCALL,                                         \
+     PyDoc_STR("set(path, value): replaces what is there. The parents must exist; a missing root\n" \
+               "is made. Raises PathError.")},                                                     \
+    {"delete", txn_method_delete, METH_O,                                                          \
+     PyDoc_STR("delete(path): removes what is there. Raises PathError if nothing is.")},           \
+    {"update", THEUS_FASTCALL(txn_method_update), METH_VARARGS | METH_KEYWORDS,                    \
+     PyDoc_STR("update(data=None, heavy=None, signal=None): merges dicts at any depth into the\n"  \
+               "state; DELETE as a value removes; other values replace.")},                        \
+    {"add", THEUS_FASTCALL(txn_method_add), METH_FASTCALL,                                         \
+     PyDoc_STR("add(path, amount): adds at commit, to whatever is there then. Never conflicts\n"   \
+               "with another add.")},                                                              \
+    {"append", THEUS_FASTCALL(txn_method_append), METH_FASTCALL,                                   \
+     PyDoc_STR("append(path, value): appends at commit to the list that is there then.")},         \
+    {"merge", THEUS_FASTCALL(txn_method_merge), METH_FASTCALL,                                     \
+     PyDoc_STR("merge(path, value, resolver): stores resolver(old, value) at commit; value itself\n" \
+               "where nothing is. The resolver may run several times and must have no effects.")}
+
+/* An awaitable that is done. Steals `value`. */
+PyObject *ready_new(module_state *st, PyObject *value);
+
+#endif

@@ -1,0 +1,91 @@
+/* theus._theus.Transaction: one core transaction and what Python hangs on it.
+ *
+ *     idle --begin--> open --commit / rollback--> ended
+ *
+ * begin pins the engine's current version. A transaction that begins where the same thread and task already runs one on
+ * this engine *joins* it: it becomes a savepoint of the outer one. */
+#ifndef THEUS_TXN_TYPE_H
+#define THEUS_TXN_TYPE_H
+
+#include "heap_type.h"
+
+#include "../core/txn.h"
+
+typedef struct EngineObject EngineObject;
+
+struct TxnObject {
+    PyObject_HEAD
+    HeapObject *heap;           /* owned */
+    EngineObject *engine;       /* owned */
+    PyObject *process;          /* str or NULL: named in the commit record */
+    PyObject *callbacks;        /* list of on_commit callables, or NULL */
+    PyObject *weakrefs;
+    struct TxnObject *outer;    /* owned: the transaction this one has joined, or NULL */
+    theus_savepoint *savepoint; /* of outer, while joined */
+    Py_ssize_t callback_mark;   /* callbacks that outer had when this savepoint began */
+    struct TxnObject *next, *previous; /* engine->active; borrowed */
+    uint64_t thread;            /* who began it */
+    void *context;              /* the contextvars context it began in: tells tasks apart; an identity only */
+    uint64_t started_ns;
+    uint64_t timeout_ms;
+    uint64_t version;           /* pinned, then made */
+    theus_isolation isolation;
+    bool read_only;
+    bool detached;              /* begins for itself, inside whatever it is */
+    theus_txn txn;
+};
+
+/* An idle transaction. New reference. */
+TxnObject *txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_t timeout_ms,
+                   PyObject *process);
+
+/* Opens it on `pinned`, or on the current version if that is NULL. It never joins. */
+int txn_begin(TxnObject *self, theus_version *pinned);
+
+/* Commits: 1 = committed or nothing to do, callbacks have run; 0 = conflict, *why is set and the caller
+ * frees it; -1 = exception set. The transaction has ended in any case. */
+int txn_commit(TxnObject *self, theus_conflict *why);
+
+/* Ends it without a trace. Never fails, keeps the current exception. */
+void txn_abort(TxnObject *self);
+
+/* The open transaction that this thread and task runs on the engine, or NULL. Borrowed. */
+TxnObject *txn_current(EngineObject *engine);
+
+/* Door of every operation: -1 with TransactionError set if it may not be used now. */
+int txn_enter(TxnObject *self);
+static inline void
+txn_leave(TxnObject *self)
+{
+    theus_txn_leave(&self->txn);
+}
+
+/* Raises the TransactionError for a status of an operation on `self`. Returns -1. */
+int txn_fail(TxnObject *self, theus_status status);
+
+/* A path of the core as a tuple of keys and indexes. New reference. */
+PyObject *txn_path_tuple(const theus_segment *path, uint32_t length);
+
+/* ConflictError for a conflict of this engine; returns -1. */
+int txn_raise_conflict(EngineObject *engine, const theus_conflict *why, uint32_t attempts);
+
+/* The value of a path argument as an owned tuple: a tuple as it is, a str parsed. */
+PyObject *txn_path_argument(module_state *st, PyObject *path);
+
+/* update(): merges data into the root (dicts deeply, DELETE removes), heavy below "heavy", signals.
+ * The caller has entered the transaction. */
+int txn_update(TxnObject *self, PyObject *data, PyObject *heavy, PyObject *signal);
+
+/* Sets `value` at a path whose parents exist (a missing root is made). The caller has entered. */
+int txn_set_path(TxnObject *self, PyObject *path, PyObject *value);
+
+/* Drafts inside a result become frozen views of their final content. Steals `result`. New reference. */
+PyObject *txn_freeze_result(TxnObject *self, PyObject *result);
+
+/* theus_apply_fn over Python values. */
+int txn_apply_deferred(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand,
+                       void *resolver, theus_value *out);
+
+void txn_drop_free_list(module_state *st);
+
+#endif

@@ -1,0 +1,748 @@
+/* Cells: what a transaction reads and writes, container by container.
+ *
+ * A position in `base` and the same position in `now` name the same entry, because edits
+ * never compact and cells seal in place. The exception is a *reshaped* cell (a list after insert, sort, pop;
+ * anything after clear): its positions mean nothing in base any more, so it counts as one write of the whole,
+ * and asks at commit that the whole be unchanged.
+ *
+ * Foreign code runs only inside theus_container_find (key equality) and settle. Whoever holds a
+ * position across one of them compares cell->stamp, which every change of now moves. */
+#include "cell.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ABSENCES_MAX = 4096 }; /* more become one read of the key set */
+
+/* ---- numbers ----------------------------------------------------------------- */
+
+void
+theus_numbers_init(theus_numbers *numbers)
+{
+    numbers->count = 0;
+    numbers->room = sizeof(numbers->few) / sizeof(numbers->few[0]);
+    numbers->items = numbers->few;
+}
+
+void
+theus_numbers_fini(theus_numbers *numbers)
+{
+    if (numbers->items != numbers->few) {
+        theus_free(numbers->items);
+    }
+    theus_numbers_init(numbers);
+}
+
+static int
+number_order(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+void
+theus_numbers_sort(theus_numbers *numbers)
+{
+    if (numbers->count < 2) {
+        return;
+    }
+    qsort(numbers->items, numbers->count, sizeof(uint32_t), number_order);
+    uint32_t kept = 1;
+    for (uint32_t i = 1; i < numbers->count; i++) {
+        if (numbers->items[i] != numbers->items[kept - 1]) {
+            numbers->items[kept++] = numbers->items[i];
+        }
+    }
+    numbers->count = kept;
+}
+
+static theus_status
+numbers_grow(theus_numbers *numbers, uint32_t room)
+{
+    uint32_t *items = theus_alloc(room * sizeof(uint32_t));
+    if (items == NULL) {
+        return THEUS_NOMEM;
+    }
+    memcpy(items, numbers->items, numbers->count * sizeof(uint32_t));
+    if (numbers->items != numbers->few) {
+        theus_free(numbers->items);
+    }
+    numbers->items = items;
+    numbers->room = room;
+    return THEUS_OK;
+}
+
+/* Repeats are squeezed out when the array is full, so a loop over a few keys stays small. */
+theus_status
+theus_numbers_push(theus_numbers *numbers, uint32_t number)
+{
+    if (numbers->count > 0 && numbers->items[numbers->count - 1] == number) {
+        return THEUS_OK;
+    }
+    if (numbers->count == numbers->room) {
+        theus_numbers_sort(numbers);
+        if (numbers->count > numbers->room / 2
+            && numbers_grow(numbers, numbers->room * 2) != THEUS_OK) {
+            return THEUS_NOMEM;
+        }
+    }
+    numbers->items[numbers->count++] = number;
+    return THEUS_OK;
+}
+
+theus_status
+theus_numbers_copy(theus_numbers *to, const theus_numbers *from)
+{
+    theus_numbers_init(to);
+    if (from->count > to->room && numbers_grow(to, from->count) != THEUS_OK) {
+        return THEUS_NOMEM;
+    }
+    memcpy(to->items, from->items, from->count * sizeof(uint32_t));
+    to->count = from->count;
+    return THEUS_OK;
+}
+
+/* ---- life ------------------------------------------------------------------------ */
+
+theus_status
+theus_cell_new(theus_txn *txn, theus_container *base, theus_container *now, theus_cell **out)
+{
+    theus_cell *cell;
+    if (txn->cell_count < THEUS_TXN_CELLS) {
+        cell = &txn->cells[txn->cell_count];
+    }
+    else {
+        cell = theus_alloc(sizeof(*cell));
+        if (cell == NULL) {
+            return THEUS_NOMEM;
+        }
+    }
+    memset(cell, 0, sizeof(*cell));
+    cell->txn = txn;
+    theus_numbers_init(&cell->reads);
+    theus_numbers_init(&cell->writes);
+    if (base != NULL) {
+        theus_container_retain(base);
+        cell->base = base;
+    }
+    theus_container_retain(now);
+    cell->first = now;
+    theus_container_retain(now);
+    cell->now = now;
+    if (txn->last_cell != NULL) {
+        txn->last_cell->next = cell;
+    }
+    txn->last_cell = cell;
+    txn->cell_count++;
+    *out = cell;
+    return THEUS_OK;
+}
+
+void
+theus_cell_fini(theus_cell *cell)
+{
+    const theus_value_ops *ops = theus_heap_ops(theus_store_heap(cell->txn->store));
+    while (cell->absent != NULL) {
+        theus_absence *absence = cell->absent;
+        cell->absent = absence->next;
+        ops->release(absence->key);
+        theus_free(absence);
+    }
+    theus_numbers_fini(&cell->reads);
+    theus_numbers_fini(&cell->writes);
+    theus_free(cell->children);
+    cell->children = NULL;
+    theus_container_release(cell->now);
+    theus_container_release(cell->first);
+    theus_container_release(cell->base);
+    cell->now = cell->first = cell->base = NULL;
+}
+
+/* ---- children: an open hash from position to cell ---------------------------------- */
+
+static uint32_t
+child_slot(const theus_cell *cell, uint32_t pos)
+{
+    return (pos * 2654435769u) & (cell->child_room - 1); /* Fibonacci hashing spreads runs */
+}
+
+theus_cell *
+theus_cell_child_at(const theus_cell *cell, uint32_t pos)
+{
+    if (cell->child_count == 0) {
+        return NULL;
+    }
+    for (uint32_t i = child_slot(cell, pos);; i = (i + 1) & (cell->child_room - 1)) {
+        theus_cell *child = cell->children[i];
+        if (child == NULL || child->pos == pos) {
+            return child;
+        }
+    }
+}
+
+static void
+child_place(theus_cell *cell, theus_cell *child)
+{
+    uint32_t i = child_slot(cell, child->pos);
+    while (cell->children[i] != NULL) {
+        i = (i + 1) & (cell->child_room - 1);
+    }
+    cell->children[i] = child;
+    cell->child_count++;
+}
+
+/* Moves the children that `keep` leaves a position into a table of `room` slots. */
+static void
+children_move(theus_cell *cell, theus_cell **table, uint32_t room)
+{
+    theus_cell **old = cell->children;
+    uint32_t old_room = cell->child_room;
+    memset(table, 0, room * sizeof(*table));
+    cell->children = table;
+    cell->child_room = room;
+    cell->child_count = 0;
+    for (uint32_t i = 0; i < old_room; i++) {
+        if (old[i] != NULL && old[i]->parent == cell) {
+            child_place(cell, old[i]);
+        }
+    }
+    theus_free(old);
+}
+
+theus_status
+theus_cell_adopt(theus_cell *parent, uint32_t pos, theus_cell *child)
+{
+    if ((parent->child_count + 1) * 4 > parent->child_room * 3) {
+        uint32_t room = parent->child_room == 0 ? 4 : parent->child_room * 2;
+        theus_cell **table = theus_alloc(room * sizeof(*table));
+        if (table == NULL) {
+            return THEUS_NOMEM;
+        }
+        children_move(parent, table, room);
+    }
+    child->parent = parent;
+    child->pos = pos;
+    child_place(parent, child);
+    return THEUS_OK;
+}
+
+void
+theus_cell_forget_children(theus_cell *cell)
+{
+    for (uint32_t i = 0; i < cell->child_room; i++) {
+        if (cell->children[i] != NULL) {
+            cell->children[i]->parent = NULL;
+            cell->children[i] = NULL;
+        }
+    }
+    cell->child_count = 0;
+}
+
+/* The child at pos, if there is one, lives on by itself. */
+static void
+child_detach(theus_cell *cell, uint32_t pos)
+{
+    theus_cell *child = theus_cell_child_at(cell, pos);
+    if (child == NULL) {
+        return;
+    }
+    uint32_t mask = cell->child_room - 1;
+    uint32_t hole = child_slot(cell, pos);
+    while (cell->children[hole] != child) {
+        hole = (hole + 1) & mask;
+    }
+    child->parent = NULL;
+    cell->children[hole] = NULL;
+    cell->child_count--;
+    /* Close the gap: whoever probed past it must move back. */
+    for (uint32_t i = (hole + 1) & mask; cell->children[i] != NULL; i = (i + 1) & mask) {
+        theus_cell *moved = cell->children[i];
+        cell->children[i] = NULL;
+        cell->child_count--;
+        child_place(cell, moved);
+    }
+}
+
+/* ---- marks ---------------------------------------------------------------------------- */
+
+static void
+cell_changed(theus_cell *cell)
+{
+    cell->stamp++;
+    cell->stale = true;
+    cell->touched = true;
+    for (theus_cell *up = cell->parent; up != NULL && !(up->stale_below && up->touched_below);
+         up = up->parent) {
+        up->stale_below = true;
+        up->touched_below = true;
+    }
+}
+
+static bool
+cell_logs_reads(const theus_cell *cell)
+{
+    const theus_txn *txn = cell->txn;
+    return cell->base != NULL && !cell->reshaped && !cell->read_all && !txn->read_only
+           && txn->isolation == THEUS_SERIALIZABLE;
+}
+
+static theus_status
+cell_writable(theus_cell *cell)
+{
+    if (cell->txn->read_only) {
+        return THEUS_READ_ONLY;
+    }
+    if (cell->now->edit != 0) {
+        return THEUS_OK;
+    }
+    theus_container *edit;
+    theus_status status = theus_edit_begin(cell->now, &edit);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    theus_container *old = cell->now;
+    cell->now = edit;
+    cell->stamp++;
+    theus_container_release(old);
+    return THEUS_OK;
+}
+
+/* Positions stay what they are: no compaction, as theus_edit_seal would do. */
+static void
+seal_in_place(theus_container *container)
+{
+    container->edit = 0;
+}
+
+theus_status
+theus_cell_fold(theus_cell *cell)
+{
+    if (cell->stale_below) {
+        theus_status status = cell_writable(cell);
+        for (uint32_t i = 0; status == THEUS_OK && i < cell->child_room; i++) {
+            theus_cell *child = cell->children[i];
+            if (child == NULL || !(child->stale || child->stale_below)) {
+                continue;
+            }
+            status = theus_cell_fold(child);
+            if (status == THEUS_OK) {
+                status = theus_container_put(cell->now, child->pos,
+                                             theus_value_of_container(child->now));
+            }
+            if (status == THEUS_OK) {
+                child->stale = false;
+            }
+        }
+        if (status != THEUS_OK) {
+            return status;
+        }
+        cell->stale_below = false;
+        cell->stale = true;
+        cell->stamp++;
+    }
+    seal_in_place(cell->now);
+    return THEUS_OK;
+}
+
+/* ---- reading ------------------------------------------------------------------------------ */
+
+static theus_status
+log_absence(theus_cell *cell, uint64_t hash, void *key)
+{
+    uint32_t seen = 0;
+    for (theus_absence *it = cell->absent; it != NULL; it = it->next) {
+        if (it->key == key) {
+            return THEUS_OK;
+        }
+        if (++seen == ABSENCES_MAX) {
+            cell->read_shape = true;
+            return THEUS_OK;
+        }
+        if (seen == 16) {
+            break; /* enough looking for repeats; the count below is what bounds it */
+        }
+    }
+    if (cell->read_shape) {
+        return THEUS_OK;
+    }
+    theus_absence *absence = theus_alloc(sizeof(*absence));
+    if (absence == NULL) {
+        return THEUS_NOMEM;
+    }
+    absence->next = cell->absent;
+    absence->hash = hash;
+    theus_heap_ops(cell->now->heap)->retain(key);
+    absence->key = key;
+    cell->absent = absence;
+    return THEUS_OK;
+}
+
+/* Is the entry at pos of now still the one that base has there? Then reading it reads the pinned version. */
+static bool
+is_from_base(const theus_cell *cell, uint32_t pos, theus_value value)
+{
+    return pos < cell->base->span && theus_container_value_at(cell->base, pos) == value;
+}
+
+theus_find
+theus_cell_probe(theus_cell *cell, void *ctx, uint64_t hash, void *key, uint32_t *pos,
+                 theus_value *value)
+{
+    if (cell->deferred != NULL && theus_cell_settle(cell, ctx) != THEUS_OK) {
+        return THEUS_FIND_FAILED;
+    }
+    for (;;) {
+        uint32_t stamp = cell->stamp;
+        theus_container *now = cell->now;
+        theus_container_retain(now); /* equality may run a body that replaces it */
+        theus_find found = theus_container_find(now, ctx, hash, key, pos, value);
+        theus_container_release(now);
+        if (found == THEUS_FIND_FAILED || stamp == cell->stamp) {
+            return found;
+        }
+    }
+}
+
+theus_find
+theus_cell_lookup(theus_cell *cell, void *ctx, uint64_t hash, void *key, uint32_t *pos,
+                  theus_value *value)
+{
+    theus_find found = theus_cell_probe(cell, ctx, hash, key, pos, value);
+    if (found == THEUS_FIND_FAILED || !cell_logs_reads(cell)) {
+        return found;
+    }
+    if (found == THEUS_FOUND) {
+        if (is_from_base(cell, *pos, *value)
+            && theus_numbers_push(&cell->reads, *pos) != THEUS_OK) {
+            return THEUS_FIND_FAILED;
+        }
+        return THEUS_FOUND;
+    }
+    if (cell->now != cell->base) {
+        /* Gone by our own hand? Then the pinned version was not asked. */
+        uint32_t stamp = cell->stamp, base_pos;
+        theus_find before = theus_container_find(cell->base, ctx, hash, key, &base_pos, NULL);
+        if (before == THEUS_FIND_FAILED) {
+            return before;
+        }
+        if (stamp != cell->stamp) {
+            return theus_cell_lookup(cell, ctx, hash, key, pos, value);
+        }
+        if (before == THEUS_FOUND) {
+            return THEUS_ABSENT;
+        }
+    }
+    return log_absence(cell, hash, key) == THEUS_OK ? THEUS_ABSENT : THEUS_FIND_FAILED;
+}
+
+theus_status
+theus_cell_read(theus_cell *cell, uint32_t pos, theus_value *value)
+{
+    if (cell->deferred != NULL) {
+        theus_status status = theus_cell_settle(cell, NULL);
+        if (status != THEUS_OK) {
+            return status;
+        }
+    }
+    *value = theus_container_value_at(cell->now, pos);
+    if (*value != THEUS_NONE && cell_logs_reads(cell) && is_from_base(cell, pos, *value)) {
+        return theus_numbers_push(&cell->reads, pos);
+    }
+    return THEUS_OK;
+}
+
+void
+theus_cell_read_shape(theus_cell *cell)
+{
+    cell->read_shape = true;
+}
+
+void
+theus_cell_read_all(theus_cell *cell)
+{
+    cell->read_all = true;
+}
+
+theus_status
+theus_cell_enter(theus_cell *cell, uint32_t pos, theus_cell **out)
+{
+    theus_cell *child = theus_cell_child_at(cell, pos);
+    if (child != NULL) {
+        *out = child;
+        return THEUS_OK;
+    }
+    theus_value value = theus_container_value_at(cell->now, pos);
+    if (value == THEUS_NONE || theus_value_kind(value) == THEUS_ATOM) {
+        return THEUS_BAD_PATH;
+    }
+    bool known = cell->base != NULL && !cell->reshaped && is_from_base(cell, pos, value);
+    theus_container *content = theus_value_container(value);
+    theus_status status = theus_cell_new(cell->txn, known ? content : NULL, content, &child);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    if (known) {
+        child->home = cell;
+        child->home_pos = pos;
+    }
+    status = theus_cell_adopt(cell, pos, child);
+    if (status != THEUS_OK) {
+        return status; /* the cell stays in the list, unused, until the end */
+    }
+    *out = child;
+    return THEUS_OK;
+}
+
+theus_status
+theus_cell_freeze(theus_cell *cell, theus_container **out)
+{
+    theus_status status = THEUS_OK;
+    for (theus_cell *it = cell->txn->root; it != NULL && status == THEUS_OK; it = it->next) {
+        if (it->deferred == NULL) {
+            continue;
+        }
+        for (const theus_cell *up = it; up != NULL; up = up->parent) {
+            if (up == cell) {
+                status = theus_cell_settle(it, NULL);
+                break;
+            }
+        }
+    }
+    if (status == THEUS_OK) {
+        status = theus_cell_fold(cell);
+    }
+    if (status != THEUS_OK) {
+        return status;
+    }
+    cell->read_all = true;
+    theus_container_retain(cell->now);
+    *out = cell->now;
+    return THEUS_OK;
+}
+
+/* ---- writing -------------------------------------------------------------------------------- */
+
+/* Room in the log first: then a failure leaves nothing half done. */
+static theus_status
+log_write(theus_cell *cell, uint32_t pos)
+{
+    return cell->base == NULL || cell->reshaped ? THEUS_OK : theus_numbers_push(&cell->writes, pos);
+}
+
+/* A callback may have sealed, edited or emptied the cell while a key was compared: the position is good only if
+ * the stamp stands. */
+theus_status
+theus_cell_store(theus_cell *cell, void *ctx, uint64_t hash, void *key, theus_value value)
+{
+    uint32_t pos;
+    theus_value old;
+    theus_status status = cell_writable(cell);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    theus_find found = theus_cell_probe(cell, ctx, hash, key, &pos, &old);
+    if (found == THEUS_FIND_FAILED) {
+        return THEUS_FOREIGN;
+    }
+    if (found == THEUS_FOUND) {
+        return cell->now->kind == THEUS_SET ? THEUS_OK : theus_cell_put(cell, pos, value);
+    }
+    status = cell_writable(cell); /* a callback may have sealed it */
+    if (status == THEUS_OK) {
+        status = log_write(cell, cell->now->span);
+    }
+    if (status == THEUS_OK) {
+        status = theus_container_insert(cell->now, hash, key, value, NULL);
+    }
+    if (status == THEUS_OK) {
+        cell_changed(cell);
+    }
+    return status;
+}
+
+theus_status
+theus_cell_put(theus_cell *cell, uint32_t pos, theus_value value)
+{
+    theus_status status = cell->deferred == NULL ? THEUS_OK : theus_cell_settle(cell, NULL);
+    if (status == THEUS_OK) {
+        status = cell_writable(cell);
+    }
+    if (status != THEUS_OK) {
+        return status;
+    }
+    theus_cell *child = theus_cell_child_at(cell, pos);
+    if (theus_container_value_at(cell->now, pos) == value && child == NULL) {
+        return THEUS_OK;
+    }
+    status = log_write(cell, pos);
+    if (status == THEUS_OK) {
+        child_detach(cell, pos);
+        cell_changed(cell);
+        status = theus_container_put(cell->now, pos, value);
+    }
+    return status;
+}
+
+theus_status
+theus_cell_remove(theus_cell *cell, uint64_t hash, uint32_t pos)
+{
+    theus_status status = cell_writable(cell);
+    if (status == THEUS_OK) {
+        status = log_write(cell, pos);
+    }
+    if (status == THEUS_OK) {
+        child_detach(cell, pos);
+        cell_changed(cell);
+        status = theus_container_remove(cell->now, hash, pos);
+    }
+    return status;
+}
+
+/* From now on the cell is one write of the whole; what it had logged for single positions of base stays true as reads,
+ * and its writes are part of the whole. */
+static void
+cell_reshape(theus_cell *cell)
+{
+    cell->reshaped = true;
+    cell->writes.count = 0;
+}
+
+/* The table that children_move() fills after a reshape; NULL where there are no children. */
+static theus_status
+children_table(const theus_cell *cell, theus_cell ***out)
+{
+    *out = NULL;
+    if (cell->child_count == 0) {
+        return THEUS_OK;
+    }
+    *out = theus_alloc(cell->child_room * sizeof(**out));
+    return *out == NULL ? THEUS_NOMEM : THEUS_OK;
+}
+
+theus_status
+theus_cell_splice(theus_cell *cell, uint32_t start, uint32_t drop, const theus_value *values,
+                  uint32_t count)
+{
+    theus_status status = cell_writable(cell);
+    if (status != THEUS_OK || (drop == 0 && count == 0)) {
+        return status;
+    }
+    if (drop == 0 && start == cell->now->count) { /* append: nothing moves, nothing falls out */
+        status = theus_list_splice(cell->now, start, 0, values, count);
+        if (status == THEUS_OK) {
+            cell_reshape(cell);
+            cell_changed(cell);
+        }
+        return status;
+    }
+    /* The old content stays alive beside the new one until the children stand where they belong:
+     * releasing it may run foreign code, and that must not see one without the other. */
+    theus_cell **table;
+    status = children_table(cell, &table);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    theus_container *old = cell->now;
+    theus_container *edit;
+    seal_in_place(old);
+    status = theus_edit_begin(old, &edit);
+    if (status == THEUS_OK) {
+        status = theus_list_splice(edit, start, drop, values, count);
+        if (status != THEUS_OK) {
+            theus_container_release(edit);
+        }
+    }
+    if (status != THEUS_OK) {
+        theus_free(table);
+        return status;
+    }
+    cell->now = edit;
+    for (uint32_t i = 0; i < cell->child_room; i++) {
+        theus_cell *child = cell->children[i];
+        if (child == NULL || child->pos < start) {
+            continue;
+        }
+        if (child->pos < start + drop) {
+            child->parent = NULL;
+        }
+        else {
+            child->pos = child->pos - drop + count;
+        }
+    }
+    if (table != NULL) {
+        children_move(cell, table, cell->child_room);
+    }
+    cell_reshape(cell);
+    cell_changed(cell);
+    theus_container_release(old);
+    return THEUS_OK;
+}
+
+theus_status
+theus_cell_permute(theus_cell *cell, const uint32_t *order)
+{
+    theus_status status = cell_writable(cell);
+    theus_cell **table = NULL;
+    theus_cell **movers = NULL; /* children in the order of their new positions */
+    uint32_t *places = NULL;
+    uint32_t count = cell->child_count, found = 0;
+    if (status == THEUS_OK) {
+        status = children_table(cell, &table);
+    }
+    if (status == THEUS_OK && count != 0) {
+        movers = theus_alloc(count * sizeof(*movers));
+        places = theus_alloc(count * sizeof(*places));
+        status = movers == NULL || places == NULL ? THEUS_NOMEM : THEUS_OK;
+    }
+    if (status == THEUS_OK) {
+        status = theus_list_permute(cell->now, order);
+    }
+    if (status != THEUS_OK) {
+        theus_free(table);
+    }
+    else {
+        for (uint32_t i = 0; found < count; i++) {
+            theus_cell *child = theus_cell_child_at(cell, order[i]);
+            if (child != NULL) {
+                movers[found] = child;
+                places[found++] = i;
+            }
+        }
+        for (uint32_t i = 0; i < found; i++) {
+            movers[i]->pos = places[i];
+        }
+        if (table != NULL) {
+            children_move(cell, table, cell->child_room);
+        }
+        cell_reshape(cell);
+        cell_changed(cell);
+    }
+    theus_free(movers);
+    theus_free(places);
+    return status;
+}
+
+theus_status
+theus_cell_clear(theus_cell *cell)
+{
+    theus_status status = cell->deferred == NULL ? THEUS_OK : theus_cell_settle(cell, NULL);
+    if (status == THEUS_OK) {
+        status = cell_writable(cell);
+    }
+    if (status != THEUS_OK || cell->now->count == 0) {
+        return status;
+    }
+    theus_container *empty;
+    status = theus_container_new(cell->now->heap, (theus_kind)cell->now->kind, &empty);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    theus_container *old = cell->now;
+    theus_cell_forget_children(cell);
+    cell->now = empty;
+    cell_reshape(cell);
+    cell_changed(cell);
+    theus_container_release(old);
+    return THEUS_OK;
+}

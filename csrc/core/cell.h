@@ -1,0 +1,69 @@
+/* What cell.c, savepoint.c and commit.c share and nobody else needs. */
+#ifndef THEUS_CELL_H
+#define THEUS_CELL_H
+
+#include "txn.h"
+
+struct theus_absence {
+    theus_absence *next;
+    uint64_t hash;
+    void *key; /* retained */
+};
+
+struct theus_deferral {
+    theus_deferral *next;  /* older one of the same cell, or next in txn->retired */
+    theus_deferred_kind kind;
+    uint64_t hash;
+    void *key;             /* retained; NULL: list position `index` */
+    uint32_t index;
+    theus_value operand;   /* counted */
+    void *resolver;        /* retained; may be NULL */
+};
+
+THEUS_MUST_CHECK theus_status theus_numbers_push(theus_numbers *numbers, uint32_t number);
+void theus_numbers_init(theus_numbers *numbers);
+void theus_numbers_fini(theus_numbers *numbers);
+void theus_numbers_sort(theus_numbers *numbers); /* ascending, each once */
+THEUS_MUST_CHECK theus_status theus_numbers_copy(theus_numbers *to, const theus_numbers *from);
+
+/* A new cell at the end of the transaction's list. base and now are counted here. */
+THEUS_MUST_CHECK theus_status theus_cell_new(theus_txn *txn, theus_container *base, theus_container *now,
+                                             theus_cell **out);
+void theus_cell_fini(theus_cell *cell); /* may run foreign code */
+
+/* Children: by position in parent->now. */
+THEUS_MUST_CHECK theus_status theus_cell_adopt(theus_cell *parent, uint32_t pos, theus_cell *child);
+void theus_cell_forget_children(theus_cell *cell);
+
+/* Makes now hold everything that cells below have changed, and seals it in place: positions stay. */
+THEUS_MUST_CHECK theus_status theus_cell_fold(theus_cell *cell);
+
+/* Is every change of this cell part of one write higher up: of a reshaped ancestor, or of a container that
+ * the body made and stored? */
+static inline bool
+theus_cell_is_covered(const theus_cell *cell)
+{
+    for (const theus_cell *up = cell; up != NULL; up = up->parent) {
+        if (up->base == NULL || (up != cell && up->reshaped)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Takes the deferred operations of a cell out of force; they are freed with the transaction. */
+void theus_cell_retire_deferred(theus_cell *cell);
+
+/* Ends the transaction with this state and frees what it holds. May run foreign code. */
+void theus_txn_finish(theus_txn *txn, theus_txn_state state);
+
+static inline bool
+theus_cell_is_attached(const theus_cell *cell)
+{
+    while (cell->parent != NULL) {
+        cell = cell->parent;
+    }
+    return cell == cell->txn->root && !cell->dead;
+}
+
+#endif

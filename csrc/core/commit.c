@@ -1,0 +1,679 @@
+/* The one commit gate: validate, rebase, publish.
+ *
+ *     newest = current version
+ *     newest is the pinned one?    fold the cells: their root is the candidate
+ *     else                         every log still true on newest?  no: conflict
+ *                                  replay the writes on newest: that is the candidate
+ *     publish(newest -> candidate) lost?  somebody committed meanwhile: again
+ *
+ * Why this is strictly serializable. Commit order is version order. When T becomes version v, publish has just seen that
+ * v - 1 is current, and every log of T is true of v - 1: each value it read is the same word there (a
+ * word that T's pin keeps alive, so equal words are the same immutable value), each key it missed is missing, each
+ * shape it relied on has the same token. So T run alone on v - 1 would read the same and write the same. A transaction
+ * that wrote nothing stands right after the version it pinned. Both points lie between begin and end, so real time is
+ * respected. Under SNAPSHOT only written places are compared: first committer wins, write skew is possible.
+ *
+ * Progress: publish is lost only to another commit, so somebody always gets through.
+ *
+ * Validation walks the cells parents first and skips every container that is still the same
+ * one: the price follows what both sides touched. All of it runs without a lock; key equality and
+ * hashing may run foreign code, which is why publish compares again. */
+#include "cell.h"
+
+#include <assert.h>
+#include <string.h>
+
+typedef struct {
+    theus_txn *txn;
+    void *ctx;
+    theus_version *newest; /* counted */
+    theus_conflict *why;
+} commit_run;
+
+typedef enum { HOLDS, BROKEN, FAILED } verdict; /* FAILED: run.status below */
+
+/* ---- saying what is in the way ----------------------------------------------------- */
+
+static uint32_t
+home_path(const theus_cell *cell, theus_segment *path, uint32_t room)
+{
+    if (cell->home == NULL) {
+        return 0;
+    }
+    uint32_t length = home_path(cell->home, path, room);
+    if (length < room) {
+        const theus_container *base = cell->home->base;
+        path[length].key = base->kind == THEUS_LIST ? NULL : theus_container_key_at(base, cell->home_pos);
+        path[length].index = base->kind == THEUS_LIST ? cell->home_pos : 0;
+    }
+    return length + 1;
+}
+
+/* Keys of a path, kept alive by the heap. NOMEM costs only the path. */
+static theus_atoms *
+keep_keys(theus_heap *heap, const theus_segment *path, uint32_t length)
+{
+    void *keys[THEUS_PATH_ROOM];
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < length; i++) {
+        if (path[i].key != NULL) {
+            keys[count++] = path[i].key;
+        }
+    }
+    theus_atoms *cells = NULL;
+    if (count == 0 || theus_atoms_new(heap, keys, count, &cells) != THEUS_OK) {
+        return NULL;
+    }
+    return cells;
+}
+
+static verdict
+broken(commit_run *run, const theus_cell *cell, const char *what, const theus_segment *last)
+{
+    theus_conflict *why = run->why;
+    uint32_t length = home_path(cell, why->path, THEUS_PATH_ROOM - 1);
+    if (length > THEUS_PATH_ROOM - 1) {
+        length = THEUS_PATH_ROOM - 1;
+    }
+    if (last != NULL) {
+        why->path[length++] = *last;
+    }
+    why->length = length;
+    why->what = what;
+    why->expected = run->txn->pinned->number;
+    why->found = run->newest->number;
+    why->heap = theus_store_heap(run->txn->store);
+    why->cells = keep_keys(why->heap, why->path, length);
+    if (why->cells == NULL) { /* nothing keeps the keys: say less rather than something freed */
+        for (uint32_t i = 0; i < length; i++) {
+            if (why->path[i].key != NULL) {
+                why->length = i;
+                break;
+            }
+        }
+    }
+    return BROKEN;
+}
+
+void
+theus_conflict_fini(theus_conflict *conflict)
+{
+    if (conflict->cells != NULL) {
+        theus_atoms_free(conflict->heap, conflict->cells);
+        conflict->cells = NULL;
+    }
+}
+
+/* ---- validation ----------------------------------------------------------------------- */
+
+/* What `there` holds for the entry that base has at `pos`. */
+static theus_find
+same_entry(commit_run *run, const theus_container *base, uint32_t pos,
+           const theus_container *there, uint32_t *there_pos, theus_value *value)
+{
+    if (base->kind == THEUS_LIST || base->shape == there->shape) {
+        if (pos >= there->span) {
+            return THEUS_ABSENT;
+        }
+        *there_pos = pos;
+        *value = theus_container_value_at(there, pos);
+        return *value == THEUS_NONE ? THEUS_ABSENT : THEUS_FOUND;
+    }
+    void *key = theus_container_key_at(base, pos);
+    uint64_t hash;
+    if (theus_heap_ops(base->heap)->hash(run->ctx, key, &hash) < 0) {
+        return THEUS_FIND_FAILED;
+    }
+    return theus_container_find(there, run->ctx, hash, key, there_pos, value);
+}
+
+static theus_segment
+base_segment(const theus_container *base, uint32_t pos)
+{
+    theus_segment segment = {NULL, pos};
+    if (base->kind != THEUS_LIST) {
+        segment.key = theus_container_key_at(base, pos);
+        segment.index = 0;
+    }
+    return segment;
+}
+
+/* Where the cell's container is now: cell->current, or NULL when its place is gone or holds something else. */
+static verdict
+locate(commit_run *run, theus_cell *cell)
+{
+    if (cell->home == NULL) {
+        cell->current = cell == run->txn->root ? run->newest->root : NULL;
+        return HOLDS;
+    }
+    theus_container *up = cell->home->current;
+    if (up == NULL || up == cell->home->base) {
+        cell->current = up == NULL ? NULL : cell->base;
+        return HOLDS;
+    }
+    uint32_t pos;
+    theus_value value;
+    cell->current = NULL;
+    switch (same_entry(run, cell->home->base, cell->home_pos, up, &pos, &value)) {
+    case THEUS_FIND_FAILED:
+        return FAILED;
+    case THEUS_FOUND:
+        if (theus_value_kind(value) == (theus_kind)cell->base->kind) {
+            cell->current = theus_value_container(value);
+        }
+        return HOLDS;
+    default:
+        return HOLDS;
+    }
+}
+
+/* Do two value words mean the same to someone who only fetched them? A nested container that was fetched is
+ * answered for by the reads in its own cell. */
+static bool
+fetches_alike(theus_value before, theus_value after)
+{
+    return before == after
+           || (theus_value_kind(before) != THEUS_ATOM
+               && theus_value_kind(before) == theus_value_kind(after));
+}
+
+static verdict
+check_reads(commit_run *run, theus_cell *cell)
+{
+    const theus_container *base = cell->base, *there = cell->current;
+    if (cell->read_all) {
+        return broken(run, cell, "content", NULL);
+    }
+    if (cell->read_shape && base->shape != there->shape) {
+        return broken(run, cell, "keys", NULL);
+    }
+    for (uint32_t i = 0; i < cell->reads.count; i++) {
+        uint32_t pos = cell->reads.items[i], there_pos;
+        theus_value value = THEUS_NONE;
+        theus_find found = same_entry(run, base, pos, there, &there_pos, &value);
+        if (found == THEUS_FIND_FAILED) {
+            return FAILED;
+        }
+        if (found == THEUS_ABSENT || !fetches_alike(theus_container_value_at(base, pos), value)) {
+            theus_segment last = base_segment(base, pos);
+            return broken(run, cell, "value", &last);
+        }
+    }
+    for (theus_absence *it = cell->absent; it != NULL && base->shape != there->shape; it = it->next) {
+        uint32_t pos;
+        theus_find found = theus_container_find(there, run->ctx, it->hash, it->key, &pos, NULL);
+        if (found == THEUS_FIND_FAILED) {
+            return FAILED;
+        }
+        if (found == THEUS_FOUND) {
+            theus_segment last = {it->key, 0};
+            return broken(run, cell, "absence", &last);
+        }
+    }
+    return HOLDS;
+}
+
+/* First committer wins: no place that this cell wrote has changed since. */
+static verdict
+check_writes(commit_run *run, theus_cell *cell)
+{
+    const theus_container *base = cell->base, *there = cell->current;
+    for (uint32_t i = 0; i < cell->writes.count; i++) {
+        uint32_t pos = cell->writes.items[i], there_pos;
+        bool inserted = pos >= base->span || theus_container_value_at(base, pos) == THEUS_NONE;
+        const theus_container *named = inserted ? cell->now : base;
+        if (inserted && theus_container_value_at(cell->now, pos) == THEUS_NONE) {
+            continue; /* came and went inside the transaction */
+        }
+        theus_value value = THEUS_NONE;
+        theus_find found = same_entry(run, named, pos, there, &there_pos, &value);
+        if (found == THEUS_FIND_FAILED) {
+            return FAILED;
+        }
+        theus_value before = inserted ? THEUS_NONE : theus_container_value_at(base, pos);
+        if ((found == THEUS_FOUND ? value : THEUS_NONE) != before) {
+            theus_segment last = base_segment(named, pos);
+            return broken(run, cell, inserted ? "absence" : "value", &last);
+        }
+    }
+    return HOLDS;
+}
+
+/* Items of a list are places only while no one moves them. */
+static verdict
+check_list_writes(commit_run *run, theus_cell *cell)
+{
+    if (cell->writes.count != 0 && cell->base->shape != cell->current->shape) {
+        return broken(run, cell, "keys", NULL);
+    }
+    return check_writes(run, cell);
+}
+
+static verdict
+check_cell(commit_run *run, theus_cell *cell)
+{
+    bool writes = theus_cell_is_attached(cell)
+                  && (cell->reshaped || cell->writes.count != 0 || cell->deferred != NULL);
+    bool reads = run->txn->isolation == THEUS_SERIALIZABLE
+                 && (cell->read_all || cell->read_shape || cell->reads.count != 0
+                     || cell->absent != NULL);
+    if (cell->current == cell->base || !(reads || writes)) {
+        return HOLDS;
+    }
+    if (cell->current == NULL) {
+        return broken(run, cell, "place", NULL);
+    }
+    if (cell->reshaped && writes) {
+        return broken(run, cell, "content", NULL);
+    }
+    verdict result = reads ? check_reads(run, cell) : HOLDS;
+    if (result == HOLDS && writes) {
+        if (cell->base->kind == THEUS_LIST) {
+            result = check_list_writes(run, cell);
+        }
+        else if (run->txn->isolation == THEUS_SNAPSHOT) {
+            result = check_writes(run, cell);
+        }
+    }
+    return result;
+}
+
+static verdict
+validate(commit_run *run)
+{
+    verdict result = HOLDS;
+    for (theus_cell *cell = run->txn->root; cell != NULL && result == HOLDS; cell = cell->next) {
+        result = locate(run, cell);
+        if (result == HOLDS && cell->base != NULL) {
+            result = check_cell(run, cell);
+        }
+    }
+    return result;
+}
+
+/* ---- the candidate ----------------------------------------------------------------------- */
+
+/* Stores under a key of `edit`, wherever that key stands. */
+static theus_status
+edit_store(commit_run *run, theus_container *edit, void *key, theus_value value)
+{
+    uint64_t hash;
+    uint32_t pos;
+    if (theus_heap_ops(edit->heap)->hash(run->ctx, key, &hash) < 0) {
+        return THEUS_FOREIGN;
+    }
+    switch (theus_container_find(edit, run->ctx, hash, key, &pos, NULL)) {
+    case THEUS_FOUND:
+        return edit->kind == THEUS_SET ? THEUS_OK : theus_container_put(edit, pos, value);
+    case THEUS_ABSENT:
+        return theus_container_insert(edit, hash, key, value, NULL);
+    default:
+        return THEUS_FOREIGN;
+    }
+}
+
+static theus_status
+edit_remove(commit_run *run, theus_container *edit, void *key)
+{
+    uint64_t hash;
+    uint32_t pos;
+    if (theus_heap_ops(edit->heap)->hash(run->ctx, key, &hash) < 0) {
+        return THEUS_FOREIGN;
+    }
+    switch (theus_container_find(edit, run->ctx, hash, key, &pos, NULL)) {
+    case THEUS_FOUND:
+        return theus_container_remove(edit, hash, pos);
+    case THEUS_ABSENT:
+        return THEUS_OK;
+    default:
+        return THEUS_FOREIGN;
+    }
+}
+
+/* Repeats the cell's own writes on `edit`, an edit of what others have made of its container. */
+static theus_status
+replay(commit_run *run, theus_cell *cell, theus_container *edit)
+{
+    const theus_container *base = cell->base, *now = cell->now;
+    theus_status status = THEUS_OK;
+    theus_numbers_sort(&cell->writes);
+    for (uint32_t i = 0; i < cell->writes.count && status == THEUS_OK; i++) {
+        uint32_t pos = cell->writes.items[i];
+        theus_value value = theus_container_value_at(now, pos);
+        if (base->kind == THEUS_LIST) {
+            status = theus_container_put(edit, pos, value); /* validated: the positions stand */
+        }
+        else if (value != THEUS_NONE) {
+            status = edit_store(run, edit, theus_container_key_at(now, pos), value);
+        }
+        else if (pos < base->span && theus_container_value_at(base, pos) != THEUS_NONE) {
+            status = edit_remove(run, edit, theus_container_key_at(base, pos));
+        }
+    }
+    return status;
+}
+
+static theus_status
+apply_deferred(commit_run *run, theus_container *edit, theus_deferral *deferral)
+{
+    if (deferral == NULL) {
+        return THEUS_OK;
+    }
+    theus_status status = apply_deferred(run, edit, deferral->next); /* oldest first */
+    if (status != THEUS_OK) {
+        return status;
+    }
+    uint32_t pos = deferral->index;
+    theus_value old = THEUS_NONE, made;
+    if (deferral->key != NULL) {
+        if (theus_container_find(edit, run->ctx, deferral->hash, deferral->key, &pos, &old)
+            == THEUS_FIND_FAILED) {
+            return THEUS_FOREIGN;
+        }
+    }
+    else if (pos < edit->count) {
+        old = theus_container_value_at(edit, pos);
+    }
+    else {
+        return THEUS_BAD_PATH;
+    }
+    theus_value_retain(edit->heap, old);
+    if (run->txn->apply(run->txn->apply_ctx, deferral->kind, old, deferral->operand, deferral->resolver, &made) < 0) {
+        status = THEUS_FOREIGN;
+    }
+    else {
+        status = deferral->key != NULL ? edit_store(run, edit, deferral->key, made)
+                                       : theus_container_put(edit, pos, made);
+        theus_value_release(edit->heap, made);
+    }
+    theus_value_release(edit->heap, old);
+    return status;
+}
+
+static theus_status build(commit_run *run, theus_cell *cell, theus_container *there,
+                          theus_container **out);
+
+/* Puts what each changed child has become into `edit`; `same_positions` when edit began as cell->now. */
+static theus_status
+build_children(commit_run *run, theus_cell *cell, theus_container *there, theus_container *edit,
+               bool same_positions)
+{
+    theus_status status = THEUS_OK;
+    for (uint32_t i = 0; i < cell->child_room && status == THEUS_OK; i++) {
+        theus_cell *child = cell->children[i];
+        if (child == NULL || !(child->touched || child->touched_below)) {
+            continue;
+        }
+        theus_container *content;
+        status = build(run, child, there == cell->base ? child->base : child->current, &content);
+        if (status != THEUS_OK) {
+            break;
+        }
+        theus_value value = theus_value_of_container(content);
+        status = same_positions || cell->now->kind == THEUS_LIST
+                     ? theus_container_put(edit, child->pos, value)
+                     : edit_store(run, edit, theus_container_key_at(cell->now, child->pos), value);
+        theus_container_release(content);
+    }
+    return status;
+}
+
+/* What the cell's container becomes on top of `there`, its content in the newest version (NULL for one
+ * that the body made). Sealed and retained. */
+static theus_status
+build(commit_run *run, theus_cell *cell, theus_container *there, theus_container **out)
+{
+    bool same = there == cell->base || cell->base == NULL;
+    theus_status status = THEUS_OK;
+    theus_container *result = NULL;
+
+    if (!cell->touched && !cell->touched_below) { /* signals alone */
+        theus_container_retain(there);
+        *out = there;
+        return THEUS_OK;
+    }
+
+    if (same && !cell->deferred_below) {
+        status = theus_cell_fold(cell);
+        if (status == THEUS_OK && cell->now->count >= cell->now->span - cell->now->count) {
+            theus_container_retain(cell->now);
+            *out = cell->now;
+            return THEUS_OK;
+        }
+        /* Mostly holes: publish a compacted copy. The cell keeps its positions for a later round. */
+        if (status == THEUS_OK) {
+            status = theus_edit_begin(cell->now, &result);
+        }
+    }
+    else {
+        if (same) {
+            cell->now->edit = 0; /* sealed in place, to be copied */
+        }
+        status = theus_edit_begin(same ? cell->now : there, &result);
+        if (status == THEUS_OK && !same) {
+            status = replay(run, cell, result);
+        }
+        if (status == THEUS_OK) {
+            status = build_children(run, cell, there, result, same);
+        }
+        if (status == THEUS_OK) {
+            status = apply_deferred(run, result, cell->deferred);
+        }
+    }
+    if (status == THEUS_OK) {
+        status = theus_edit_seal(result);
+    }
+    if (status != THEUS_OK) {
+        theus_container_release(result);
+        return status;
+    }
+    *out = result;
+    return THEUS_OK;
+}
+
+/* The newest signals with those of the body on top. */
+static theus_status
+build_signals(commit_run *run, theus_container **out)
+{
+    theus_container *sent = run->txn->signals, *latest = run->newest->signals;
+    if (sent == NULL) {
+        theus_container_retain(latest);
+        *out = latest;
+        return THEUS_OK;
+    }
+    theus_container *edit;
+    theus_status status = theus_edit_begin(latest, &edit);
+    theus_cursor cursor;
+    void *topic;
+    theus_value payload;
+    theus_cursor_init(&cursor, sent, false);
+    while (status == THEUS_OK && theus_cursor_next(&cursor, NULL, &topic, &payload)) {
+        status = edit_store(run, edit, topic, payload);
+    }
+    if (status == THEUS_OK) {
+        status = theus_edit_seal(edit);
+    }
+    if (status != THEUS_OK) {
+        theus_container_release(edit);
+        return status;
+    }
+    *out = edit;
+    return THEUS_OK;
+}
+
+/* ---- the record -------------------------------------------------------------------------------- */
+
+typedef struct {
+    uint32_t sets, deletes, paths, segments;
+    uint16_t depth[THEUS_RECORD_PATHS];
+    theus_segment kept[THEUS_RECORD_PATHS * THEUS_PATH_ROOM];
+} op_summary;
+
+static int
+summarise(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t length)
+{
+    op_summary *summary = arg;
+    if (kind == THEUS_OP_DELETE) {
+        summary->deletes++;
+    }
+    else {
+        summary->sets++;
+    }
+    if (summary->paths < THEUS_RECORD_PATHS) {
+        memcpy(&summary->kept[summary->segments], path, length * sizeof(*path));
+        summary->segments += length;
+        summary->depth[summary->paths++] = (uint16_t)length;
+    }
+    return 0;
+}
+
+/* `summary` is large: the caller keeps it, uninitialised but for its counts. */
+static theus_status
+record_new(theus_txn *txn, op_summary *summary, theus_record **out)
+{
+    theus_status status = THEUS_OK;
+    summary->sets = summary->deletes = summary->paths = summary->segments = 0;
+    int stopped = theus_txn_operations(txn, summarise, summary);
+    assert(stopped == 0); /* summarise never stops it */
+    (void)stopped;
+    theus_record *record
+        = theus_alloc(sizeof(*record) + summary->segments * sizeof(theus_segment));
+    if (record == NULL) {
+        return THEUS_NOMEM;
+    }
+    atomic_init(&record->refs, 1);
+    record->rebased = false;
+    record->version = 0;
+    record->time_ns = theus_clock_wall_ns();
+    record->thread = theus_thread_id();
+    record->process = txn->process;
+    record->sets = summary->sets;
+    record->deletes = summary->deletes;
+    record->reads = 0;
+    for (theus_cell *cell = txn->root; cell != NULL; cell = cell->next) {
+        record->reads += cell->reads.count;
+    }
+    record->path_count = summary->paths;
+    record->segment_count = summary->segments;
+    memcpy(record->depth, summary->depth, sizeof(record->depth));
+    memcpy(record->segments, summary->kept, summary->segments * sizeof(theus_segment));
+    record->heap = theus_store_heap(txn->store);
+    record->cells = NULL;
+
+    void *keys[THEUS_RECORD_PATHS * THEUS_PATH_ROOM + 1];
+    uint32_t count = 0;
+    if (txn->process != NULL) {
+        keys[count++] = txn->process;
+    }
+    for (uint32_t i = 0; i < summary->segments; i++) {
+        if (record->segments[i].key != NULL) {
+            keys[count++] = record->segments[i].key;
+        }
+    }
+    if (count != 0) {
+        status = theus_atoms_new(record->heap, keys, count, &record->cells);
+        if (status != THEUS_OK) {
+            theus_free(record);
+            return status;
+        }
+    }
+    *out = record;
+    return THEUS_OK;
+}
+
+/* ---- the gate ------------------------------------------------------------------------------------ */
+
+/* Every commit path (transaction, run, CAS, process) comes through here, once per round. Contention policy
+ * (ticket, queue) belongs at this call. */
+static theus_outcome
+try_commit(commit_run *run, theus_record *record, theus_version **made, theus_status *status)
+{
+    theus_txn *txn = run->txn;
+    if (run->newest != txn->pinned) {
+        if (txn->strict) {
+            broken(run, txn->root, "strict", NULL);
+            return THEUS_CONFLICTED;
+        }
+        switch (validate(run)) {
+        case BROKEN:
+            return THEUS_CONFLICTED;
+        case FAILED:
+            *status = THEUS_FOREIGN;
+            return THEUS_COMMIT_FAILED;
+        default:
+            record->rebased = true;
+        }
+    }
+    theus_container *root;
+    *status = build(run, txn->root, run->newest->root, &root);
+    if (*status != THEUS_OK) {
+        return THEUS_COMMIT_FAILED;
+    }
+    theus_container *signals = NULL;
+    theus_version *next = NULL;
+    *status = build_signals(run, &signals);
+    if (*status == THEUS_OK) {
+        *status = theus_version_new(0, root, signals, record, &next);
+    }
+    theus_container_release(root);
+    theus_container_release(signals);
+    if (*status != THEUS_OK) {
+        return THEUS_COMMIT_FAILED;
+    }
+    if (theus_store_publish(txn->store, run->newest, next) == THEUS_SWAP_LOST) {
+        theus_version_release(next);
+        return THEUS_UNCHANGED; /* not yet: somebody was faster */
+    }
+    *made = next;
+    return THEUS_COMMITTED;
+}
+
+theus_outcome
+theus_txn_commit(theus_txn *txn, void *ctx, theus_version **made, theus_conflict *why,
+                 theus_status *status)
+{
+    theus_counters *counters = theus_store_counters(txn->store);
+    theus_outcome outcome = THEUS_COMMIT_FAILED;
+    theus_record *record = NULL;
+    op_summary summary;
+    commit_run run = {.txn = txn, .ctx = ctx, .why = why};
+
+    *status = THEUS_OK;
+    *made = NULL;
+    why->cells = NULL;
+    if (!txn->root->touched && !txn->root->touched_below && txn->signals == NULL) {
+        atomic_fetch_add_explicit(&counters->reads, 1, memory_order_relaxed);
+        theus_txn_finish(txn, THEUS_TXN_COMMITTED);
+        return THEUS_UNCHANGED;
+    }
+    *status = record_new(txn, &summary, &record);
+    if (*status != THEUS_OK) {
+        goto done;
+    }
+    if (record->sets + record->deletes == 0 && txn->signals == NULL) {
+        atomic_fetch_add_explicit(&counters->noops, 1, memory_order_relaxed);
+        outcome = THEUS_UNCHANGED;
+        goto done;
+    }
+    do {
+        run.newest = theus_store_pin(txn->store);
+        outcome = try_commit(&run, record, made, status);
+        theus_version_release(run.newest);
+    } while (outcome == THEUS_UNCHANGED);
+
+    if (outcome == THEUS_COMMITTED) {
+        atomic_fetch_add_explicit(&counters->commits, 1, memory_order_relaxed);
+        if (record->rebased) {
+            atomic_fetch_add_explicit(&counters->rebases, 1, memory_order_relaxed);
+        }
+    }
+    else if (outcome == THEUS_CONFLICTED) {
+        atomic_fetch_add_explicit(&counters->conflicts, 1, memory_order_relaxed);
+    }
+done:
+    theus_record_release(record);
+    theus_txn_finish(txn, outcome == THEUS_COMMITTED || outcome == THEUS_UNCHANGED
+                              ? THEUS_TXN_COMMITTED
+                              : THEUS_TXN_ABORTED);
+    return outcome;
+}

@@ -1,0 +1,65 @@
+/* What the core asks of the operating system and the compiler, and nothing else:
+ * memory that can be made to fail, ranked mutexes, clocks, thread and process
+ * identity. port_posix.c is the only file of the core that calls POSIX. */
+#ifndef THEUS_PORT_H
+#define THEUS_PORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdatomic.h>
+#include <pthread.h>
+
+#include "status.h"
+
+/* ---- memory ------------------------------------------------------------ */
+
+/* malloc, realloc and free, except that a test can make the n-th allocation of
+ * this thread fail (THEUS_TESTING builds). theus_alloc(0) is not allowed. */
+THEUS_MUST_CHECK void *theus_alloc(size_t size);
+THEUS_MUST_CHECK void *theus_realloc(void *memory, size_t size);
+void theus_free(void *memory);
+
+#ifdef THEUS_TESTING
+void theus_alloc_fail_at(long n);     /* 1 = the next one; -1 = never */
+long theus_alloc_live(void);          /* allocations not freed yet, all threads */
+#endif
+
+/* ---- locks ------------------------------------------------------------- */
+
+/* A thread takes locks only in rising rank; debug builds assert it. No region
+ * runs foreign code, waits, or allocates Python objects: see csrc/README.md. */
+typedef enum {
+    THEUS_RANK_STORE = 1, /* store.lock: current version, history, statistics */
+    THEUS_RANK_RING = 2,  /* ring.lock: audit slots */
+    THEUS_RANK_HEAP = 3,  /* heap.lock: nodes, their links and free lists */
+} theus_rank;
+
+typedef struct {
+    pthread_mutex_t os;
+#ifndef NDEBUG
+    theus_rank rank;
+    _Atomic(uint64_t) owner; /* theus_thread_id() of the holder, else 0 */
+#endif
+} theus_mutex;
+
+THEUS_MUST_CHECK theus_status theus_mutex_init(theus_mutex *mutex, theus_rank rank);
+void theus_mutex_fini(theus_mutex *mutex);
+void theus_mutex_lock(theus_mutex *mutex);
+void theus_mutex_unlock(theus_mutex *mutex);
+#ifndef NDEBUG
+bool theus_mutex_is_mine(theus_mutex *mutex);
+#endif
+
+/* ---- time and identity -------------------------------------------------- */
+
+uint64_t theus_clock_wall_ns(void);   /* coarse (1 to 4 ms), since 1970 */
+uint64_t theus_clock_tick_ns(void);   /* coarse, monotonic */
+uint64_t theus_clock_fine_ns(void);   /* fine, monotonic; about five times the price */
+void theus_sleep_ns(uint64_t ns);      /* may wake early, when a signal arrives */
+void theus_yield(void);               /* lets another thread run, if one wants to */
+uint64_t theus_thread_id(void);       /* never 0; unique among live threads */
+uint64_t theus_process_epoch(void);   /* changes in a forked child; cheap, no system call */
+uint64_t theus_random(void);          /* for jitter; not for secrets */
+
+#endif

@@ -1,0 +1,230 @@
+/* Savepoints: what every cell looked like, and how to go back.
+ *
+ * A savepoint seals what each cell holds and keeps a count of it, so the next write
+ * copies its path as after a commit. Going back restores the contents and the places; reads that were logged since stay,
+ * because the body may have acted on them. Cells born since are dead for drafts, yet they keep their reads. */
+#include "cell.h"
+
+#include <assert.h>
+
+typedef struct {
+    theus_cell *cell;
+    theus_container *now; /* counted, sealed */
+    theus_cell *parent;
+    uint32_t pos;
+    bool stale, stale_below, touched, touched_below, deferred_below, reshaped;
+    theus_numbers writes;
+} saved_cell;
+
+struct theus_savepoint {
+    theus_txn *txn;
+    theus_savepoint *outer;
+    theus_container *signals; /* counted; NULL if there were none */
+    theus_cell *last_cell;
+    uint32_t count;
+    saved_cell cells[];
+};
+
+static void
+savepoint_free(theus_savepoint *savepoint, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        theus_numbers_fini(&savepoint->cells[i].writes);
+        theus_container_release(savepoint->cells[i].now);
+    }
+    theus_container_release(savepoint->signals);
+    theus_free(savepoint);
+}
+
+theus_status
+theus_txn_save(theus_txn *txn, theus_savepoint **out)
+{
+    /* Deferred operations become ordinary writes first: a list of them cannot be undone half. */
+    for (theus_cell *cell = txn->root; cell != NULL; cell = cell->next) {
+        theus_status status = cell->deferred == NULL ? THEUS_OK : theus_cell_settle(cell, NULL);
+        if (status != THEUS_OK) {
+            return status;
+        }
+    }
+    theus_savepoint *savepoint
+        = theus_alloc(sizeof(*savepoint) + txn->cell_count * sizeof(saved_cell));
+    if (savepoint == NULL) {
+        return THEUS_NOMEM;
+    }
+    savepoint->txn = txn;
+    savepoint->outer = txn->savepoint;
+    savepoint->last_cell = txn->last_cell;
+    savepoint->signals = NULL;
+    uint32_t i = 0;
+    for (theus_cell *cell = txn->root; cell != NULL; cell = cell->next, i++) {
+        saved_cell *saved = &savepoint->cells[i];
+        saved->cell = cell;
+        saved->parent = cell->parent;
+        saved->pos = cell->pos;
+        saved->stale = cell->stale;
+        saved->stale_below = cell->stale_below;
+        saved->touched = cell->touched;
+        saved->touched_below = cell->touched_below;
+        saved->deferred_below = cell->deferred_below;
+        saved->reshaped = cell->reshaped;
+        if (theus_numbers_copy(&saved->writes, &cell->writes) != THEUS_OK) {
+            savepoint_free(savepoint, i);
+            return THEUS_NOMEM;
+        }
+        cell->now->edit = 0; /* sealed in place: positions stay */
+        cell->stamp++;
+        theus_container_retain(cell->now);
+        saved->now = cell->now;
+    }
+    savepoint->count = i;
+    if (txn->signals != NULL) {
+        txn->signals->edit = 0;
+        theus_container_retain(txn->signals);
+        savepoint->signals = txn->signals;
+    }
+    txn->savepoint = savepoint;
+    *out = savepoint;
+    return THEUS_OK;
+}
+
+void
+theus_savepoint_release(theus_savepoint *savepoint)
+{
+    assert(savepoint->txn->savepoint == savepoint);
+    savepoint->txn->savepoint = savepoint->outer;
+    savepoint_free(savepoint, savepoint->count);
+}
+
+void
+theus_savepoint_rollback(theus_savepoint *savepoint)
+{
+    theus_txn *txn = savepoint->txn;
+    assert(txn->savepoint == savepoint);
+
+    for (theus_cell *cell = savepoint->last_cell->next; cell != NULL; cell = cell->next) {
+        cell->dead = true;
+        cell->parent = NULL;
+        cell->touched = cell->touched_below = cell->reshaped = false;
+        cell->writes.count = 0;
+        cell->child_count = 0;
+        cell->child_room = 0; /* the table itself goes with the cell */
+        theus_cell_retire_deferred(cell);
+    }
+    for (uint32_t i = 0; i < savepoint->count; i++) {
+        theus_cell_forget_children(savepoint->cells[i].cell);
+    }
+    for (uint32_t i = 0; i < savepoint->count; i++) {
+        saved_cell *saved = &savepoint->cells[i];
+        theus_cell *cell = saved->cell;
+        /* The savepoint takes the undone content away when it is freed, below. */
+        theus_container *undone = cell->now;
+        cell->now = saved->now;
+        saved->now = undone;
+        theus_numbers undone_writes = cell->writes;
+        bool was_few = undone_writes.items == cell->writes.few;
+        cell->writes = saved->writes;
+        if (saved->writes.items == saved->writes.few) {
+            cell->writes.items = cell->writes.few;
+        }
+        saved->writes = undone_writes;
+        if (was_few) {
+            saved->writes.items = saved->writes.few;
+        }
+        cell->pos = saved->pos;
+        cell->stale = saved->stale;
+        cell->stale_below = saved->stale_below;
+        cell->touched = saved->touched;
+        cell->touched_below = saved->touched_below;
+        cell->deferred_below = saved->deferred_below;
+        cell->reshaped = saved->reshaped;
+        theus_cell_retire_deferred(cell);
+        cell->stamp++;
+        if (saved->parent != NULL) {
+            /* As many children as the table has held before: this cannot need memory. */
+            theus_status status = theus_cell_adopt(saved->parent, saved->pos, cell);
+            assert(status == THEUS_OK);
+            (void)status;
+        }
+        else {
+            cell->parent = NULL;
+        }
+    }
+    theus_container *signals = txn->signals;
+    txn->signals = savepoint->signals;
+    savepoint->signals = signals;
+    txn->savepoint = savepoint->outer;
+    savepoint_free(savepoint, savepoint->count);
+}
+
+/* ---- what was done since ------------------------------------------------------------ */
+
+typedef struct {
+    const theus_cell *cell;
+    theus_op_fn fn;
+    void *arg;
+    uint32_t length;
+    theus_segment path[THEUS_PATH_ROOM];
+} recent_run;
+
+/* One entry that differs. A place whose child cell is known is left to that cell. */
+static int
+recent_change(void *arg, theus_change_kind kind, void *key, uint32_t pos_a, theus_value a,
+              uint32_t pos_b, theus_value b)
+{
+    recent_run *run = arg;
+    (void)a;
+    if (b != THEUS_NONE && kind == THEUS_CHANGED_VALUE && theus_cell_child_at(run->cell, pos_b) != NULL) {
+        return 0;
+    }
+    run->path[run->length].key = run->cell->now->kind == THEUS_LIST ? NULL : key;
+    run->path[run->length].index = kind == THEUS_REMOVED ? pos_a : pos_b;
+    return run->fn(run->arg, kind == THEUS_REMOVED ? THEUS_OP_DELETE : THEUS_OP_SET, run->path,
+                   run->length + 1);
+}
+
+static int
+recent_of_cell(recent_run *run, void *ctx, theus_container *before, theus_status *status)
+{
+    const theus_cell *cell = run->cell;
+    if (cell->now == before && cell->deferred == NULL) {
+        return 0;
+    }
+    run->length = theus_cell_path(cell, run->path, THEUS_PATH_ROOM - 1);
+    if (run->length > THEUS_PATH_ROOM - 1) {
+        run->length = THEUS_PATH_ROOM - 1;
+    }
+    int result = 0;
+    if (cell->now != before) {
+        /* Counted while it is compared: equality of keys may run a body that replaces it. */
+        theus_container *now = cell->now;
+        theus_container_retain(now);
+        result = theus_container_diff(before, now, ctx, recent_change, run, status);
+        theus_container_release(now);
+    }
+    for (theus_deferral *it = cell->deferred; it != NULL && result == 0; it = it->next) {
+        run->path[run->length] = (theus_segment){it->key, it->index};
+        result = run->fn(run->arg, (theus_op_kind)(THEUS_OP_ADD + it->kind), run->path, run->length + 1);
+    }
+    return result;
+}
+
+int
+theus_txn_recent_operations(theus_txn *txn, void *ctx, theus_op_fn fn, void *arg, theus_status *status)
+{
+    theus_savepoint *savepoint = txn->savepoint;
+    *status = THEUS_OK;
+    if (savepoint == NULL) {
+        return theus_txn_operations(txn, fn, arg);
+    }
+    recent_run run = {.fn = fn, .arg = arg};
+    int result = 0;
+    uint32_t i = 0;
+    for (theus_cell *cell = txn->root; cell != NULL && result == 0; cell = cell->next, i++) {
+        if (theus_cell_is_attached(cell)) {
+            run.cell = cell;
+            result = recent_of_cell(&run, ctx, i < savepoint->count ? savepoint->cells[i].now : cell->first,
+                                    status);
+        }
+    }
+    return result;
+}

@@ -1,0 +1,36 @@
+/* Every failure of the core, once: name, number, text.
+ *
+ * An expected outcome (not found, conflict, lost swap) is not a failure and has
+ * an enum of its own where it happens. Only binding/errors.c turns a status into
+ * an exception. */
+#ifndef THEUS_STATUS_H
+#define THEUS_STATUS_H
+
+#define THEUS_MUST_CHECK __attribute__((warn_unused_result))
+
+/* FOREIGN: a callback (key equality, hashing, a resolver) failed and left its
+ * own error with the caller, who must report that one.
+ * CHANGED: a callback re-entered and changed the structure it was called for. */
+#define THEUS_STATUS_LIST(X)                                                  \
+    X(OK, 0, "ok")                                                            \
+    X(NOMEM, -1, "out of memory")                                             \
+    X(FOREIGN, -2, "a callback failed")                                       \
+    X(CHANGED, -3, "the structure changed while a callback ran")              \
+    X(TOO_BIG, -4, "more entries than a container can hold")                  \
+    X(ENDED, -5, "the transaction has ended")                                 \
+    X(BUSY, -6, "the transaction is in use by another thread")                \
+    X(FORKED, -7, "the transaction belongs to the parent process")            \
+    X(READ_ONLY, -8, "the transaction is read-only")                          \
+    X(GONE, -9, "this version is no longer in the history")                   \
+    X(FUTURE, -10, "this version does not exist yet")                         \
+    X(BAD_PATH, -11, "the path does not lead to a container of that kind")
+
+typedef enum {
+#define THEUS_STATUS_ENUM(name, number, text) THEUS_##name = number,
+    THEUS_STATUS_LIST(THEUS_STATUS_ENUM)
+#undef THEUS_STATUS_ENUM
+} theus_status;
+
+const char *theus_status_text(theus_status status);
+
+#endif

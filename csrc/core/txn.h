@@ -1,0 +1,250 @@
+/* Transactions: a private, mutable picture of one version.
+ *
+ * A transaction pins a version. Each container that its body touches gets a *cell*:
+ *
+ *     txn --> root cell --> cell of "domain" --> cell of "accounts"
+ *             base: what the pinned version holds there (sealed)
+ *             now:  what the body sees: base itself until the first write, then an edit
+ *
+ * Reads and writes are logged in the cell they happen in, by position in base:
+ *     values   positions whose value was read
+ *     absent   keys that were looked for and not there
+ *     shape    len(), iteration, a negative index: the key set or the length
+ *     all      to_dict(), ==, repr, sort: everything below
+ *     writes   positions that were set, inserted or removed
+ * Fetching a nested container logs nothing: that is what keeps a.b.c and a.b.d apart.
+ *
+ * A cell stays with its container wherever insert, sort or pop move it; `home` is the place in
+ * the pinned version where the container was found, and validation asks there.
+ *
+ * Commit (commit.c): fold the cells into a new root; is the pinned version still current? publish.
+ * Else check every log against the newest version, walking down from the root and skipping every container that is
+ * still the same one; replay the writes on it; try again.
+ *
+ * Threads: one user at a time. theus_txn_enter() is the door of every operation and says BUSY to a
+ * second thread, ENDED after the end, FORKED in a child process. Foreign code (key equality) may re-enter
+ * from the same thread; positions found before it ran are checked by cell->stamp. */
+#ifndef THEUS_TXN_H
+#define THEUS_TXN_H
+
+#include "store.h"
+
+typedef struct theus_txn theus_txn;
+typedef struct theus_cell theus_cell;
+
+typedef enum {
+    THEUS_SERIALIZABLE, /* every read is validated */
+    THEUS_SNAPSHOT,     /* only written paths are: write skew is possible */
+} theus_isolation;
+
+/* A growing array of numbers with room for a few in place. */
+typedef struct {
+    uint32_t count;
+    uint32_t room;
+    uint32_t *items; /* few, or heap memory */
+    uint32_t few[4];
+} theus_numbers;
+
+typedef struct theus_absence theus_absence;   /* keys looked for in vain */
+typedef struct theus_deferral theus_deferral; /* add, append, merge */
+
+struct theus_cell {
+    theus_txn *txn;
+    theus_cell *next;        /* in the transaction's list, parents first */
+    theus_container *base;   /* counted; NULL when the body made this container */
+    theus_container *first;  /* counted: content when the body entered it; base, where there is one */
+    theus_container *now;    /* counted */
+    theus_cell *home;        /* cell in whose base this container was found */
+    uint32_t home_pos;
+    uint32_t pos;            /* where it is in parent->now */
+    theus_cell *parent;      /* NULL for the root and for what was removed */
+    theus_cell **children;   /* open hash by pos; see cell.c */
+    uint32_t child_count;
+    uint32_t child_room;
+    uint32_t stamp;          /* changes with every change of now */
+    bool stale;              /* now is newer than what parent->now holds */
+    bool stale_below;        /* so is that of a cell below */
+    bool touched;            /* has writes of its own; touched_below: a cell below has */
+    bool touched_below;
+    bool deferred_below;     /* deferred operations here or below */
+    bool reshaped;           /* positions no longer those of base: one write of the whole */
+    bool read_shape;
+    bool read_all;
+    bool dead;               /* born in a savepoint that was rolled back */
+    theus_numbers reads;     /* positions in base */
+    theus_numbers writes;    /* positions in now (and base); may repeat */
+    theus_absence *absent;
+    theus_deferral *deferred;
+    theus_container *current; /* commit only: the same place in the newest version; borrowed */
+};
+
+enum { THEUS_TXN_CELLS = 4 };
+
+typedef enum { THEUS_TXN_IDLE, THEUS_TXN_OPEN, THEUS_TXN_COMMITTED, THEUS_TXN_ABORTED } theus_txn_state;
+
+typedef struct theus_savepoint theus_savepoint;
+
+typedef enum { THEUS_ADD, THEUS_APPEND, THEUS_MERGE } theus_deferred_kind;
+
+/* Computes the new value of a deferred operation. `old` is THEUS_NONE where the path is
+ * absent. *out gets a value with a count that the core takes over. 0, or -1 = failed. */
+typedef int (*theus_apply_fn)(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand,
+                              void *resolver, theus_value *out);
+
+struct theus_txn {
+    theus_store *store;
+    theus_version *pinned;     /* counted */
+    theus_isolation isolation;
+    bool read_only;
+    uint8_t state;             /* theus_txn_state */
+    _Atomic(uint64_t) user;    /* thread inside an operation, or 0 */
+    uint32_t depth;            /* nested entries of that thread */
+    uint64_t epoch;            /* theus_process_epoch() of its birth */
+    theus_cell *root;
+    theus_cell *last_cell;
+    uint32_t cell_count;
+    bool strict;               /* commit only if the pinned version is still current */
+    theus_apply_fn apply;      /* set by the embedder if it defers anything, with its context */
+    void *apply_ctx;
+    theus_deferral *retired;   /* deferrals that were settled or undone; freed at the end */
+    void *process;             /* atom, borrowed from the embedder for the transaction's life; or NULL */
+    theus_container *signals;  /* edit: what the body has signalled, topic -> payload; or NULL */
+    theus_savepoint *savepoint; /* innermost open one */
+    theus_cell cells[THEUS_TXN_CELLS];
+};
+
+/* ---- life --------------------------------------------------------------------- */
+
+/* Begins on `pinned` (a count of its own is taken) in memory that the caller owns. */
+void theus_txn_begin(theus_txn *txn, theus_store *store, theus_version *pinned, theus_isolation isolation,
+                     bool read_only);
+/* Ends without a trace; nothing if it has ended. Frees the cells: no draft may touch one again.
+ * May run foreign code. */
+void theus_txn_abort(theus_txn *txn);
+
+THEUS_MUST_CHECK theus_status theus_txn_enter(theus_txn *txn);
+void theus_txn_leave(theus_txn *txn);
+
+/* For a cycle collector: the atoms that the logs keep (keys looked for in vain, deferred operands).
+ * Everything else is in the heap. */
+int theus_txn_visit(theus_txn *txn, int (*visit)(void *atom, void *arg), void *arg);
+
+/* ---- reading (logs what it reads) ------------------------------------------------- */
+
+/* Looks a key up in a map or set and logs it: the value (for a nested container only
+ * that one is there), or its absence. */
+THEUS_MUST_CHECK theus_find theus_cell_lookup(theus_cell *cell, void *ctx, uint64_t hash, void *key,
+                                              uint32_t *pos, theus_value *value);
+/* The same without logging: for writes that do not depend on it. */
+THEUS_MUST_CHECK theus_find theus_cell_probe(theus_cell *cell, void *ctx, uint64_t hash, void *key,
+                                             uint32_t *pos, theus_value *value);
+/* The value at a position below now->span, logged. THEUS_NONE for a hole. */
+THEUS_MUST_CHECK theus_status theus_cell_read(theus_cell *cell, uint32_t pos, theus_value *value);
+void theus_cell_read_shape(theus_cell *cell);
+void theus_cell_read_all(theus_cell *cell);
+
+/* The cell of the container at `pos` (which holds one). Borrowed: lives as long as the transaction. */
+THEUS_MUST_CHECK theus_status theus_cell_enter(theus_cell *cell, uint32_t pos, theus_cell **child);
+
+/* The sealed content of a cell with everything below it, retained. Logs read_all. The cell goes on. */
+THEUS_MUST_CHECK theus_status theus_cell_freeze(theus_cell *cell, theus_container **out);
+
+/* ---- writing ------------------------------------------------------------------------ */
+/* All of these: READ_ONLY in a read-only transaction; a child cell at a place that is overwritten or removed
+ * is detached and works on by itself; values are taken with a count of their own. */
+
+/* Map: sets key to value. Set: adds key (value ignored). Reads nothing. */
+THEUS_MUST_CHECK theus_status theus_cell_store(theus_cell *cell, void *ctx, uint64_t hash, void *key,
+                                               theus_value value);
+/* Map or list: overwrites a live position. */
+THEUS_MUST_CHECK theus_status theus_cell_put(theus_cell *cell, uint32_t pos, theus_value value);
+/* Map or set: removes a live position; `hash` is that of its key. The caller has looked the key up (and so logged it). */
+THEUS_MUST_CHECK theus_status theus_cell_remove(theus_cell *cell, uint64_t hash, uint32_t pos);
+/* Lists: see theus_list_splice and theus_list_permute. */
+THEUS_MUST_CHECK theus_status theus_cell_splice(theus_cell *cell, uint32_t start, uint32_t drop,
+                                                const theus_value *values, uint32_t count);
+THEUS_MUST_CHECK theus_status theus_cell_permute(theus_cell *cell, const uint32_t *order);
+/* Any kind: empties it; one write of the whole. */
+THEUS_MUST_CHECK theus_status theus_cell_clear(theus_cell *cell);
+
+/* Signals ride on the commit: topic -> payload atoms. */
+THEUS_MUST_CHECK theus_status theus_txn_signal(theus_txn *txn, void *ctx, uint64_t hash, void *topic,
+                                               theus_value payload);
+
+/* ---- deferred operations ----------------------------------------------------------- */
+
+/* Records an operation on `key` of a map cell (NULL key: on list position `index`), to be applied
+ * to whatever the newest version holds there at commit. Reads nothing. */
+THEUS_MUST_CHECK theus_status theus_cell_defer(theus_cell *cell, theus_deferred_kind kind, uint64_t hash, void *key,
+                                               uint32_t index, theus_value operand, void *resolver);
+
+/* Turns the deferred operations of this cell into ordinary reads and writes. Every other operation on
+ * a cell does so first, so that the body sees its own additions. */
+THEUS_MUST_CHECK theus_status theus_cell_settle(theus_cell *cell, void *ctx);
+
+/* The child cell at `pos` if the body has entered it, else NULL. */
+theus_cell *theus_cell_child_at(const theus_cell *cell, uint32_t pos);
+
+/* ---- savepoints ------------------------------------------------------------------------ */
+
+/* Opens a savepoint inside the innermost one. Cost: the number of cells. */
+THEUS_MUST_CHECK theus_status theus_txn_save(theus_txn *txn, theus_savepoint **out);
+/* Keeps what was done since; frees the savepoint, which must be the innermost. */
+void theus_savepoint_release(theus_savepoint *savepoint);
+/* Undoes every write since, keeps every read (the body may have seen it), frees the savepoint. Containers
+ * first touched since then get dead cells. */
+void theus_savepoint_rollback(theus_savepoint *savepoint);
+
+/* ---- what was done --------------------------------------------------------------------- */
+
+typedef enum {
+    THEUS_OP_SET,
+    THEUS_OP_DELETE,
+    THEUS_OP_ADD,
+    THEUS_OP_APPEND,
+    THEUS_OP_MERGE,
+} theus_op_kind;
+
+/* Each path written so far, once: set or delete, and the deferred ones. A container whose positions moved is one
+ * SET of the whole. Segments are borrowed for the call. Returns 0, or the first other result of fn. */
+typedef int (*theus_op_fn)(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t length);
+THEUS_MUST_CHECK int theus_txn_operations(theus_txn *txn, theus_op_fn fn, void *arg);
+
+/* The same for what was written since the innermost savepoint, also inside containers that the transaction itself had made
+ * before it. Without a savepoint: all of it. Compares contents, so it may run foreign code. -1 with *status on failure. */
+THEUS_MUST_CHECK int theus_txn_recent_operations(theus_txn *txn, void *ctx, theus_op_fn fn, void *arg,
+                                                 theus_status *status);
+
+/* Path of a cell in the pinned picture; at most `room` segments are stored, the length is returned. */
+uint32_t theus_cell_path(const theus_cell *cell, theus_segment *path, uint32_t room);
+
+/* ---- commit ------------------------------------------------------------------------------- */
+
+typedef enum {
+    THEUS_COMMITTED,      /* a new version stands */
+    THEUS_UNCHANGED,      /* nothing was written: no version, reads not validated */
+    THEUS_CONFLICTED,     /* *why says where; the transaction is aborted */
+    THEUS_COMMIT_FAILED,  /* *status says why; the transaction is aborted */
+} theus_outcome;
+
+enum { THEUS_PATH_ROOM = 32 };
+
+/* Where a transaction met a newer version. Keys are retained through `cells`: free with theus_conflict_fini. */
+typedef struct {
+    uint64_t expected; /* the pinned version */
+    uint64_t found;    /* the version it was checked against */
+    const char *what;  /* "value", "absence", "keys", "content", "place" */
+    uint32_t length;
+    theus_segment path[THEUS_PATH_ROOM];
+    theus_heap *heap;
+    theus_atoms *cells;
+} theus_conflict;
+
+void theus_conflict_fini(theus_conflict *conflict);
+
+/* Ends the transaction. On COMMITTED *made is the new version, retained. Runs foreign code (key equality,
+ * hashing, deferred operations), never under a lock. */
+THEUS_MUST_CHECK theus_outcome theus_txn_commit(theus_txn *txn, void *ctx, theus_version **made,
+                                                theus_conflict *why, theus_status *status);
+
+#endif

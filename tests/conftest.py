@@ -1,0 +1,25 @@
+"""Hypothesis profiles, and a guard for the one wrong way to start the tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+
+# ci: the same examples every time, so that a red run is the change's fault.
+# deep: new examples and many of them; `pytest --hypothesis-profile=deep`.
+_calm = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile(
+    "ci", derandomize=True, deadline=None, database=None, suppress_health_check=_calm
+)
+settings.register_profile(
+    "deep", max_examples=2000, deadline=None, print_blob=True, suppress_health_check=_calm
+)
+settings.load_profile("ci")
+
+# `python -m pytest` puts the source tree on sys.path, where theus/ lies without its C module
+# and hides the installed package. The tests are about the installed one.
+_root = Path(__file__).resolve().parent.parent
+if not list((_root / "theus").glob("_theus*.so")):
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _root]

@@ -1,0 +1,95 @@
+"""What the built module may contain: one exported name, no path of the build machine, and no
+mutable data outside the places that are listed here."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import theus._theus
+from helpers import ROOT
+
+MODULE = Path(theus._theus.__file__)
+SOURCES = sorted(
+    path for room in ("core", "binding") for path in (ROOT / "csrc" / room).glob("*.c")
+)
+
+NM = shutil.which("nm")
+CC = shutil.which("cc") or shutil.which("gcc")
+
+needs_nm = pytest.mark.skipif(NM is None, reason="no nm on this machine")
+needs_cc = pytest.mark.skipif(CC is None or NM is None, reason="no C compiler on this machine")
+
+
+def symbols(path: Path, *options: str) -> list[tuple[str, str]]:
+    """(letter, name) for each symbol that is defined in a binary."""
+    assert NM is not None
+    done = subprocess.run(
+        [NM, "--defined-only", *options, str(path)], capture_output=True, text=True, check=True
+    )
+    return [
+        (line.split()[-2], line.split()[-1]) for line in done.stdout.splitlines() if line.strip()
+    ]
+
+
+@needs_nm
+def test_one_name_is_exported() -> None:
+    exported = {symbol for letter, symbol in symbols(MODULE, "-D") if letter in "TDBRVW"}
+    assert exported == {"PyInit__theus"}
+
+
+def test_no_path_of_the_build_machine() -> None:
+    binary = MODULE.read_bytes()
+    assert str(ROOT).encode() not in binary
+    assert not re.search(rb"(/[\w.-]+)+/csrc/", binary)
+
+
+# ---- mutable data -----------------------------------------------------------------------
+
+# The C API wants these tables without const. Nobody writes them after the build.
+TABLE = (
+    "PyGetSetDef", "PyMemberDef", "PyMethodDef", "PyModuleDef", "PyModuleDef_Slot",
+    "PyType_Slot", "PyType_Spec",
+)  # fmt: skip
+
+# Process-wide data that are meant to be: (file, name) and why.
+MEANT = {
+    ("port_posix.c", "process"): "fork epoch, random state: numbers only, nothing to free",
+}
+
+
+@needs_cc
+@pytest.mark.slow
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_no_mutable_statics(source: Path, tmp_path: Path) -> None:
+    """Compiles one file, lists its writable symbols, function-local statics included.
+
+    Two interpreters, or two engines, that share such a variable are a bug that no test of
+    behaviour finds in time. Without -fPIC, tables of constant pointers are read-only data.
+    """
+    assert CC is not None
+    unit = tmp_path / "unit.o"
+    include = ["-I", str(ROOT / "csrc" / "core")]
+    if source.parent.name == "binding":
+        include += ["-isystem", sysconfig.get_path("include")]
+    options = ["-std=gnu11", "-DNDEBUG", "-fno-pic", "-fno-pie", *include]
+    subprocess.run([CC, *options, "-c", str(source), "-o", str(unit)], check=True)
+    text = source.read_text()
+    for letter, symbol in symbols(unit):
+        if letter not in "bBdDC":
+            continue
+        plain = re.sub(r"\.\d+$", "", symbol)  # gcc numbers the statics of functions
+        table = re.search(rf"\b({'|'.join(TABLE)})\s+{plain}\b", text)
+        if table is None and (source.name, plain) not in MEANT:
+            pytest.fail(f"{source.name}: {plain} is a writable variable of the whole process")
+
+
+def test_what_is_meant_still_exists() -> None:
+    for file, symbol in MEANT:
+        path = next((source for source in SOURCES if source.name == file), None)
+        assert path is not None and re.search(rf"\b{symbol}\b", path.read_text()), (file, symbol)

@@ -1,0 +1,99 @@
+"""Plain Python functions as transactions over one immutable, versioned state.
+
+    from theus import TheusEngine
+
+    engine = TheusEngine({"domain": {"count": 0}})
+
+    def count_up(tx, by):
+        tx.domain.count += by
+
+    engine.run(count_up, 5)
+    engine.state.domain["count"]        # 5
+
+`theus.engine` has the engine, `theus.contracts` the @process decorator, `theus.errors`
+everything that is raised.
+"""
+
+from theus._theus import (
+    DELETE,
+    MISSING,
+    Change,
+    CommitRecord,
+    FrozenDict,
+    FrozenList,
+    FrozenSet,
+    Opaque,
+    State,
+    Transaction,
+    freeze,
+    thaw,
+)
+from theus._types import SET, EngineStats, SemanticType, StateUpdate
+from theus.contracts import ProcessContract, process
+from theus.engine import TheusEngine
+from theus.errors import (
+    ClosedError,
+    ConflictError,
+    ContextError,
+    ContractViolationError,
+    FrozenError,
+    PathError,
+    ProcessError,
+    SchemaViolationError,
+    SecurityViolationError,
+    TheusError,
+    TransactionError,
+    UnfreezableError,
+    UnknownProcessError,
+    VersionError,
+    WriteTimeoutError,
+)
+from theus.interop import json_default
+from theus.paths import format_path, parse_path
+
+__version__ = "0.1.0"
+
+CORE_AVAILABLE = True
+"""There is no theus without its C core: importing would have failed."""
+
+__all__ = [
+    "CORE_AVAILABLE",
+    "DELETE",
+    "MISSING",
+    "SET",
+    "Change",
+    "ClosedError",
+    "CommitRecord",
+    "ConflictError",
+    "ContextError",
+    "ContractViolationError",
+    "EngineStats",
+    "FrozenDict",
+    "FrozenError",
+    "FrozenList",
+    "FrozenSet",
+    "Opaque",
+    "PathError",
+    "ProcessContract",
+    "ProcessError",
+    "SchemaViolationError",
+    "SecurityViolationError",
+    "SemanticType",
+    "State",
+    "StateUpdate",
+    "TheusEngine",
+    "TheusError",
+    "Transaction",
+    "TransactionError",
+    "UnfreezableError",
+    "UnknownProcessError",
+    "VersionError",
+    "WriteTimeoutError",
+    "__version__",
+    "format_path",
+    "freeze",
+    "json_default",
+    "parse_path",
+    "process",
+    "thaw",
+]

@@ -1,0 +1,101 @@
+"""Plain data that the public interface hands out or takes. A leaf: imports nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+__all__ = ["SET", "EngineStats", "SemanticType", "StateUpdate"]
+
+
+class SemanticType(str, Enum):
+    """What a process may do. A plain string of the same text is accepted everywhere.
+
+    PURE    sees its declared inputs, frozen; changes state only by what it returns
+    EFFECT  works on drafts, and may write what it declares in its outputs
+    GUIDE   reads anything, frozen, to steer a workflow; writes nothing
+    """
+
+    PURE = "pure"
+    EFFECT = "effect"
+    GUIDE = "guide"
+
+
+class SET:
+    """A returned value that is to be stored exactly as it is.
+
+    `SET(None)` stores None, where a bare None would leave the output unchanged;
+    `SET({"user": 1})` stores that dict, where a bare one might be taken for values by
+    output name.
+    """
+
+    __slots__ = ("value",)
+    __match_args__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"SET({self.value!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return self.value == other.value if isinstance(other, SET) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # it may hold anything
+
+
+@dataclass(slots=True)
+class StateUpdate:
+    """A returned value that says itself where it goes. Every field is honoured.
+
+    key, val        store `val` at the path `key` (written, or a tuple). A `val` of None
+                    changes nothing: `SET(None)` stores None
+    data            {path: value}; each value, None too, replaces what stands there, and
+                    `theus.DELETE` removes it
+    heavy           {key: value} below the root `heavy`
+    signal          {topic: payload}, sent when the run has committed
+    assert_version  the version that the caller had seen: the run fails with
+                    `ConflictError` if a path that it writes has changed since, and with
+                    `VersionError` if the history cannot tell
+
+    All paths must be among the outputs of the process.
+    """
+
+    key: str | tuple[Any, ...] | None = None
+    val: Any = None
+    data: Mapping[str | tuple[Any, ...], Any] | None = None
+    heavy: Mapping[str, Any] | None = None
+    signal: Mapping[str, Any] | None = None
+    assert_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What an engine has done since it was made.
+
+    version            the version that stands
+    commits            versions made by transactions, runs and compare_and_swap
+    rebases            of these, replayed on a newer version that they had not touched
+    conflicts          attempts that met another commit
+    retries            attempts made again after a conflict
+    noops              transactions that wrote nothing and so made no version
+    reads              read-only transactions
+    conflicts_by_path  where the conflicts were, and how many
+    ring_capacity      commit records that are kept
+    ring_lost          commit records that were overwritten
+    history_versions   versions that `state.at` can still reach
+    """
+
+    version: int
+    commits: int
+    rebases: int
+    conflicts: int
+    retries: int
+    noops: int
+    reads: int
+    conflicts_by_path: Mapping[tuple[Any, ...], int]
+    ring_capacity: int
+    ring_lost: int
+    history_versions: int

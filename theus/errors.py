@@ -1,0 +1,381 @@
+"""Everything theus raises, on one page.
+
+    TheusError
+    ├── ContextError                 refused by a state, a container or a transaction
+    │   ├── ConflictError            another commit came first
+    │   ├── FrozenError              a write to something immutable      (TypeError)
+    │   ├── PathError                a path that leads nowhere           (KeyError)
+    │   └── VersionError             a version that the history does not hold
+    ├── TransactionError             a transaction used after its end, elsewhere, or wrongly
+    ├── WriteTimeoutError            a transaction took too long         (TimeoutError)
+    ├── ClosedError                  an engine used after close()
+    ├── UnfreezableError             a value that a state cannot own     (TypeError)
+    ├── SchemaViolationError         a commit that does not fit the schema
+    ├── ContractViolationError       a process did what it had not declared (PermissionError)
+    └── ProcessError                 a process that cannot be run
+        └── UnknownProcessError      no process of that name             (ValueError)
+
+Names in parentheses are bases too, so an `except` for the builtin catches ours.
+
+Rules that all of them keep: the data are attributes; `args` are the arguments of
+the constructor, so that pickling, copying and sending to another interpreter
+rebuild the error; `str()` is one sentence that shows the value, the place and what
+to do. The texts "CAS Version Mismatch", "Strict CAS Mismatch", "System Busy",
+"Schema Violation", "Illegal Read", "Illegal Write" and "PURE process cannot" are
+part of the interface: programs look for them.
+
+This module imports nothing of ours. The C module takes its exceptions from here
+and calls the constructors with positional arguments, in the order given here.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ClosedError",
+    "ConflictError",
+    "ContextError",
+    "ContractViolationError",
+    "FrozenError",
+    "PathError",
+    "ProcessError",
+    "SchemaViolationError",
+    "SecurityViolationError",
+    "TheusError",
+    "TransactionError",
+    "UnfreezableError",
+    "UnknownProcessError",
+    "VersionError",
+    "WriteTimeoutError",
+]
+
+Path = tuple[object, ...]
+
+
+# ---- text -------------------------------------------------------------------------
+
+
+def _shown(value: object, limit: int = 80) -> str:
+    """repr(), short, and for every object: a message must not fail on what it reports."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{type(value).__qualname__} whose repr() fails>"
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _where(path: Path | None, otherwise: str = "the state") -> str:
+    """A path as it is written in code: domain.users['a.b'].xs[0]."""
+    if not path:
+        return otherwise
+    text = ""
+    for key in path:
+        if type(key) is str and key.isidentifier() and len(key) <= 80:
+            text += f".{key}" if text else key
+        else:
+            text += f"[{_shown(key)}]"
+    return text
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(map(repr, names)) if names else "nothing"
+
+
+# ---- the tree ---------------------------------------------------------------------
+
+
+class TheusError(Exception):
+    """Base of everything that theus raises on purpose.
+
+    `path` is the place that was meant, as a tuple, or None.
+    """
+
+    def __init__(self, message: str = "", path: Path | None = None) -> None:
+        # Not through super(): for OSError, a base of some of ours, two arguments are an errno.
+        super().__init__()
+        self.args = (message, path)
+        self.message = message
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{_where(self.path)}: {self.message}" if self.path else self.message
+
+
+class ContextError(TheusError):
+    """Raised when a state, a container or a transaction refuses what it was asked for."""
+
+
+# What the loser of a conflict had relied on. "strict" and "busy" are refusals of a
+# compare-and-swap that looked at no path.
+_CONFLICT_TEXT = {
+    "value": "changed",
+    "absence": "was not there when it was read, and is now",
+    "keys": "got or lost entries",
+    "content": "changed somewhere below",
+    "place": "was moved, removed or replaced",
+}
+
+
+class ConflictError(ContextError):
+    """Raised when another commit came first and touched what this one had relied on.
+
+    `path` is the place (None: the whole state); `expected` the version this
+    transaction had seen, `found` the one it met. `winner` is the record of the
+    commit that changed the path, or None where the history no longer tells.
+
+    `reason` says what was relied on: "value", "absence", "keys" (the key set or the
+    length), "content" (everything below the path), "place" (the container's own
+    place). "strict" is a compare-and-swap with strict_cas=True, which takes any
+    newer version as a conflict; "busy" one that was refused because another
+    transaction has priority. `attempts` counts the tries of a run that gave up.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        expected: int,
+        found: int,
+        winner: object = None,
+        reason: str = "value",
+        attempts: int = 1,
+    ) -> None:
+        super().__init__("", path)
+        self.args = (path, expected, found, winner, reason, attempts)
+        self.expected = expected
+        self.found = found
+        self.winner = winner
+        self.reason = reason
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        if self.reason == "busy":
+            return (
+                f"System Busy: another transaction has priority at {_where(self.path)} "
+                f"(version {self.found}, expected {self.expected}); try again"
+            )
+        if self.reason == "strict":
+            return (
+                f"Strict CAS Mismatch: the state is at version {self.found}, not "
+                f"{self.expected}{self._by_whom()}; read it again and retry"
+            )
+        what = _CONFLICT_TEXT.get(self.reason, "changed")
+        tries = f" ({self.attempts} attempts)" if self.attempts > 1 else ""
+        return (
+            f"CAS Version Mismatch: {_where(self.path)} {what} after version {self.expected}, "
+            f"by version {self.found}{self._by_whom()}; retry on the newest state{tries}"
+        )
+
+    def _by_whom(self) -> str:
+        if self.winner is None:
+            return ""
+        version = getattr(self.winner, "version", None)
+        process = getattr(self.winner, "process", None)
+        if version is None:
+            return f" (winner: {_shown(self.winner)})"
+        by = f" of process {_shown(process)}" if process is not None else ""
+        return f" (winner: commit {version}{by})"
+
+
+class FrozenError(ContextError, TypeError):
+    """Raised when something immutable is written to: a frozen container or a state."""
+
+
+class PathError(ContextError, KeyError):
+    """Raised when a path leads nowhere: a key that is not there, or a step into a value
+    that has no parts.
+
+    `message` is what is wrong with it, without the path.
+    """
+
+    def __init__(self, path: Path | None, message: str = "there is nothing at this path") -> None:
+        super().__init__(message, path)
+        self.args = (path, message)
+
+
+class VersionError(ContextError):
+    """Raised when a version is named that does not exist yet, or no longer.
+
+    `oldest` and `newest` bound the history that could have answered.
+    """
+
+    def __init__(self, version: int, oldest: int, newest: int) -> None:
+        super().__init__()
+        self.args = (version, oldest, newest)
+        self.version = version
+        self.oldest = oldest
+        self.newest = newest
+
+    def __str__(self) -> str:
+        if self.version > self.newest:
+            return (
+                f"version {self.version} does not exist yet: the newest is {self.newest}; "
+                "use a version that the engine has reported"
+            )
+        return (
+            f"version {self.version} is no longer in the history, which holds {self.oldest} "
+            f"to {self.newest}; read the state again, or keep more with "
+            "engine.history_limit(count=...)"
+        )
+
+
+class TransactionError(TheusError):
+    """Raised when a transaction cannot be used like this: after its end, by a second thread
+    at the same time, in a forked child, for writing although it is read-only.
+    """
+
+
+class WriteTimeoutError(TheusError, TimeoutError):
+    """Raised when a transaction took longer than it may. It was rolled back.
+
+    Times are in milliseconds.
+    """
+
+    def __init__(self, limit_ms: float, elapsed_ms: float, doing: str = "the transaction") -> None:
+        super().__init__()
+        self.args = (limit_ms, elapsed_ms, doing)
+        self.limit_ms = limit_ms
+        self.elapsed_ms = elapsed_ms
+        self.doing = doing
+
+    def __str__(self) -> str:
+        return (
+            f"{self.doing} took {self.elapsed_ms:.0f} ms and may take {self.limit_ms:.0f} ms, so "
+            "it was rolled back; do slow work before it, or raise write_timeout_ms"
+        )
+
+
+class ClosedError(TheusError):
+    """Raised when an engine is used after close(). `what` names the closed thing."""
+
+    def __init__(self, what: str = "the engine") -> None:
+        super().__init__()
+        self.args = (what,)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.what} is closed; make a new one"
+
+
+class UnfreezableError(TheusError, TypeError):
+    """Raised when a value is stored that a state cannot own, because it could change later.
+
+    `path` is where it was to go (None: not known), `value_type` the full name of its
+    type. The value itself is not kept.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        value_type: type | str,
+        advice: str = "store plain data, or wrap it in theus.Opaque to vouch for it yourself",
+    ) -> None:
+        if isinstance(value_type, type):
+            value_type = f"{value_type.__module__}.{value_type.__qualname__}"
+        super().__init__("", path)
+        self.args = (path, value_type, advice)
+        self.value_type = value_type
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return (
+            f"a state cannot own {_where(self.path, 'this value')}, a {self.value_type}, because "
+            f"it can change from outside: {self.advice}"
+        )
+
+
+class SchemaViolationError(TheusError):
+    """Raised when what would be committed does not fit the schema.
+
+    `path` is where, `value` a short text of what was found there.
+    """
+
+    def __init__(self, message: str, path: Path | None = None, value: object = None) -> None:
+        value = value if isinstance(value, str) else _shown(value)
+        super().__init__(message, path)
+        self.args = (message, path, value)
+        self.value = value
+
+    def __str__(self) -> str:
+        return f"Schema Violation at {_where(self.path)}: {self.message} (found {self.value})"
+
+
+class ContractViolationError(TheusError, PermissionError):
+    """Raised when a process reads or writes what it had not declared.
+
+    `path` is what it touched, `process` its name, `declared` what its contract lists.
+    The three named constructors make the usual refusals.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        path: Path | None = None,
+        process: str | None = None,
+        declared: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, path)
+        self.args = (message, path, process, declared)
+        self.process = process
+        self.declared = declared
+
+    @classmethod
+    def illegal_read(
+        cls, path: Path, process: str, declared: tuple[str, ...]
+    ) -> ContractViolationError:
+        text = (
+            f"Illegal Read: process {process!r} read {_where(path)}, but its inputs are "
+            f"{_listed(declared)}; add {_where(path)!r} to inputs"
+        )
+        return cls(text, path, process, declared)
+
+    @classmethod
+    def illegal_write(
+        cls, path: Path, process: str, declared: tuple[str, ...]
+    ) -> ContractViolationError:
+        text = (
+            f"Illegal Write: process {process!r} wrote {_where(path)}, but its outputs are "
+            f"{_listed(declared)}; add {_where(path)!r} to outputs"
+        )
+        return cls(text, path, process, declared)
+
+    @classmethod
+    def impure(
+        cls, act: str, path: Path | None, process: str, declared: tuple[str, ...] = ()
+    ) -> ContractViolationError:
+        """`act` completes "PURE process cannot ...", such as "write" or "send signals to"."""
+        text = (
+            f"PURE process cannot {act} {_where(path)}: process {process!r} must return its "
+            "results, or be declared with semantic=SemanticType.EFFECT"
+        )
+        return cls(text, path, process, declared)
+
+    def __str__(self) -> str:
+        return self.message  # the path stands in it already
+
+
+# The second name of the same refusal; programs catch either.
+SecurityViolationError = ContractViolationError
+
+
+class ProcessError(TheusError):
+    """Raised when a process cannot be registered or run, or returned what fits no output.
+
+    `process` is its name.
+    """
+
+    def __init__(self, message: str, process: str | None = None) -> None:
+        super().__init__(message)
+        self.args = (message, process)
+        self.process = process
+
+
+class UnknownProcessError(ProcessError, ValueError):
+    """Raised when a process is asked for by a name that was never registered.
+
+    `known` are the names that were.
+    """
+
+    def __init__(self, process: str, known: tuple[str, ...] = ()) -> None:
+        message = f"no process is named {process!r}; registered: {_listed(known)}"
+        super().__init__(message, process)
+        self.args = (process, known)
+        self.known = known

@@ -1,0 +1,1 @@
+"""Applications built on theus's public API alone, to run and to read."""

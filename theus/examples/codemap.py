@@ -1,0 +1,349 @@
+"""A map of a Python source tree, built by many threads in one engine's state.
+
+    domain
+    ├── tree        module -> path              written once, read by every parse
+    ├── modules     module -> what it defines   one key each: never in conflict
+    ├── problems    path -> why, and where      one key each
+    ├── importers   module -> those that import it    one key per target: at times
+    ├── outside     module not in the tree -> count   one key per name: at times
+    ├── totals      whole-tree counts           every module: always in conflict
+    ├── size        files, lines, bytes         every module: deferred additions
+    └── ranking     the most complex functions  every module, few of them change it
+
+Each file costs one PURE process, which parses it and returns what it found, and
+a few EFFECT processes, which merge that into the state. Each of these is a
+transaction. Those that touch different keys pass one another; those that read
+and write the same counter in the same moment conflict, and the engine runs the
+loser again on the newer state. `count_plainly` does the same work in a loop over
+dicts: both must come to the same numbers, or an update was lost.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from theus import SemanticType, TheusEngine, process
+from theus.examples.crew import work_through
+from theus.examples.cycles import import_cycles
+from theus.examples.pysource import (
+    Links,
+    Module,
+    Problem,
+    Source,
+    find_sources,
+    parse_source,
+    read_source,
+    resolve_imports,
+)
+from theus.paths import format_path
+
+RANKED = 25
+"""How many functions the ranking keeps."""
+
+Ranked = tuple[int, str, str, int]
+"""Complexity, module, function, line: as the ranking holds them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one file of the tree turned out to hold."""
+
+    source: Source
+    size: int
+    module: Module
+    links: Links
+
+    def entry(self) -> dict[str, Any]:
+        """The module as the state keeps it."""
+        return {
+            "path": self.source.path,
+            "lines": self.module.lines,
+            "functions": [
+                {"name": function.name, "line": function.line, "complexity": function.complexity}
+                for function in self.module.functions
+            ],
+            "classes": list(self.module.classes),
+            "imports": list(self.links.eager),
+            "lazy_imports": list(self.links.lazy),
+            "outside": list(self.links.outside),
+        }
+
+    def counts(self) -> dict[str, int]:
+        """What the module adds to the totals."""
+        return {
+            "modules": 1,
+            "functions": len(self.module.functions),
+            "classes": len(self.module.classes),
+            "complexity": sum(function.complexity for function in self.module.functions),
+            "imports": len(self.links.eager),
+            "lazy imports": len(self.links.lazy),
+        }
+
+    def ranked(self) -> list[Ranked]:
+        """The functions, as the ranking holds them."""
+        return [(function.complexity, self.source.name, function.name, function.line)
+                for function in self.module.functions]
+
+
+def examine(source: Source, data: bytes, tree: Container[str]) -> Finding | Problem:
+    """Parse one file and resolve its imports against the modules of the tree."""
+    module = parse_source(source.path, data)
+    if isinstance(module, Problem):
+        return module
+    return Finding(source, len(data), module, resolve_imports(source, module, tree))
+
+
+def best(functions: list[Ranked]) -> list[Ranked]:
+    """The most complex ones first; equal ones by module and line."""
+    return sorted(functions, key=lambda item: (-item[0], *item[1:]))[:RANKED]
+
+
+Finished = Callable[[Source], None]
+"""Told of each file that is done, on the thread that waits for the others."""
+
+NO_COUNTS: Mapping[str, int] = dict.fromkeys(
+    ("modules", "functions", "classes", "complexity", "imports", "lazy imports"), 0)
+
+
+# ---- the processes ------------------------------------------------------------------
+
+
+@process(inputs=["domain.tree"], outputs=[], semantic=SemanticType.PURE)
+def parse(ctx: Any, source: Source, data: bytes) -> Finding | Problem:
+    """Examine one file. It reads the tree in the state and hands its finding back."""
+    return examine(source, data, ctx.domain.tree)
+
+
+@process(inputs=[], outputs=["domain.problems"])
+def record_problem(ctx: Any, problem: Problem) -> None:
+    """Note a file that could not be read or parsed, under its path."""
+    ctx.domain.problems[problem.path] = {"reason": problem.reason, "line": problem.line}
+
+
+@process(inputs=[], outputs=["domain.modules", "domain.size"])
+def record_module(ctx: Any, found: Finding) -> None:
+    """Store a module under its own key; add its size without reading the sum."""
+    ctx.domain.modules[found.source.name] = found.entry()
+    ctx.add(("domain", "size", "files"), 1)
+    ctx.add(("domain", "size", "lines"), found.module.lines)
+    ctx.add(("domain", "size", "bytes"), found.size)
+
+
+@process(inputs=["domain.totals"], outputs=["domain.totals"])
+def add_to_totals(ctx: Any, found: Finding) -> None:
+    """Read, add, write back: whoever lost a race here is run again."""
+    totals = ctx.domain.totals
+    for name, count in found.counts().items():
+        totals[name] += count
+
+
+@process(inputs=["domain.importers", "domain.outside"],
+         outputs=["domain.importers", "domain.outside"])
+def link_imports(ctx: Any, found: Finding) -> None:
+    """Draw the import edges backwards, and count what lies outside the tree."""
+    importers, outside = ctx.domain.importers, ctx.domain.outside
+    for target in (*found.links.eager, *found.links.lazy):
+        importers.setdefault(target, set()).add(found.source.name)
+    for name in found.links.outside:
+        outside[name] = outside.get(name, 0) + 1
+
+
+@process(inputs=["domain.ranking"], outputs=["domain.ranking"])
+def rank_functions(ctx: Any, found: Finding) -> None:
+    """Let the module's functions into the ranking where they are complex enough."""
+    before = list(ctx.domain.ranking)
+    after = best([*before, *found.ranked()])
+    if after != before:
+        ctx.domain["ranking"] = after
+
+
+MERGES = (record_module, add_to_totals, link_imports, rank_functions)
+
+
+# ---- the application -----------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Summary:
+    """What is known of a tree, in plain Python values."""
+
+    totals: dict[str, int] = field(default_factory=lambda: dict(NO_COUNTS))
+    size: dict[str, int] = field(default_factory=lambda: {"files": 0, "lines": 0, "bytes": 0})
+    modules: dict[str, dict[str, Any]] = field(default_factory=dict)
+    importers: dict[str, set[str]] = field(default_factory=dict)
+    outside: dict[str, int] = field(default_factory=dict)
+    ranking: list[Ranked] = field(default_factory=list)
+    problems: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def graph(self) -> dict[str, list[str]]:
+        """Module -> the modules it imports while being imported itself."""
+        return {name: entry["imports"] for name, entry in self.modules.items()}
+
+    def cycles(self) -> list[tuple[str, ...]]:
+        """Groups of modules that import one another."""
+        return import_cycles(self.graph())
+
+    def numbers(self) -> dict[str, object]:
+        """Every number in here under a name, for comparison with another summary."""
+        numbers: dict[str, object] = {
+            **{f"total of {name}": count for name, count in self.totals.items()},
+            **{f"size in {name}": count for name, count in self.size.items()},
+            **{f"importers of {name}": len(by) for name, by in self.importers.items()},
+            **{f"imports of {name} from outside": n for name, n in self.outside.items()},
+            **{f"place {place} of the ranking": item for place, item in enumerate(self.ranking, 1)},
+            **{f"line of the problem in {path}": problem["line"]
+               for path, problem in self.problems.items()},
+            **{f"modules in cycle {n}": len(cycle) for n, cycle in enumerate(self.cycles(), 1)},
+        }
+        for name, entry in self.modules.items():
+            numbers[f"lines of {name}"] = entry["lines"]
+            for key in ("functions", "classes", "imports", "lazy_imports", "outside"):
+                numbers[f"{key} of {name}"] = len(entry[key])
+        return numbers
+
+    def most_imported(self, count: int) -> list[tuple[str, int]]:
+        """Modules of the tree by the number of modules that import them."""
+        numbers = ((name, len(by)) for name, by in self.importers.items())
+        return sorted(numbers, key=lambda item: (-item[1], item[0]))[:count]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What the engine did while the map was drawn."""
+
+    seconds: float
+    commits: int
+    unchanged: int
+    rebases: int
+    conflicts: int
+    retries: int
+    version: int
+    conflicts_by_path: dict[str, int]
+
+    @property
+    def transactions(self) -> int:
+        """Runs that ended well: those that made a version, and those with nothing to change."""
+        return self.commits + self.unchanged
+
+    @property
+    def commits_per_second(self) -> float:
+        return self.commits / self.seconds if self.seconds else 0.0
+
+
+class CodeMap:
+    """One tree, the engine that holds its map, and the threads that draw it."""
+
+    def __init__(self, root: Path) -> None:
+        self.base = root if root.is_dir() else root.parent
+        self.skipped: list[Problem] = []
+        self.sources = find_sources(root, self.skipped)
+        self.seconds = 0.0
+        empty = Summary()
+        self.engine = TheusEngine({"domain": {
+            "tree": {source.name: source.path for source in self.sources},
+            "totals": empty.totals,
+            "size": empty.size,
+            "modules": {},
+            "problems": {},
+            "importers": {},
+            "outside": {},
+            "ranking": [],
+        }})
+        for problem in self.skipped:
+            self.engine.run_process(record_problem, problem)
+
+    def run(self, *, threads: int, finished: Finished) -> None:
+        """Map every file. Ctrl-C comes through; what was found until then stays."""
+        started = time.perf_counter()
+        try:
+            with _quiet_parser():
+                work_through(self.sources, self._map, threads=threads, finished=finished)
+        finally:
+            self.seconds = time.perf_counter() - started
+
+    def _map(self, source: Source) -> None:
+        """One file: parse it in a PURE process, merge what it holds in EFFECT ones."""
+        data = read_source(self.base, source.path)
+        found = data if isinstance(data, Problem) else self.engine.run_process(parse, source, data)
+        if isinstance(found, Problem):
+            self.engine.run_process(record_problem, found)
+            return
+        for merge in MERGES:
+            self.engine.run_process(merge, found)
+
+    def summary(self) -> Summary:
+        """The map as it stands in the engine's state now, copied out of it."""
+        domain = self.engine.state.domain.to_dict()
+        return Summary(**{part.name: domain[part.name] for part in fields(Summary)})
+
+    def facts(self) -> EngineFacts:
+        """The engine's own counters, and how long `run` took."""
+        stats = self.engine.stats()
+        by_path = {format_path(path): count for path, count in stats.conflicts_by_path.items()}
+        return EngineFacts(self.seconds, stats.commits, stats.noops, stats.rebases,
+                           stats.conflicts, stats.retries, stats.version, by_path)
+
+
+def count_plainly(codemap: CodeMap, *, finished: Finished) -> Summary:
+    """The same map without theus: one thread, one file after the other, plain dicts."""
+    plain = Summary()
+    tree = {source.name for source in codemap.sources}
+
+    def note(problem: Problem) -> None:
+        plain.problems[problem.path] = {"reason": problem.reason, "line": problem.line}
+
+    def count(source: Source) -> None:
+        data = read_source(codemap.base, source.path)
+        found = data if isinstance(data, Problem) else examine(source, data, tree)
+        if isinstance(found, Problem):
+            note(found)
+            return
+        plain.modules[source.name] = found.entry()
+        plain.size["files"] += 1
+        plain.size["lines"] += found.module.lines
+        plain.size["bytes"] += found.size
+        for name, number in found.counts().items():
+            plain.totals[name] += number
+        for target in (*found.links.eager, *found.links.lazy):
+            plain.importers.setdefault(target, set()).add(source.name)
+        for name in found.links.outside:
+            plain.outside[name] = plain.outside.get(name, 0) + 1
+        plain.ranking = best([*plain.ranking, *found.ranked()])
+
+    for problem in codemap.skipped:
+        note(problem)
+    with _quiet_parser():
+        work_through(codemap.sources, count, threads=1, finished=finished)
+    return plain
+
+
+def differences(found: Summary, plain: Summary) -> list[str]:
+    """Where two summaries disagree, one sentence each; empty if nowhere."""
+    ours, theirs = found.numbers(), plain.numbers()
+    lines = [
+        f"{name}: {ours.get(name, 'nothing')} in the engine, {theirs.get(name, 'nothing')} counted"
+        for name in sorted({*ours, *theirs})
+        if ours.get(name) != theirs.get(name)
+    ]
+    if not lines and found != plain:
+        lines = [f"{part.name}: equal numbers, but unequal contents" for part in fields(Summary)
+                 if getattr(found, part.name) != getattr(plain, part.name)]
+    return lines
+
+
+@contextmanager
+def _quiet_parser() -> Iterator[None]:
+    """Keep the parser's warnings about other people's code to itself.
+
+    Around whole runs and not around each parse, because the filters belong to
+    the process: threads that each set and restored them would trip one another.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,25 @@
+"""Handing values of a state to other libraries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from theus._theus import DraftDict, DraftList, DraftSet, FrozenDict, FrozenList, FrozenSet, State
+from theus.context import View
+
+__all__ = ["json_default"]
+
+
+def json_default(value: Any) -> Any:
+    """A `default=` for `json.dumps`, which then takes frozen containers, drafts and states.
+
+    A set becomes a list in its own order. Raises TypeError for everything else, as
+    `json.dumps` expects of a default.
+    """
+    if isinstance(value, (FrozenDict, DraftDict, State, View)):
+        return value.to_dict()
+    if isinstance(value, (FrozenList, DraftList)):
+        return value.to_list()
+    if isinstance(value, (FrozenSet, DraftSet)):
+        return list(value)
+    raise TypeError(f"{value!r} of type {type(value).__name__} has no form in JSON")

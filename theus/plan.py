@@ -1,0 +1,349 @@
+"""How one process is run: its contract, made ready once for every later call.
+
+A plan turns `function(ctx, *args)` into a body that a transaction can run:
+
+    attempt(tx, engine, args, kwargs)
+        a context of the kind that the semantic asks for
+        function(context, *args, **kwargs)
+        settle: were the writes declared? store the returned value; free what is returned
+
+An attempt leaves nothing outside its transaction, so that it can be run again. Plans do
+not belong to an engine, do not change after they are made, and may be shared by threads.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import MethodType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from theus._types import SemanticType, StateUpdate
+from theus.context import EffectContext, context_type, open_context
+from theus.contracts import ProcessContract, contract_of
+from theus.errors import ContractViolationError, FrozenError, ProcessError
+from theus.outputs import Operations, Outputs, release
+from theus.paths import Path, format_path
+from theus.scope import EVERYTHING, ROOT_ALIASES, Scope
+
+if TYPE_CHECKING:
+    from theus._theus import Transaction
+    from theus.engine import TheusEngine
+
+__all__ = ["Plan", "is_coroutine_function", "plan_of"]
+
+_PLAIN = frozenset((int, float, str, bool, bytes, type(None)))
+_STANDARD_ROOTS = frozenset(("domain", "global", "heavy"))
+
+
+def is_coroutine_function(function: object) -> bool:
+    """Whether calling `function` gives a coroutine, as far as that can be known before."""
+    if inspect.iscoroutinefunction(function):
+        return True
+    call = vars(type(function)).get("__call__")  # of an object that is called like a function
+    return inspect.iscoroutinefunction(call)
+
+
+def plan_of(process: Callable[..., Any], name: str | None = None) -> Plan:
+    """The plan of a callable, made on first use and kept on a decorated function."""
+    kept = getattr(process, "_theus_plan", None)
+    # functools.wraps copies attributes: a wrapper is not the function the plan was made for.
+    if kept is not None and kept.function is process and name in (None, kept.name):
+        plan: Plan = kept
+        return plan
+    if not callable(process):
+        raise TypeError(f"a process is a function or the name of one, not {process!r}")
+    contract = contract_of(process)
+    plan = _kind(contract)(process, name or _name_of(process), contract)
+    if contract is not None and name is None and not isinstance(process, MethodType):
+        process._theus_plan = plan  # type: ignore[attr-defined]
+    return plan
+
+
+def _kind(contract: ProcessContract | None) -> type[Plan]:
+    if contract is None or contract.semantic is SemanticType.EFFECT:
+        return EffectPlan
+    return PurePlan if contract.semantic is SemanticType.PURE else GuidePlan
+
+
+def _name_of(process: Callable[..., Any]) -> str:
+    for candidate in (process, getattr(process, "func", None)):  # a functools.partial
+        name = getattr(candidate, "__name__", None)
+        if isinstance(name, str):
+            return name
+    return type(process).__name__
+
+
+class Plan:
+    """One process, ready to run. The subclasses know what its semantic allows."""
+
+    __slots__ = (
+        "_parameters",
+        "_refusals",
+        "_roots",
+        "_unusual_roots",
+        "attempt",
+        "context",
+        "contract",
+        "function",
+        "is_coroutine",
+        "isolation",
+        "lenient_context",
+        "name",
+        "open_roots",
+        "outputs",
+        "runs_anywhere",
+    )
+
+    context: Any
+    lenient_context: Any
+
+    def __init__(
+        self, function: Callable[..., Any], name: str, contract: ProcessContract | None
+    ) -> None:
+        self.function = function
+        self.name = name
+        self.contract = contract
+        self.is_coroutine = is_coroutine_function(function)
+        self.attempt = self._attempt_async if self.is_coroutine else self._attempt
+        if contract is None:
+            self.isolation = "serializable"
+            self.outputs = Outputs(name, (), EVERYTHING)
+        else:
+            self.isolation = contract.isolation
+            self.outputs = Outputs(name, contract.outputs)
+        self._unusual_roots = self.outputs.roots() - _STANDARD_ROOTS
+        # Nothing for check_runnable() to find, in whatever engine.
+        self.runs_anywhere = contract is None or not (contract.parallel or self._unusual_roots)
+        self._roots = EVERYTHING
+        if contract is not None:
+            self._roots = Scope.of(contract.inputs + contract.outputs)
+        # Names for which check_root() would find something declared.
+        names = {root for root in self._roots.names if isinstance(root, str)}
+        names.update(alias for alias, root in ROOT_ALIASES.items() if root in names)
+        self.open_roots = frozenset(names)
+        self._parameters: tuple[str, ...] | None = None
+        # Writes that a running body was refused, by its transaction. Nearly always empty.
+        self._refusals: dict[Transaction, ContractViolationError] = {}
+
+    # ---- running ------------------------------------------------------------------
+
+    def _attempt(
+        self,
+        tx: Transaction,
+        engine: TheusEngine,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        context = self.context if engine.strict_guards else self.lenient_context
+        try:
+            result = self.function(open_context(context, tx, self, args, kwargs), *args, **kwargs)
+        except BaseException as error:
+            self._failed(tx, error)
+            raise
+        return self.settle(engine, tx, result)
+
+    async def _attempt_async(
+        self,
+        tx: Transaction,
+        engine: TheusEngine,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        context = self.context if engine.strict_guards else self.lenient_context
+        try:
+            result = await self.function(
+                open_context(context, tx, self, args, kwargs), *args, **kwargs
+            )
+        except BaseException as error:
+            self._failed(tx, error)
+            raise
+        return self.settle(engine, tx, result)
+
+    def settle(self, engine: TheusEngine, tx: Transaction, result: Any) -> Any:
+        """Checks what the body wrote, stores what it returned, and gives the caller's result."""
+        raise NotImplementedError
+
+    def _failed(self, tx: Transaction, error: BaseException) -> None:
+        self._refusals.pop(tx, None)
+
+    # ---- before running -------------------------------------------------------------
+
+    def check_runnable(self, engine: TheusEngine) -> None:
+        """Raises if this engine cannot run the process, whatever its arguments."""
+        contract = self.contract
+        if contract is None:
+            return
+        if contract.parallel:
+            raise ProcessError(
+                f"process {self.name!r} is declared with parallel=True, and parallel processes "
+                "come with workers, which this version does not have; declare it without",
+                self.name,
+            )
+        for root in self._unusual_roots:
+            if root not in engine.state.data:
+                known = sorted(_STANDARD_ROOTS.union(engine.state.data), key=str)
+                raise ProcessError(
+                    f"process {self.name!r} declares an output below {root!r}, which is no root of "
+                    f"the state; its roots are {', '.join(map(repr, known))}",
+                    self.name,
+                )
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the positional parameters after the context."""
+        if self._parameters is None:
+            try:
+                signature = inspect.signature(self.function)
+            except (TypeError, ValueError):  # some builtins do not tell
+                self._parameters = ()
+            else:
+                kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+                names = [p.name for p in signature.parameters.values() if p.kind in kinds]
+                self._parameters = tuple(names[1:])
+        return self._parameters
+
+    # ---- refusing, for the contexts --------------------------------------------------
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.contract.inputs if self.contract is not None else ()
+
+    def check_root(self, root: str) -> None:
+        """Raises unless something at or below `root` is declared, as input or output."""
+        if self._roots.step(ROOT_ALIASES.get(root, root)) is None:
+            declared = self.inputs + self.outputs.declared
+            raise ContractViolationError.illegal_read((root,), self.name, declared)
+
+    def refuse_read(self, path: Path) -> NoReturn:
+        """Raises ContractViolationError: `path` was read and is not declared."""
+        raise ContractViolationError.illegal_read(path, self.name, self.inputs)
+
+    def refuse_write(self, tx: Transaction, path: Path) -> NoReturn:
+        """Raises ContractViolationError, and again when the body swallowed it and returns."""
+        error = self._refusals[tx] = self._no_write(path)
+        raise error
+
+    def _no_write(self, path: Path) -> ContractViolationError:
+        return ContractViolationError.illegal_write(path, self.name, self.outputs.declared)
+
+    def _raise_refusal(self, tx: Transaction) -> None:
+        error = self._refusals.pop(tx, None)
+        if error is not None:
+            raise error
+
+
+class EffectPlan(Plan):
+    """Drafts; the operations are held against the outputs. Without a contract: no checks."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, function: Callable[..., Any], name: str, contract: ProcessContract | None
+    ) -> None:
+        super().__init__(function, name, contract)
+        self.context = self.lenient_context = EffectContext
+
+    def settle(self, engine: TheusEngine, tx: Transaction, result: Any) -> Any:
+        outputs = self.outputs
+        written: Operations = []
+        if self.contract is not None:
+            written = tx.operations(True)
+            if written:
+                outputs.check(tx, written)
+        if type(result) not in _PLAIN:
+            result = release(result, self.name)
+        elif result is None:
+            return None
+        if outputs.paths or type(result) is StateUpdate:
+            outputs.store(engine, tx, result, written)
+        return result
+
+
+class _ViewPlan(Plan):
+    """Frozen views; the body itself writes nothing."""
+
+    __slots__ = ()
+
+    def _failed(self, tx: Transaction, error: BaseException) -> None:
+        super()._failed(tx, error)
+        if isinstance(error, FrozenError):  # a write below a view, to the frozen value itself
+            raise self._no_write(error.path or ()) from error
+
+    def _check_clean(self, tx: Transaction) -> None:
+        if self._refusals:
+            self._raise_refusal(tx)
+        written = tx.operations(True)  # a run inside the body joins its transaction
+        if written:
+            raise self._no_write(written[0][1])
+
+
+class PurePlan(_ViewPlan):
+    """Declared inputs only; what it returns is stored."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, function: Callable[..., Any], name: str, contract: ProcessContract | None
+    ) -> None:
+        super().__init__(function, name, contract)
+        self.context = context_type(Scope.of(self.inputs))
+        self.lenient_context = context_type(EVERYTHING)
+        for root in ("signal", "meta"):
+            if root in Scope.of(self.inputs).names:
+                raise ContractViolationError(
+                    f"PURE process cannot read {root!r}: process {name!r} declares an input there; "
+                    "drop it, or declare the process with semantic=SemanticType.EFFECT",
+                    (root,),
+                    name,
+                    self.inputs,
+                )
+
+    def settle(self, engine: TheusEngine, tx: Transaction, result: Any) -> Any:
+        self._check_clean(tx)
+        outputs = self.outputs
+        if type(result) in _PLAIN:
+            if result is None:
+                return None
+            if outputs.single is not None:  # by far the usual case
+                outputs.put_single(tx, result)
+                return result
+        else:
+            result = release(result, self.name)
+        if isinstance(result, StateUpdate) and result.signal:
+            raise ContractViolationError.impure(
+                "send signals from", None, self.name, self.outputs.declared
+            )
+        outputs.store(engine, tx, result, [])
+        return result
+
+    def _no_write(self, path: Path) -> ContractViolationError:
+        return ContractViolationError.impure("write", path, self.name, self.outputs.declared)
+
+
+class GuidePlan(_ViewPlan):
+    """Reads anything, writes nothing; what it returns is for its caller."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, function: Callable[..., Any], name: str, contract: ProcessContract | None
+    ) -> None:
+        super().__init__(function, name, contract)
+        self.context = self.lenient_context = context_type(EVERYTHING)
+
+    def settle(self, engine: TheusEngine, tx: Transaction, result: Any) -> Any:
+        self._check_clean(tx)
+        if type(result) is StateUpdate:
+            raise self._no_write(())
+        return release(result, self.name)
+
+    def _no_write(self, path: Path) -> ContractViolationError:
+        place = format_path(path) if path else "the state"
+        return ContractViolationError(
+            f"Illegal Write: process {self.name!r} is a GUIDE, which may only read, and wrote "
+            f"{place}; declare it with semantic=SemanticType.EFFECT and the path among its outputs",
+            path,
+            self.name,
+            (),
+        )
