@@ -5,7 +5,7 @@ checking is replay. Walk the versions in order with a plain dict as the model an
 
     of every transaction    its reads are the model at its snapshot (nobody sees a torn state)
     serializable writers    the same reads are the model just before their own version
-    snapshot writers        no place they wrote was written between snapshot and version
+    snapshot writers        the places they wrote held at that version what they held at snapshot
     versions                are first + 1, first + 2, ... without gap or repetition
     real time               a snapshot is at least as new as any commit known when it began
     aborted ones            have no version, so whatever they wrote is in nobody's reads
@@ -23,18 +23,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 Path = tuple[Any, ...]
 Read = tuple[str, Path, Any]
 
 
-class _Absent:
-    def __repr__(self) -> str:
-        return "ABSENT"
+class _Absent(Enum):
+    ABSENT = "nothing there"
 
 
-ABSENT = _Absent()
+ABSENT = _Absent.ABSENT  # an enum member: its deep copy is itself
 
 
 @dataclass(slots=True)
@@ -87,23 +87,6 @@ def write(model: Any, path: Path, value: Any) -> None:
         place[path[-1]] = deepcopy(value) if isinstance(value, (dict, list, set)) else value
 
 
-class _Footprints:
-    """The version that last wrote each place, and each place below."""
-
-    def __init__(self) -> None:
-        self.at: dict[Path, int] = {}
-        self.below: dict[Path, int] = {}
-
-    def add(self, path: Path, version: int) -> None:
-        self.at[path] = version
-        for length in range(len(path)):
-            self.below[path[:length]] = version
-
-    def newest(self, path: Path) -> int:
-        around = (self.at.get(path[:length], 0) for length in range(1, len(path) + 1))
-        return max(self.below.get(path, 0), *around)
-
-
 def check(records: Iterable[Record], start: Any, first: int, end: Any = None) -> list[Violation]:
     """All violations in a history that began with state `start` at version `first`.
 
@@ -134,21 +117,23 @@ def check(records: Iterable[Record], start: Any, first: int, end: Any = None) ->
             if seen is not expected and seen != expected:
                 found.append(Violation(kind, record, path, expected, seen))
 
-    footprints = _Footprints()
+    held: dict[int, list[Any]] = {}  # by id of a snapshot writer: what its places held at first
     for version in range(first, newest + 1):
         if version > first:
             record = writers[version - first - 1]
             if record.isolation == "serializable":
                 compare("stale read", record)
-            for path, _ in record.writes:
-                crossed = footprints.newest(path)
-                if record.isolation == "snapshot" and crossed > record.snapshot:
-                    found.append(Violation("lost update", record, path, record.snapshot, crossed))
+            else:
+                for (path, _), before in zip(record.writes, held.pop(id(record), ()), strict=False):
+                    if look(model, path) != before:
+                        now = look(model, path)
+                        found.append(Violation("lost update", record, path, before, now))
             for path, value in record.writes:
-                footprints.add(path, version)
                 write(model, path, value)
         for record in by_snapshot.get(version, ()):
             compare("torn read", record)
+            if record.isolation == "snapshot" and record.version is not None:
+                held[id(record)] = [deepcopy(look(model, path)) for path, _ in record.writes]
     if end is not None and end != model:
         found.append(Violation("final state", None, (), model, end))
     return found

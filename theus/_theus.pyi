@@ -251,6 +251,8 @@ class Transaction:
     @property
     def active(self) -> bool: ...
     @property
+    def written(self) -> bool: ...         # False as long as nothing was written
+    @property
     def write_timeout_ms(self) -> int: ...
 
 class Engine:

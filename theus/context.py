@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from theus._theus import Transaction
     from theus.plan import Plan
 
-__all__ = ["Context", "EffectContext", "View", "ViewContext", "context_type", "open_context"]
+__all__ = ["Context", "EffectContext", "View", "ViewContext", "context_type", "fill_context"]
 
 Core: TypeAlias = "tuple[Transaction, Plan, tuple[Any, ...], dict[str, Any]]"
 
@@ -45,7 +45,7 @@ DRAFTS = frozenset((DraftDict, DraftList, DraftSet))
 class _Window:
     """Holds what a context and its views share: (transaction, plan, args, kwargs).
 
-    One slot, filled by `_fill`, because the classes below refuse every assignment.
+    One slot, filled by `fill_context`, because the classes below refuse every assignment.
     """
 
     __slots__ = ("_core",)
@@ -53,20 +53,7 @@ class _Window:
     _core: Core
 
 
-_fill = _Window.__dict__["_core"].__set__
-
-
-def open_context(
-    kind: type[Context],
-    tx: Transaction,
-    plan: Plan,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Context:
-    """The context of one attempt."""
-    context = kind()
-    _fill(context, (tx, plan, args, kwargs))
-    return context
+fill_context = _Window.__dict__["_core"].__set__
 
 
 class Context(_Window):
@@ -86,14 +73,15 @@ class Context(_Window):
     def local(self) -> dict[str, Any]:
         """A dict for this one attempt. It is not state: nothing of it is kept."""
         try:
-            return self._local
+            kept: dict[str, Any] = _local.__get__(self)
+            return kept
         except AttributeError:
             fresh: dict[str, Any] = {}
-            _fill_local(self, fresh)
+            _local.__set__(self, fresh)
             return fresh
 
 
-_fill_local = Context.__dict__["_local"].__set__
+_local = Context.__dict__["_local"]  # asked directly: an empty slot would go to __getattr__
 
 _OWN_NAMES = frozenset(("add", "append", "input", "local", "state", "transaction"))
 
@@ -112,19 +100,18 @@ class EffectContext(Context):
 
     @property
     def domain(self) -> Any:
-        return self._read("domain")
-
-    @domain.setter
-    def domain(self, value: Any) -> None:
-        self._core[0]["domain"] = value
+        tx, plan, _, _ = self._core
+        roots = plan.open_roots
+        if roots is not None and "domain" not in roots:
+            plan.check_root("domain")
+        try:
+            return tx["domain"]
+        except KeyError:
+            raise _no_such_root("domain") from None
 
     @property
     def global_(self) -> Any:
         return self._read("global")
-
-    @global_.setter
-    def global_(self, value: Any) -> None:
-        self._core[0]["global"] = value
 
     @property
     def state(self) -> State:
@@ -186,7 +173,8 @@ class EffectContext(Context):
 
     def _read(self, name: str) -> Any:
         tx, plan, _, _ = self._core
-        if name not in plan.open_roots:
+        roots = plan.open_roots
+        if roots is not None and name not in roots:
             plan.check_root(name)
         try:
             return tx[_root(name)]
@@ -266,18 +254,18 @@ def _look(core: Core, path: Path, scope: Scope) -> Any:
     # Something below is not declared; or it is a whole root, which is not frozen at once, so
     # that the run depends on the fields it reads and not on all of them.
     view = View()
-    _fill(view, core)
+    fill_context(view, core)
     _fill_path(view, path)
     _fill_scope(view, scope)
     return view
 
 
 class View(_ReadOnly):
-    """A read-only window on a container of the state.
+    """A read-only window on a container of the state of which only a part is declared.
 
-    Reads as a Mapping does, as far as the inputs of the process allow: a key that is not
-    declared raises ContractViolationError, and so do iteration and `len` unless all keys
-    are (`domain` or `domain.*`).
+    Reads as a Mapping does (on a list, by index), as far as the inputs of the process
+    allow: a key that is not declared raises ContractViolationError, and so do iteration and
+    `len` unless all keys are (`domain` or `domain.*`).
     """
 
     __slots__ = ("_path", "_scope")
@@ -293,10 +281,13 @@ class View(_ReadOnly):
     __eq__ = Mapping.__eq__
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._keys())
+        draft = self._draft()
+        if type(draft) is DraftList:  # its elements, in their turn frozen or views
+            return map(self._child, range(len(draft)))
+        return iter(draft)
 
     def __len__(self) -> int:
-        return len(self._keys())
+        return len(self._draft())
 
     def freeze(self) -> FrozenDict[Any, Any]:
         """Everything here as a value of its own, which outlives the run."""
@@ -310,11 +301,15 @@ class View(_ReadOnly):
         """Everything here as builtins, independent of the state."""
         return self.freeze().to_dict()
 
-    def _keys(self) -> Any:
+    def _draft(self) -> Any:
+        """The container itself, for its key set or length."""
         tx, plan, _, _ = self._core
         if not self._scope.open:
             plan.refuse_read(self._path)
-        return tx.get(self._path)
+        draft = tx.get(self._path, MISSING)
+        if draft is MISSING:
+            raise PathError(self._path)
+        return draft
 
     def _refused(self, *args: Any, **kwargs: Any) -> NoReturn:
         self._refuse()
@@ -421,7 +416,7 @@ def _view_reader(path: Path, scope: Scope) -> Callable[[_ReadOnly], View]:
         if kind is None:  # not before: the scopes below `**` have no end
             kind = type("View", (View,), _members(path, scope, View))
         view = kind()
-        _fill(view, window._core)
+        fill_context(view, window._core)
         return view
 
     return read

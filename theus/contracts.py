@@ -109,7 +109,9 @@ def process(
 
 
 def contract_of(function: object) -> ProcessContract | None:
-    """The contract that a callable carries, or None."""
+    """The contract that a callable carries, or None. A partial call has that of its function."""
+    while isinstance(function, functools.partial):
+        function = function.func
     contract = getattr(function, "_pop_contract", None)
     return contract if isinstance(contract, ProcessContract) else None
 
@@ -147,6 +149,7 @@ def _wrap(function: F) -> F:
 def _mark(function: Any, contract: ProcessContract) -> None:
     function.spec = contract
     function._pop_contract = contract  # the name that older programs look for
+    function._theus_plan = None  # of an earlier declaration; see theus.plan
 
 
 # ---- checking a declaration ---------------------------------------------------------

@@ -149,6 +149,9 @@ class TheusEngine(_theus.Engine):
 
         Raises ProcessError for a coroutine function; everything else as `execute`.
         """
+        plan: Plan | None = getattr(process, "_theus_plan", None)
+        if plan is not None and plan.is_simple and plan.function is process:
+            return self.run(plan.attempt, self, args, kwargs, process=plan.name)
         plan = self._plan(process)
         if plan.is_coroutine:
             raise ProcessError(

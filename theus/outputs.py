@@ -21,6 +21,7 @@ only the caller's result; returned by name, it must be equal to what was written
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import is_not
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ from theus.scope import Scope, is_literal, parse_pattern
 if TYPE_CHECKING:
     from theus._theus import Engine, Transaction
 
-__all__ = ["Outputs", "release"]
+__all__ = ["Outputs", "put_with_parents", "release"]
 
 Operations = list[tuple[str, Path]]
 
@@ -44,7 +45,16 @@ _AMBIGUOUS = -1
 class Outputs:
     """The declared outputs of one process. Does not change; shared by threads."""
 
-    __slots__ = ("_index", "_process", "_scope", "declared", "paths", "single")
+    __slots__ = (
+        "_index",
+        "_lengths",
+        "_literal",
+        "_process",
+        "_scope",
+        "declared",
+        "paths",
+        "single",
+    )
 
     def __init__(self, process: str, declared: tuple[str, ...], scope: Scope | None = None) -> None:
         self.declared = declared
@@ -53,6 +63,8 @@ class Outputs:
         literal = [text for text in declared if is_literal(parse_pattern(text))]
         self.paths: tuple[Path, ...] = tuple(map(parse_pattern, literal))
         self.single = self.paths[0] if len(self.paths) == 1 else None
+        self._literal = frozenset(self.paths)
+        self._lengths = tuple({len(path) for path in self.paths})
         self._index: dict[Any, int] = {}
         for index, path in enumerate(self.paths):
             self._index[path[-1]] = _AMBIGUOUS if path[-1] in self._index else index
@@ -80,18 +92,10 @@ class Outputs:
             for index, value in named.items():
                 if value is not None:
                     self._store_named(tx, self.paths[index], value, written)
-        else:
+        elif not (written and all(_touched(path, written) for path in self.paths)):
             for path, value in zip(self.paths, self._by_position(result), strict=True):
                 if value is not None and not _touched(path, written):
                     _put(tx, path, value)
-
-    def put_single(self, tx: Transaction, value: Any) -> None:
-        """Stores a plain value at the one output of a process whose body wrote nothing."""
-        assert self.single is not None
-        try:
-            tx.set(self.single, value)
-        except PathError:
-            _put_with_parents(tx, self.single, value)
 
     def _by_position(self, result: Any) -> Iterable[Any]:
         count = len(self.paths)
@@ -100,7 +104,7 @@ class Outputs:
         if not isinstance(result, (tuple, list)):
             raise self._misfit(
                 f"returned one value, a {type(result).__name__}, for {count} outputs; return a "
-                f"tuple of {count}, or a dict by output name"
+                f"tuple of {count}, a dict by output name, or write all of them through ctx"
             )
         if len(result) != count:
             raise self._misfit(
@@ -182,11 +186,15 @@ class Outputs:
         Making the way to a declared place is part of writing there: a process with the
         output `domain.stats.count` may put the dict `stats` where there was nothing.
         """
-        illegal = [
-            path
-            for _, path in written
-            if not self._scope.covers(path) and not self._is_way(tx, path)
-        ]
+        literal, lengths = self._literal, self._lengths
+        illegal: list[Path] = []
+        for _, path in written:
+            for length in lengths:
+                if path[:length] in literal:
+                    break
+            else:
+                if not self._scope.covers(path) and not self._is_way(tx, path):
+                    illegal.append(path)
         if not illegal:
             return
         error = ContractViolationError.illegal_write(illegal[0], self._process, self.declared)
@@ -236,11 +244,14 @@ def _put(tx: Transaction, path: Path, value: Any) -> None:
     try:
         tx.set(path, value)
     except PathError:
-        _put_with_parents(tx, path, value)
+        put_with_parents(tx, path, value)
 
 
-def _put_with_parents(tx: Transaction, path: Path, value: Any) -> None:
-    """Makes the dicts that are missing on the way. A missing list index stays an error."""
+def put_with_parents(tx: Transaction, path: Path, value: Any) -> None:
+    """Stores `value`, making the dicts that are missing on the way to it.
+
+    A list index that is not there stays a PathError.
+    """
     for depth in range(1, len(path)):
         if tx.get(path[:depth], MISSING) is MISSING:
             if not all(isinstance(key, str) for key in path[depth - 1 :]):
@@ -279,52 +290,47 @@ def release(value: Any, process: str | None = None) -> Any:
     Looks into tuples, lists, dicts, `SET` and `StateUpdate`; they are rebuilt only if
     something in them was replaced. To be called while the transaction is open.
     """
-    kind = type(value)
-    if kind in DRAFTS or isinstance(value, View):
-        return value.freeze()
-    if kind is CoroutineType:
+    if type(value) is CoroutineType:
         value.close()
         raise ProcessError(
             f"{process or 'the body'!r} is no coroutine function and returned a coroutine; declare "
             "it with `async def`, so that it is awaited inside its transaction",
             process,
         )
-    if kind in _NESTING:
-        return _release_nested(value, [])
-    return value
+    return _release(value, [])
 
 
-_NESTING = frozenset((tuple, list, dict, SET, StateUpdate))
+_HOLDERS = frozenset((tuple, list, dict, SET, StateUpdate))
 
 
-def _release_nested(value: Any, above: list[Any]) -> Any:
+def _concerns(kind: type) -> bool:
+    """Whether a value of this type is, or may hold, a draft or a view."""
+    return kind in _HOLDERS or kind in DRAFTS or issubclass(kind, View)
+
+
+def _release(value: Any, above: list[Any]) -> Any:
     kind = type(value)
-    if kind in DRAFTS or isinstance(value, View):
-        return value.freeze()
-    if kind not in _NESTING or any(value is outer for outer in above):
-        return value
+    if kind not in _HOLDERS:
+        return value.freeze() if _concerns(kind) else value
+    if any(value is outer for outer in above):
+        return value  # a list that holds itself
     above.append(value)
     result = value
-    if kind is dict:
-        items = {key: _release_nested(item, above) for key, item in value.items()}
-        if any(items[key] is not item for key, item in value.items()):
-            result = items
-    elif kind is SET:
-        inner = _release_nested(value.value, above)
+    if kind is SET:
+        inner = _release(value.value, above)
         if inner is not value.value:
             result = SET(inner)
     elif kind is StateUpdate:
-        result = StateUpdate(
-            value.key,
-            _release_nested(value.val, above),
-            _release_nested(value.data, above),
-            _release_nested(value.heavy, above),
-            _release_nested(value.signal, above),
-            value.assert_version,
-        )
+        parts = (value.val, value.data, value.heavy, value.signal)
+        released = [_release(part, above) for part in parts]
+        if any(map(is_not, released, parts)):
+            val, data, heavy, signal = released
+            result = StateUpdate(value.key, val, data, heavy, signal, value.assert_version)
     else:
-        parts = [_release_nested(item, above) for item in value]
-        if any(new is not old for new, old in zip(parts, value, strict=True)):
-            result = kind(parts)
+        items = value.values() if kind is dict else value
+        if any(map(_concerns, set(map(type, items)))):  # a long list of numbers is soon done
+            released = [_release(item, above) for item in items]
+            if any(map(is_not, released, items)):
+                result = dict(zip(value, released, strict=True)) if kind is dict else kind(released)
     above.pop()
     return result

@@ -51,7 +51,9 @@ def parse_path(text: str) -> Path:
     Raises ValueError, with the place and the fix, for text that is no path; and
     TypeError for anything but text.
     """
-    if type(text) is str and text.replace(".", "").isalnum():  # by far the usual case
+    if (
+        type(text) is str and text.replace(".", "").replace("_", "").isalnum()
+    ):  # by far the usual case
         keys = text.split(".")
         if "" not in keys:
             return tuple(keys)

@@ -19,10 +19,10 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from theus._types import SemanticType, StateUpdate
-from theus.context import EffectContext, context_type, open_context
+from theus.context import EffectContext, context_type, fill_context
 from theus.contracts import ProcessContract, contract_of
-from theus.errors import ContractViolationError, FrozenError, ProcessError
-from theus.outputs import Operations, Outputs, release
+from theus.errors import ContractViolationError, FrozenError, PathError, ProcessError
+from theus.outputs import Operations, Outputs, put_with_parents, release
 from theus.paths import Path, format_path
 from theus.scope import EVERYTHING, ROOT_ALIASES, Scope
 
@@ -38,10 +38,9 @@ _STANDARD_ROOTS = frozenset(("domain", "global", "heavy"))
 
 def is_coroutine_function(function: object) -> bool:
     """Whether calling `function` gives a coroutine, as far as that can be known before."""
-    if inspect.iscoroutinefunction(function):
-        return True
-    call = vars(type(function)).get("__call__")  # of an object that is called like a function
-    return inspect.iscoroutinefunction(call)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        type(function).__call__  # an object that is called like a function
+    )
 
 
 def plan_of(process: Callable[..., Any], name: str | None = None) -> Plan:
@@ -87,6 +86,7 @@ class Plan:
         "contract",
         "function",
         "is_coroutine",
+        "is_simple",
         "isolation",
         "lenient_context",
         "name",
@@ -115,13 +115,18 @@ class Plan:
         self._unusual_roots = self.outputs.roots() - _STANDARD_ROOTS
         # Nothing for check_runnable() to find, in whatever engine.
         self.runs_anywhere = contract is None or not (contract.parallel or self._unusual_roots)
+        # What TheusEngine.run_process can start without looking any further.
+        self.is_simple = (
+            self.runs_anywhere and not self.is_coroutine and self.isolation == "serializable"
+        )
         self._roots = EVERYTHING
+        # Names for which check_root() need not be asked; None: all.
+        self.open_roots: frozenset[Any] | None = None
         if contract is not None:
             self._roots = Scope.of(contract.inputs + contract.outputs)
-        # Names for which check_root() would find something declared.
-        names = {root for root in self._roots.names if isinstance(root, str)}
-        names.update(alias for alias, root in ROOT_ALIASES.items() if root in names)
-        self.open_roots = frozenset(names)
+            names = set(self._roots.names)
+            names.update(alias for alias, root in ROOT_ALIASES.items() if root in names)
+            self.open_roots = frozenset(names)
         self._parameters: tuple[str, ...] | None = None
         # Writes that a running body was refused, by its transaction. Nearly always empty.
         self._refusals: dict[Transaction, ContractViolationError] = {}
@@ -136,8 +141,12 @@ class Plan:
         kwargs: dict[str, Any],
     ) -> Any:
         context = self.context if engine.strict_guards else self.lenient_context
+        window = context()
+        fill_context(window, (tx, self, args, kwargs))
+        function = self.function
         try:
-            result = self.function(open_context(context, tx, self, args, kwargs), *args, **kwargs)
+            # The plain call is a third of the price of the general one.
+            result = function(window, *args, **kwargs) if args or kwargs else function(window)
         except BaseException as error:
             self._failed(tx, error)
             raise
@@ -151,10 +160,10 @@ class Plan:
         kwargs: dict[str, Any],
     ) -> Any:
         context = self.context if engine.strict_guards else self.lenient_context
+        window = context()
+        fill_context(window, (tx, self, args, kwargs))
         try:
-            result = await self.function(
-                open_context(context, tx, self, args, kwargs), *args, **kwargs
-            )
+            result = await self.function(window, *args, **kwargs)
         except BaseException as error:
             self._failed(tx, error)
             raise
@@ -221,7 +230,9 @@ class Plan:
 
     def refuse_write(self, tx: Transaction, path: Path) -> NoReturn:
         """Raises ContractViolationError, and again when the body swallowed it and returns."""
-        error = self._refusals[tx] = self._no_write(path)
+        error = self._no_write(path)
+        if tx.active:
+            self._refusals[tx] = error
         raise error
 
     def _no_write(self, path: Path) -> ContractViolationError:
@@ -247,10 +258,9 @@ class EffectPlan(Plan):
     def settle(self, engine: TheusEngine, tx: Transaction, result: Any) -> Any:
         outputs = self.outputs
         written: Operations = []
-        if self.contract is not None:
+        if self.contract is not None and tx.written:
             written = tx.operations(True)
-            if written:
-                outputs.check(tx, written)
+            outputs.check(tx, written)
         if type(result) not in _PLAIN:
             result = release(result, self.name)
         elif result is None:
@@ -273,9 +283,11 @@ class _ViewPlan(Plan):
     def _check_clean(self, tx: Transaction) -> None:
         if self._refusals:
             self._raise_refusal(tx)
-        written = tx.operations(True)  # a run inside the body joins its transaction
-        if written:
-            raise self._no_write(written[0][1])
+        if tx.written:
+            # By a run around this one, or by one inside the body, which has joined it, too.
+            written = tx.operations(True)
+            if written:
+                raise self._no_write(written[0][1])
 
 
 class PurePlan(_ViewPlan):
@@ -300,16 +312,19 @@ class PurePlan(_ViewPlan):
                 )
 
     def settle(self, engine: TheusEngine, tx: Transaction, result: Any) -> Any:
-        self._check_clean(tx)
+        if self._refusals or tx.written:
+            self._check_clean(tx)
         outputs = self.outputs
-        if type(result) in _PLAIN:
-            if result is None:
-                return None
-            if outputs.single is not None:  # by far the usual case
-                outputs.put_single(tx, result)
-                return result
-        else:
+        if type(result) not in _PLAIN:
             result = release(result, self.name)
+        elif result is None:
+            return None
+        elif outputs.single is not None:  # by far the usual case
+            try:
+                tx.set(outputs.single, result)
+            except PathError:
+                put_with_parents(tx, outputs.single, result)
+            return result
         if isinstance(result, StateUpdate) and result.signal:
             raise ContractViolationError.impure(
                 "send signals from", None, self.name, self.outputs.declared

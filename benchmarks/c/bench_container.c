@@ -1,8 +1,9 @@
 /* What do the operations of one map cost inside the core, from 10 keys to a million?
  *
  *   find      a key by identity, in random order
- *   set       edit_begin + find + put + seal + release of the version before, random keys
- *   add/del   the same with insert of a new key, then with its removal
+ *   set       find + with + release of the version before, random keys
+ *   edit      the same by edit_begin, put and seal
+ *   add/del   an edit that inserts a new key, then one that removes it
  *   iterate   per entry, by cursor
  *   build     per entry: find (absent) + insert, into one edit
  *   diff      of two versions ten values apart, in microseconds
@@ -120,13 +121,27 @@ version_set(theus_container *base, uint32_t i, theus_value value)
     theus_container *edit;
     atom *key = key_of(i);
     uint32_t pos;
-    must(theus_edit_begin(base, &edit) == THEUS_OK);
-    if (theus_container_find(edit, NULL, key->hash, key, &pos, NULL) == THEUS_FOUND) {
-        must(theus_container_put(edit, pos, value) == THEUS_OK);
+    if (theus_container_find(base, NULL, key->hash, key, &pos, NULL) == THEUS_FOUND) {
+        must(theus_container_with(base, pos, value, &edit) == THEUS_OK);
     }
     else {
+        must(theus_edit_begin(base, &edit) == THEUS_OK);
         must(theus_container_insert(edit, key->hash, key, value, NULL) == THEUS_OK);
+        must(theus_edit_seal(edit) == THEUS_OK);
     }
+    theus_container_release(base);
+    return edit;
+}
+
+static theus_container *
+version_edit(theus_container *base, uint32_t i, theus_value value)
+{
+    theus_container *edit;
+    atom *key = key_of(i);
+    uint32_t pos;
+    must(theus_edit_begin(base, &edit) == THEUS_OK);
+    must(theus_container_find(edit, NULL, key->hash, key, &pos, NULL) == THEUS_FOUND);
+    must(theus_container_put(edit, pos, value) == THEUS_OK);
     must(theus_edit_seal(edit) == THEUS_OK);
     theus_container_release(base);
     return edit;
@@ -168,12 +183,14 @@ time_find(theus_container *map)
     return (now_ns() - start) / OPERATIONS;
 }
 
+typedef theus_container *(*write_fn)(theus_container *base, uint32_t i, theus_value value);
+
 static double
-time_set(theus_container **map)
+time_write(theus_container **map, write_fn write)
 {
     double start = now_ns();
     for (uint32_t i = 0; i < OPERATIONS; i++) {
-        *map = version_set(*map, order[i], value_of(n + i % EXTRA));
+        *map = write(*map, order[i], value_of(n + i % EXTRA));
     }
     return (now_ns() - start) / OPERATIONS;
 }
@@ -274,7 +291,7 @@ bench(uint32_t size, int runs)
     for (uint32_t i = 0; i < OPERATIONS; i++) {
         order[i] = random_below(n);
     }
-    double find = 0, set = 0, add = 0, delete = 0, iterate = 0, building = 0, diff = 0;
+    double find = 0, set = 0, edit = 0, add = 0, delete = 0, iterate = 0, building = 0, diff = 0;
     double bytes = 0;
     for (int run = 0; run < runs; run++) {
         must(theus_heap_new(&ops, &heap) == THEUS_OK);
@@ -285,7 +302,8 @@ bench(uint32_t size, int runs)
         bytes = (double)stats.bytes / n;
         find = least(time_find(map), find);
         iterate = least(time_iterate(map), iterate);
-        set = least(time_set(&map), set);
+        set = least(time_write(&map, version_set), set);
+        edit = least(time_write(&map, version_edit), edit);
         double adding, deleting;
         time_add_delete(&map, &adding, &deleting);
         add = least(adding, add);
@@ -294,7 +312,7 @@ bench(uint32_t size, int runs)
         theus_container_release(map);
         theus_heap_free(heap);
     }
-    printf("%8u %7.1f %7.1f %7.1f %7.1f %8.2f %7.1f %8.2f %7.1f\n", n, find, set, add, delete,
+    printf("%8u %7.1f %7.1f %7.1f %7.1f %7.1f %8.2f %7.1f %8.2f %7.1f\n", n, find, set, edit, add, delete,
            iterate, building, diff, bytes);
     free(atoms);
 }
@@ -305,7 +323,7 @@ main(int argc, char **argv)
     int runs = argc > 1 ? atoi(argv[1]) : 5;
     order = malloc(sizeof(*order) * OPERATIONS);
     must(order != NULL);
-    printf("%8s %7s %7s %7s %7s %8s %7s %8s %7s\n", "keys", "find", "set", "add", "delete",
+    printf("%8s %7s %7s %7s %7s %7s %8s %7s %8s %7s\n", "keys", "find", "set", "edit", "add", "delete",
            "iterate", "build", "diff us", "bytes");
     const uint32_t sizes[] = {10, 1000, 10000, 100000, 1000000};
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {

@@ -59,13 +59,13 @@ containers_equal(HeapObject *heap_a, const theus_container *a, HeapObject *heap_
     if (a->kind != b->kind || a->count != b->count) {
         return 0;
     }
-    if (Py_EnterRecursiveCall(" in comparison")) {
+    if (nesting_enter(" in comparison") < 0) {
         return -1;
     }
     comparison of = {heap_a, heap_b, (theus_kind)a->kind};
     theus_status status = THEUS_OK;
     int differs = theus_container_diff(a, b, NULL, report_difference, &of, &status);
-    Py_LeaveRecursiveCall();
+    nesting_leave();
     return differs < 0 ? errors_fail(heap_a->st, status) : !differs;
 }
 
@@ -220,11 +220,11 @@ container_hash(HeapObject *heap, const theus_container *container)
     if (container->kind == THEUS_SET) {
         return set_hash(container);
     }
-    if (Py_EnterRecursiveCall(" while a frozen container was being hashed")) {
+    if (nesting_enter(" while a frozen container was being hashed") < 0) {
         return -1;
     }
     Py_hash_t hash = entries_hash(heap, container);
-    Py_LeaveRecursiveCall();
+    nesting_leave();
     return hash;
 }
 

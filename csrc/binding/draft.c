@@ -1,8 +1,9 @@
 /* Drafts of every kind: making them, entering their transaction, their content as a whole.
  *
- * Reading a nested container makes a new draft each time, so dead ones are kept for reuse: as memory only, on a
- * list of the module. What needs the content as a whole (==, repr, copies) asks the core for the sealed container, at the
- * cost of what has changed, and lets the code for frozen containers do the work. */
+ * Reading a nested container makes a new draft each time, so dead ones are kept for reuse: as
+ * memory only, on a list of the module. What needs the content as a whole (==, repr, copies) asks
+ * the core for the sealed container, at the cost of what has changed, and lets the code for frozen
+ * containers do the work. */
 #include "draft.h"
 
 #include "draft_parts.h"
@@ -36,7 +37,8 @@ draft_wrap(module_state *st, TxnObject *txn, theus_cell *cell)
     if (st->free_draft_count > 0) {
         self = st->free_drafts[--st->free_draft_count];
         PyObject_Init((PyObject *)self, type);
-    } else {
+    }
+    else {
         self = PyObject_GC_New(DraftObject, type);
         if (self == NULL) {
             return NULL;
@@ -62,11 +64,13 @@ draft_dealloc(PyObject *op)
     module_state *st = draft_state(self);
     if (st->recycles && st->free_draft_count < FREE_DRAFTS) {
         st->free_drafts[st->free_draft_count++] = self;
-    } else {
+    }
+    else {
         PyObject_GC_Del(self);
     }
     Py_DECREF(type);
-    Py_DECREF((PyObject *)txn); /* last: it keeps the module, and so `st`, alive; may end a transaction */
+    Py_DECREF(
+        (PyObject *)txn); /* last: it keeps the module, and so `st`, alive; may end a transaction */
 }
 
 void
@@ -90,7 +94,7 @@ PyMemberDef draft_members[] = {
     {0},
 };
 
-/* ---- refusals ------------------------------------------------------------------------- */
+/* ---- refusals ----------------------------------------------------------------------- */
 
 PyObject *
 draft_path_tuple(TxnObject *Py_UNUSED(txn), theus_cell *cell)
@@ -118,7 +122,8 @@ int
 draft_fail(TxnObject *txn, theus_cell *cell, theus_status status)
 {
     if (status == THEUS_READ_ONLY) {
-        return refuse_at(txn, cell, "this transaction is read-only: begin one without read_only=True to write");
+        return refuse_at(
+            txn, cell, "this transaction is read-only: begin one without read_only=True to write");
     }
     return txn_fail(txn, status);
 }
@@ -131,11 +136,13 @@ draft_enter_slowly(TxnObject *txn, theus_cell *cell, theus_status status)
     }
     int result = 0;
     if (cell->dead) {
-        PyErr_SetString(txn->heap->st->TransactionError,
-                        "this draft was read inside a savepoint that was rolled back: read it again from "
-                        "the transaction");
+        PyErr_SetString(
+            txn->heap->st->TransactionError,
+            "this draft was read inside a savepoint that was rolled back: read it again from "
+            "the transaction");
         result = -1;
-    } else {
+    }
+    else {
         status = theus_cell_settle(cell, NULL);
         result = status == THEUS_OK ? 0 : draft_fail(txn, cell, status);
     }
@@ -186,7 +193,7 @@ draft_key_error(PyObject *key)
     return -1;
 }
 
-/* ---- reading --------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------ */
 
 PyObject *
 draft_child(DraftObject *self, uint32_t pos)
@@ -228,7 +235,7 @@ draft_length(PyObject *op)
     return count;
 }
 
-/* ---- the content as a whole --------------------------------------------------------------- */
+/* ---- the content as a whole --------------------------------------------------------- */
 
 /* The sealed content, counted. NULL with an exception set. */
 static theus_container *
@@ -326,7 +333,7 @@ draft_freeze_value(module_state *st, TxnObject *txn, theus_cell *cell, PyObject 
     return -1;
 }
 
-/* ---- shared methods -------------------------------------------------------------------------- */
+/* ---- shared methods ----------------------------------------------------------------- */
 
 PyObject *
 draft_repr(PyObject *op)
@@ -347,7 +354,8 @@ draft_repr(PyObject *op)
 
 typedef enum { NO_MATCH, MATCH, MATCH_BUILTIN } draft_match;
 
-/* Whether `other` is of the kind of `self`, so that the two can be equal; or needs a builtin on our side. */
+/* Whether `other` is of the kind of `self`, so that the two can be equal; or needs a builtin on
+ * our side. */
 static draft_match
 match_other(module_state *st, PyObject *self, PyObject *other)
 {
@@ -364,8 +372,9 @@ match_other(module_state *st, PyObject *self, PyObject *other)
     if (PyAnySet_Check(other) || theirs == st->FrozenSet_type) {
         return MATCH;
     }
-    return PyDictViewSet_Check(other) || theirs == st->DraftKeys_type || theirs == st->DraftItems_type
-                   || theirs == st->FrozenKeys_type || theirs == st->FrozenItems_type
+    return PyDictViewSet_Check(other) || theirs == st->DraftKeys_type
+                   || theirs == st->DraftItems_type || theirs == st->FrozenKeys_type
+                   || theirs == st->FrozenItems_type
                ? MATCH_BUILTIN
                : NO_MATCH;
 }

@@ -6,14 +6,15 @@
  *                        +--------------------------> cell  (see txn.h)
  *
  * A draft is a transaction and a cell. It has no content of its own: two drafts of one cell are
- * the same container. The cell stays with its container wherever insert, sort and pop move it, and goes on by itself
- * after the container was removed. A draft keeps its transaction alive; the cell is good while that
- * one is open, so every operation enters the transaction first.
+ * the same container. The cell stays with its container wherever insert, sort and pop move it, and
+ * goes on by itself after the container was removed. A draft keeps its transaction alive; the cell
+ * is good while that one is open, so every operation enters the transaction first.
  *
- * Behaviour is that of dict, list and set, with one difference: storing copies. What is stored never is
- * the draft itself but its content at that moment; `a["x"] = b["x"]` makes two containers. Results of operators and
- * slices are builtins that hold what reading gives: atoms, and live drafts of nested containers. copy(),
- * to_dict(), to_list(), to_set(), pickle and the copy module give builtins that are independent at any depth. */
+ * Behaviour is that of dict, list and set, with one difference: storing copies. What is stored
+ * never is the draft itself but its content at that moment; `a["x"] = b["x"]` makes two
+ * containers. Results of operators and slices are builtins that hold what reading gives: atoms,
+ * and live drafts of nested containers. copy(), to_dict(), to_list(), to_set(), pickle and the
+ * copy module give builtins that are independent at any depth. */
 #ifndef THEUS_DRAFT_H
 #define THEUS_DRAFT_H
 
@@ -21,9 +22,8 @@
 #include "txn_type.h"
 
 typedef struct {
-    PyObject_HEAD
-    TxnObject *txn;   /* owned; constant */
-    theus_cell *cell; /* of that transaction; constant. Dangling once it has ended */
+    PyObject_HEAD TxnObject *txn; /* owned; constant */
+    theus_cell *cell;             /* of that transaction; constant. Dangling once it has ended */
     PyObject *weakrefs;
 } DraftObject;
 
@@ -37,11 +37,12 @@ draft_check(const module_state *st, PyObject *object)
 /* A draft of a cell of txn->txn. The caller has entered the transaction. New reference. */
 PyObject *draft_wrap(module_state *st, TxnObject *txn, theus_cell *cell);
 
-/* What the body sees of the value that was read at (cell, pos): the atom, or a draft of the child cell.
- * The caller has entered the transaction. New reference. */
-PyObject *draft_value(module_state *st, TxnObject *txn, theus_cell *cell, uint32_t pos, theus_value value);
+/* What the body sees of the value that was read at (cell, pos): the atom, or a draft of the child
+ * cell. The caller has entered the transaction. New reference. */
+PyObject *draft_value(module_state *st, TxnObject *txn, theus_cell *cell, uint32_t pos,
+                      theus_value value);
 
-/* ---- content, from outside: these enter the draft's transaction themselves ------------- */
+/* ---- content, from outside: these enter the draft's transaction themselves ---------- */
 
 /* The frozen container with the content of now. New reference. */
 PyObject *draft_frozen(PyObject *draft);
@@ -49,22 +50,24 @@ PyObject *draft_frozen(PyObject *draft);
 /* The independent builtin with the content of now. New reference. */
 PyObject *draft_thaw(PyObject *draft);
 
-/* The content as a value of `heap`, copied if the draft is of another engine. Owned by the caller. */
+/* The content as a value of `heap`, copied if the draft is of another engine. The caller owns it. */
 int draft_freeze(HeapObject *heap, PyObject *draft, theus_value *out);
 
-/* freeze_value() for an object that is about to be stored at (or, with `at`, below) a cell: a refusal names the
- * whole path. Call it outside the transaction or inside, but never between a lookup and the use of its position. */
+/* freeze_value() for an object that is about to be stored at (or, with `at`, below) a cell: a
+ * refusal names the whole path. Call it outside the transaction or inside, but never between a
+ * lookup and the use of its position. */
 int draft_freeze_value(module_state *st, TxnObject *txn, theus_cell *cell, PyObject *object,
                        const freeze_path *at, theus_value *out);
 
 /* The path of a cell for messages: keys and indexes. The caller has entered. New reference. */
 PyObject *draft_path_tuple(TxnObject *txn, theus_cell *cell);
 
-/* ---- one step of a map cell: these enter the transaction themselves ---------------------- */
+/* ---- one step of a map cell: these enter the transaction themselves ----------------- */
 
-/* map[key] = object. Reads nothing. Storing a draft where it already stands, as `tx.xs += [1]` ends, changes
- * nothing. */
-int draft_map_store(module_state *st, TxnObject *txn, theus_cell *cell, PyObject *key, PyObject *object);
+/* map[key] = object. Reads nothing. Storing a draft where it already stands, as `tx.xs += [1]`
+ * ends, changes nothing. */
+int draft_map_store(module_state *st, TxnObject *txn, theus_cell *cell, PyObject *key,
+                    PyObject *object);
 
 /* Frees the memory that is kept for reuse. */
 void draft_drop_free_list(module_state *st);

@@ -1,11 +1,11 @@
 /* DraftDict: a map of the state as a dict that can be written.
  *
- * Attribute access is a convenience on top: d.x reads d["x"] where the type has no attribute of that name.
- * Names with two underscores on both sides are never keys, because Python probes for them and
- * each probe would be logged as a read of an absent key. */
+ * Attribute access is a convenience on top: d.x reads d["x"] where the type has no attribute of
+ * that name. Names with two underscores on both sides are never keys, because Python probes for
+ * them and each probe would be logged as a read of an absent key. */
 #include "draft_parts.h"
 
-/* ---- items ----------------------------------------------------------------------------- */
+/* ---- items -------------------------------------------------------------------------- */
 
 static PyObject *
 dict_subscript(PyObject *self, PyObject *key)
@@ -35,7 +35,8 @@ dict_remove(DraftObject *self, PyObject *key, PyObject **value)
         theus_status status = THEUS_OK;
         if (value != NULL && theus_value_kind(found) == THEUS_ATOM) {
             taken = Py_NewRef((PyObject *)theus_value_atom(found));
-        } else if (value != NULL) {
+        }
+        else if (value != NULL) {
             status = theus_cell_enter(self->cell, pos, &child);
         }
         if (status == THEUS_OK) {
@@ -75,7 +76,7 @@ dict_contains(PyObject *op, PyObject *key)
     uint64_t hash;
     uint32_t pos;
     theus_value value;
-    if (key_hash(key, &hash) < 0 || draft_enter(self) < 0) {
+    if (key_hash(key, &hash) < 0 || draft_enter_key(self->txn, self->cell, hash) < 0) {
         return -1;
     }
     int result = draft_lookup(self, hash, key, &pos, &value);
@@ -83,14 +84,15 @@ dict_contains(PyObject *op, PyObject *key)
     return result;
 }
 
-/* ---- attributes --------------------------------------------------------------------------- */
+/* ---- attributes --------------------------------------------------------------------- */
 
 static bool
 is_dunder(PyObject *name)
 {
     Py_ssize_t length = PyUnicode_GET_LENGTH(name);
     return length > 4 && PyUnicode_READ_CHAR(name, 0) == '_' && PyUnicode_READ_CHAR(name, 1) == '_'
-           && PyUnicode_READ_CHAR(name, length - 1) == '_' && PyUnicode_READ_CHAR(name, length - 2) == '_';
+           && PyUnicode_READ_CHAR(name, length - 1) == '_'
+           && PyUnicode_READ_CHAR(name, length - 2) == '_';
 }
 
 /* 1 if `name` belongs to the type, 0 if it is free to be a key, or -1. */
@@ -104,8 +106,8 @@ is_type_name(const module_state *st, PyObject *name)
 static int
 no_attribute(PyObject *name)
 {
-    PyErr_Format(PyExc_AttributeError, "there is no key %R here, and DraftDict has no attribute of that name",
-                 name);
+    PyErr_Format(PyExc_AttributeError,
+                 "there is no key %R here, and DraftDict has no attribute of that name", name);
     return -1;
 }
 
@@ -130,7 +132,8 @@ dict_setattro(PyObject *self, PyObject *name, PyObject *value)
     if (known != 0) {
         if (known > 0) {
             PyErr_Format(PyExc_AttributeError,
-                         "%R is an attribute of DraftDict; the key of that name is d[%R]", name, name);
+                         "%R is an attribute of DraftDict; the key of that name is d[%R]", name,
+                         name);
         }
         return -1;
     }
@@ -141,7 +144,7 @@ dict_setattro(PyObject *self, PyObject *name, PyObject *value)
     return removed == 0 ? no_attribute(name) : removed < 0 ? -1 : 0;
 }
 
-/* ---- methods ---------------------------------------------------------------------------------- */
+/* ---- methods ------------------------------------------------------------------------ */
 
 static PyObject *
 dict_get(PyObject *self, PyObject *const *args, Py_ssize_t count)
@@ -170,7 +173,7 @@ dict_setdefault(PyObject *op, PyObject *const *args, Py_ssize_t count)
     if (draft_map_get(self, args[0], &value) != 0) {
         return value;
     }
-    if (draft_map_store(draft_state(self), self->txn, self->cell, args[0], count == 2 ? args[1] : Py_None) < 0) {
+    if (dict_ass_subscript(op, args[0], count == 2 ? args[1] : Py_None) < 0) {
         return NULL;
     }
     return dict_subscript(op, args[0]);
@@ -196,7 +199,8 @@ dict_pop(PyObject *self, PyObject *const *args, Py_ssize_t count)
     return value;
 }
 
-/* The last key: a new reference, or NULL without an exception if there is none. The caller has entered. */
+/* The last key: a new reference, or NULL without an exception if there is none. The caller has
+ * entered. */
 static PyObject *
 dict_last_key(DraftObject *self)
 {
@@ -282,18 +286,20 @@ dict_reversed(PyObject *self, PyObject *Py_UNUSED(ignored))
     return draft_iterate(draft_of(self), DRAFT_KEYS, true);
 }
 
-/* ---- operators ------------------------------------------------------------------------------------ */
+/* ---- operators ---------------------------------------------------------------------- */
+
+static bool
+is_dict(const module_state *st, PyObject *object)
+{
+    return PyDict_Check(object) || Py_IS_TYPE(object, st->DraftDict_type)
+           || Py_IS_TYPE(object, st->FrozenDict_type);
+}
 
 static PyObject *
 dict_or(PyObject *left, PyObject *right)
 {
-    /* One of the two is a DraftDict, and heap types of this module lead to the state. */
-    PyTypeObject *ours = Py_TYPE(left)->tp_as_number != NULL && Py_TYPE(left)->tp_as_number->nb_or == dict_or
-                             ? Py_TYPE(left)
-                             : Py_TYPE(right);
-    PyTypeObject *frozen = module_state_of_type(ours)->FrozenDict_type;
-    if (!(PyDict_Check(left) || Py_IS_TYPE(left, ours) || Py_IS_TYPE(left, frozen))
-        || !(PyDict_Check(right) || Py_IS_TYPE(right, ours) || Py_IS_TYPE(right, frozen))) {
+    const module_state *st = draft_operand_state(left, right);
+    if (!is_dict(st, left) || !is_dict(st, right)) {
         Py_RETURN_NOTIMPLEMENTED;
     }
     PyObject *result = PyDict_New();
@@ -317,19 +323,23 @@ static PyMethodDef dict_methods[] = {
     {"get", THEUS_FASTCALL(dict_get), METH_FASTCALL,
      PyDoc_STR("get($self, key, default=None, /)\n--\n\nThe value under key, or the default.")},
     {"setdefault", THEUS_FASTCALL(dict_setdefault), METH_FASTCALL,
-     PyDoc_STR("setdefault($self, key, default=None, /)\n--\n\n"
-               "The value under key; stores the default first if there is none. Of a container that was\n"
-               "stored you get the draft, not the object you gave.")},
+     PyDoc_STR(
+         "setdefault($self, key, default=None, /)\n--\n\n"
+         "The value under key; stores the default first if there is none. Of a container that was\n"
+         "stored you get the draft, not the object you gave.")},
     {"pop", THEUS_FASTCALL(dict_pop), METH_FASTCALL,
      PyDoc_STR("pop($self, key, default=<unset>, /)\n--\n\n"
-               "Removes the key and returns its value. A container comes as a draft that lives on by itself.")},
+               "Removes the key and returns its value. A container comes as a draft that lives on "
+               "by itself.")},
     {"popitem", dict_popitem, METH_NOARGS,
-     PyDoc_STR("popitem($self, /)\n--\n\nRemoves the newest entry and returns it as (key, value).")},
+     PyDoc_STR(
+         "popitem($self, /)\n--\n\nRemoves the newest entry and returns it as (key, value).")},
     {"update", THEUS_FASTCALL(dict_update), METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("update($self, source=(), /, **more)\n--\n\n"
                "Stores every entry of a mapping or of an iterable of pairs, then the keywords.")},
     {"keys", dict_keys, METH_NOARGS, PyDoc_STR("keys($self, /)\n--\n\nA live view of the keys.")},
-    {"values", dict_values, METH_NOARGS, PyDoc_STR("values($self, /)\n--\n\nA live view of the values.")},
+    {"values", dict_values, METH_NOARGS,
+     PyDoc_STR("values($self, /)\n--\n\nA live view of the values.")},
     {"items", dict_items, METH_NOARGS,
      PyDoc_STR("items($self, /)\n--\n\nA live view of the pairs (key, value).")},
     {"__reversed__", dict_reversed, METH_NOARGS, PyDoc_STR("The keys, newest first.")},
@@ -337,11 +347,12 @@ static PyMethodDef dict_methods[] = {
     {0},
 };
 
-PyDoc_STRVAR(dict_doc,
-"A map of the state, as its transaction sees and changes it.\n\n"
-"Behaves as a dict that keeps the order of insertion, with one difference: what is stored\n"
-"is copied. d.name reads and writes d['name'] where no method has that name. Usable until\n"
-"the transaction ends; freeze() gives what stays.");
+PyDoc_STRVAR(
+    dict_doc,
+    "A map of the state, as its transaction sees and changes it.\n\n"
+    "Behaves as a dict that keeps the order of insertion, with one difference: what is stored\n"
+    "is copied. d.name reads and writes d['name'] where no method has that name. Usable until\n"
+    "the transaction ends; freeze() gives what stays.");
 
 static PyType_Slot dict_slots[] = {
     {Py_tp_doc, (void *)dict_doc},

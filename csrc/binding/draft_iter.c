@@ -1,23 +1,23 @@
 /* Walking a draft.
  *
- * Maps and sets: the key set is read once, at the start; after that each step logs the value it gives
- * out. Replacing values on the way is allowed; an entry that came or went shows in the shape and ends the walk
- * with RuntimeError, as dict's does. Lists are walked by index and only the end reads the length, so a loop
- * that breaks off early depends on what it saw and nothing else.
+ * Maps and sets: the key set is read once, at the start; after that each step logs the value it
+ * gives out. Replacing values on the way is allowed; an entry that came or went shows in the shape
+ * and ends the walk with RuntimeError, as dict's does. Lists are walked by index and only the end
+ * reads the length, so a loop that breaks off early depends on what it saw and nothing else.
  *
- * The cursor caches a leaf of cell->now. Every change of that, and every exchange of the container itself, moves
- * cell->stamp, and then the cursor starts afresh at the same position. */
+ * The cursor caches a leaf of cell->now. Every change of that, and every exchange of the container
+ * itself, moves cell->stamp, and then the cursor starts afresh at the same position. */
 #include "draft_parts.h"
 
 typedef struct {
-    PyObject_HEAD
-    DraftObject *draft; /* owned; NULL when the end was reached */
-    theus_cursor cursor; /* maps and sets */
-    uint64_t shape;     /* of the container when the walk began */
-    uint32_t stamp;     /* of the cell when the cursor was set */
-    uint32_t count;     /* entries when the walk began */
-    uint32_t done;      /* steps so far */
-    uint32_t index;     /* lists: the next one, or one past it when reversed */
+    PyObject_HEAD DraftObject *draft; /* owned; NULL when the end was reached */
+    theus_cursor cursor;              /* maps and sets */
+    uint64_t shape;                   /* of the container when the walk began */
+    uint32_t stamp;                   /* of the cell when the cursor was set */
+    uint32_t count;                   /* entries when the walk began */
+    uint32_t done;                    /* steps so far */
+    uint32_t index;                   /* lists: the next one, or one past it when reversed */
+    PyObject *pair; /* owned: the last tuple given out, reused if nobody kept it */
     draft_what what;
     bool reversed;
 } DraftIterator;
@@ -30,6 +30,7 @@ draft_iterate(DraftObject *draft, draft_what what, bool reversed)
         return NULL;
     }
     self->draft = NULL;
+    self->pair = NULL;
     self->what = what;
     self->reversed = reversed;
     self->done = 0;
@@ -52,7 +53,7 @@ draft_iterate(DraftObject *draft, draft_what what, bool reversed)
     return (PyObject *)self;
 }
 
-/* ---- steps: the draft is entered; false at the end or with an exception set ------------------ */
+/* ---- steps: the draft is entered; false at the end or with an exception set --------- */
 
 static bool
 step_list(DraftIterator *self, PyObject **result)
@@ -79,9 +80,10 @@ refresh_cursor(DraftIterator *self)
     const theus_cell *cell = self->draft->cell;
     const theus_container *now = cell->now;
     if (now->shape != self->shape) {
-        PyErr_Format(PyExc_RuntimeError, "%s changed %s during iteration",
-                     now->kind == THEUS_SET ? "set" : "dictionary",
-                     now->count != self->count || now->kind == THEUS_SET ? "size" : "keys");
+        PyErr_SetString(PyExc_RuntimeError,
+                        now->kind == THEUS_SET      ? "set changed size during iteration"
+                        : now->count != self->count ? "dictionary changed size during iteration"
+                                                    : "dictionary keys changed during iteration");
         return false;
     }
     uint32_t pos = self->cursor.pos;
@@ -89,6 +91,32 @@ refresh_cursor(DraftIterator *self)
     self->cursor.pos = pos;
     self->stamp = cell->stamp;
     return true;
+}
+
+/* (key, value) in the tuple of the last step if only we hold it. Steals both. */
+static PyObject *
+iterator_pair(DraftIterator *self, PyObject *key, PyObject *value)
+{
+    PyObject *pair = self->pair;
+    if (THEUS_HAVE_GIL && pair != NULL && Py_REFCNT(pair) == 1) {
+        PyObject *old_key = PyTuple_GET_ITEM(pair, 0), *old_value = PyTuple_GET_ITEM(pair, 1);
+        Py_INCREF(pair);
+        PyTuple_SET_ITEM(pair, 0, key);
+        PyTuple_SET_ITEM(pair, 1, value);
+        if (!PyObject_GC_IsTracked(pair)) {
+            PyObject_GC_Track(pair); /* a collection lets go of tuples that hold only plain parts */
+        }
+        Py_DECREF(old_key);
+        Py_DECREF(old_value);
+        return pair;
+    }
+    pair = PyTuple_Pack(2, key, value);
+    Py_DECREF(key);
+    Py_DECREF(value);
+    if (THEUS_HAVE_GIL) {
+        Py_XSETREF(self->pair, Py_XNewRef(pair));
+    }
+    return pair;
 }
 
 static bool
@@ -119,9 +147,11 @@ step_keyed(DraftIterator *self, PyObject **result)
     }
     Py_INCREF((PyObject *)key); /* before anything is allocated: a collection may run finalizers */
     PyObject *wrapped = draft_at(draft, pos, value);
-    *result = wrapped == NULL ? NULL : PyTuple_Pack(2, (PyObject *)key, wrapped);
-    Py_DECREF((PyObject *)key);
-    Py_XDECREF(wrapped);
+    if (wrapped == NULL) {
+        Py_DECREF((PyObject *)key);
+        return false;
+    }
+    *result = iterator_pair(self, (PyObject *)key, wrapped);
     return *result != NULL;
 }
 
@@ -138,7 +168,8 @@ iterator_next(PyObject *op)
     draft_leave(draft);
     if (more) {
         self->done++;
-    } else if (!PyErr_Occurred()) {
+    }
+    else if (!PyErr_Occurred()) {
         self->draft = NULL;
         Py_DECREF((PyObject *)draft);
     }
@@ -160,6 +191,7 @@ iterator_traverse(PyObject *op, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(((DraftIterator *)op)->draft);
+    Py_VISIT(((DraftIterator *)op)->pair);
     return 0;
 }
 
@@ -167,6 +199,7 @@ static int
 iterator_clear(PyObject *op)
 {
     Py_CLEAR(((DraftIterator *)op)->draft);
+    Py_CLEAR(((DraftIterator *)op)->pair);
     return 0;
 }
 
@@ -181,7 +214,8 @@ iterator_dealloc(PyObject *op)
 }
 
 static PyMethodDef iterator_methods[] = {
-    {"__length_hint__", iterator_length_hint, METH_NOARGS, PyDoc_STR("How many steps are probably left.")},
+    {"__length_hint__", iterator_length_hint, METH_NOARGS,
+     PyDoc_STR("How many steps are probably left.")},
     {0},
 };
 

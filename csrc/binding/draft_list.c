@@ -1,11 +1,11 @@
 /* DraftList: a list of the state as a list that can be written.
  *
- * Indexes are positions. Reading one by a non-negative index depends on that element alone; a negative index, a
- * slice, len() and the end of a loop depend on the length too. What moves positions (insert, pop,
- * sort, slices) makes the whole list one write. */
+ * Indexes are positions. Reading one by a non-negative index depends on that element alone; a
+ * negative index, a slice, len() and the end of a loop depend on the length too. What moves
+ * positions (insert, pop, sort, slices) makes the whole list one write. */
 #include "draft_parts.h"
 
-/* ---- items ------------------------------------------------------------------------------ */
+/* ---- items -------------------------------------------------------------------------- */
 
 static int
 index_error(DraftObject *self, const char *doing)
@@ -114,7 +114,8 @@ index_of(PyObject *item, Py_ssize_t *index)
 static int
 type_error(PyObject *item)
 {
-    PyErr_Format(PyExc_TypeError, "list indices must be integers or slices, not %s", Py_TYPE(item)->tp_name);
+    PyErr_Format(PyExc_TypeError, "list indices must be integers or slices, not %s",
+                 Py_TYPE(item)->tp_name);
     return -1;
 }
 
@@ -146,9 +147,10 @@ list_ass_subscript(PyObject *op, PyObject *item, PyObject *value)
     return PySlice_Check(item) ? draft_slice_set(self, item, value) : type_error(item);
 }
 
-/* ---- searching ------------------------------------------------------------------------------- */
+/* ---- searching ---------------------------------------------------------------------- */
 
-/* Equal to a plain atom is only what compares by value, never a container: those need not be looked into. */
+/* Equal to a plain atom is only what compares by value, never a container: those need not be
+ * looked into. */
 static int
 element_equals(DraftObject *self, uint32_t pos, theus_value value, PyObject *object)
 {
@@ -164,11 +166,12 @@ element_equals(DraftObject *self, uint32_t pos, theus_value value, PyObject *obj
     return equal;
 }
 
-/* The first index from start to stop at which `object` stands: 1 and *index, 0, or -1. Entered. With `all`, counts
- * how often it stands there instead. Comparing runs Python code that may change the list, so each step
- * asks for the length again, as list's does. */
+/* The first index from start to stop at which `object` stands: 1 and *index, 0, or -1. Entered.
+ * With `all`, counts how often it stands there instead. Comparing runs Python code that may change
+ * the list, so each step asks for the length again, as list's does. */
 static int
-list_search(DraftObject *self, PyObject *object, Py_ssize_t start, Py_ssize_t stop, bool all, Py_ssize_t *index)
+list_search(DraftObject *self, PyObject *object, Py_ssize_t start, Py_ssize_t stop, bool all,
+            Py_ssize_t *index)
 {
     Py_ssize_t found = 0;
     for (Py_ssize_t i = start; i < stop && i < (Py_ssize_t)self->cell->now->count; i++) {
@@ -222,7 +225,8 @@ static int
 bound_of(PyObject *item, Py_ssize_t *bound)
 {
     if (!PyIndex_Check(item)) {
-        PyErr_Format(PyExc_TypeError, "index() takes integers as bounds, not %s", Py_TYPE(item)->tp_name);
+        PyErr_Format(PyExc_TypeError, "index() takes integers as bounds, not %s",
+                     Py_TYPE(item)->tp_name);
         return -1;
     }
     *bound = PyNumber_AsSsize_t(item, NULL);
@@ -275,7 +279,7 @@ list_remove(PyObject *op, PyObject *object)
     Py_RETURN_NONE;
 }
 
-/* ---- growing and shrinking ---------------------------------------------------------------------- */
+/* ---- growing and shrinking ---------------------------------------------------------- */
 
 /* Where insert(index) puts a value; entered. */
 static uint32_t
@@ -357,7 +361,8 @@ list_extend_with(DraftObject *self, PyObject *iterable)
     PyObject *error = result < 0 ? PyErr_GetRaisedException() : NULL;
     if (values.count > 0 && draft_enter_write(self) == 0) {
         theus_cell *cell = self->cell;
-        result |= draft_checked(self, theus_cell_splice(cell, cell->now->count, 0, values.items, values.count));
+        result |= draft_checked(
+            self, theus_cell_splice(cell, cell->now->count, 0, values.items, values.count));
         draft_leave(self);
     }
     draft_values_free(&values);
@@ -389,14 +394,16 @@ list_pop(PyObject *op, PyObject *const *args, Py_ssize_t count)
     }
     PyObject *result = NULL;
     theus_cell *child = NULL;
-    const char *problem = self->cell->now->count == 0 ? "pop from empty list" : "pop index out of range";
+    const char *problem =
+        self->cell->now->count == 0 ? "pop from empty list" : "pop index out of range";
     theus_status status = THEUS_OK;
     if (position_of(self, index, problem, &pos) == 0
         && draft_checked(self, theus_cell_read(self->cell, pos, &value)) == 0) {
         /* A nested container gets its cell before it goes, and lives on in that. */
         if (theus_value_kind(value) == THEUS_ATOM) {
             result = Py_NewRef((PyObject *)theus_value_atom(value));
-        } else {
+        }
+        else {
             status = theus_cell_enter(self->cell, pos, &child);
         }
         if (status == THEUS_OK) {
@@ -404,7 +411,8 @@ list_pop(PyObject *op, PyObject *const *args, Py_ssize_t count)
         }
         if (draft_checked(self, status) < 0) {
             Py_CLEAR(result);
-        } else if (child != NULL) {
+        }
+        else if (child != NULL) {
             result = draft_wrap(draft_state(self), self->txn, child);
         }
     }
@@ -412,18 +420,20 @@ list_pop(PyObject *op, PyObject *const *args, Py_ssize_t count)
     return result;
 }
 
-/* ---- operators --------------------------------------------------------------------------------------- */
+/* ---- operators ---------------------------------------------------------------------- */
+
+static bool
+is_list(const module_state *st, PyObject *object)
+{
+    return PyList_Check(object) || Py_IS_TYPE(object, st->DraftList_type)
+           || Py_IS_TYPE(object, st->FrozenList_type);
+}
 
 static PyObject *
 list_add(PyObject *left, PyObject *right)
 {
-    /* One of the two is a DraftList, and heap types of this module lead to the state. */
-    PyTypeObject *ours = Py_TYPE(left)->tp_as_number != NULL && Py_TYPE(left)->tp_as_number->nb_add == list_add
-                             ? Py_TYPE(left)
-                             : Py_TYPE(right);
-    PyTypeObject *frozen = module_state_of_type(ours)->FrozenList_type;
-    if (!(PyList_Check(left) || Py_IS_TYPE(left, ours) || Py_IS_TYPE(left, frozen))
-        || !(PyList_Check(right) || Py_IS_TYPE(right, ours) || Py_IS_TYPE(right, frozen))) {
+    const module_state *st = draft_operand_state(left, right);
+    if (!is_list(st, left) || !is_list(st, right)) {
         Py_RETURN_NOTIMPLEMENTED;
     }
     PyObject *result = PySequence_List(left);
@@ -473,7 +483,8 @@ repeat_in_place(DraftObject *self, Py_ssize_t times)
         result = draft_enter_write(self);
         if (result == 0) {
             theus_cell *cell = self->cell;
-            result = draft_checked(self, theus_cell_splice(cell, cell->now->count, 0, values.items, values.count));
+            result = draft_checked(
+                self, theus_cell_splice(cell, cell->now->count, 0, values.items, values.count));
             draft_leave(self);
         }
     }
@@ -499,17 +510,19 @@ list_reversed(PyObject *self, PyObject *Py_UNUSED(ignored))
     return draft_iterate(draft_of(self), DRAFT_ELEMENTS, true);
 }
 
-/* ---- the type ------------------------------------------------------------------------------------------ */
+/* ---- the type ----------------------------------------------------------------------- */
 
 static PyMethodDef list_methods[] = {
-    {"append", list_append, METH_O, PyDoc_STR("append($self, value, /)\n--\n\nPuts a value at the end.")},
+    {"append", list_append, METH_O,
+     PyDoc_STR("append($self, value, /)\n--\n\nPuts a value at the end.")},
     {"extend", list_extend_method, METH_O,
      PyDoc_STR("extend($self, iterable, /)\n--\n\nPuts every value of an iterable at the end.")},
     {"insert", THEUS_FASTCALL(list_insert), METH_FASTCALL,
      PyDoc_STR("insert($self, index, value, /)\n--\n\nPuts a value before index.")},
     {"pop", THEUS_FASTCALL(list_pop), METH_FASTCALL,
      PyDoc_STR("pop($self, index=-1, /)\n--\n\n"
-               "Removes the element at index and returns it. A container comes as a draft that lives on by itself.")},
+               "Removes the element at index and returns it. A container comes as a draft that "
+               "lives on by itself.")},
     {"remove", list_remove, METH_O,
      PyDoc_STR("remove($self, value, /)\n--\n\nRemoves the first element that equals value.")},
     {"index", THEUS_FASTCALL(list_index), METH_FASTCALL,
@@ -518,18 +531,20 @@ static PyMethodDef list_methods[] = {
     {"count", list_count, METH_O,
      PyDoc_STR("count($self, value, /)\n--\n\nHow many elements equal value.")},
     {"sort", THEUS_FASTCALL(draft_method_sort), METH_VARARGS | METH_KEYWORDS,
-     PyDoc_STR("sort($self, /, *, key=None, reverse=False)\n--\n\n"
-               "Sorts in place, stable. If a key or a comparison fails, the list stays as it was.")},
-    {"reverse", draft_method_reverse, METH_NOARGS, PyDoc_STR("reverse($self, /)\n--\n\nReverses in place.")},
+     PyDoc_STR(
+         "sort($self, /, *, key=None, reverse=False)\n--\n\n"
+         "Sorts in place, stable. If a key or a comparison fails, the list stays as it was.")},
+    {"reverse", draft_method_reverse, METH_NOARGS,
+     PyDoc_STR("reverse($self, /)\n--\n\nReverses in place.")},
     {"__reversed__", list_reversed, METH_NOARGS, PyDoc_STR("The elements from the end.")},
     DRAFT_SHARED_METHODS("to_list"),
     {0},
 };
 
 PyDoc_STRVAR(list_doc,
-"A list of the state, as its transaction sees and changes it.\n\n"
-"Behaves as a list, with one difference: what is stored is copied. Usable until the\n"
-"transaction ends; freeze() gives what stays.");
+             "A list of the state, as its transaction sees and changes it.\n\n"
+             "Behaves as a list, with one difference: what is stored is copied. Usable until the\n"
+             "transaction ends; freeze() gives what stays.");
 
 static PyType_Slot list_slots[] = {
     {Py_tp_doc, (void *)list_doc},

@@ -11,7 +11,7 @@ draft_map_get(DraftObject *self, PyObject *key, PyObject **value)
     uint32_t pos;
     theus_value found;
     *value = NULL;
-    if (key_hash(key, &hash) < 0 || draft_enter(self) < 0) {
+    if (key_hash(key, &hash) < 0 || draft_enter_key(self->txn, self->cell, hash) < 0) {
         return -1;
     }
     int result = draft_lookup(self, hash, key, &pos, &found);
@@ -23,13 +23,13 @@ draft_map_get(DraftObject *self, PyObject *key, PyObject **value)
     return result;
 }
 
-/* ---- storing ---------------------------------------------------------------------------- */
+/* ---- storing ------------------------------------------------------------------------ */
 
 /* Stores a value of this heap (borrowed). */
 static int
 store_value(TxnObject *txn, theus_cell *cell, uint64_t hash, PyObject *key, theus_value value)
 {
-    if (draft_enter_cell(txn, cell) < 0) {
+    if (draft_enter_key(txn, cell, hash) < 0) {
         return -1;
     }
     theus_status status = theus_cell_store(cell, NULL, hash, key, value);
@@ -47,15 +47,16 @@ stands_at(TxnObject *txn, theus_cell *cell, uint64_t hash, PyObject *key, PyObje
     if (draft_of(draft)->txn != txn) {
         return 0;
     }
-    if (draft_enter_cell(txn, cell) < 0) {
+    if (draft_enter_key(txn, cell, hash) < 0) {
         return -1;
     }
     int result = 0;
     theus_cell *child = draft_of(draft)->cell;
     if (child->parent == cell && !txn->txn.read_only) {
         theus_find found = theus_cell_probe(cell, NULL, hash, key, &pos, NULL);
-        result = found == THEUS_FIND_FAILED ? errors_find_failed(txn->heap->st)
-                                            : found == THEUS_FOUND && theus_cell_child_at(cell, pos) == child;
+        result = found == THEUS_FIND_FAILED
+                     ? draft_fail(txn, cell, txn->txn.find_status)
+                     : found == THEUS_FOUND && theus_cell_child_at(cell, pos) == child;
     }
     theus_txn_leave(&txn->txn);
     return result;
@@ -87,7 +88,7 @@ draft_map_store(module_state *st, TxnObject *txn, theus_cell *cell, PyObject *ke
     return result;
 }
 
-/* ---- update ------------------------------------------------------------------------------- */
+/* ---- update ------------------------------------------------------------------------- */
 
 static int
 store_entry(DraftObject *self, PyObject *key, PyObject *value)
@@ -166,16 +167,17 @@ store_pair(DraftObject *self, PyObject *item, Py_ssize_t index)
     PyObject *pair = PySequence_Fast(item, "");
     if (pair == NULL) {
         if (PyErr_ExceptionMatches(PyExc_TypeError)) {
-            PyErr_Format(PyExc_TypeError, "element %zd is no pair of key and value but of type %s", index,
-                         Py_TYPE(item)->tp_name);
+            PyErr_Format(PyExc_TypeError, "element %zd is no pair of key and value but of type %s",
+                         index, Py_TYPE(item)->tp_name);
         }
         return -1;
     }
     int result = -1;
     if (PySequence_Fast_GET_SIZE(pair) != 2) {
-        PyErr_Format(PyExc_ValueError, "element %zd has %zd parts; a pair of key and value has 2", index,
-                     PySequence_Fast_GET_SIZE(pair));
-    } else {
+        PyErr_Format(PyExc_ValueError, "element %zd has %zd parts; a pair of key and value has 2",
+                     index, PySequence_Fast_GET_SIZE(pair));
+    }
+    else {
         PyObject *key = Py_NewRef(PySequence_Fast_GET_ITEM(pair, 0));
         PyObject *value = Py_NewRef(PySequence_Fast_GET_ITEM(pair, 1));
         result = store_entry(self, key, value);

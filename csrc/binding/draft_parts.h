@@ -18,9 +18,10 @@ draft_state(const DraftObject *self)
     return self->txn->heap->st;
 }
 
-/* ---- the door ------------------------------------------------------------------------ */
+/* ---- the door ----------------------------------------------------------------------- */
 
-/* Everything but the common case of draft_enter(): refusals, and operations that were deferred on the cell. */
+/* Everything but the common case of draft_enter(): refusals, and operations that were deferred on
+ * the cell. */
 int draft_enter_slowly(TxnObject *txn, theus_cell *cell, theus_status status);
 
 static inline int
@@ -33,10 +34,10 @@ draft_enter_cell(TxnObject *txn, theus_cell *cell)
     return draft_enter_slowly(txn, cell, status);
 }
 
-/* Every operation on a draft stands between these two. What the body deferred on the cell has been applied
- * then, so that it sees its own additions. -1 with TransactionError set if the draft may not be used now.
- * Python code that runs in between (equality of keys, finalizers in a collection) may come back
- * through the same door and change the cell; it cannot end the transaction. */
+/* Every operation on a draft stands between these two. What the body deferred on the cell has been
+ * applied then, so that it sees its own additions. -1 with TransactionError set if the draft may
+ * not be used now. Python code that runs in between (equality of keys, finalizers in a collection)
+ * may come back through the same door and change the cell; it cannot end the transaction. */
 static inline int
 draft_enter(DraftObject *self)
 {
@@ -49,10 +50,23 @@ draft_leave(DraftObject *self)
     theus_txn_leave(&self->txn->txn);
 }
 
-/* For writers that look first: refuses in a read-only transaction even if nothing will be written. */
+/* The same for an operation on one key of a map: what is deferred on other keys stays so. */
+static inline int
+draft_enter_key(TxnObject *txn, theus_cell *cell, uint64_t hash)
+{
+    theus_status status = theus_txn_enter(&txn->txn);
+    if (status == THEUS_OK && !cell->dead
+        && (cell->deferred == NULL || !theus_cell_defers(cell, hash))) {
+        return 0;
+    }
+    return draft_enter_slowly(txn, cell, status);
+}
+
+/* For writers that look first: refuses in a read-only transaction, whatever there is to write. */
 int draft_enter_write(DraftObject *self);
 
-/* Sets the exception for a failed core call on a cell; the transaction is still entered. Returns -1. */
+/* Sets the exception for a failed core call on a cell; the transaction is still entered. Returns
+ * -1. */
 int draft_fail(TxnObject *txn, theus_cell *cell, theus_status status);
 
 static inline int
@@ -61,7 +75,7 @@ draft_checked(DraftObject *self, theus_status status)
     return status == THEUS_OK ? 0 : draft_fail(self->txn, self->cell, status);
 }
 
-/* ---- reading: the caller has entered ---------------------------------------------------- */
+/* ---- reading: the caller has entered ------------------------------------------------ */
 
 PyObject *draft_child(DraftObject *self, uint32_t pos);
 
@@ -78,35 +92,50 @@ static inline int
 draft_lookup(DraftObject *self, uint64_t hash, PyObject *key, uint32_t *pos, theus_value *value)
 {
     theus_find found = theus_cell_lookup(self->cell, NULL, hash, key, pos, value);
-    return found >= 0 ? (int)found : errors_find_failed(draft_state(self));
+    return found >= 0 ? (int)found : draft_fail(self->txn, self->cell, self->txn->txn.find_status);
 }
 
-/* ---- slots and methods that the three types share ------------------------------------------ */
+/* ---- slots and methods that the three types share ----------------------------------- */
 
 void draft_dealloc(PyObject *self);
+
+/* For binary operators, of which one side is a draft: only drafts have this tp_dealloc. */
+static inline module_state *
+draft_operand_state(PyObject *left, PyObject *right)
+{
+    bool first = Py_TYPE(left)->tp_dealloc == draft_dealloc;
+    return module_state_of_type(Py_TYPE(first ? left : right));
+}
+
 int draft_traverse(PyObject *self, visitproc visit, void *arg);
 Py_ssize_t draft_length(PyObject *self);
 PyObject *draft_repr(PyObject *self);
 PyObject *draft_compare(PyObject *self, PyObject *other, int op);
-PyObject *draft_method_thaw(PyObject *self, PyObject *ignored);  /* copy, to_*, __copy__, __deepcopy__ */
+PyObject *draft_method_thaw(PyObject *self,
+                            PyObject *ignored); /* copy, to_*, __copy__, __deepcopy__ */
 PyObject *draft_method_reduce(PyObject *self, PyObject *ignored);
 PyObject *draft_method_freeze(PyObject *self, PyObject *ignored);
 PyObject *draft_method_clear(PyObject *self, PyObject *ignored);
 
 extern PyMemberDef draft_members[];
 
-#define DRAFT_SHARED_METHODS(TO_BUILTIN)                                                                \
-    {"copy", draft_method_thaw, METH_NOARGS,                                                            \
-     PyDoc_STR("copy($self, /)\n--\n\nThe content as a builtin, independent at any depth.")},           \
-    {TO_BUILTIN, draft_method_thaw, METH_NOARGS,                                                        \
-     PyDoc_STR(TO_BUILTIN "($self, /)\n--\n\nThe content as a builtin, independent at any depth.")},    \
-    {"freeze", draft_method_freeze, METH_NOARGS,                                                        \
-     PyDoc_STR("freeze($self, /)\n--\n\nThe content as an immutable view that outlives the transaction.")}, \
-    {"clear", draft_method_clear, METH_NOARGS, PyDoc_STR("clear($self, /)\n--\n\nRemoves everything.")}, \
-    {"__copy__", draft_method_thaw, METH_NOARGS, PyDoc_STR("As copy().")},                              \
-    {"__deepcopy__", draft_method_thaw, METH_O, PyDoc_STR("As copy().")},                               \
-    {"__reduce_ex__", draft_method_reduce, METH_O, PyDoc_STR("Pickles as the builtin.")},               \
-    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL}
+#define DRAFT_SHARED_METHODS(TO_BUILTIN)                                                         \
+    {"copy", draft_method_thaw, METH_NOARGS,                                                     \
+     PyDoc_STR("copy($self, /)\n--\n\nThe content as a builtin, independent at any depth.")},    \
+        {TO_BUILTIN, draft_method_thaw, METH_NOARGS,                                             \
+         PyDoc_STR(TO_BUILTIN                                                                    \
+                   "($self, /)\n--\n\nThe content as a builtin, independent at any depth.")},    \
+        {"freeze", draft_method_freeze, METH_NOARGS,                                             \
+         PyDoc_STR("freeze($self, /)\n--\n\nThe content as an immutable view that outlives the " \
+                   "transaction.")},                                                             \
+        {"clear", draft_method_clear, METH_NOARGS,                                               \
+         PyDoc_STR("clear($self, /)\n--\n\nRemoves everything.")},                               \
+        {"__copy__", draft_method_thaw, METH_NOARGS, PyDoc_STR("As copy().")},                   \
+        {"__deepcopy__", draft_method_thaw, METH_O, PyDoc_STR("As copy().")},                    \
+        {"__reduce_ex__", draft_method_reduce, METH_O, PyDoc_STR("Pickles as the builtin.")},    \
+    {                                                                                            \
+        "__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL                          \
+    }
 
 /* TypeError unless `least` <= count <= `most`. */
 int draft_check_count(const char *name, Py_ssize_t count, Py_ssize_t least, Py_ssize_t most);
@@ -114,16 +143,16 @@ int draft_check_count(const char *name, Py_ssize_t count, Py_ssize_t least, Py_s
 /* KeyError(key), also where key is a tuple. Returns -1. */
 int draft_key_error(PyObject *key);
 
-/* ---- draft_map.c: maps by key, for DraftDict and its views --------------------------------- */
+/* ---- draft_map.c: maps by key, for DraftDict and its views -------------------------- */
 
 /* The value under `key`: 1 and *value (new reference), 0, or -1. Enters. */
 int draft_map_get(DraftObject *self, PyObject *key, PyObject **value);
 
-/* dict.update(): `source` is a mapping or an iterable of pairs. What came before a failure stays stored,
- * as in a dict. Enters for each entry. */
+/* dict.update(): `source` is a mapping or an iterable of pairs. What came before a failure stays
+ * stored, as in a dict. Enters for each entry. */
 int draft_map_update(DraftObject *self, PyObject *source);
 
-/* ---- draft_iter.c ------------------------------------------------------------------------------ */
+/* ---- draft_iter.c ------------------------------------------------------------------- */
 
 typedef enum {
     DRAFT_KEYS,     /* of maps; the elements of sets */
@@ -135,12 +164,12 @@ typedef enum {
 /* Enters. New reference. */
 PyObject *draft_iterate(DraftObject *self, draft_what what, bool reversed);
 
-/* ---- draft_views.c ------------------------------------------------------------------------------ */
+/* ---- draft_views.c ------------------------------------------------------------------ */
 
 /* A live view of a map; `what` is one of keys, values, items. New reference. */
 PyObject *draft_view(DraftObject *self, draft_what what);
 
-/* ---- draft_values.c: values on their way into a list --------------------------------------------- */
+/* ---- draft_values.c: values on their way into a list -------------------------------- */
 
 typedef struct {
     HeapObject *heap; /* borrowed */
@@ -148,13 +177,14 @@ typedef struct {
     uint32_t count, room;
 } draft_values;
 
-/* Freezes what an iterable gives; `first` is the index that the first value will have, for messages. On failure what
- * came before it is in `values` and the exception is set, so that list.extend() can keep it; the caller frees
- * `values` in any case. */
-int draft_values_gather(DraftObject *self, PyObject *iterable, Py_ssize_t first, draft_values *values);
+/* Freezes what an iterable gives; `first` is the index that the first value will have, for
+ * messages. On failure what came before it is in `values` and the exception is set, so that
+ * list.extend() can keep it; the caller frees `values` in any case. */
+int draft_values_gather(DraftObject *self, PyObject *iterable, Py_ssize_t first,
+                        draft_values *values);
 void draft_values_free(draft_values *values); /* keeps the current exception */
 
-/* ---- parts of the list type ------------------------------------------------------------------------- */
+/* ---- parts of the list type --------------------------------------------------------- */
 
 /* draft_slice.c */
 PyObject *draft_slice_get(DraftObject *self, PyObject *slice);

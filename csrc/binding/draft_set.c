@@ -1,13 +1,13 @@
 /* DraftSet: a set of the state as a set that can be written. It keeps the order of insertion.
  *
- * In-place operations work element by element, so that the log holds what really came and went. Operations that make
- * a new set are those of the builtin, on a copy. */
+ * In-place operations work element by element, so that the log holds what really came and went.
+ * Operations that make a new set are those of the builtin, on a copy. */
 #include "draft_parts.h"
 
-/* ---- single elements ------------------------------------------------------------------- */
+/* ---- single elements ---------------------------------------------------------------- */
 
-/* Hashes an element to look for. A set stands for the frozenset with its elements, as in Python: then *looked_for
- * is that. New reference in *looked_for. */
+/* Hashes an element to look for. A set stands for the frozenset with its elements, as in Python:
+ * then *looked_for is that. New reference in *looked_for. */
 static int
 element_hash(PyObject *element, uint64_t *hash, PyObject **looked_for)
 {
@@ -124,8 +124,9 @@ last_element(DraftObject *self)
     theus_value element;
     theus_cell_read_shape(self->cell);
     theus_cursor_init(&cursor, self->cell->now, true);
-    return theus_cursor_prev(&cursor, NULL, NULL, &element) ? Py_NewRef((PyObject *)theus_value_atom(element))
-                                                            : NULL;
+    return theus_cursor_prev(&cursor, NULL, NULL, &element)
+               ? Py_NewRef((PyObject *)theus_value_atom(element))
+               : NULL;
 }
 
 static PyObject *
@@ -159,10 +160,10 @@ set_iter(PyObject *self)
     return draft_iterate(draft_of(self), DRAFT_KEYS, false);
 }
 
-/* ---- in place, many elements ---------------------------------------------------------------- */
+/* ---- in place, many elements -------------------------------------------------------- */
 
-/* What to walk when `other` is the operand: a DraftSet as it stands now, for it may be the one that is
- * changed. New reference. */
+/* What to walk when `other` is the operand: a DraftSet as it stands now, for it may be the one
+ * that is changed. New reference. */
 static PyObject *
 operand(const module_state *st, PyObject *other)
 {
@@ -295,7 +296,7 @@ set_symmetric_difference_update(PyObject *self, PyObject *other)
     Py_RETURN_NONE;
 }
 
-/* ---- new sets: the builtin's methods on a copy ---------------------------------------------------- */
+/* ---- new sets: the builtin's methods on a copy -------------------------------------- */
 
 static PyObject *
 on_copy(PyObject *self, const char *name, PyObject *const *others, Py_ssize_t count)
@@ -311,11 +312,10 @@ on_copy(PyObject *self, const char *name, PyObject *const *others, Py_ssize_t co
     return result;
 }
 
-#define ON_COPY(name)                                                        \
-    static PyObject *                                                        \
-    set_##name(PyObject *self, PyObject *const *others, Py_ssize_t count)    \
-    {                                                                        \
-        return on_copy(self, #name, others, count);                          \
+#define ON_COPY(name)                                                                      \
+    static PyObject *set_##name(PyObject *self, PyObject *const *others, Py_ssize_t count) \
+    {                                                                                      \
+        return on_copy(self, #name, others, count);                                        \
     }
 
 ON_COPY(union)
@@ -326,7 +326,7 @@ ON_COPY(issubset)
 ON_COPY(issuperset)
 ON_COPY(isdisjoint)
 
-/* ---- operators: only with sets -------------------------------------------------------------------------- */
+/* ---- operators: only with sets ------------------------------------------------------ */
 
 static bool
 is_set(const module_state *st, PyObject *object)
@@ -334,8 +334,6 @@ is_set(const module_state *st, PyObject *object)
     return PyAnySet_Check(object) || Py_IS_TYPE(object, st->DraftSet_type)
            || Py_IS_TYPE(object, st->FrozenSet_type);
 }
-
-static PyObject *set_or(PyObject *left, PyObject *right);
 
 /* The builtin behind an operand. New reference. */
 static PyObject *
@@ -347,11 +345,7 @@ builtin_of(module_state *st, PyObject *object)
 static PyObject *
 operate(PyObject *left, PyObject *right, binaryfunc operator)
 {
-    /* One of the two is a DraftSet, and heap types of this module lead to the state. */
-    PyTypeObject *ours = Py_TYPE(left)->tp_as_number != NULL && Py_TYPE(left)->tp_as_number->nb_or == set_or
-                             ? Py_TYPE(left)
-                             : Py_TYPE(right);
-    module_state *st = module_state_of_type(ours);
+    module_state *st = draft_operand_state(left, right);
     if (!is_set(st, left) || !is_set(st, right)) {
         Py_RETURN_NOTIMPLEMENTED;
     }
@@ -428,25 +422,30 @@ set_inplace_and(PyObject *self, PyObject *other)
     return operate_in_place(self, other, intersect);
 }
 
-/* ---- the type ---------------------------------------------------------------------------------------------- */
+/* ---- the type ----------------------------------------------------------------------- */
 
 static PyMethodDef set_methods[] = {
-    {"add", set_add, METH_O, PyDoc_STR("add($self, element, /)\n--\n\nAdds an element if it is not there.")},
+    {"add", set_add, METH_O,
+     PyDoc_STR("add($self, element, /)\n--\n\nAdds an element if it is not there.")},
     {"discard", set_discard, METH_O,
      PyDoc_STR("discard($self, element, /)\n--\n\nRemoves an element if it is there.")},
     {"remove", set_remove, METH_O,
-     PyDoc_STR("remove($self, element, /)\n--\n\nRemoves an element; KeyError if it is not there.")},
-    {"pop", set_pop, METH_NOARGS, PyDoc_STR("pop($self, /)\n--\n\nRemoves the newest element and returns it.")},
+     PyDoc_STR(
+         "remove($self, element, /)\n--\n\nRemoves an element; KeyError if it is not there.")},
+    {"pop", set_pop, METH_NOARGS,
+     PyDoc_STR("pop($self, /)\n--\n\nRemoves the newest element and returns it.")},
     {"update", THEUS_FASTCALL(set_update), METH_FASTCALL,
      PyDoc_STR("update($self, /, *others)\n--\n\nAdds all elements of the others.")},
     {"difference_update", THEUS_FASTCALL(set_difference_update), METH_FASTCALL,
      PyDoc_STR("difference_update($self, /, *others)\n--\n\nRemoves all elements of the others.")},
     {"intersection_update", THEUS_FASTCALL(set_intersection_update), METH_FASTCALL,
-     PyDoc_STR("intersection_update($self, /, *others)\n--\n\nKeeps what is in all of the others.")},
+     PyDoc_STR(
+         "intersection_update($self, /, *others)\n--\n\nKeeps what is in all of the others.")},
     {"symmetric_difference_update", set_symmetric_difference_update, METH_O,
      PyDoc_STR("symmetric_difference_update($self, other, /)\n--\n\n"
                "Removes what is in both, adds what is only in the other.")},
-    {"union", THEUS_FASTCALL(set_union), METH_FASTCALL, PyDoc_STR("union($self, /, *others)\n--\n\nA new set.")},
+    {"union", THEUS_FASTCALL(set_union), METH_FASTCALL,
+     PyDoc_STR("union($self, /, *others)\n--\n\nA new set.")},
     {"intersection", THEUS_FASTCALL(set_intersection), METH_FASTCALL,
      PyDoc_STR("intersection($self, /, *others)\n--\n\nA new set.")},
     {"difference", THEUS_FASTCALL(set_difference), METH_FASTCALL,
@@ -463,10 +462,11 @@ static PyMethodDef set_methods[] = {
     {0},
 };
 
-PyDoc_STRVAR(set_doc,
-"A set of the state, as its transaction sees and changes it.\n\n"
-"Behaves as a set, and keeps the order of insertion. Usable until the transaction ends;\n"
-"freeze() gives what stays.");
+PyDoc_STRVAR(
+    set_doc,
+    "A set of the state, as its transaction sees and changes it.\n\n"
+    "Behaves as a set, and keeps the order of insertion. Usable until the transaction ends;\n"
+    "freeze() gives what stays.");
 
 static PyType_Slot set_slots[] = {
     {Py_tp_doc, (void *)set_doc},

@@ -18,8 +18,8 @@ static void
 range_adjust(DraftObject *self, slice_range *range)
 {
     theus_cell_read_shape(self->cell);
-    range->count = PySlice_AdjustIndices((Py_ssize_t)self->cell->now->count, &range->start, &range->stop,
-                                         range->step);
+    range->count = PySlice_AdjustIndices((Py_ssize_t)self->cell->now->count, &range->start,
+                                         &range->stop, range->step);
 }
 
 static uint32_t
@@ -50,12 +50,14 @@ draft_slice_get(DraftObject *self, PyObject *slice)
         PyObject *element = NULL;
         if (pos >= self->cell->now->count) { /* a finalizer has shortened it */
             changed_meanwhile();
-        } else if (draft_checked(self, theus_cell_read(self->cell, pos, &value)) == 0) {
+        }
+        else if (draft_checked(self, theus_cell_read(self->cell, pos, &value)) == 0) {
             element = draft_at(self, pos, value);
         }
         if (element == NULL) {
             Py_CLEAR(result);
-        } else {
+        }
+        else {
             PyList_SET_ITEM(result, i, element);
         }
     }
@@ -63,15 +65,17 @@ draft_slice_get(DraftObject *self, PyObject *slice)
     return result;
 }
 
-/* ---- writing: entered --------------------------------------------------------------------- */
+/* ---- writing: entered --------------------------------------------------------------- */
 
-/* Overwrites element by element: nothing moves, so the rest of the list stays untouched in the log. */
+/* Overwrites element by element: nothing moves, so the rest of the list stays untouched in the
+ * log. */
 static int
 put_values(DraftObject *self, const slice_range *range, const draft_values *values)
 {
     for (Py_ssize_t i = 0; i < range->count; i++) {
         uint32_t pos = range_at(range, i);
-        if (pos >= self->cell->now->count) { /* the finalizer of a replaced value has shortened it */
+        if (pos
+            >= self->cell->now->count) { /* the finalizer of a replaced value has shortened it */
             return changed_meanwhile();
         }
         if (draft_checked(self, theus_cell_put(self->cell, pos, values->items[i])) < 0) {
@@ -81,8 +85,8 @@ put_values(DraftObject *self, const slice_range *range, const draft_values *valu
     return 0;
 }
 
-/* Removes every step-th element: the doomed go to the end in one permutation, so that drafts of the others
- * follow their containers, and then they are cut off. */
+/* Removes every step-th element: the doomed go to the end in one permutation, so that drafts of
+ * the others follow their containers, and then they are cut off. */
 static int
 remove_spread(DraftObject *self, const slice_range *range)
 {
@@ -117,12 +121,14 @@ slice_write(DraftObject *self, slice_range *range, const draft_values *values)
         return put_values(self, range, values);
     }
     if (range->step == 1) {
-        return draft_checked(self, theus_cell_splice(self->cell, (uint32_t)range->start, (uint32_t)range->count,
-                                                     values == NULL ? NULL : values->items, (uint32_t)given));
+        return draft_checked(
+            self, theus_cell_splice(self->cell, (uint32_t)range->start, (uint32_t)range->count,
+                                    values == NULL ? NULL : values->items, (uint32_t)given));
     }
     if (values != NULL) {
-        PyErr_Format(PyExc_ValueError, "attempt to assign sequence of size %zd to extended slice of size %zd",
-                     given, range->count);
+        PyErr_Format(PyExc_ValueError,
+                     "attempt to assign sequence of size %zd to extended slice of size %zd", given,
+                     range->count);
         return -1;
     }
     return range->count == 0 ? 0 : remove_spread(self, range);

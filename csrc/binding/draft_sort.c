@@ -1,8 +1,9 @@
 /* DraftList.sort() and reverse(): reorder cells along with their containers.
  *
- * Keys and comparisons are Python code that may do anything, so sorting happens outside the transaction, on the numbers
- * 0 .. n-1 with Python's own list.sort(): that gives its stability, its errors and its treatment of keys.
- * Before the permutation is applied, the list must still hold the very elements that were sorted. */
+ * Keys and comparisons are Python code that may do anything, so sorting happens outside the
+ * transaction, on the numbers 0 .. n-1 with Python's own list.sort(): that gives its stability,
+ * its errors and its treatment of keys. Before the permutation is applied, the list must still
+ * hold the very elements that were sorted. */
 #include "draft_parts.h"
 
 /* All elements as reading gives them: a list. */
@@ -19,12 +20,14 @@ elements_of(DraftObject *self)
         PyObject *element = NULL;
         if (pos < self->cell->now->count) {
             element = draft_at(self, pos, theus_container_value_at(self->cell->now, pos));
-        } else { /* a finalizer has shortened it */
+        }
+        else { /* a finalizer has shortened it */
             PyErr_SetString(PyExc_ValueError, "list modified during sort");
         }
         if (element == NULL) {
             Py_CLEAR(elements);
-        } else {
+        }
+        else {
             PyList_SET_ITEM(elements, pos, element);
         }
     }
@@ -41,7 +44,8 @@ keys_of(PyObject *elements, PyObject *function)
         PyObject *key = PyObject_CallOneArg(function, PyList_GET_ITEM(elements, i));
         if (key == NULL) {
             Py_CLEAR(keys);
-        } else {
+        }
+        else {
             PyList_SET_ITEM(keys, i, key);
         }
     }
@@ -77,7 +81,8 @@ numbers_below(Py_ssize_t count)
         PyObject *number = PyLong_FromSsize_t(i);
         if (number == NULL) {
             Py_CLEAR(numbers);
-        } else {
+        }
+        else {
             PyList_SET_ITEM(numbers, i, number);
         }
     }
@@ -126,7 +131,8 @@ apply_order(DraftObject *self, PyObject *elements, PyObject *numbers)
         if (!holds_elements(self, elements)) {
             PyErr_SetString(PyExc_ValueError, "list modified during sort");
             result = -1;
-        } else if (moved) {
+        }
+        else if (moved) {
             result = draft_checked(self, theus_cell_permute(self->cell, order));
         }
         draft_leave(self);
@@ -178,7 +184,8 @@ draft_method_reverse(PyObject *op, PyObject *Py_UNUSED(ignored))
         if (order == NULL) {
             PyErr_NoMemory();
             result = -1;
-        } else {
+        }
+        else {
             for (uint32_t i = 0; i < count; i++) {
                 order[i] = count - 1 - i;
             }

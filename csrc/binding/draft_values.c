@@ -32,7 +32,8 @@ values_add(DraftObject *self, PyObject *object, Py_ssize_t first, draft_values *
     }
     freeze_path at = freeze_path_index(NULL, first + values->count);
     if (draft_freeze_value(draft_state(self), self->txn, self->cell, object, &at,
-                           &values->items[values->count]) < 0) {
+                           &values->items[values->count])
+        < 0) {
         return -1;
     }
     values->count++;

@@ -1,9 +1,8 @@
-/* keys(), values() and items() of a DraftDict: live, and no more than the draft under three names. */
+/* keys(), values() and items() of a DraftDict: the draft itself, under three names. */
 #include "draft_parts.h"
 
 typedef struct {
-    PyObject_HEAD
-    DraftObject *draft; /* owned; constant */
+    PyObject_HEAD DraftObject *draft; /* owned; constant */
 } DraftView;
 
 static DraftObject *
@@ -37,7 +36,7 @@ draft_view(DraftObject *draft, draft_what what)
     return (PyObject *)self;
 }
 
-/* ---- what all three can ---------------------------------------------------------------- */
+/* ---- what all three can ------------------------------------------------------------- */
 
 static Py_ssize_t
 view_length(PyObject *self)
@@ -96,7 +95,7 @@ view_dealloc(PyObject *op)
     Py_DECREF((PyObject *)draft);
 }
 
-/* ---- keys and items are sets too ---------------------------------------------------------- */
+/* ---- keys and items are sets too ---------------------------------------------------- */
 
 static int
 keys_contains(PyObject *self, PyObject *key)
@@ -231,7 +230,7 @@ view_isdisjoint(PyObject *self, PyObject *other)
     return shared < 0 || PyErr_Occurred() ? NULL : PyBool_FromLong(!shared);
 }
 
-/* ---- types -------------------------------------------------------------------------------------- */
+/* ---- types -------------------------------------------------------------------------- */
 
 static PyMethodDef view_methods[] = {
     {"__reversed__", view_reversed, METH_NOARGS, PyDoc_STR("Newest first.")},
@@ -246,24 +245,34 @@ static PyMethodDef set_view_methods[] = {
 };
 
 static PyGetSetDef view_getset[] = {
-    {"mapping", view_mapping, NULL, PyDoc_STR("A read-only proxy of the draft behind this view."), NULL},
+    {"mapping", view_mapping, NULL, PyDoc_STR("A read-only proxy of the draft behind this view."),
+     NULL},
     {0},
 };
 
-#define VIEW_SLOTS                                                                                        \
-    {Py_tp_dealloc, view_dealloc}, {Py_tp_traverse, view_traverse}, {Py_tp_repr, view_repr},              \
-        {Py_tp_iter, view_iter}, {Py_tp_getset, view_getset}, {Py_sq_length, view_length}
+#define VIEW_SLOTS                                                                           \
+    {Py_tp_dealloc, view_dealloc}, {Py_tp_traverse, view_traverse}, {Py_tp_repr, view_repr}, \
+        {Py_tp_iter, view_iter}, {Py_tp_getset, view_getset},                                \
+    {                                                                                        \
+        Py_sq_length, view_length                                                            \
+    }
 
-#define SET_VIEW_SLOTS                                                                                    \
-    {Py_tp_hash, PyObject_HashNotImplemented}, {Py_tp_richcompare, view_compare},                         \
-        {Py_tp_methods, set_view_methods}, {Py_nb_and, view_and}, {Py_nb_or, view_or},                    \
-        {Py_nb_subtract, view_sub}, {Py_nb_xor, view_xor}
+#define SET_VIEW_SLOTS                                                                 \
+    {Py_tp_hash, PyObject_HashNotImplemented}, {Py_tp_richcompare, view_compare},      \
+        {Py_tp_methods, set_view_methods}, {Py_nb_and, view_and}, {Py_nb_or, view_or}, \
+        {Py_nb_subtract, view_sub},                                                    \
+    {                                                                                  \
+        Py_nb_xor, view_xor                                                            \
+    }
 
-#define VIEW_FLAGS \
-    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION)
+#define VIEW_FLAGS                                                      \
+    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE \
+     | Py_TPFLAGS_DISALLOW_INSTANTIATION)
 
-static PyType_Slot keys_slots[] = {VIEW_SLOTS, SET_VIEW_SLOTS, {Py_sq_contains, keys_contains}, {0, NULL}};
-static PyType_Slot items_slots[] = {VIEW_SLOTS, SET_VIEW_SLOTS, {Py_sq_contains, items_contains}, {0, NULL}};
+static PyType_Slot keys_slots[] = {
+    VIEW_SLOTS, SET_VIEW_SLOTS, {Py_sq_contains, keys_contains}, {0, NULL}};
+static PyType_Slot items_slots[] = {
+    VIEW_SLOTS, SET_VIEW_SLOTS, {Py_sq_contains, items_contains}, {0, NULL}};
 static PyType_Slot values_slots[] = {VIEW_SLOTS, {Py_tp_methods, view_methods}, {0, NULL}};
 
 static PyType_Spec keys_spec = {

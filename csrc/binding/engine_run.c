@@ -10,68 +10,67 @@ enum { YIELD_NS = 20000 }; /* a timer sleeps longer than this anyway: give the t
 
 /* ---- results ----------------------------------------------------------------------------- */
 
-/* Drafts die with their transaction; what a body returns must not. Looks into exact tuples, lists and dicts. */
+/* The parts of a result with drafts replaced, or `result` itself if it held none. Both are new references; steals nothing. */
+static PyObject *
+freeze_parts(TxnObject *self, PyObject *result)
+{
+    bool is_dict = PyDict_CheckExact(result);
+    PyObject *parts = is_dict ? PyDict_Values(result) : PySequence_List(result);
+    bool changed = false;
+    for (Py_ssize_t i = 0; parts != NULL && i < PyList_GET_SIZE(parts); i++) {
+        PyObject *part = PyList_GET_ITEM(parts, i); /* borrowed: parts is ours alone */
+        PyObject *frozen = txn_freeze_result(self, Py_NewRef(part));
+        changed = changed || frozen != part;
+        if (frozen == NULL || PyList_SetItem(parts, i, frozen) < 0) {
+            Py_CLEAR(parts);
+        }
+    }
+    if (parts == NULL || !changed) {
+        Py_XDECREF(parts);
+        return parts == NULL ? NULL : Py_NewRef(result);
+    }
+    PyObject *made = NULL;
+    if (PyTuple_CheckExact(result)) {
+        made = PyList_AsTuple(parts);
+    } else if (PyList_CheckExact(result)) {
+        return parts;
+    } else {
+        PyObject *keys = PyDict_Keys(result);
+        made = keys == NULL ? NULL : PyDict_New();
+        for (Py_ssize_t i = 0; made != NULL && i < PyList_GET_SIZE(parts); i++) {
+            if (PyDict_SetItem(made, PyList_GET_ITEM(keys, i), PyList_GET_ITEM(parts, i)) < 0) {
+                Py_CLEAR(made);
+            }
+        }
+        Py_XDECREF(keys);
+    }
+    Py_DECREF(parts);
+    return made;
+}
+
+/* Drafts die with their transaction; what a body returns must not. Looks into exact tuples, lists and dicts, and
+ * copies those that held one: others may hold them too. */
 PyObject *
 txn_freeze_result(TxnObject *self, PyObject *result)
 {
-    module_state *st = self->heap->st;
-    if (draft_check(st, result)) {
-        PyObject *frozen = draft_frozen(result);
-        Py_DECREF(result);
-        return frozen;
-    }
-    bool tuple = PyTuple_CheckExact(result), list = PyList_CheckExact(result);
-    if (!tuple && !list && !PyDict_CheckExact(result)) {
-        return result;
-    }
-    if (Py_EnterRecursiveCall(" in a result")) {
-        Py_DECREF(result);
-        return NULL;
-    }
-    bool failed = false;
-    if (tuple || list) {
-        Py_ssize_t count = PySequence_Fast_GET_SIZE(result);
-        for (Py_ssize_t i = 0; i < count && !failed; i++) {
-            PyObject *part = Py_NewRef(PySequence_Fast_GET_ITEM(result, i));
-            PyObject *frozen = txn_freeze_result(self, Py_NewRef(part));
-            if (frozen == NULL) {
-                failed = true;
-            } else if (frozen != part && tuple) {
-                /* A fresh tuple: others may hold this one. */
-                PyObject *copy = PySequence_List(result);
-                if (copy == NULL || PyList_SetItem(copy, i, Py_NewRef(frozen)) < 0) {
-                    failed = true;
-                } else {
-                    PyObject *made = PyList_AsTuple(copy);
-                    failed = made == NULL;
-                    if (made != NULL) {
-                        Py_SETREF(result, made);
-                    }
-                }
-                Py_XDECREF(copy);
-            } else if (frozen != part) {
-                failed = PyList_SetItem(result, i, Py_NewRef(frozen)) < 0;
-            }
-            Py_XDECREF(frozen);
-            Py_DECREF(part);
-            if (list) {
-                count = PyList_GET_SIZE(result);
-            }
+    PyObject *frozen;
+    if (draft_check(self->heap->st, result)) {
+        frozen = draft_frozen(result);
+    } else if (PyTuple_CheckExact(result) || PyList_CheckExact(result) || PyDict_CheckExact(result)) {
+        int inside = Py_ReprEnter(result); /* the interpreter's list of containers being walked */
+        if (inside > 0) {
+            return result; /* it holds itself */
+        }
+        frozen = inside < 0 || Py_EnterRecursiveCall(" in a result") ? NULL : freeze_parts(self, result);
+        if (inside == 0) {
+            Py_LeaveRecursiveCall();
+            Py_ReprLeave(result);
         }
     } else {
-        PyObject *key, *value;
-        Py_ssize_t at = 0;
-        while (!failed && PyDict_Next(result, &at, &key, &value)) {
-            PyObject *frozen = txn_freeze_result(self, Py_NewRef(value));
-            failed = frozen == NULL || (frozen != value && PyDict_SetItem(result, key, frozen) < 0);
-            Py_XDECREF(frozen);
-        }
+        return result;
     }
-    Py_LeaveRecursiveCall();
-    if (failed) {
-        Py_CLEAR(result);
-    }
-    return result;
+    Py_DECREF(result);
+    return frozen;
 }
 
 /* ---- run --------------------------------------------------------------------------------------- */
@@ -205,23 +204,15 @@ run_joined(TxnObject *outer, PyObject *const *args, Py_ssize_t count)
     return result;
 }
 
-/* A child task or thread of a running body has inherited its context, and must not slip out of its transaction
- * unsaid: theus.nesting knows, and raises. Asked only while a transaction of somebody is open. */
-static int
-refuse_child(EngineObject *self)
+/* Refused before its first step, so it must not complain that nobody awaited it. */
+static void
+close_coroutine(PyObject *coroutine)
 {
-    module_state *st = self->heap->st;
-    if (st->refuse_child == NULL) {
-        PyObject *nesting = PyImport_ImportModule("theus.nesting");
-        st->refuse_child = nesting == NULL ? NULL : PyObject_GetAttrString(nesting, "refuse_child");
-        Py_XDECREF(nesting);
-        if (st->refuse_child == NULL) {
-            return -1;
-        }
-    }
-    PyObject *answer = PyObject_CallOneArg(st->refuse_child, (PyObject *)self);
-    Py_XDECREF(answer);
-    return answer == NULL ? -1 : 0;
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *closed = PyObject_CallMethod(coroutine, "close", NULL);
+    Py_XDECREF(closed);
+    Py_DECREF(coroutine);
+    PyErr_SetRaisedException(error); /* in place of whatever close() raised */
 }
 
 /* Gives others the processor for a while. -1 when a signal handler raised. */
@@ -255,7 +246,7 @@ engine_run(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *name
         if (outer != NULL) {
             return run_joined(outer, args, count);
         }
-        if (self->active != NULL && refuse_child(self) < 0) {
+        if (txn_refuse_child(self) < 0) {
             return NULL;
         }
     }
@@ -275,7 +266,8 @@ engine_run(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *name
         if (result != NULL && PyCoro_CheckExact(result)) {
             PyErr_Format(PyExc_TypeError, "%R is a coroutine function: await engine.run_async() runs those",
                          args[0]);
-            Py_CLEAR(result);
+            close_coroutine(result);
+            result = NULL;
         }
         if (result != NULL && txn->txn.state == THEUS_TXN_OPEN) {
             result = txn_freeze_result(txn, result);
@@ -352,6 +344,7 @@ engine_compare_and_swap(PyObject *op, PyObject *args, PyObject *kwargs)
     PyObject *result = NULL;
     if (txn != NULL && txn_begin(txn, pinned) == 0) {
         txn->txn.strict = self->strict_cas;
+        txn->txn.pledged = true;
         theus_conflict why;
         int done = txn_enter(txn);
         if (done == 0) {

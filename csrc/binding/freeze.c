@@ -1,6 +1,8 @@
 /* Python values into a heap. See freeze.h for the rules, atoms.c for what is taken by reference. */
 #include "freeze.h"
 
+#include "draft.h"
+
 #include "atoms.h"
 #include "container_py.h"
 #include "tuples.h"
@@ -144,7 +146,7 @@ freeze_container(HeapObject *heap, theus_kind kind, PyObject *object, const free
                  theus_value *out)
 {
     if (check_nesting(heap, object, at) < 0 ||
-        Py_EnterRecursiveCall(" while a value was being frozen")) {
+        nesting_enter(" while a value was being frozen") < 0) {
         return -1;
     }
     int result = -1;
@@ -164,7 +166,7 @@ freeze_container(HeapObject *heap, theus_kind kind, PyObject *object, const free
             theus_container_release(edit);
         }
     }
-    Py_LeaveRecursiveCall();
+    nesting_leave();
     return result;
 }
 
@@ -234,11 +236,11 @@ static int
 freeze_tuple(HeapObject *heap, PyObject *object, const freeze_path *at, theus_value *out)
 {
     if (check_nesting(heap, object, at) < 0 ||
-        Py_EnterRecursiveCall(" while a value was being frozen")) {
+        nesting_enter(" while a value was being frozen") < 0) {
         return -1;
     }
     PyObject *made = freeze_tuple_parts(heap, object, at);
-    Py_LeaveRecursiveCall();
+    nesting_leave();
     if (made == NULL) {
         return -1;
     }
@@ -285,7 +287,7 @@ copy_entries(HeapObject *heap, const theus_container *source, theus_container *e
 int
 freeze_copy(HeapObject *heap, const theus_container *source, theus_container **out)
 {
-    if (Py_EnterRecursiveCall(" while a frozen container was being copied")) {
+    if (nesting_enter(" while a frozen container was being copied") < 0) {
         return -1;
     }
     int result = -1;
@@ -298,7 +300,7 @@ freeze_copy(HeapObject *heap, const theus_container *source, theus_container **o
             theus_container_release(edit);
         }
     }
-    Py_LeaveRecursiveCall();
+    nesting_leave();
     return result;
 }
 
@@ -357,6 +359,9 @@ freeze_any(HeapObject *heap, PyObject *object, const freeze_path *at, theus_valu
     }
     if (handle_kind(heap->st, object) != THEUS_ATOM) {
         return freeze_handle(heap, handle_of(object), out);
+    }
+    if (draft_check(heap->st, object)) {
+        return draft_freeze(heap, object, out);
     }
     return freeze_other(heap, object, at, out);
 }

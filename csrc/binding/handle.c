@@ -80,7 +80,7 @@ void
 handle_dealloc(PyObject *op)
 {
     PyObject_GC_UnTrack(op);
-    Py_TRASHCAN_BEGIN(op, handle_dealloc)
+    THEUS_TRASHCAN_BEGIN(op, handle_dealloc)
     HandleObject *self = handle_of(op);
     PyTypeObject *type = Py_TYPE(op);
     HeapObject *heap = self->heap;
@@ -96,7 +96,7 @@ handle_dealloc(PyObject *op)
     }
     Py_DECREF(type);
     Py_DECREF((PyObject *)heap); /* last: it keeps the module, and so `st`, alive */
-    Py_TRASHCAN_END
+    THEUS_TRASHCAN_END
 }
 
 PyObject *

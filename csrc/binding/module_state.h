@@ -53,7 +53,7 @@ typedef struct TxnObject TxnObject;
     X(PyTypeObject, Ready_type)                                                             \
     X(PyTypeObject, Engine_type)                                                            \
     X(PyObject, parse_path)       /* theus.paths.parse_path, once a path came as text */    \
-    X(PyObject, refuse_child)     /* theus.nesting.refuse_child, once it was needed */      \
+    X(PyObject, home)             /* ContextVar: see home_of() in txn_type.c */             \
     THEUS_ERROR_FIELDS(X)
 
 enum { FREE_HANDLES = 64, FREE_TXNS = 8, FREE_DRAFTS = 32 };

@@ -53,10 +53,12 @@ mutation_dealloc(PyObject *op)
     MutationObject *self = mutation_of(op);
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    THEUS_TRASHCAN_BEGIN(op, mutation_dealloc)
     theus_container_release(self->edit);
     Py_DECREF((PyObject *)self->heap);
     PyObject_GC_Del(op);
     Py_DECREF(type);
+    THEUS_TRASHCAN_END
 }
 
 /* ---- reading ---------------------------------------------------------------------------- */
@@ -215,7 +217,6 @@ mutation_check(MutationObject *self)
                          "finish() has ended it; go on with mutate() of the result");
 }
 
-/* Freezing the value may run Python code that ends the mutation: check after it. */
 static int
 mutation_store(MutationObject *self, PyObject *key, PyObject *object)
 {
@@ -319,10 +320,18 @@ mutation_setdefault(PyObject *op, PyObject *const *args, Py_ssize_t count)
     if (found != 0) {
         return value;
     }
-    if (mutation_store(mutation_of(op), args[0], count == 2 ? args[1] : Py_None) < 0) {
+    MutationObject *self = mutation_of(op);
+    theus_value fresh;
+    freeze_path here = freeze_path_key(NULL, args[0]);
+    if (mutation_check(self) < 0 ||
+        freeze_value(self->heap, count == 2 ? args[1] : Py_None, &here, &fresh) < 0) {
         return NULL;
     }
-    return mutation_subscript(op, args[0]);
+    if (map_store(self->heap, self->edit, args[0], fresh) == 0) {
+        value = handle_wrap(self->heap, fresh);
+    }
+    freeze_drop(self->heap, fresh);
+    return value;
 }
 
 static PyObject *

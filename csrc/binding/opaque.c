@@ -46,11 +46,11 @@ opaque_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
-    Py_TRASHCAN_BEGIN(op, opaque_dealloc)
+    THEUS_TRASHCAN_BEGIN(op, opaque_dealloc)
     (void)opaque_clear(op);
     PyObject_GC_Del(op);
     Py_DECREF(type);
-    Py_TRASHCAN_END
+    THEUS_TRASHCAN_END
 }
 
 static PyObject *

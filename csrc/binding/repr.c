@@ -156,12 +156,12 @@ handle_repr(PyObject *op)
     if (inside != 0) {
         return inside < 0 ? NULL : PyUnicode_FromFormat("%s(...)", name);
     }
-    if (Py_EnterRecursiveCall(" while getting the repr of a frozen container")) {
+    if (nesting_enter(" while getting the repr of a frozen container") < 0) {
         Py_ReprLeave(op);
         return NULL;
     }
     PyObject *result = container_repr(name, self->node);
-    Py_LeaveRecursiveCall();
+    nesting_leave();
     Py_ReprLeave(op);
     return result;
 }

@@ -1,6 +1,8 @@
 /* Values of a heap back to independent builtins. */
 #include "freeze.h"
 
+#include "draft.h"
+
 #include "errors.h"
 #include "tuples.h"
 
@@ -59,20 +61,20 @@ thaw_set(const theus_container *node)
 static PyObject *
 thaw_container(HeapObject *heap, const theus_container *node)
 {
-    if (Py_EnterRecursiveCall(" while a frozen container was being thawed")) {
+    if (nesting_enter(" while a frozen container was being thawed") < 0) {
         return NULL;
     }
     PyObject *result = node->kind == THEUS_MAP    ? thaw_map(heap, node)
                        : node->kind == THEUS_LIST ? thaw_list(heap, node)
                                                   : thaw_set(node);
-    Py_LeaveRecursiveCall();
+    nesting_leave();
     return result;
 }
 
 static PyObject *
 thaw_tuple(module_state *st, PyObject *tuple)
 {
-    if (Py_EnterRecursiveCall(" while a tuple was being thawed")) {
+    if (nesting_enter(" while a tuple was being thawed") < 0) {
         return NULL;
     }
     PyObject *parts = NULL, *result = NULL;
@@ -86,7 +88,7 @@ thaw_tuple(module_state *st, PyObject *tuple)
     } else {
         result = tuple_finish(tuple, parts);
     }
-    Py_LeaveRecursiveCall();
+    nesting_leave();
     return result;
 }
 
@@ -95,6 +97,9 @@ thaw_object(module_state *st, PyObject *object)
 {
     if (handle_kind(st, object) != THEUS_ATOM) {
         return thaw_container(handle_of(object)->heap, handle_of(object)->node);
+    }
+    if (draft_check(st, object)) {
+        return draft_thaw(object);
     }
     if (PyTuple_Check(object) && tuple_can_rebuild(Py_TYPE(object))) {
         return thaw_tuple(st, object);

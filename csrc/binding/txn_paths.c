@@ -521,9 +521,17 @@ refuse_dotted_root(TxnObject *self, PyObject *key)
     int found = first == NULL ? -1 : cell_find(self, self->txn.root, first, false, &hash, &pos, &value);
     Py_XDECREF(first);
     if (found == 1) {
-        PyErr_Format(self->heap->st->ContextError,
-                     "%R as a key of data= would be one key with a dot in it, beside a root of that first name: "
-                     "write a tuple of the parts for a path, or nested dicts", key);
+        PyObject *dot_sign = PyUnicode_FromString(".");
+        PyObject *parts = dot_sign == NULL ? NULL : PyUnicode_Split(key, dot_sign, -1);
+        PyObject *path = parts == NULL ? NULL : PyList_AsTuple(parts);
+        if (path != NULL) {
+            PyErr_Format(self->heap->st->ContextError,
+                         "%R as a key of data= would be one key with a dot in it, beside a root of that first name: "
+                         "write the tuple %R for the path, or nested dicts", key, path);
+        }
+        Py_XDECREF(path);
+        Py_XDECREF(parts);
+        Py_XDECREF(dot_sign);
         return -1;
     }
     return found;
@@ -730,9 +738,10 @@ defer(TxnObject *self, theus_deferred_kind kind, PyObject *path, PyObject *opera
         } else if (key_hash(key, &hash) < 0) {
             found = -1;
         } else if (kind == THEUS_APPEND && cell->child_count != 0) {
-            found = cell_find(self, cell, key, false, &hash, &pos, &there);
-            child = found == 1 ? theus_cell_child_at(cell, pos) : NULL;
-            found = found < 0 ? -1 : 1;
+            /* Not theus_cell_probe(): that would settle what is deferred already. */
+            theus_find there = theus_container_find(cell->now, NULL, hash, key, &pos, NULL);
+            child = there == THEUS_FOUND ? theus_cell_child_at(cell, pos) : NULL;
+            found = there == THEUS_FIND_FAILED ? errors_find_failed(self->heap->st) : 1;
         }
         if (found == 0) {
             found = path_error(self->heap->st, path, "the list has no such index");

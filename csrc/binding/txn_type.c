@@ -46,6 +46,58 @@ txn_current(EngineObject *engine)
     return NULL;
 }
 
+/* The home of a context is a tuple (address of the context, home of the context it was copied from or None),
+ * kept in a ContextVar: asyncio tasks and asyncio.to_thread inherit the variable, so a child finds its parent's
+ * home there until it gets one of its own. New reference. */
+static PyObject *
+home_of(module_state *st, void *context)
+{
+    PyObject *home;
+    if (PyContextVar_Get(st->home, Py_None, &home) < 0) {
+        return NULL;
+    }
+    if (home != Py_None && PyLong_AsVoidPtr(PyTuple_GET_ITEM(home, 0)) == context) {
+        return home;
+    }
+    PyObject *address = PyLong_FromVoidPtr(context);
+    PyObject *own = address == NULL ? NULL : PyTuple_Pack(2, address, home);
+    PyObject *token = own == NULL ? NULL : PyContextVar_Set(st->home, own);
+    Py_DECREF(home);
+    Py_XDECREF(address);
+    if (token == NULL) {
+        Py_CLEAR(own);
+    }
+    Py_XDECREF(token);
+    return own;
+}
+
+int
+txn_refuse_child(EngineObject *engine)
+{
+    if (engine->active == NULL) {
+        return 0;
+    }
+    PyObject *home;
+    uint64_t epoch = theus_process_epoch();
+    if (PyContextVar_Get(engine->heap->st->home, Py_None, &home) < 0) {
+        return -1;
+    }
+    int result = 0;
+    for (PyObject *it = home; it != Py_None && result == 0; it = PyTuple_GET_ITEM(it, 1)) {
+        for (TxnObject *txn = engine->active; txn != NULL && result == 0; txn = txn->next) {
+            if (txn->home == it && txn->txn.epoch == epoch) {
+                PyErr_SetString(engine->heap->st->TransactionError,
+                                "this run was started by a child task or thread of a body whose transaction on the "
+                                "same engine is still open: call it in the body itself, start it after the body, or "
+                                "give it a transaction of its own with detached=True");
+                result = -1;
+            }
+        }
+    }
+    Py_DECREF(home);
+    return result;
+}
+
 static void
 active_add(TxnObject *self)
 {
@@ -185,6 +237,7 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
     self->process = Py_XNewRef(process);
     self->callbacks = NULL;
     self->weakrefs = NULL;
+    self->home = NULL;
     self->outer = NULL;
     self->savepoint = NULL;
     self->next = self->previous = NULL;
@@ -204,6 +257,12 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
 int
 txn_begin(TxnObject *self, theus_version *pinned)
 {
+    void *context = running_context();
+    PyObject *home = home_of(self->heap->st, context);
+    if (home == NULL) {
+        return -1;
+    }
+    Py_XSETREF(self->home, home);
     theus_version *version = pinned;
     if (version == NULL) {
         version = theus_store_pin(self->engine->store);
@@ -217,7 +276,7 @@ txn_begin(TxnObject *self, theus_version *pinned)
     self->txn.apply = txn_apply_deferred;
     self->txn.apply_ctx = self->heap;
     self->thread = theus_thread_id();
-    self->context = running_context();
+    self->context = context;
     self->started_ns = theus_clock_tick_ns();
     active_add(self);
     return 0;
@@ -340,6 +399,7 @@ txn_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->process);
     Py_VISIT(self->callbacks);
     Py_VISIT(self->outer);
+    Py_VISIT(self->home);
     return theus_txn_visit(&self->txn, (int (*)(void *, void *))visit, arg);
 }
 
@@ -367,6 +427,7 @@ txn_dealloc(PyObject *op)
     Py_CLEAR(self->callbacks);
     Py_CLEAR(self->outer);
     Py_CLEAR(self->process);
+    Py_CLEAR(self->home);
     HeapObject *heap = self->heap;
     EngineObject *engine = self->engine;
     if (st->recycles && st->free_txn_count < FREE_TXNS) {
@@ -458,6 +519,9 @@ txn_enter_block(PyObject *op, PyObject *Py_UNUSED(ignored))
     TxnObject *outer = self->detached ? NULL : txn_current(self->engine);
     if (outer != NULL) {
         return txn_join(self, outer);
+    }
+    if (!self->detached && txn_refuse_child(self->engine) < 0) {
+        return NULL;
     }
     return txn_begin(self, NULL) < 0 ? NULL : Py_NewRef(op);
 }
@@ -693,6 +757,14 @@ get_timeout(PyObject *op, void *Py_UNUSED(closure))
     return PyLong_FromUnsignedLongLong(((TxnObject *)op)->timeout_ms);
 }
 
+static PyObject *
+get_written(PyObject *op, void *Py_UNUSED(closure))
+{
+    const theus_txn *txn = &((TxnObject *)op)->txn;
+    return PyBool_FromLong(txn->state == THEUS_TXN_OPEN
+                           && (txn->root->touched || txn->root->touched_below || txn->signals != NULL));
+}
+
 static PyGetSetDef txn_getset[] = {
     {"state", get_state, NULL, PyDoc_STR("The snapshot that the transaction reads, as a State."), NULL},
     {"version", get_version, NULL,
@@ -700,6 +772,8 @@ static PyGetSetDef txn_getset[] = {
     {"isolation", get_isolation, NULL, PyDoc_STR("'serializable' or 'snapshot'."), NULL},
     {"read_only", get_read_only, NULL, PyDoc_STR("True if it refuses writes."), NULL},
     {"active", get_active, NULL, PyDoc_STR("True from its beginning to its end."), NULL},
+    {"written", get_written, NULL,
+     PyDoc_STR("False as long as nothing was written; True may mean a write without effect."), NULL},
     {"write_timeout_ms", get_timeout, NULL,
      PyDoc_STR("Milliseconds after which a commit of writes is refused; 0 = never."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -873,6 +947,10 @@ static PyType_Spec ready_spec = {
 int
 add_txn_type(PyObject *module, module_state *st)
 {
+    st->home = PyContextVar_New("theus.home", NULL);
+    if (st->home == NULL) {
+        return -1;
+    }
     st->Ready_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &ready_spec, NULL);
     if (st->Ready_type == NULL) {
         return -1;

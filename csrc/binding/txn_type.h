@@ -26,6 +26,7 @@ struct TxnObject {
     struct TxnObject *next, *previous; /* engine->active; borrowed */
     uint64_t thread;            /* who began it */
     void *context;              /* the contextvars context it began in: tells tasks apart; an identity only */
+    PyObject *home;             /* owned: what home_of() gave there */
     uint64_t started_ns;
     uint64_t timeout_ms;
     uint64_t version;           /* pinned, then made */
@@ -51,6 +52,10 @@ void txn_abort(TxnObject *self);
 
 /* The open transaction that this thread and task runs on the engine, or NULL. Borrowed. */
 TxnObject *txn_current(EngineObject *engine);
+
+/* -1 with TransactionError set in a child task or thread of a body whose transaction on this engine is open: it
+ * cannot join, and must not slip out unsaid. To be asked where txn_current() found nothing. */
+int txn_refuse_child(EngineObject *engine);
 
 /* Door of every operation: -1 with TransactionError set if it may not be used now. */
 int txn_enter(TxnObject *self);

@@ -57,4 +57,5 @@ const theus_value_ops theus_py_value_ops = {
     .release = value_release,
     .equal = value_equal,
     .hash = value_hash,
+    .serial = THEUS_HAVE_GIL,
 };

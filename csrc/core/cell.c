@@ -75,20 +75,32 @@ numbers_grow(theus_numbers *numbers, uint32_t room)
 
 /* Repeats are squeezed out when the array is full, so a loop over a few keys stays small. */
 theus_status
-theus_numbers_push(theus_numbers *numbers, uint32_t number)
+theus_numbers_reserve(theus_numbers *numbers)
 {
-    if (numbers->count > 0 && numbers->items[numbers->count - 1] == number) {
+    if (numbers->count < numbers->room) {
         return THEUS_OK;
     }
-    if (numbers->count == numbers->room) {
-        theus_numbers_sort(numbers);
-        if (numbers->count > numbers->room / 2
-            && numbers_grow(numbers, numbers->room * 2) != THEUS_OK) {
-            return THEUS_NOMEM;
-        }
+    theus_numbers_sort(numbers);
+    return numbers->count > numbers->room / 2 ? numbers_grow(numbers, numbers->room * 2) : THEUS_OK;
+}
+
+void
+theus_numbers_add(theus_numbers *numbers, uint32_t number)
+{
+    assert(numbers->count < numbers->room);
+    if (numbers->count == 0 || numbers->items[numbers->count - 1] != number) {
+        numbers->items[numbers->count++] = number;
     }
-    numbers->items[numbers->count++] = number;
-    return THEUS_OK;
+}
+
+theus_status
+theus_numbers_push(theus_numbers *numbers, uint32_t number)
+{
+    theus_status status = theus_numbers_reserve(numbers);
+    if (status == THEUS_OK) {
+        theus_numbers_add(numbers, number);
+    }
+    return status;
 }
 
 theus_status
@@ -266,25 +278,41 @@ child_detach(theus_cell *cell, uint32_t pos)
 
 /* ---- marks ---------------------------------------------------------------------------- */
 
+/* Above a marked cell every cell has the mark for "below": so the walk up ends at the first that has it. */
+
+static void
+cell_touched(theus_cell *cell)
+{
+    cell->touched = true;
+    for (theus_cell *up = cell->parent; up != NULL && !up->touched_below; up = up->parent) {
+        up->touched_below = true;
+    }
+}
+
 static void
 cell_changed(theus_cell *cell)
 {
     cell->stamp++;
     cell->stale = true;
-    cell->touched = true;
-    for (theus_cell *up = cell->parent; up != NULL && !(up->stale_below && up->touched_below);
-         up = up->parent) {
+    for (theus_cell *up = cell->parent; up != NULL && !up->stale_below; up = up->parent) {
         up->stale_below = true;
-        up->touched_below = true;
     }
+    cell_touched(cell);
 }
 
+/* Are reads of this cell logged entry by entry? In a reshaped one they cannot be, so the first read there counts as
+ * a read of all: the write of the whole would ask for as much, but it is gone when the cell is
+ * detached or a savepoint undone, and the read is not. */
 static bool
-cell_logs_reads(const theus_cell *cell)
+cell_logs_reads(theus_cell *cell)
 {
     const theus_txn *txn = cell->txn;
-    return cell->base != NULL && !cell->reshaped && !cell->read_all && !txn->read_only
-           && txn->isolation == THEUS_SERIALIZABLE;
+    if (cell->base == NULL || cell->read_all || txn->read_only
+        || txn->isolation != THEUS_SERIALIZABLE) {
+        return false;
+    }
+    cell->read_all = cell->reshaped;
+    return !cell->reshaped;
 }
 
 static theus_status
@@ -315,34 +343,63 @@ seal_in_place(theus_container *container)
     container->edit = 0;
 }
 
+static theus_status
+fold_child(theus_cell *cell, theus_cell *child)
+{
+    theus_status status = theus_cell_fold(child);
+    if (status != THEUS_OK || child->parent != cell) {
+        return status; /* what fell out below may have run a body that detached it */
+    }
+    status = cell_writable(cell);
+    if (status == THEUS_OK) {
+        child->stale = false;
+        status = theus_container_put(cell->now, child->pos, theus_value_of_container(child->now));
+        if (status != THEUS_OK) {
+            child->stale = true;
+        }
+    }
+    return status;
+}
+
+/* One walk over the children; sets stale_below again if it may have missed one. */
+static theus_status
+fold_children(theus_cell *cell)
+{
+    theus_status status = cell_writable(cell);
+    theus_cell **table = cell->children;
+    uint32_t stamp = ++cell->stamp;
+    for (uint32_t i = 0; i < cell->child_room && status == THEUS_OK; i++) {
+        theus_cell *child = cell->children[i];
+        if (child == NULL || !(child->stale || child->stale_below)) {
+            continue;
+        }
+        status = fold_child(cell, child);
+        if (cell->children != table || cell->stamp != stamp) {
+            cell->stale_below = true;
+            break;
+        }
+    }
+    return status;
+}
+
+/* The content that falls out of a parent may be the last of its kind, and releasing it may run a body that
+ * writes here again. So every mark goes before its work is done, and comes back with such a write. */
 theus_status
 theus_cell_fold(theus_cell *cell)
 {
-    if (cell->stale_below) {
-        theus_status status = cell_writable(cell);
-        for (uint32_t i = 0; status == THEUS_OK && i < cell->child_room; i++) {
-            theus_cell *child = cell->children[i];
-            if (child == NULL || !(child->stale || child->stale_below)) {
-                continue;
-            }
-            status = theus_cell_fold(child);
-            if (status == THEUS_OK) {
-                status = theus_container_put(cell->now, child->pos,
-                                             theus_value_of_container(child->now));
-            }
-            if (status == THEUS_OK) {
-                child->stale = false;
-            }
-        }
-        if (status != THEUS_OK) {
-            return status;
-        }
+    theus_status status = THEUS_OK;
+    while (cell->stale_below && status == THEUS_OK) {
         cell->stale_below = false;
         cell->stale = true;
-        cell->stamp++;
+        status = fold_children(cell);
+        if (status != THEUS_OK) {
+            cell->stale_below = true;
+        }
     }
-    seal_in_place(cell->now);
-    return THEUS_OK;
+    if (status == THEUS_OK) {
+        seal_in_place(cell->now);
+    }
+    return status;
 }
 
 /* ---- reading ------------------------------------------------------------------------------ */
@@ -350,18 +407,15 @@ theus_cell_fold(theus_cell *cell)
 static theus_status
 log_absence(theus_cell *cell, uint64_t hash, void *key)
 {
+    enum { LOOK_BACK = 16 }; /* for repeats of the same key object, as loops make them */
     uint32_t seen = 0;
-    for (theus_absence *it = cell->absent; it != NULL; it = it->next) {
+    for (theus_absence *it = cell->absent; it != NULL && seen < LOOK_BACK; it = it->next, seen++) {
         if (it->key == key) {
             return THEUS_OK;
         }
-        if (++seen == ABSENCES_MAX) {
-            cell->read_shape = true;
-            return THEUS_OK;
-        }
-        if (seen == 16) {
-            break; /* enough looking for repeats; the count below is what bounds it */
-        }
+    }
+    if (cell->absent_count == ABSENCES_MAX) {
+        cell->read_shape = true;
     }
     if (cell->read_shape) {
         return THEUS_OK;
@@ -375,6 +429,7 @@ log_absence(theus_cell *cell, uint64_t hash, void *key)
     theus_heap_ops(cell->now->heap)->retain(key);
     absence->key = key;
     cell->absent = absence;
+    cell->absent_count++;
     return THEUS_OK;
 }
 
@@ -385,67 +440,105 @@ is_from_base(const theus_cell *cell, uint32_t pos, theus_value value)
     return pos < cell->base->span && theus_container_value_at(cell->base, pos) == value;
 }
 
-theus_find
-theus_cell_probe(theus_cell *cell, void *ctx, uint64_t hash, void *key, uint32_t *pos,
-                 theus_value *value)
+/* The failure of a find, for who wants more than "failed". */
+static theus_find
+find_failed(theus_cell *cell, theus_status why)
 {
-    if (cell->deferred != NULL && theus_cell_settle(cell, ctx) != THEUS_OK) {
-        return THEUS_FIND_FAILED;
-    }
+    cell->txn->find_status = why;
+    return THEUS_FIND_FAILED;
+}
+
+/* Without regard to what is deferred. */
+static theus_find
+cell_find(theus_cell *cell, void *ctx, uint64_t hash, void *key, uint32_t *pos, theus_value *value)
+{
     for (;;) {
         uint32_t stamp = cell->stamp;
         theus_container *now = cell->now;
         theus_container_retain(now); /* equality may run a body that replaces it */
         theus_find found = theus_container_find(now, ctx, hash, key, pos, value);
         theus_container_release(now);
-        if (found == THEUS_FIND_FAILED || stamp == cell->stamp) {
+        if (found == THEUS_FIND_FAILED) {
+            return find_failed(cell, THEUS_FOREIGN);
+        }
+        if (stamp == cell->stamp) {
             return found;
         }
     }
+}
+
+/* The same, logged. */
+static theus_find
+cell_find_logged(theus_cell *cell, void *ctx, uint64_t hash, void *key, uint32_t *pos,
+                 theus_value *value)
+{
+    uint32_t stamp;
+    theus_find found, before;
+    do {
+        found = cell_find(cell, ctx, hash, key, pos, value);
+        before = THEUS_ABSENT;
+        stamp = cell->stamp;
+        if (found == THEUS_ABSENT && cell->now != cell->base && cell_logs_reads(cell)) {
+            /* Gone by our own hand? Then the pinned version was not asked. */
+            uint32_t base_pos;
+            before = theus_container_find(cell->base, ctx, hash, key, &base_pos, NULL);
+        }
+    } while (stamp != cell->stamp);
+    if (before == THEUS_FIND_FAILED) {
+        return find_failed(cell, THEUS_FOREIGN);
+    }
+    if (found == THEUS_FIND_FAILED || before == THEUS_FOUND || !cell_logs_reads(cell)) {
+        return found;
+    }
+    theus_status status = THEUS_OK;
+    if (found == THEUS_ABSENT) {
+        status = log_absence(cell, hash, key);
+    }
+    else if (is_from_base(cell, *pos, *value)) {
+        status = theus_numbers_push(&cell->reads, *pos);
+    }
+    return status == THEUS_OK ? found : find_failed(cell, status);
+}
+
+static theus_status
+settled(theus_cell *cell, void *ctx)
+{
+    return cell->deferred == NULL ? THEUS_OK : theus_cell_settle(cell, ctx);
+}
+
+static theus_status
+settled_at(theus_cell *cell, void *ctx, uint64_t hash)
+{
+    return theus_cell_defers(cell, hash) ? theus_cell_settle(cell, ctx) : THEUS_OK;
+}
+
+theus_find
+theus_cell_probe(theus_cell *cell, void *ctx, uint64_t hash, void *key, uint32_t *pos,
+                 theus_value *value)
+{
+    theus_status status = settled_at(cell, ctx, hash);
+    return status == THEUS_OK ? cell_find(cell, ctx, hash, key, pos, value)
+                              : find_failed(cell, status);
 }
 
 theus_find
 theus_cell_lookup(theus_cell *cell, void *ctx, uint64_t hash, void *key, uint32_t *pos,
                   theus_value *value)
 {
-    theus_find found = theus_cell_probe(cell, ctx, hash, key, pos, value);
-    if (found == THEUS_FIND_FAILED || !cell_logs_reads(cell)) {
-        return found;
-    }
-    if (found == THEUS_FOUND) {
-        if (is_from_base(cell, *pos, *value)
-            && theus_numbers_push(&cell->reads, *pos) != THEUS_OK) {
-            return THEUS_FIND_FAILED;
-        }
-        return THEUS_FOUND;
-    }
-    if (cell->now != cell->base) {
-        /* Gone by our own hand? Then the pinned version was not asked. */
-        uint32_t stamp = cell->stamp, base_pos;
-        theus_find before = theus_container_find(cell->base, ctx, hash, key, &base_pos, NULL);
-        if (before == THEUS_FIND_FAILED) {
-            return before;
-        }
-        if (stamp != cell->stamp) {
-            return theus_cell_lookup(cell, ctx, hash, key, pos, value);
-        }
-        if (before == THEUS_FOUND) {
-            return THEUS_ABSENT;
-        }
-    }
-    return log_absence(cell, hash, key) == THEUS_OK ? THEUS_ABSENT : THEUS_FIND_FAILED;
+    theus_status status = settled_at(cell, ctx, hash);
+    return status == THEUS_OK ? cell_find_logged(cell, ctx, hash, key, pos, value)
+                              : find_failed(cell, status);
 }
 
 theus_status
 theus_cell_read(theus_cell *cell, uint32_t pos, theus_value *value)
 {
-    if (cell->deferred != NULL) {
-        theus_status status = theus_cell_settle(cell, NULL);
-        if (status != THEUS_OK) {
-            return status;
-        }
+    theus_status status = settled(cell, NULL);
+    if (status != THEUS_OK) {
+        return status;
     }
-    *value = theus_container_value_at(cell->now, pos);
+    /* Settling may have run a body that shortened it. */
+    *value = pos < cell->now->span ? theus_container_value_at(cell->now, pos) : THEUS_NONE;
     if (*value != THEUS_NONE && cell_logs_reads(cell) && is_from_base(cell, pos, *value)) {
         return theus_numbers_push(&cell->reads, pos);
     }
@@ -476,7 +569,11 @@ theus_cell_enter(theus_cell *cell, uint32_t pos, theus_cell **out)
     if (value == THEUS_NONE || theus_value_kind(value) == THEUS_ATOM) {
         return THEUS_BAD_PATH;
     }
+    /* (In a reshaped cell, what is read below has no log of its own: see cell_logs_reads.) */
     bool known = cell->base != NULL && !cell->reshaped && is_from_base(cell, pos, value);
+    if (cell->reshaped) {
+        (void)cell_logs_reads(cell);
+    }
     theus_container *content = theus_value_container(value);
     theus_status status = theus_cell_new(cell->txn, known ? content : NULL, content, &child);
     if (status != THEUS_OK) {
@@ -523,79 +620,139 @@ theus_cell_freeze(theus_cell *cell, theus_container **out)
 
 /* ---- writing -------------------------------------------------------------------------------- */
 
-/* Room in the log first: then a failure leaves nothing half done. */
+/* Order of a write: room in the log, the change, the log, the marks. So a write that fails for lack of memory has
+ * not happened, and has not been logged either (a logged place is stored again on top of what others
+ * commit). What the change lets fall is held until the end, for releasing it may run foreign code. */
+
 static theus_status
-log_write(theus_cell *cell, uint32_t pos)
+write_reserve(theus_cell *cell)
 {
-    return cell->base == NULL || cell->reshaped ? THEUS_OK : theus_numbers_push(&cell->writes, pos);
+    return cell->base == NULL || cell->reshaped ? THEUS_OK : theus_numbers_reserve(&cell->writes);
 }
 
-/* A callback may have sealed, edited or emptied the cell while a key was compared: the position is good only if
- * the stamp stands. */
-theus_status
-theus_cell_store(theus_cell *cell, void *ctx, uint64_t hash, void *key, theus_value value)
+static void
+write_log(theus_cell *cell, uint32_t pos)
 {
-    uint32_t pos;
-    theus_value old;
-    theus_status status = cell_writable(cell);
-    if (status != THEUS_OK) {
-        return status;
+    if (cell->base != NULL && !cell->reshaped) {
+        theus_numbers_add(&cell->writes, pos);
     }
-    theus_find found = theus_cell_probe(cell, ctx, hash, key, &pos, &old);
-    if (found == THEUS_FIND_FAILED) {
-        return THEUS_FOREIGN;
-    }
-    if (found == THEUS_FOUND) {
-        return cell->now->kind == THEUS_SET ? THEUS_OK : theus_cell_put(cell, pos, value);
-    }
-    status = cell_writable(cell); /* a callback may have sealed it */
-    if (status == THEUS_OK) {
-        status = log_write(cell, cell->now->span);
-    }
-    if (status == THEUS_OK) {
-        status = theus_container_insert(cell->now, hash, key, value, NULL);
-    }
-    if (status == THEUS_OK) {
-        cell_changed(cell);
-    }
-    return status;
 }
 
-theus_status
-theus_cell_put(theus_cell *cell, uint32_t pos, theus_value value)
+/* Storing what is there already is a write too: whoever changes the place meanwhile comes before us, and
+ * must not have the last word. */
+static void
+write_again(theus_cell *cell, uint32_t pos)
 {
-    theus_status status = cell->deferred == NULL ? THEUS_OK : theus_cell_settle(cell, NULL);
+    write_log(cell, pos);
+    cell_touched(cell);
+}
+
+/* Overwrites a live position. */
+static theus_status
+cell_overwrite(theus_cell *cell, uint32_t pos, theus_value value)
+{
+    theus_value old = theus_container_value_at(cell->now, pos);
+    theus_status status = write_reserve(cell);
+    if (status == THEUS_OK && old == value && theus_cell_child_at(cell, pos) == NULL) {
+        write_again(cell, pos);
+        return THEUS_OK;
+    }
     if (status == THEUS_OK) {
         status = cell_writable(cell);
     }
     if (status != THEUS_OK) {
         return status;
     }
-    theus_cell *child = theus_cell_child_at(cell, pos);
-    if (theus_container_value_at(cell->now, pos) == value && child == NULL) {
-        return THEUS_OK;
-    }
-    status = log_write(cell, pos);
+    theus_heap *heap = cell->now->heap;
+    theus_value_retain(heap, old);
+    status = theus_container_put(cell->now, pos, value);
     if (status == THEUS_OK) {
         child_detach(cell, pos);
+        write_log(cell, pos);
         cell_changed(cell);
-        status = theus_container_put(cell->now, pos, value);
+    }
+    theus_value_release(heap, old);
+    return status;
+}
+
+/* Appends an entry whose key has just been looked for and not found. */
+static theus_status
+cell_insert(theus_cell *cell, uint64_t hash, void *key, theus_value value)
+{
+    theus_status status = write_reserve(cell);
+    uint32_t pos = cell->now->span;
+    if (status == THEUS_OK) {
+        status = cell_writable(cell);
+    }
+    if (status == THEUS_OK) {
+        status = theus_container_insert(cell->now, hash, key, value, NULL);
+    }
+    if (status == THEUS_OK) {
+        write_log(cell, pos);
+        cell_changed(cell);
     }
     return status;
 }
 
 theus_status
+theus_cell_store(theus_cell *cell, void *ctx, uint64_t hash, void *key, theus_value value)
+{
+    uint32_t pos;
+    theus_value old;
+    if (cell->txn->read_only) {
+        return THEUS_READ_ONLY;
+    }
+    switch (theus_cell_probe(cell, ctx, hash, key, &pos, &old)) {
+    case THEUS_ABSENT:
+        return cell_insert(cell, hash, key, value);
+    case THEUS_FOUND:
+        return cell_overwrite(cell, pos, cell->now->kind == THEUS_SET ? old : value);
+    default:
+        return cell->txn->find_status;
+    }
+}
+
+theus_status
+theus_cell_put(theus_cell *cell, uint32_t pos, theus_value value)
+{
+    if (cell->txn->read_only) {
+        return THEUS_READ_ONLY;
+    }
+    theus_status status = settled(cell, NULL);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    /* Settling may have run a body that emptied the place. */
+    bool live = pos < cell->now->span && theus_container_value_at(cell->now, pos) != THEUS_NONE;
+    return live ? cell_overwrite(cell, pos, value) : THEUS_CHANGED;
+}
+
+theus_status
 theus_cell_remove(theus_cell *cell, uint64_t hash, uint32_t pos)
 {
-    theus_status status = cell_writable(cell);
+    theus_status status = write_reserve(cell);
     if (status == THEUS_OK) {
-        status = log_write(cell, pos);
+        status = cell_writable(cell);
     }
+    if (status != THEUS_OK) {
+        return status;
+    }
+    theus_heap *heap = cell->now->heap;
+    void *key = theus_container_key_at(cell->now, pos);
+    theus_value value = theus_container_value_at(cell->now, pos);
+    theus_heap_ops(heap)->retain(key);
+    theus_value_retain(heap, value);
+    status = theus_container_remove(cell->now, hash, pos);
     if (status == THEUS_OK) {
         child_detach(cell, pos);
+        write_log(cell, pos);
         cell_changed(cell);
-        status = theus_container_remove(cell->now, hash, pos);
+        if (cell->now->span - cell->now->count > cell->now->span / 2) {
+            cell->txn->sparse = true;
+        }
     }
+    theus_heap_ops(heap)->release(key);
+    theus_value_release(heap, value);
     return status;
 }
 
@@ -624,12 +781,18 @@ theus_status
 theus_cell_splice(theus_cell *cell, uint32_t start, uint32_t drop, const theus_value *values,
                   uint32_t count)
 {
-    theus_status status = cell_writable(cell);
-    if (status != THEUS_OK || (drop == 0 && count == 0)) {
+    if (cell->txn->read_only) {
+        return THEUS_READ_ONLY;
+    }
+    theus_status status = THEUS_OK;
+    if (drop == 0 && count == 0) {
         return status;
     }
     if (drop == 0 && start == cell->now->count) { /* append: nothing moves, nothing falls out */
-        status = theus_list_splice(cell->now, start, 0, values, count);
+        status = cell_writable(cell);
+        if (status == THEUS_OK) {
+            status = theus_list_splice(cell->now, start, 0, values, count);
+        }
         if (status == THEUS_OK) {
             cell_reshape(cell);
             cell_changed(cell);
@@ -726,18 +889,23 @@ theus_cell_permute(theus_cell *cell, const uint32_t *order)
 theus_status
 theus_cell_clear(theus_cell *cell)
 {
-    theus_status status = cell->deferred == NULL ? THEUS_OK : theus_cell_settle(cell, NULL);
-    if (status == THEUS_OK) {
-        status = cell_writable(cell);
+    if (cell->txn->read_only) {
+        return THEUS_READ_ONLY;
     }
-    if (status != THEUS_OK || cell->now->count == 0) {
+    theus_status status = settled(cell, NULL);
+    if (status != THEUS_OK) {
         return status;
+    }
+    if (cell->now->count == 0) {
+        theus_cell_read_shape(cell); /* nothing to do, as long as it is empty */
+        return THEUS_OK;
     }
     theus_container *empty;
     status = theus_container_new(cell->now->heap, (theus_kind)cell->now->kind, &empty);
     if (status != THEUS_OK) {
         return status;
     }
+    empty->line = cell->now->line; /* emptied, not replaced */
     theus_container *old = cell->now;
     theus_cell_forget_children(cell);
     cell->now = empty;

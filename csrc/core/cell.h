@@ -21,6 +21,8 @@ struct theus_deferral {
 };
 
 THEUS_MUST_CHECK theus_status theus_numbers_push(theus_numbers *numbers, uint32_t number);
+THEUS_MUST_CHECK theus_status theus_numbers_reserve(theus_numbers *numbers);  /* room for one more, */
+void theus_numbers_add(theus_numbers *numbers, uint32_t number);              /* which then cannot fail */
 void theus_numbers_init(theus_numbers *numbers);
 void theus_numbers_fini(theus_numbers *numbers);
 void theus_numbers_sort(theus_numbers *numbers); /* ascending, each once */
@@ -51,8 +53,11 @@ theus_cell_is_covered(const theus_cell *cell)
     return false;
 }
 
-/* Takes the deferred operations of a cell out of force; they are freed with the transaction. */
-void theus_cell_retire_deferred(theus_cell *cell);
+/* Takes the deferred operations of a cell that are newer than `last` (NULL: all) out of force; they are freed with
+ * the transaction. */
+void theus_cell_retire_deferred(theus_cell *cell, const theus_deferral *last);
+/* Cells list them newest first; they apply oldest first. */
+theus_deferral *theus_deferrals_reversed(theus_deferral *list);
 
 /* Ends the transaction with this state and frees what it holds. May run foreign code. */
 void theus_txn_finish(theus_txn *txn, theus_txn_state state);

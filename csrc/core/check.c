@@ -120,6 +120,9 @@ theus_container_check(const theus_container *container, void *ctx)
     if (container->count > container->span) {
         return "more entries than positions";
     }
+    if (container->gap_start > container->gap_end || container->gap_end > container->span) {
+        return "a gap beyond the span";
+    }
     if (container->span > theus_entries_capacity(container->kind, container->shift)) {
         return "the span does not fit under the root";
     }
@@ -138,6 +141,11 @@ theus_container_check(const theus_container *container, void *ctx)
     if (check.broken == NULL && container->kind != THEUS_LIST
         && check.indexed != container->count) {
         check.broken = "entries that the index does not name";
+    }
+    for (uint32_t pos = container->gap_start; pos < container->gap_end; pos++) {
+        if (check.broken == NULL && theus_entries_at(container, pos)[0] != 0) {
+            check.broken = "an entry in the gap";
+        }
     }
     if (check.broken == NULL && container->edit == 0 && container->kind != THEUS_LIST
         && container->span - container->count > container->span / 2) {
@@ -280,10 +288,8 @@ heap_check_all(struct heap_check *check)
     check_counts(check);
     REQUIRE(check, check->broken != NULL || check->chain_count == heap->chains.count,
             "the heap knows chains that nobody owns");
-    REQUIRE(check, heap->stats.nodes == check->node_count, "a wrong count of nodes");
-    REQUIRE(check, heap->stats.containers == heap->containers.count,
-            "a wrong count of containers");
-    REQUIRE(check, heap->stats.bytes == check->bytes, "a wrong count of bytes");
+    REQUIRE(check, heap->live_nodes == check->node_count, "a wrong count of nodes");
+    REQUIRE(check, heap->live_bytes == check->bytes, "a wrong count of bytes");
 }
 
 static bool
@@ -316,8 +322,8 @@ theus_heap_check(theus_heap *heap)
 {
     struct heap_check check = {.heap = heap};
     theus_mutex_lock(&heap->lock);
-    if (tally_init(&check.nodes, heap->stats.nodes)
-        && tally_init(&check.containers, heap->stats.containers)) {
+    if (tally_init(&check.nodes, heap->live_nodes)
+        && tally_init(&check.containers, heap->containers.count)) {
         heap_check_all(&check);
     }
     else {

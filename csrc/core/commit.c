@@ -138,7 +138,7 @@ base_segment(const theus_container *base, uint32_t pos)
     return segment;
 }
 
-/* Where the cell's container is now: cell->current, or NULL when its place is gone or holds something else. */
+/* Where the cell's container is now: cell->current, or NULL when its place is gone or holds another container. */
 static verdict
 locate(commit_run *run, theus_cell *cell)
 {
@@ -158,7 +158,8 @@ locate(commit_run *run, theus_cell *cell)
     case THEUS_FIND_FAILED:
         return FAILED;
     case THEUS_FOUND:
-        if (theus_value_kind(value) == (theus_kind)cell->base->kind) {
+        if (theus_value_kind(value) == (theus_kind)cell->base->kind
+            && theus_value_container(value)->line == cell->base->line) {
             cell->current = theus_value_container(value);
         }
         return HOLDS;
@@ -243,7 +244,7 @@ check_writes(commit_run *run, theus_cell *cell)
 static verdict
 check_list_writes(commit_run *run, theus_cell *cell)
 {
-    if (cell->writes.count != 0 && cell->base->shape != cell->current->shape) {
+    if (cell->base->shape != cell->current->shape) {
         return broken(run, cell, "keys", NULL);
     }
     return check_writes(run, cell);
@@ -353,32 +354,39 @@ replay(commit_run *run, theus_cell *cell, theus_container *edit)
     return status;
 }
 
+/* What stands where a deferred operation goes: *old, borrowed, or THEUS_NONE. */
 static theus_status
-apply_deferred(commit_run *run, theus_container *edit, theus_deferral *deferral)
+deferred_target(commit_run *run, const theus_container *edit, const theus_deferral *deferral,
+                uint32_t *pos, theus_value *old)
 {
-    if (deferral == NULL) {
+    *pos = deferral->index;
+    *old = THEUS_NONE;
+    if (deferral->key == NULL) {
+        if (*pos >= edit->count) {
+            return THEUS_BAD_PATH;
+        }
+        *old = theus_container_value_at(edit, *pos);
         return THEUS_OK;
     }
-    theus_status status = apply_deferred(run, edit, deferral->next); /* oldest first */
+    theus_find found
+        = theus_container_find(edit, run->ctx, deferral->hash, deferral->key, pos, old);
+    return found == THEUS_FIND_FAILED ? THEUS_FOREIGN : THEUS_OK;
+}
+
+static theus_status
+apply_one(commit_run *run, theus_container *edit, const theus_deferral *deferral)
+{
+    const theus_txn *txn = run->txn;
+    uint32_t pos;
+    theus_value old, made;
+    theus_status status = deferred_target(run, edit, deferral, &pos, &old);
     if (status != THEUS_OK) {
         return status;
     }
-    uint32_t pos = deferral->index;
-    theus_value old = THEUS_NONE, made;
-    if (deferral->key != NULL) {
-        if (theus_container_find(edit, run->ctx, deferral->hash, deferral->key, &pos, &old)
-            == THEUS_FIND_FAILED) {
-            return THEUS_FOREIGN;
-        }
+    if (old != THEUS_NONE) {
+        theus_value_retain(edit->heap, old); /* the edit may let it go while we still hold on to it */
     }
-    else if (pos < edit->count) {
-        old = theus_container_value_at(edit, pos);
-    }
-    else {
-        return THEUS_BAD_PATH;
-    }
-    theus_value_retain(edit->heap, old);
-    if (run->txn->apply(run->txn->apply_ctx, deferral->kind, old, deferral->operand, deferral->resolver, &made) < 0) {
+    if (txn->apply(txn->apply_ctx, deferral->kind, old, deferral->operand, deferral->resolver, &made) < 0) {
         status = THEUS_FOREIGN;
     }
     else {
@@ -386,7 +394,21 @@ apply_deferred(commit_run *run, theus_container *edit, theus_deferral *deferral)
                                        : theus_container_put(edit, pos, made);
         theus_value_release(edit->heap, made);
     }
-    theus_value_release(edit->heap, old);
+    if (old != THEUS_NONE) {
+        theus_value_release(edit->heap, old);
+    }
+    return status;
+}
+
+static theus_status
+apply_deferred(commit_run *run, theus_container *edit, theus_cell *cell)
+{
+    theus_status status = THEUS_OK;
+    cell->deferred = theus_deferrals_reversed(cell->deferred);
+    for (theus_deferral *it = cell->deferred; it != NULL && status == THEUS_OK; it = it->next) {
+        status = apply_one(run, edit, it);
+    }
+    cell->deferred = theus_deferrals_reversed(cell->deferred); /* for another round */
     return status;
 }
 
@@ -433,32 +455,27 @@ build(commit_run *run, theus_cell *cell, theus_container *there, theus_container
         return THEUS_OK;
     }
 
-    if (same && !cell->deferred_below) {
+    if (same && !cell->deferred_below && !run->txn->sparse) {
         status = theus_cell_fold(cell);
-        if (status == THEUS_OK && cell->now->count >= cell->now->span - cell->now->count) {
+        if (status == THEUS_OK) {
             theus_container_retain(cell->now);
             *out = cell->now;
-            return THEUS_OK;
         }
-        /* Mostly holes: publish a compacted copy. The cell keeps its positions for a later round. */
-        if (status == THEUS_OK) {
-            status = theus_edit_begin(cell->now, &result);
-        }
+        return status;
     }
-    else {
-        if (same) {
-            cell->now->edit = 0; /* sealed in place, to be copied */
-        }
-        status = theus_edit_begin(same ? cell->now : there, &result);
-        if (status == THEUS_OK && !same) {
-            status = replay(run, cell, result);
-        }
-        if (status == THEUS_OK) {
-            status = build_children(run, cell, there, result, same);
-        }
-        if (status == THEUS_OK) {
-            status = apply_deferred(run, result, cell->deferred);
-        }
+    /* On a copy, which the seal below may compact: the cell keeps its positions for another round. */
+    if (same) {
+        cell->now->edit = 0; /* sealed in place, to be copied */
+    }
+    status = theus_edit_begin(same ? cell->now : there, &result);
+    if (status == THEUS_OK && !same) {
+        status = replay(run, cell, result);
+    }
+    if (status == THEUS_OK) {
+        status = build_children(run, cell, there, result, same);
+    }
+    if (status == THEUS_OK) {
+        status = apply_deferred(run, result, cell);
     }
     if (status == THEUS_OK) {
         status = theus_edit_seal(result);
@@ -471,12 +488,19 @@ build(commit_run *run, theus_cell *cell, theus_container *there, theus_container
     return THEUS_OK;
 }
 
+/* (A first signal that failed leaves an empty map.) */
+static bool
+has_signals(const theus_txn *txn)
+{
+    return txn->signals != NULL && txn->signals->count != 0;
+}
+
 /* The newest signals with those of the body on top. */
 static theus_status
 build_signals(commit_run *run, theus_container **out)
 {
     theus_container *sent = run->txn->signals, *latest = run->newest->signals;
-    if (sent == NULL) {
+    if (!has_signals(run->txn)) {
         theus_container_retain(latest);
         *out = latest;
         return THEUS_OK;
@@ -583,26 +607,39 @@ record_new(theus_txn *txn, op_summary *summary, theus_record **out)
 
 /* ---- the gate ------------------------------------------------------------------------------------ */
 
+/* UNCHANGED: everything that the transaction depends on still holds in run->newest. */
+static theus_outcome
+confirm(commit_run *run, theus_record *record, theus_status *status)
+{
+    theus_txn *txn = run->txn;
+    if (run->newest == txn->pinned) {
+        return THEUS_UNCHANGED;
+    }
+    if (txn->strict) {
+        broken(run, txn->root, "strict", NULL);
+        return THEUS_CONFLICTED;
+    }
+    switch (validate(run)) {
+    case BROKEN:
+        return THEUS_CONFLICTED;
+    case FAILED:
+        *status = THEUS_FOREIGN;
+        return THEUS_COMMIT_FAILED;
+    default:
+        record->rebased = true;
+        return THEUS_UNCHANGED;
+    }
+}
+
 /* Every commit path (transaction, run, CAS, process) comes through here, once per round. Contention policy
  * (ticket, queue) belongs at this call. */
 static theus_outcome
 try_commit(commit_run *run, theus_record *record, theus_version **made, theus_status *status)
 {
     theus_txn *txn = run->txn;
-    if (run->newest != txn->pinned) {
-        if (txn->strict) {
-            broken(run, txn->root, "strict", NULL);
-            return THEUS_CONFLICTED;
-        }
-        switch (validate(run)) {
-        case BROKEN:
-            return THEUS_CONFLICTED;
-        case FAILED:
-            *status = THEUS_FOREIGN;
-            return THEUS_COMMIT_FAILED;
-        default:
-            record->rebased = true;
-        }
+    theus_outcome outcome = confirm(run, record, status);
+    if (outcome != THEUS_UNCHANGED) {
+        return outcome;
     }
     theus_container *root;
     *status = build(run, txn->root, run->newest->root, &root);
@@ -628,11 +665,32 @@ try_commit(commit_run *run, theus_record *record, theus_version **made, theus_st
     return THEUS_COMMITTED;
 }
 
+static void
+count(theus_txn *txn, theus_outcome outcome, bool rebased)
+{
+    theus_counters *counters = theus_store_counters(txn->store);
+    switch (outcome) {
+    case THEUS_COMMITTED:
+        atomic_fetch_add_explicit(&counters->commits, 1, memory_order_relaxed);
+        if (rebased) {
+            atomic_fetch_add_explicit(&counters->rebases, 1, memory_order_relaxed);
+        }
+        break;
+    case THEUS_UNCHANGED:
+        atomic_fetch_add_explicit(&counters->noops, 1, memory_order_relaxed);
+        break;
+    case THEUS_CONFLICTED:
+        atomic_fetch_add_explicit(&counters->conflicts, 1, memory_order_relaxed);
+        break;
+    case THEUS_COMMIT_FAILED:
+        break;
+    }
+}
+
 theus_outcome
 theus_txn_commit(theus_txn *txn, void *ctx, theus_version **made, theus_conflict *why,
                  theus_status *status)
 {
-    theus_counters *counters = theus_store_counters(txn->store);
     theus_outcome outcome = THEUS_COMMIT_FAILED;
     theus_record *record = NULL;
     op_summary summary;
@@ -641,36 +699,28 @@ theus_txn_commit(theus_txn *txn, void *ctx, theus_version **made, theus_conflict
     *status = THEUS_OK;
     *made = NULL;
     why->cells = NULL;
-    if (!txn->root->touched && !txn->root->touched_below && txn->signals == NULL) {
-        atomic_fetch_add_explicit(&counters->reads, 1, memory_order_relaxed);
+    txn->committing = true; /* the logs are read from here on: whatever foreign code runs may not add to them */
+    if (!txn->root->touched && !txn->root->touched_below && !has_signals(txn)) {
+        bool looked = txn->read_only || txn->root->next != NULL || txn->root->read_shape
+                      || txn->root->read_all || txn->root->reads.count != 0 || txn->root->absent != NULL;
+        theus_counters *counters = theus_store_counters(txn->store);
+        atomic_fetch_add_explicit(looked ? &counters->reads : &counters->noops, 1, memory_order_relaxed);
         theus_txn_finish(txn, THEUS_TXN_COMMITTED);
         return THEUS_UNCHANGED;
     }
     *status = record_new(txn, &summary, &record);
-    if (*status != THEUS_OK) {
-        goto done;
-    }
-    if (record->sets + record->deletes == 0 && txn->signals == NULL) {
-        atomic_fetch_add_explicit(&counters->noops, 1, memory_order_relaxed);
+    if (*status == THEUS_OK) {
+        bool nothing = record->sets + record->deletes == 0 && !has_signals(txn);
+        bool again = !nothing || txn->pledged;
         outcome = THEUS_UNCHANGED;
-        goto done;
-    }
-    do {
-        run.newest = theus_store_pin(txn->store);
-        outcome = try_commit(&run, record, made, status);
-        theus_version_release(run.newest);
-    } while (outcome == THEUS_UNCHANGED);
-
-    if (outcome == THEUS_COMMITTED) {
-        atomic_fetch_add_explicit(&counters->commits, 1, memory_order_relaxed);
-        if (record->rebased) {
-            atomic_fetch_add_explicit(&counters->rebases, 1, memory_order_relaxed);
+        while (again) {
+            run.newest = theus_store_pin(txn->store);
+            outcome = nothing ? confirm(&run, record, status) : try_commit(&run, record, made, status);
+            theus_version_release(run.newest);
+            again = outcome == THEUS_UNCHANGED && !nothing;
         }
+        count(txn, outcome, record->rebased);
     }
-    else if (outcome == THEUS_CONFLICTED) {
-        atomic_fetch_add_explicit(&counters->conflicts, 1, memory_order_relaxed);
-    }
-done:
     theus_record_release(record);
     theus_txn_finish(txn, outcome == THEUS_COMMITTED || outcome == THEUS_UNCHANGED
                               ? THEUS_TXN_COMMITTED

@@ -15,8 +15,7 @@ theus_container_retain(theus_container *container)
 void
 theus_container_release(theus_container *container)
 {
-    if (container == NULL
-        || atomic_fetch_sub_explicit(&container->refs, 1, memory_order_acq_rel) != 1) {
+    if (container == NULL || !theus_container_drop(container)) {
         return;
     }
     theus_heap *heap = container->heap;
@@ -31,12 +30,17 @@ theus_container_release(theus_container *container)
 void
 theus_value_retain(theus_heap *heap, theus_value value)
 {
-    theus_value_take(heap->ops, value);
+    if (value != THEUS_NONE) {
+        theus_value_take(heap->ops, value);
+    }
 }
 
 void
 theus_value_release(theus_heap *heap, theus_value value)
 {
+    if (value == THEUS_NONE) {
+        return;
+    }
     if (theus_value_kind(value) == THEUS_ATOM) {
         heap->ops->release(theus_value_atom(value));
     }
@@ -60,40 +64,52 @@ theus_container_new(theus_heap *heap, theus_kind kind, theus_container **out)
         container->span = 0;
         container->edit = theus_heap_token_locked(heap);
         container->shape = theus_heap_token_locked(heap);
+        container->line = (uint32_t)container->shape;
         container->entries = NULL;
         container->index = NULL;
+        container->gap_start = 0;
+        container->gap_end = 0;
     }
     theus_mutex_unlock(&heap->lock);
     *out = container;
     return container == NULL ? THEUS_NOMEM : THEUS_OK;
 }
 
+theus_container *
+theus_edit_begin_locked(theus_container *base)
+{
+    assert(base->edit == 0);
+    theus_container *edit = theus_container_alloc_locked(base->heap);
+    if (edit == NULL) {
+        return NULL;
+    }
+    edit->kind = base->kind;
+    edit->shift = base->shift;
+    edit->count = base->count;
+    edit->span = base->span;
+    edit->edit = theus_heap_token_locked(base->heap);
+    edit->shape = base->shape;
+    edit->line = base->line;
+    edit->gap_start = base->gap_start;
+    edit->gap_end = base->gap_end;
+    edit->entries = base->entries;
+    edit->index = base->index;
+    if (edit->entries != NULL) {
+        edit->entries->refs++;
+    }
+    if (edit->index != NULL) {
+        theus_node_of_word((uintptr_t)edit->index)->refs++;
+    }
+    return edit;
+}
+
 theus_status
 theus_edit_begin(theus_container *base, theus_container **out)
 {
-    assert(base->edit == 0);
-    theus_heap *heap = base->heap;
-    theus_mutex_lock(&heap->lock);
-    theus_container *edit = theus_container_alloc_locked(heap);
-    if (edit != NULL) {
-        edit->kind = base->kind;
-        edit->shift = base->shift;
-        edit->count = base->count;
-        edit->span = base->span;
-        edit->edit = theus_heap_token_locked(heap);
-        edit->shape = base->shape;
-        edit->entries = base->entries;
-        edit->index = base->index;
-        if (edit->entries != NULL) {
-            edit->entries->refs++;
-        }
-        if (edit->index != NULL) {
-            theus_node_of_word((uintptr_t)edit->index)->refs++;
-        }
-    }
-    theus_mutex_unlock(&heap->lock);
-    *out = edit;
-    return edit == NULL ? THEUS_NOMEM : THEUS_OK;
+    theus_mutex_lock(&base->heap->lock);
+    *out = theus_edit_begin_locked(base);
+    theus_mutex_unlock(&base->heap->lock);
+    return *out == NULL ? THEUS_NOMEM : THEUS_OK;
 }
 
 /* ---- scratch copies --------------------------------------------------------- */
@@ -140,6 +156,8 @@ theus_scratch_end_locked(theus_container *scratch, theus_container *edit, theus_
         EXCHANGE(uint64_t, scratch->shape, edit->shape);
         EXCHANGE(struct theus_node *, scratch->entries, edit->entries);
         EXCHANGE(void *, scratch->index, edit->index);
+        EXCHANGE(uint32_t, scratch->gap_start, edit->gap_start);
+        EXCHANGE(uint32_t, scratch->gap_end, edit->gap_end);
     }
     theus_container_empty_locked(scratch, grave);
 }
@@ -312,9 +330,14 @@ cursor_read(theus_cursor *cursor, uint32_t at, uint32_t *pos, void **key, theus_
 bool
 theus_cursor_next(theus_cursor *cursor, uint32_t *pos, void **key, theus_value *value)
 {
-    while (cursor->pos < cursor->container->span) {
-        if (cursor_read(cursor, cursor->pos++, pos, key, value)) {
+    const theus_container *container = cursor->container;
+    while (cursor->pos < container->span) {
+        uint32_t at = cursor->pos++;
+        if (cursor_read(cursor, at, pos, key, value)) {
             return true;
+        }
+        if (at >= container->gap_start && at < container->gap_end) {
+            cursor->pos = container->gap_end;
         }
     }
     return false;
@@ -323,9 +346,14 @@ theus_cursor_next(theus_cursor *cursor, uint32_t *pos, void **key, theus_value *
 bool
 theus_cursor_prev(theus_cursor *cursor, uint32_t *pos, void **key, theus_value *value)
 {
+    const theus_container *container = cursor->container;
     while (cursor->pos > 0) {
-        if (cursor_read(cursor, --cursor->pos, pos, key, value)) {
+        uint32_t at = --cursor->pos;
+        if (cursor_read(cursor, at, pos, key, value)) {
             return true;
+        }
+        if (at >= container->gap_start && at < container->gap_end) {
+            cursor->pos = container->gap_start;
         }
     }
     return false;

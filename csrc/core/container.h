@@ -52,6 +52,11 @@ struct theus_container {
     void *index;                /* NULL for lists and while span is 0 */
     theus_heap *heap;
     uint32_t place; /* in the heap's roster of containers; guarded by its lock */
+    uint32_t line;  /* the same in every later state of one container: drawn by
+                     * theus_container_new(), handed on by theus_edit_begin(). Tells an edited
+                     * container from one that took its place */
+    uint32_t gap_start; /* from here to gap_end are only holes: the longest such run that is */
+    uint32_t gap_end;   /* known. Cursors leap over it, so popping at one end stays O(1) */
 };
 
 static inline theus_value
@@ -65,7 +70,7 @@ theus_value_of_container(theus_container *container)
 void theus_container_retain(theus_container *container);
 void theus_container_release(theus_container *container); /* NULL is allowed */
 
-/* Retain or release a value of either sort. */
+/* Retain or release a value of either sort; THEUS_NONE is allowed. */
 void theus_value_retain(theus_heap *heap, theus_value value);
 void theus_value_release(theus_heap *heap, theus_value value);
 
@@ -127,6 +132,11 @@ uint32_t theus_container_nth(const theus_container *container, uint32_t index);
 /* Replaces the value at a live position of a map or list. Storing the same value word
  * again changes nothing. The key object that is there stays, as in dict. */
 THEUS_MUST_CHECK theus_status theus_container_put(theus_container *edit, uint32_t pos, theus_value value);
+
+/* A sealed copy of `base` (sealed) with another value at a live position of a map or list: what
+ * theus_edit_begin(), theus_container_put() and theus_edit_seal() do, at half the price. */
+THEUS_MUST_CHECK theus_status theus_container_with(theus_container *base, uint32_t pos, theus_value value,
+                                                   theus_container **out);
 
 /* Appends an entry whose key the caller has just looked up and not found. For a map: key
  * and value; for a set: value is ignored (pass THEUS_NONE). *pos (may be NULL): its position. */

@@ -14,7 +14,7 @@ theus_heap_new(const theus_value_ops *ops, theus_heap **out)
     heap->chains.room = THEUS_ROSTER_INLINE;
     heap->containers.items = heap->first_containers;
     heap->containers.room = THEUS_ROSTER_INLINE;
-    theus_status status = theus_mutex_init(&heap->lock, THEUS_RANK_HEAP);
+    theus_status status = theus_mutex_init(&heap->lock, THEUS_RANK_HEAP, ops->serial);
     if (status != THEUS_OK) {
         theus_free(heap);
         return status;
@@ -33,7 +33,9 @@ void
 theus_heap_read_stats(theus_heap *heap, theus_heap_stats *out)
 {
     theus_mutex_lock(&heap->lock);
-    *out = heap->stats;
+    out->bytes = heap->live_bytes;
+    out->nodes = heap->live_nodes;
+    out->containers = heap->containers.count;
     theus_mutex_unlock(&heap->lock);
 }
 

@@ -69,27 +69,57 @@ restart:;
 
 /* ---- writing -------------------------------------------------------------------- */
 
+static theus_status
+put_locked(theus_container *edit, uint32_t pos, theus_value value, theus_grave *grave)
+{
+    theus_node *leaf = theus_entries_own_locked(edit, pos, grave);
+    if (leaf == NULL) {
+        return THEUS_NOMEM;
+    }
+    unsigned i = theus_entries_offset(edit->kind, pos) + theus_entries_stride(edit->kind) - 1;
+    assert(leaf->words[i] != 0); /* a hole has no value to replace */
+    theus_value_take(edit->heap->ops, value);
+    theus_node_store_locked(edit->heap, leaf, i, value, grave);
+    return THEUS_OK;
+}
+
 theus_status
 theus_container_put(theus_container *edit, uint32_t pos, theus_value value)
 {
     assert(edit->edit != 0 && edit->kind != THEUS_SET && value != THEUS_NONE);
-    unsigned offset
-        = theus_entries_offset(edit->kind, pos) + theus_entries_stride(edit->kind) - 1;
-    if (theus_entries_leaf(edit, pos)->words[offset] == value) {
+    if (theus_container_value_at(edit, pos) == value) {
         return THEUS_OK;
     }
-    theus_heap *heap = edit->heap;
+    theus_grave grave;
+    theus_grave_init(&grave);
+    theus_mutex_lock(&edit->heap->lock);
+    theus_status status = put_locked(edit, pos, value, &grave);
+    theus_grave_close(edit->heap, &grave);
+    return status;
+}
+
+theus_status
+theus_container_with(theus_container *base, uint32_t pos, theus_value value,
+                     theus_container **out)
+{
+    assert(base->edit == 0 && base->kind != THEUS_SET && value != THEUS_NONE);
+    theus_heap *heap = base->heap;
+    theus_status status = THEUS_NOMEM;
     theus_grave grave;
     theus_grave_init(&grave);
     theus_mutex_lock(&heap->lock);
-    theus_node *leaf = theus_entries_own_locked(edit, pos, &grave);
-    if (leaf != NULL) {
-        assert(leaf->words[offset] != 0); /* a hole has no value to replace */
-        theus_value_take(heap->ops, value);
-        theus_node_store_locked(heap, leaf, offset, value, &grave);
+    theus_container *edit = theus_edit_begin_locked(base);
+    if (edit != NULL) {
+        status = put_locked(edit, pos, value, &grave);
+        edit->edit = 0;
+    }
+    if (edit != NULL && status != THEUS_OK) {
+        theus_value_drop_locked(heap, theus_value_of_container(edit), &grave);
+        edit = NULL;
     }
     theus_grave_close(heap, &grave);
-    return leaf == NULL ? THEUS_NOMEM : THEUS_OK;
+    *out = edit;
+    return status;
 }
 
 theus_status
@@ -126,6 +156,48 @@ theus_container_insert(theus_container *edit, uint64_t hash, void *key, theus_va
     return status;
 }
 
+static bool
+is_hole(const theus_container *container, uint32_t pos)
+{
+    return theus_entries_at(container, pos)[0] == 0;
+}
+
+/* Position `pos` has become a hole. Joins it to its neighbours, and to the known gap if they
+ * touch, but does not look far: a gap that is worth knowing grows by one removal at a time. */
+static void
+gap_extend(theus_container *edit, uint32_t pos)
+{
+    enum { REACH = 32 };
+    uint32_t start = pos;
+    uint32_t end = pos + 1;
+    for (int steps = 0; steps < REACH && start > 0; steps++) {
+        if (start == edit->gap_end) {
+            start = edit->gap_start;
+        }
+        else if (is_hole(edit, start - 1)) {
+            start--;
+        }
+        else {
+            break;
+        }
+    }
+    for (int steps = 0; steps < REACH && end < edit->span; steps++) {
+        if (end == edit->gap_start) {
+            end = edit->gap_end;
+        }
+        else if (is_hole(edit, end)) {
+            end++;
+        }
+        else {
+            break;
+        }
+    }
+    if (end - start > edit->gap_end - edit->gap_start) {
+        edit->gap_start = start;
+        edit->gap_end = end;
+    }
+}
+
 theus_status
 theus_container_remove(theus_container *edit, uint64_t hash, uint32_t pos)
 {
@@ -145,6 +217,7 @@ theus_container_remove(theus_container *edit, uint64_t hash, uint32_t pos)
             theus_node_store_locked(heap, leaf, i, 0, &grave);
         }
         edit->count--;
+        gap_extend(edit, pos);
     }
     edit->shape = theus_heap_token_locked(heap); /* also when it failed, as above */
     theus_grave_close(heap, &grave);

@@ -5,7 +5,7 @@
 /* Spare nodes make the steady state of an engine (a path made, a path freed) free of malloc.
  * They are bounded twice: never more than half of what lives, so that a small map stays small,
  * and never more than this. */
-enum { CACHE_BYTES_MAX = 64 * 1024 };
+enum { SPARE_BYTES_MAX = 64 * 1024 };
 
 static size_t
 node_size(unsigned log2)
@@ -14,10 +14,10 @@ node_size(unsigned log2)
 }
 
 static bool
-cache_has_room_locked(const theus_heap *heap, size_t size)
+spare_has_room_locked(const theus_heap *heap, size_t size)
 {
-    return heap->cached_bytes + size <= CACHE_BYTES_MAX
-           && heap->cached_bytes + size <= heap->stats.bytes / 2;
+    size_t bytes = heap->spare_bytes + size;
+    return bytes <= SPARE_BYTES_MAX && bytes <= heap->live_bytes / 2;
 }
 
 static theus_node *
@@ -28,7 +28,7 @@ node_alloc_locked(theus_heap *heap, unsigned log2)
     theus_node *node = cached ? heap->spare_nodes[log2 - THEUS_NODE_LOG2_MIN] : NULL;
     if (node != NULL) {
         heap->spare_nodes[log2 - THEUS_NODE_LOG2_MIN] = node->next;
-        heap->cached_bytes -= (uint32_t)node_size(log2);
+        heap->spare_bytes -= (uint32_t)node_size(log2);
     }
     else {
         node = theus_alloc(node_size(log2));
@@ -37,8 +37,8 @@ node_alloc_locked(theus_heap *heap, unsigned log2)
         }
         assert(((uintptr_t)node & THEUS_NODE_TAGS) == 0);
     }
-    heap->stats.bytes += node_size(log2);
-    heap->stats.nodes++;
+    heap->live_bytes += node_size(log2);
+    heap->live_nodes++;
     node->log2 = (uint8_t)log2;
     return node;
 }
@@ -47,13 +47,13 @@ static void
 node_recycle_locked(theus_heap *heap, theus_node *node)
 {
     size_t size = node_size(node->log2);
-    heap->stats.bytes -= size;
-    heap->stats.nodes--;
-    if (node->log2 <= THEUS_NODE_LOG2_CACHED && cache_has_room_locked(heap, size)) {
+    heap->live_bytes -= size;
+    heap->live_nodes--;
+    if (node->log2 <= THEUS_NODE_LOG2_CACHED && spare_has_room_locked(heap, size)) {
         theus_node **spare = &heap->spare_nodes[node->log2 - THEUS_NODE_LOG2_MIN];
         node->next = *spare;
         *spare = node;
-        heap->cached_bytes += (uint32_t)size;
+        heap->spare_bytes += (uint32_t)size;
     }
     else {
         theus_free(node);
@@ -303,7 +303,7 @@ theus_value_drop_locked(theus_heap *heap, theus_value value, theus_grave *grave)
         return;
     }
     theus_container *container = theus_value_container(value);
-    if (atomic_fetch_sub_explicit(&container->refs, 1, memory_order_acq_rel) == 1) {
+    if (theus_container_drop(container)) {
         container->next = grave->containers;
         grave->containers = container;
     }
@@ -360,12 +360,11 @@ container_bury_locked(theus_heap *heap, theus_container *container, theus_grave 
     if (moved != NULL) {
         moved->place = container->place;
     }
-    heap->stats.containers--;
-    heap->stats.bytes -= sizeof(theus_container);
-    if (cache_has_room_locked(heap, sizeof(theus_container))) {
+    heap->live_bytes -= sizeof(theus_container);
+    if (spare_has_room_locked(heap, sizeof(theus_container))) {
         container->next = heap->spare_containers;
         heap->spare_containers = container;
-        heap->cached_bytes += (uint32_t)sizeof(theus_container);
+        heap->spare_bytes += (uint32_t)sizeof(theus_container);
     }
     else {
         theus_free(container);
@@ -430,7 +429,7 @@ theus_container_alloc_locked(theus_heap *heap)
     theus_container *container = heap->spare_containers;
     if (container != NULL) {
         heap->spare_containers = container->next;
-        heap->cached_bytes -= (uint32_t)sizeof(theus_container);
+        heap->spare_bytes -= (uint32_t)sizeof(theus_container);
     }
     else {
         container = theus_alloc(sizeof(theus_container));
@@ -438,8 +437,7 @@ theus_container_alloc_locked(theus_heap *heap)
             return NULL;
         }
     }
-    heap->stats.containers++;
-    heap->stats.bytes += sizeof(theus_container);
+    heap->live_bytes += sizeof(theus_container);
     atomic_init(&container->refs, 1);
     container->heap = heap;
     container->place = theus_roster_add(&heap->containers, container);
@@ -461,6 +459,8 @@ theus_container_empty_locked(theus_container *container, theus_grave *grave)
     container->count = 0;
     container->span = 0;
     container->shift = 0;
+    container->gap_start = 0;
+    container->gap_end = 0;
 }
 
 /* ---- bare cells ----------------------------------------------------------------- */

@@ -82,10 +82,12 @@ struct theus_heap {
     theus_mutex lock;           /* rank HEAP */
     /* guarded by lock: */
     uint64_t token;          /* the last edit token or shape given out; never reused */
-    theus_heap_stats stats;
+    uint64_t live_bytes;     /* in nodes and headers; not in spare ones */
     theus_roster chains;     /* cells, and leaves that start a chain: all owned atoms hang here */
+    uint32_t live_nodes;     /* (not beside live_bytes or spare_bytes: the compiler would change */
+                             /* the two in one vector, which stalls on the half just written) */
     theus_roster containers; /* every live header */
-    uint32_t cached_bytes;   /* in the two spare lists */
+    uint32_t spare_bytes;    /* in the two spare lists */
     theus_node *spare_nodes[THEUS_NODE_LOG2_CACHED - THEUS_NODE_LOG2_MIN + 1]; /* by log2 */
     theus_container *spare_containers; /* linked by next */
     void *first_chains[THEUS_ROSTER_INLINE]; /* so that a heap with one small map needs */
@@ -163,6 +165,21 @@ void theus_node_replace_locked(theus_heap *heap, theus_node *parent, uintptr_t *
 
 /* A header with one count, registered; the caller fills in the rest. NULL: no memory. */
 theus_container *theus_container_alloc_locked(theus_heap *heap);
+
+/* theus_edit_begin(), for who holds the lock already. NULL: no memory. */
+theus_container *theus_edit_begin_locked(theus_container *base);
+
+/* Gives up one count; true if it was the last. The last owner needs no atomic subtraction: nobody
+ * is left to change the count meanwhile. */
+static inline bool
+theus_container_drop(theus_container *container)
+{
+    if (atomic_load_explicit(&container->refs, memory_order_acquire) == 1) {
+        atomic_store_explicit(&container->refs, 0, memory_order_relaxed);
+        return true;
+    }
+    return atomic_fetch_sub_explicit(&container->refs, 1, memory_order_acq_rel) == 1;
+}
 
 /* Drops all entries of a container and leaves it empty; count, span and shift become 0. */
 void theus_container_empty_locked(theus_container *container, theus_grave *grave);

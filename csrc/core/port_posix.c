@@ -108,11 +108,12 @@ theus_free(void *memory)
 /* ---- locks ------------------------------------------------------------- */
 
 theus_status
-theus_mutex_init(theus_mutex *mutex, theus_rank rank)
+theus_mutex_init(theus_mutex *mutex, theus_rank rank, bool serial)
 {
     if (pthread_mutex_init(&mutex->os, NULL) != 0) {
         return THEUS_NOMEM;
     }
+    mutex->serial = serial;
 #ifndef NDEBUG
     mutex->rank = rank;
     atomic_init(&mutex->owner, 0);
@@ -131,7 +132,7 @@ theus_mutex_fini(theus_mutex *mutex)
 }
 
 void
-theus_mutex_lock(theus_mutex *mutex)
+theus_mutex_take(theus_mutex *mutex)
 {
     /* Every bit at or above ours: a lock of the same or a higher rank is held. */
     assert(thread.held_ranks >> mutex->rank == 0);
@@ -145,7 +146,7 @@ theus_mutex_lock(theus_mutex *mutex)
 }
 
 void
-theus_mutex_unlock(theus_mutex *mutex)
+theus_mutex_drop(theus_mutex *mutex)
 {
     assert(theus_mutex_is_mine(mutex));
 #ifndef NDEBUG

@@ -25,13 +25,13 @@ theus_record_release(theus_record *record)
 }
 
 theus_status
-theus_ring_init(theus_ring *ring, uint32_t capacity)
+theus_ring_init(theus_ring *ring, uint32_t capacity, bool serial)
 {
     ring->slots = theus_alloc(capacity * sizeof(*ring->slots));
     if (ring->slots == NULL) {
         return THEUS_NOMEM;
     }
-    if (theus_mutex_init(&ring->lock, THEUS_RANK_RING) != THEUS_OK) {
+    if (theus_mutex_init(&ring->lock, THEUS_RANK_RING, serial) != THEUS_OK) {
         theus_free(ring->slots);
         return THEUS_NOMEM;
     }

@@ -17,7 +17,7 @@ typedef struct {
     theus_record **slots;
 } theus_ring;
 
-THEUS_MUST_CHECK theus_status theus_ring_init(theus_ring *ring, uint32_t capacity);
+THEUS_MUST_CHECK theus_status theus_ring_init(theus_ring *ring, uint32_t capacity, bool serial);
 void theus_ring_fini(theus_ring *ring); /* may run foreign code */
 
 /* Takes a count of record. Returns the record that was overwritten, for the caller to release after

@@ -12,6 +12,7 @@ typedef struct {
     theus_container *now; /* counted, sealed */
     theus_cell *parent;
     uint32_t pos;
+    const theus_deferral *deferred; /* newest one; borrowed from the transaction */
     bool stale, stale_below, touched, touched_below, deferred_below, reshaped;
     theus_numbers writes;
 } saved_cell;
@@ -36,15 +37,30 @@ savepoint_free(theus_savepoint *savepoint, uint32_t count)
     theus_free(savepoint);
 }
 
+/* Deferred operations become ordinary writes first: one that is applied after the savepoint could not be undone.
+ * Applying may defer more, also on cells that are done: so from the start again after each. */
+static theus_status
+settle_all(theus_txn *txn)
+{
+    theus_status status = THEUS_OK;
+    theus_cell *cell = txn->root;
+    while (cell != NULL && status == THEUS_OK) {
+        if (cell->deferred == NULL || cell->settling) {
+            cell = cell->next;
+            continue;
+        }
+        status = theus_cell_settle(cell, NULL);
+        cell = txn->root;
+    }
+    return status;
+}
+
 theus_status
 theus_txn_save(theus_txn *txn, theus_savepoint **out)
 {
-    /* Deferred operations become ordinary writes first: a list of them cannot be undone half. */
-    for (theus_cell *cell = txn->root; cell != NULL; cell = cell->next) {
-        theus_status status = cell->deferred == NULL ? THEUS_OK : theus_cell_settle(cell, NULL);
-        if (status != THEUS_OK) {
-            return status;
-        }
+    theus_status status = settle_all(txn);
+    if (status != THEUS_OK) {
+        return status;
     }
     theus_savepoint *savepoint
         = theus_alloc(sizeof(*savepoint) + txn->cell_count * sizeof(saved_cell));
@@ -61,6 +77,7 @@ theus_txn_save(theus_txn *txn, theus_savepoint **out)
         saved->cell = cell;
         saved->parent = cell->parent;
         saved->pos = cell->pos;
+        saved->deferred = cell->deferred;
         saved->stale = cell->stale;
         saved->stale_below = cell->stale_below;
         saved->touched = cell->touched;
@@ -108,7 +125,7 @@ theus_savepoint_rollback(theus_savepoint *savepoint)
         cell->writes.count = 0;
         cell->child_count = 0;
         cell->child_room = 0; /* the table itself goes with the cell */
-        theus_cell_retire_deferred(cell);
+        theus_cell_retire_deferred(cell, NULL);
     }
     for (uint32_t i = 0; i < savepoint->count; i++) {
         theus_cell_forget_children(savepoint->cells[i].cell);
@@ -137,7 +154,7 @@ theus_savepoint_rollback(theus_savepoint *savepoint)
         cell->touched_below = saved->touched_below;
         cell->deferred_below = saved->deferred_below;
         cell->reshaped = saved->reshaped;
-        theus_cell_retire_deferred(cell);
+        theus_cell_retire_deferred(cell, saved->deferred);
         cell->stamp++;
         if (saved->parent != NULL) {
             /* As many children as the table has held before: this cannot need memory. */

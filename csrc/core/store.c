@@ -132,10 +132,11 @@ theus_store_new(theus_heap *heap, theus_version *first, const theus_store_limits
     if (store->history == NULL) {
         goto no_history;
     }
-    if (theus_mutex_init(&store->lock, THEUS_RANK_STORE) != THEUS_OK) {
+    if (theus_mutex_init(&store->lock, THEUS_RANK_STORE, theus_heap_ops(heap)->serial) != THEUS_OK) {
         goto no_lock;
     }
-    if (theus_ring_init(&store->ring, power_of_two(limits->ring_capacity)) != THEUS_OK) {
+    if (theus_ring_init(&store->ring, power_of_two(limits->ring_capacity),
+                        theus_heap_ops(heap)->serial) != THEUS_OK) {
         goto no_ring;
     }
     theus_version_retain(first);

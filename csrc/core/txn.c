@@ -53,6 +53,7 @@ void
 theus_txn_finish(theus_txn *txn, theus_txn_state state)
 {
     txn->state = (uint8_t)state;
+    txn->committing = false;
     while (txn->savepoint != NULL) {
         theus_savepoint_release(txn->savepoint);
     }
@@ -67,12 +68,13 @@ theus_txn_finish(theus_txn *txn, theus_txn_state state)
         }
         cell = next;
     }
-    deferrals_free(txn, txn->retired);
-    txn->retired = NULL;
+    theus_deferral *retired = txn->retired;
     theus_container *signals = txn->signals;
     theus_version *pinned = txn->pinned;
+    txn->retired = NULL; /* out of the collector's sight before anything is released */
     txn->signals = NULL;
     txn->pinned = NULL;
+    deferrals_free(txn, retired);
     theus_container_release(signals);
     theus_version_release(pinned);
 }
@@ -85,10 +87,16 @@ theus_txn_abort(theus_txn *txn)
     }
 }
 
+static bool
+txn_is_open(const theus_txn *txn)
+{
+    return atomic_load_explicit(&txn->state, memory_order_relaxed) == THEUS_TXN_OPEN;
+}
+
 theus_status
 theus_txn_enter(theus_txn *txn)
 {
-    if (txn->state != THEUS_TXN_OPEN) {
+    if (!txn_is_open(txn)) {
         return THEUS_ENDED;
     }
     if (txn->epoch != theus_process_epoch()) {
@@ -101,6 +109,10 @@ theus_txn_enter(theus_txn *txn)
         return THEUS_BUSY;
     }
     txn->depth++;
+    if (!txn_is_open(txn) || txn->committing) { /* who was inside until now may have ended it */
+        theus_txn_leave(txn);
+        return THEUS_ENDED;
+    }
     return THEUS_OK;
 }
 
@@ -152,25 +164,50 @@ theus_txn_visit(theus_txn *txn, int (*visit)(void *atom, void *arg), void *arg)
     return result != 0 ? result : visit_deferrals(txn->retired, visit, arg);
 }
 
+/* An edit, also after a savepoint has sealed what there was. */
+static theus_status
+signals_writable(theus_txn *txn)
+{
+    theus_container *old = txn->signals;
+    if (old == NULL) {
+        return theus_container_new(theus_store_heap(txn->store), THEUS_MAP, &txn->signals);
+    }
+    if (old->edit != 0) {
+        return THEUS_OK;
+    }
+    theus_container *edit;
+    theus_status status = theus_edit_begin(old, &edit);
+    if (status == THEUS_OK) {
+        txn->signals = edit;
+        theus_container_release(old);
+    }
+    return status;
+}
+
 theus_status
 theus_txn_signal(theus_txn *txn, void *ctx, uint64_t hash, void *topic, theus_value payload)
 {
     if (txn->read_only) {
         return THEUS_READ_ONLY;
     }
-    if (txn->signals == NULL) {
-        theus_status status = theus_container_new(theus_store_heap(txn->store), THEUS_MAP,
-                                                  &txn->signals);
+    uint32_t pos;
+    theus_find found;
+    theus_container *signals;
+    do { /* again when equality has run a body that signalled, or opened a savepoint */
+        theus_status status = signals_writable(txn);
         if (status != THEUS_OK) {
             return status;
         }
-    }
-    uint32_t pos;
-    switch (theus_container_find(txn->signals, ctx, hash, topic, &pos, NULL)) {
+        signals = txn->signals;
+        theus_container_retain(signals);
+        found = theus_container_find(signals, ctx, hash, topic, &pos, NULL);
+        theus_container_release(signals);
+    } while (found != THEUS_FIND_FAILED && (signals != txn->signals || signals->edit == 0));
+    switch (found) {
     case THEUS_FOUND:
-        return theus_container_put(txn->signals, pos, payload);
+        return theus_container_put(signals, pos, payload);
     case THEUS_ABSENT:
-        return theus_container_insert(txn->signals, hash, topic, payload, NULL);
+        return theus_container_insert(signals, hash, topic, payload, NULL);
     default:
         return THEUS_FOREIGN;
     }
@@ -213,20 +250,10 @@ theus_cell_defer(theus_cell *cell, theus_deferred_kind kind, uint64_t hash, void
     return THEUS_OK;
 }
 
-/* The list is newest first; they apply oldest first. */
-static theus_deferral *
-oldest(theus_deferral *list)
-{
-    while (list->next != NULL) {
-        list = list->next;
-    }
-    return list;
-}
-
 void
-theus_cell_retire_deferred(theus_cell *cell)
+theus_cell_retire_deferred(theus_cell *cell, const theus_deferral *last)
 {
-    while (cell->deferred != NULL) {
+    while (cell->deferred != NULL && cell->deferred != last) {
         theus_deferral *deferral = cell->deferred;
         cell->deferred = deferral->next;
         deferral->next = cell->txn->retired;
@@ -234,87 +261,113 @@ theus_cell_retire_deferred(theus_cell *cell)
     }
 }
 
-static void
-retire(theus_cell *cell, theus_deferral *deferral)
+theus_deferral *
+theus_deferrals_reversed(theus_deferral *list)
 {
-    theus_deferral **link = &cell->deferred;
-    while (*link != deferral) {
-        link = &(*link)->next;
+    theus_deferral *reversed = NULL;
+    while (list != NULL) {
+        theus_deferral *next = list->next;
+        list->next = reversed;
+        reversed = list;
+        list = next;
     }
-    *link = deferral->next;
-    deferral->next = cell->txn->retired;
-    cell->txn->retired = deferral;
+    return reversed;
+}
+
+/* What a deferred operation finds: *old with a count of its own, or THEUS_NONE. A read like any other. */
+static theus_status
+settle_read(theus_cell *cell, void *ctx, const theus_deferral *deferral, theus_value *old)
+{
+    uint32_t pos = deferral->index;
+    theus_status status = THEUS_OK;
+    theus_find found = THEUS_FOUND;
+    if (deferral->key != NULL) {
+        found = theus_cell_lookup(cell, ctx, deferral->hash, deferral->key, &pos, old);
+    }
+    else {
+        status = pos < cell->now->count ? theus_cell_read(cell, pos, old) : THEUS_BAD_PATH;
+    }
+    if (found == THEUS_FIND_FAILED) {
+        return cell->txn->find_status;
+    }
+    if (status != THEUS_OK || found == THEUS_ABSENT) {
+        *old = THEUS_NONE;
+        return status;
+    }
+    theus_cell *child = theus_cell_child_at(cell, pos);
+    if (child == NULL) {
+        theus_value_retain(cell->now->heap, *old);
+        return THEUS_OK;
+    }
+    theus_container *content;
+    status = theus_cell_freeze(child, &content);
+    if (status == THEUS_OK) {
+        *old = theus_value_of_container(content);
+    }
+    return status;
 }
 
 static theus_status
 settle_one(theus_cell *cell, void *ctx, theus_deferral *deferral)
 {
-    uint32_t pos = deferral->index;
-    theus_value old = THEUS_NONE, made;
-    theus_status status = THEUS_OK;
-    theus_find found = THEUS_FOUND;
-    if (deferral->key != NULL) {
-        found = theus_cell_lookup(cell, ctx, deferral->hash, deferral->key, &pos, &old);
-    }
-    else if (pos < cell->now->count) {
-        status = theus_cell_read(cell, pos, &old);
-    }
-    else {
-        status = THEUS_BAD_PATH;
-    }
-    if (found == THEUS_FIND_FAILED) {
-        return THEUS_FOREIGN;
-    }
+    const theus_txn *txn = cell->txn;
+    theus_heap *heap = cell->now->heap;
+    theus_value old, made;
+    theus_status status = settle_read(cell, ctx, deferral, &old);
     if (status != THEUS_OK) {
         return status;
     }
-    theus_cell *child = found == THEUS_FOUND ? theus_cell_child_at(cell, pos) : NULL;
-    if (child != NULL) {
-        theus_container *content;
-        status = theus_cell_freeze(child, &content);
-        if (status != THEUS_OK) {
-            return status;
-        }
-        old = theus_value_of_container(content); /* with a count of its own */
-    }
-    else if (old != THEUS_NONE) {
-        theus_value_retain(cell->now->heap, old);
-    }
-    if (cell->txn->apply(cell->txn->apply_ctx, deferral->kind, old, deferral->operand, deferral->resolver, &made) < 0) {
+    if (txn->apply(txn->apply_ctx, deferral->kind, old, deferral->operand, deferral->resolver, &made) < 0) {
         status = THEUS_FOREIGN;
     }
     else {
         status = deferral->key != NULL
                      ? theus_cell_store(cell, ctx, deferral->hash, deferral->key, made)
-                     : theus_cell_put(cell, pos, made);
-        theus_value_release(cell->now->heap, made);
+                     : theus_cell_put(cell, deferral->index, made);
+        theus_value_release(heap, made);
     }
-    theus_value_release(cell->now->heap, old);
+    if (old != THEUS_NONE) {
+        theus_value_release(heap, old);
+    }
     return status;
+}
+
+bool
+theus_cell_defers(const theus_cell *cell, uint64_t hash)
+{
+    for (const theus_deferral *it = cell->deferred; it != NULL; it = it->next) {
+        if (it->key != NULL && it->hash == hash) {
+            return true;
+        }
+    }
+    return false;
 }
 
 theus_status
 theus_cell_settle(theus_cell *cell, void *ctx)
 {
-    /* Out of sight while they are applied: the lookups inside would settle again. */
-    theus_deferral *waiting = cell->deferred;
+    if (cell->settling) {
+        return THEUS_OK; /* by a body that an application runs: it sees those before its own */
+    }
     theus_status status = THEUS_OK;
-    cell->deferred = NULL;
+    theus_deferral *waiting = theus_deferrals_reversed(cell->deferred); /* oldest first */
+    cell->deferred = NULL; /* what the applications defer comes here, and stays deferred */
+    cell->settling = true;
     while (waiting != NULL && status == THEUS_OK) {
-        theus_deferral *deferral = oldest(waiting);
-        status = settle_one(cell, ctx, deferral);
+        status = settle_one(cell, ctx, waiting);
         if (status == THEUS_OK) {
-            theus_deferral *newer = cell->deferred; /* what a resolver deferred meanwhile */
-            cell->deferred = waiting;
-            retire(cell, deferral);
-            waiting = cell->deferred;
-            cell->deferred = newer;
+            theus_deferral *done = waiting;
+            waiting = done->next;
+            done->next = cell->txn->retired;
+            cell->txn->retired = done;
         }
     }
-    if (waiting != NULL) {
-        oldest(waiting)->next = cell->deferred;
-        cell->deferred = waiting;
+    cell->settling = false;
+    theus_deferral **end = &cell->deferred;
+    while (*end != NULL) {
+        end = &(*end)->next;
     }
+    *end = theus_deferrals_reversed(waiting); /* older than any new one */
     return status;
 }
 

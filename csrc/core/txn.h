@@ -67,12 +67,14 @@ struct theus_cell {
     bool touched;            /* has writes of its own; touched_below: a cell below has */
     bool touched_below;
     bool deferred_below;     /* deferred operations here or below */
+    bool settling;           /* they are being applied */
     bool reshaped;           /* positions no longer those of base: one write of the whole */
     bool read_shape;
     bool read_all;
     bool dead;               /* born in a savepoint that was rolled back */
     theus_numbers reads;     /* positions in base */
     theus_numbers writes;    /* positions in now (and base); may repeat */
+    uint32_t absent_count;
     theus_absence *absent;
     theus_deferral *deferred;
     theus_container *current; /* commit only: the same place in the newest version; borrowed */
@@ -96,19 +98,23 @@ struct theus_txn {
     theus_version *pinned;     /* counted */
     theus_isolation isolation;
     bool read_only;
-    uint8_t state;             /* theus_txn_state */
+    _Atomic(uint8_t) state;    /* theus_txn_state */
+    bool committing;           /* the gate has it: for its body it has ended */
+    bool sparse;               /* some container may be mostly holes: the commit compacts it */
     _Atomic(uint64_t) user;    /* thread inside an operation, or 0 */
     uint32_t depth;            /* nested entries of that thread */
     uint64_t epoch;            /* theus_process_epoch() of its birth */
     theus_cell *root;
     theus_cell *last_cell;
     uint32_t cell_count;
+    theus_status find_status;  /* why the last lookup or probe failed; FOREIGN: the callback left its own error */
     bool strict;               /* commit only if the pinned version is still current */
+    bool pledged;              /* validate also when the writes come to nothing: for compare-and-swap */
     theus_apply_fn apply;      /* set by the embedder if it defers anything, with its context */
     void *apply_ctx;
     theus_deferral *retired;   /* deferrals that were settled or undone; freed at the end */
     void *process;             /* atom, borrowed from the embedder for the transaction's life; or NULL */
-    theus_container *signals;  /* edit: what the body has signalled, topic -> payload; or NULL */
+    theus_container *signals;  /* what the body has signalled, topic -> payload; or NULL */
     theus_savepoint *savepoint; /* innermost open one */
     theus_cell cells[THEUS_TXN_CELLS];
 };
@@ -178,9 +184,12 @@ THEUS_MUST_CHECK theus_status theus_txn_signal(theus_txn *txn, void *ctx, uint64
 THEUS_MUST_CHECK theus_status theus_cell_defer(theus_cell *cell, theus_deferred_kind kind, uint64_t hash, void *key,
                                                uint32_t index, theus_value operand, void *resolver);
 
-/* Turns the deferred operations of this cell into ordinary reads and writes. Every other operation on
- * a cell does so first, so that the body sees its own additions. */
+/* Turns the deferred operations of this cell into ordinary reads and writes. An operation that could see one of
+ * them does so first: one on the same key, or one on the whole. */
 THEUS_MUST_CHECK theus_status theus_cell_settle(theus_cell *cell, void *ctx);
+
+/* May an operation be deferred on a key with this hash? Operations on other keys leave it deferred. */
+bool theus_cell_defers(const theus_cell *cell, uint64_t hash);
 
 /* The child cell at `pos` if the body has entered it, else NULL. */
 theus_cell *theus_cell_child_at(const theus_cell *cell, uint32_t pos);
@@ -233,7 +242,7 @@ enum { THEUS_PATH_ROOM = 32 };
 typedef struct {
     uint64_t expected; /* the pinned version */
     uint64_t found;    /* the version it was checked against */
-    const char *what;  /* "value", "absence", "keys", "content", "place" */
+    const char *what;  /* "value", "absence", "keys", "content", "place", "strict" */
     uint32_t length;
     theus_segment path[THEUS_PATH_ROOM];
     theus_heap *heap;

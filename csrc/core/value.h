@@ -61,6 +61,7 @@ typedef struct {
     void (*release)(void *atom); /* may run foreign code that calls us again */
     int (*equal)(void *ctx, void *a, void *b);           /* 1, 0, -1 = failed */
     int (*hash)(void *ctx, void *atom, uint64_t *hash);  /* 0, -1 = failed */
+    bool serial; /* promised: one thread at a time is inside the core (a global interpreter lock is held) */
 } theus_value_ops;
 
 #endif

@@ -230,7 +230,14 @@ test_stop_and_fail(void)
     theus_status status;
     CHECK(theus_container_diff(base, next, NULL, on_change, &record, &status) == -1);
     CHECK(status == THEUS_FOREIGN);
+    theus_container *more = begin(base); /* nothing removed: only the second walk asks */
+    CHECK(set_id(more, 5000, 1) == THEUS_OK);
+    sealed(more);
+    record.b = more;
+    CHECK(theus_container_diff(base, more, NULL, on_change, &record, &status) == -1);
+    CHECK(status == THEUS_FOREIGN && record.added == 0);
     fakes.fail_hash = 0;
+    theus_container_release(more);
     theus_container_release(next);
     theus_container_release(base);
     teardown();

@@ -209,6 +209,107 @@ test_cursor_with_holes(void)
     teardown();
 }
 
+/* The last position there can be. No test can go there, so the counter is moved. */
+static void
+test_too_big(void)
+{
+    setup();
+    theus_container *map = map_of(3);
+    map->span = THEUS_SPAN_MAX;
+    fake_atom *atom = fake_new(77);
+    theus_value word = theus_value_of_atom(atom);
+    CHECK(theus_container_insert(map, 77, atom, word, NULL) == THEUS_TOO_BIG);
+    map->span = 3;
+    theus_container *list = new_edit(heap, THEUS_LIST);
+    CHECK(theus_list_splice(list, 0, 0, &word, 1) == THEUS_OK);
+    list->span = THEUS_SPAN_MAX;
+    CHECK(theus_list_splice(list, list->span, 0, &word, 1) == THEUS_TOO_BIG);
+    list->span = 1;
+    check_sound(map);
+    check_sound(list);
+    theus_container_release(map);
+    theus_container_release(list);
+    fake_release(atom);
+    teardown();
+}
+
+static void
+test_values(void)
+{
+    setup();
+    fake_atom *atom = fake_new(1);
+    theus_value_retain(heap, theus_value_of_atom(atom));
+    CHECK(atom->refs == 2);
+    theus_value_release(heap, theus_value_of_atom(atom));
+    CHECK(atom->refs == 1);
+    fake_release(atom);
+    theus_value_retain(heap, THEUS_NONE);
+    theus_value_release(heap, THEUS_NONE);
+    theus_container *list = new_edit(heap, THEUS_LIST);
+    theus_value_retain(heap, theus_value_of_container(list));
+    CHECK(atomic_load(&list->refs) == 2);
+    theus_value_release(heap, theus_value_of_container(list));
+    theus_value_release(heap, theus_value_of_container(list));
+    teardown();
+}
+
+/* Later states of a container are of its line; a new one is not, however equal. */
+static void
+test_line(void)
+{
+    setup();
+    theus_container *first = sealed(map_of(3));
+    theus_container *second = sealed(map_of(3));
+    theus_container *edit = begin(first);
+    CHECK(edit->line == first->line && first->line != second->line);
+    CHECK(theus_container_clear(edit) == THEUS_OK && edit->line == first->line);
+    theus_container_release(edit);
+    theus_container_release(first);
+    theus_container_release(second);
+    teardown();
+}
+
+/* Taking entries away at one end, with and without new ones in between, costs the same at any
+ * size: the holes that earlier steps left are one gap, and a cursor leaps over it. */
+static void
+test_pops(void)
+{
+    enum { KEYS = 3000 };
+    for (int way = 0; way < 4; way++) {
+        setup();
+        theus_container *map = map_of(KEYS);
+        uint64_t next_key = KEYS;
+        for (int i = 0; i < KEYS - 1; i++) {
+            if (way == 2) { /* push 3, pop 3 on top, then pop 1 of the rest */
+                for (int push = 0; push < 3; push++) {
+                    CHECK(set_id(map, next_key++, 1) == THEUS_OK);
+                }
+            }
+            for (int pop = way == 2 ? 4 : 1; pop > 0; pop--) {
+                theus_cursor cursor;
+                uint32_t pos;
+                void *key;
+                theus_cursor_init(&cursor, map, way != 1);
+                CHECK(way == 1 ? theus_cursor_next(&cursor, &pos, &key, NULL)
+                               : theus_cursor_prev(&cursor, &pos, &key, NULL));
+                CHECK(theus_container_remove(map, ((fake_atom *)key)->hash, pos) == THEUS_OK);
+            }
+            if (way == 3 && i % 5 == 0 && i < KEYS / 4) { /* other holes meanwhile */
+                CHECK(remove_id(map, (uint64_t)i) == 1);
+            }
+            if (map->count == 0) {
+                break;
+            }
+            uint32_t holes = map->span - map->count;
+            CHECK(way == 3 || map->gap_end - map->gap_start >= holes / 2);
+            CHECK(way != 3 || i < 100 || map->gap_end == map->span);
+        }
+        check_sound(map);
+        theus_container_release(sealed(map));
+        teardown();
+    }
+}
+
 int
 main(void)
 {
@@ -219,5 +320,9 @@ main(void)
     test_abandoned_edit();
     test_edit_writes_in_place();
     test_cursor_with_holes();
+    test_pops();
+    test_too_big();
+    test_values();
+    test_line();
     return check_result();
 }

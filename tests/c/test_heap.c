@@ -301,7 +301,7 @@ test_spare_is_bounded(void)
     CHECK(live > 2000);
     theus_container_release(map);
     CHECK(theus_alloc_live() < live / 10);
-    CHECK(heap->cached_bytes <= 64 * 1024);
+    CHECK(heap->spare_bytes <= 64 * 1024);
     teardown();
 }
 

@@ -63,7 +63,7 @@ test_mutex(void)
         theus_mutex lock;
         long count;
     } shared = {.count = 0};
-    CHECK(theus_mutex_init(&shared.lock, THEUS_RANK_HEAP) == THEUS_OK);
+    CHECK(theus_mutex_init(&shared.lock, THEUS_RANK_HEAP, false) == THEUS_OK);
     pthread_t threads[2];
     for (int i = 0; i < 2; i++) {
         REQUIRE(pthread_create(&threads[i], NULL, lock_and_count, &shared) == 0);
@@ -91,8 +91,8 @@ dies_when_locking(theus_rank first, theus_rank second)
     if (child == 0) {
         REQUIRE(freopen("/dev/null", "w", stderr) != NULL);
         theus_mutex a, b;
-        REQUIRE(theus_mutex_init(&a, first) == THEUS_OK);
-        REQUIRE(theus_mutex_init(&b, second) == THEUS_OK);
+        REQUIRE(theus_mutex_init(&a, first, false) == THEUS_OK);
+        REQUIRE(theus_mutex_init(&b, second, false) == THEUS_OK);
         theus_mutex_lock(&a);
         theus_mutex_lock(&b);
         _exit(0);

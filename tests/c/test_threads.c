@@ -171,7 +171,7 @@ test_two_editors(void)
 int
 main(void)
 {
-    REQUIRE(theus_mutex_init(&lock, THEUS_RANK_STORE) == THEUS_OK);
+    REQUIRE(theus_mutex_init(&lock, THEUS_RANK_STORE, false) == THEUS_OK);
     test_readers_and_a_writer();
     test_two_editors();
     theus_mutex_fini(&lock);

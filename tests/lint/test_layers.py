@@ -81,6 +81,14 @@ def test_python_versions_are_asked_for_in_one_file(path: Path) -> None:
         assert "PY_VERSION_HEX" not in without_comments(path.read_text())
 
 
+@pytest.mark.parametrize("path", [p for p in C_FILES if p.parent == BINDING], ids=name)
+def test_private_python_is_wrapped_in_one_file(path: Path) -> None:
+    """_Py names come and go between versions: each gets one wrapper, in pyapi.h."""
+    if path.name != "pyapi.h":
+        private = set(re.findall(r"\b_Py[A-Za-z]\w*", without_comments(path.read_text())))
+        assert not private, f"{name(path)} uses {private}"
+
+
 # What returns a borrowed reference, and what replaces it (pyapi.h has those for older Pythons).
 BORROWING = {
     "PyDict_GetItem": "PyDict_GetItemRef",

@@ -45,7 +45,12 @@ OPERATIONS: dict[str, Any] = {  # the same code runs on builtins here and on dra
     "sort": lambda c: c.sort(key=repr_of_plain),
     "add": lambda c, part: c.add(part),
     "discard": lambda c, part: c.discard(part),
+    "increase": lambda c, key, by: c.__setitem__(key, c.get(key, 0) + by),  # a deferred addition
 }
+
+
+class Increase(int):
+    """What a deferred addition writes: not a value, but a step from whatever is there."""
 
 
 def repr_of_plain(value: Any) -> str:
@@ -69,6 +74,8 @@ def at(data: Any, path: Path) -> Any:
 
 def put(data: Any, path: Path, value: Any) -> None:
     place, key = walk(data, path[:-1]), path[-1]
+    if isinstance(value, Increase):
+        value = place.get(key, 0) + int(value)
     if kind(place) == "set":
         (place.discard if value is ABSENT else place.add)(key)
     elif value is ABSENT:
@@ -107,20 +114,25 @@ class Session:
     def do(self, name: str, path: Path, *args: Any) -> tuple[str, Any]:
         place = at(self.data, path) if path else self.data
         listed = kind(place) == "list"
-        key = path + args[:1] if args or not listed else path
-        keyed = name in ("get", "set") and 0 <= args[0] < len(place) if listed else bool(args)
-        counted = name == "len" or name == "iter" and not listed
-        self.touched.append(("leaf", key) if keyed else ("keys" if counted else "all", path))
-        before, whole = (ABSENT, deepcopy(place)) if listed else (at(self.data, key), None)
+        index = args[0] if args else None
+        if listed:
+            inside = name in ("get", "set") and -len(place) <= args[0] < len(place)
+            index = args[0] % len(place) if inside else None
+        key = path if index is None else (*path, index)
+        counts = name == "len" or name == "iter" and not listed
+        scope = "keys" if counts else "leaf" if name in ("get", "in") and key != path else "all"
+        self.touched.append((scope, key))
+        if listed and key != path and args[0] < 0:
+            self.touched.append(("keys", path))
+        before = plain(at(self.data, key)) if key else ABSENT
         shown = perform(self.data, name, path, args)
         self.steps.append((name, path, deepcopy(args), deepcopy(shown)))
-        if shown[0] == "ok" and listed and name not in ("get", "in", "len", "iter", "all"):
-            where = key if keyed else path
-            self.writes.append((where, False, deepcopy(at(self.data, where))))
-        elif shown[0] == "ok" and not listed and keyed:
-            after = at(self.data, key)
-            if name == "set" or (before is ABSENT) != (after is ABSENT):
-                self.writes.append((key, (before is ABSENT) != (after is ABSENT), deepcopy(after)))
+        after = at(self.data, key) if key else ABSENT
+        reshapes = not listed and (before is ABSENT) != (after is ABSENT)
+        moved = reshapes or listed and after != before  # what fetched or counted has not
+        if shown[0] == "ok" and (name in ("set", "increase", "add") or moved):
+            value = Increase(args[1]) if name == "increase" else deepcopy(after)
+            self.writes.append((key, reshapes, value))
         return shown
 
     def save(self) -> None:
@@ -166,12 +178,13 @@ class Reference:
         base, now = self.versions[session.start], deepcopy(self.versions[self.version])
         if session.isolation == "serializable":
             return replay(session, now)
-        if any(at(base, path) != at(now, path) for path, _, _ in session.writes):
-            return LOST
+        for path, _, value in session.writes:
+            if not isinstance(value, Increase) and at(base, path) != at(now, path):
+                return LOST
         try:
             for path, _, value in session.writes:
                 put(now, path, value)
-        except (LookupError, TypeError):
+        except (LookupError, TypeError, AttributeError):
             return LOST
         return now
 

@@ -1,8 +1,8 @@
-"""Random programs of up to three interleaved transactions, against the reference.
+"""Long random programs of up to three interleaved transactions, against the reference.
 
-After every step the engine stands at the version of the reference with the same content, and at
-the end every version in its history is the one the reference made. Each commit gives an answer
-that the reference allows: nothing lost, nothing skewed, and no conflict without a crossed path.
+Drafts, path methods, deferred additions, savepoints, swaps and both isolation levels. After every
+step the engine stands at the version of the reference with the same content, and at the end every
+version in its history is the one that the reference made. (Short ones: test_pairs.py.)
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from model.reference import ABSENT, OPERATIONS, Reference, at, walk
+from model.beside import both, containers, judge
+from model.reference import ABSENT, Reference, at, walk
 from support import begin, exact, kind, plain
 from theus import TheusEngine
-from theus.errors import ConflictError
 
 START = {
     "domain": {"a": {"a": 1, "b": {"c": 1}}, "b": 1, "c": [1, {"a": 1}, 3]},
@@ -46,7 +46,7 @@ STEPS: dict[str | None, Any] = {
     "dict": st.one_of(
         st.tuples(st.sampled_from(["get", "in", "del", "pop"]), KEYS),
         st.tuples(st.sampled_from(["set", "set", "setdefault"]), KEYS, VALUES),
-        st.tuples(st.just("pop"), KEYS, NUMBERS),
+        st.tuples(st.sampled_from(["pop", "increase"]), KEYS, NUMBERS),
         st.tuples(st.sampled_from(["len", "iter", "all"])),
     ),
     "list": st.one_of(
@@ -61,13 +61,6 @@ STEPS: dict[str | None, Any] = {
         st.tuples(st.sampled_from(["len", "iter", "all"])),
     ),
 }
-
-
-def containers(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The paths of all containers below (not of the whole)."""
-    parts = data.items() if kind(data) == "dict" else enumerate(data)
-    found = [(*path, key) for key, value in parts if kind(value)] if kind(data) != "set" else []
-    return found + [deep for near in found for deep in containers(walk(data, near[-1:]), near)]
 
 
 class Interleaved(RuleBasedStateMachine):
@@ -98,13 +91,7 @@ class Interleaved(RuleBasedStateMachine):
         """One operation on one container, through drafts."""
         tx, session, _ = self.some(data)
         path = data.draw(st.sampled_from(containers(session.data)), label="container")
-        name, *args = data.draw(STEPS[kind(walk(session.data, path))], label="operation")
-        expected = session.do(name, path, *args)
-        try:
-            got = "ok", OPERATIONS[name](walk(tx, path), *args)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            got = "raised", type(error).__name__
-        assert got == expected
+        both(tx, session, path, *data.draw(STEPS[kind(walk(session.data, path))], label="step"))
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), key=KEYS, value=VALUES)
@@ -165,7 +152,7 @@ class Interleaved(RuleBasedStateMachine):
         while savepoints:
             savepoints.pop().__exit__(None, None, None)
             session.restore(keep=True)
-        self.judge(session, tx.commit)
+        judge(self.engine, self.model, session, tx.commit)
         assert not tx.active
 
     @rule(data=st.data(), value=VALUES, key=KEYS, deep=st.booleans())
@@ -173,21 +160,8 @@ class Interleaved(RuleBasedStateMachine):
         expected = data.draw(st.integers(1, self.model.version), label="expected")
         change = {"domain": {"a": {key: value}} if deep else {key: value}}
         session = self.model.swap(expected, change)
-        self.judge(session, lambda: self.engine.compare_and_swap(expected, data=change))
-
-    def judge(self, session: Any, commit: Any) -> None:
-        """The engine commits; its answer must be allowed, and the reference follows it."""
-        before = self.engine.version
-        allowed = self.model.verdicts(session)
-        try:
-            commit()
-            answer = "unchanged" if self.engine.version == before else "commit"
-        except ConflictError as error:
-            answer = "conflict"
-            assert error.expected == session.start and error.found <= before
-        assert answer in allowed, f"{answer}, but allowed is {sorted(allowed)}"
-        if answer == "commit":
-            self.model.commit(session)
+        ask = self.engine.compare_and_swap
+        judge(self.engine, self.model, session, lambda: ask(expected, data=change))
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())

@@ -648,3 +648,34 @@ def test_commute_a_read_makes_an_add_ordinary(isolation: str) -> None:
     other.commit()
     refused(tx, "domain", "n")
     assert domain(engine) == {"n": 1}
+
+
+@BOTH
+def test_commute_an_add_stays_deferred_when_the_body_reads_elsewhere(isolation: str) -> None:
+    """Reading or writing a sibling key is no read of the key that was added to."""
+    engine = bank(n=0, m=0, k=0)
+    tx, other = begin(engine, isolation), begin(engine, isolation)
+    tx.add(("domain", "n"), 5)
+    assert tx.domain["m"] == 0
+    tx.domain["k"] = 1
+    other.add(("domain", "n"), 1)
+    other.commit()
+    tx.commit()
+    assert domain(engine) == {"n": 6, "m": 0, "k": 1}
+
+
+@BOTH
+def test_g0_a_blind_write_of_the_same_value_is_still_a_write(isolation: str) -> None:
+    """Storing what was there anyway, beside a change: it wins over others, or aborts."""
+    engine = bank(x=1, z=1)
+    tx, other = begin(engine, isolation), begin(engine, isolation)
+    tx.set(("domain", "x"), 1)
+    tx.set(("domain", "z"), 5)
+    other.set(("domain", "x"), 2)
+    other.commit()
+    try:
+        tx.commit()
+        assert isolation == "serializable", "snapshot: first committer wins"
+        assert domain(engine) == {"x": 1, "z": 5}
+    except ConflictError:
+        assert domain(engine) == {"x": 2, "z": 1}

@@ -12,51 +12,30 @@ from typing import Any
 
 import pytest
 
+from helpers import Bomb, Collider, Crash, Crasher
 from support import begin, plain, race
 from theus import Opaque, TheusEngine
 from theus.errors import ConflictError, TheusError
 
 
-class Key:
-    """A key whose next comparison (or hash) runs a callback, once. All of them collide."""
-
-    armed: Callable[[], Any] | None = None
-    trigger = "eq"
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def fire(self, where: str) -> None:
-        callback = Key.armed
-        if callback is not None and where == Key.trigger:
-            Key.armed = None
-            callback()
-
-    def __hash__(self) -> int:
-        self.fire("hash")
-        return 7
-
-    def __eq__(self, other: object) -> bool:
-        self.fire("eq")
-        return isinstance(other, Key) and self.name == other.name
-
-    def __repr__(self) -> str:
-        return f"Key({self.name})"
+def Key(name: str) -> Crasher:
+    """All of them collide, so every search compares."""
+    return Crasher(name, hash=7)
 
 
-class Mortal:
-    """Runs a callback when it dies."""
+def once(act: Callable[[], Any]) -> Callable[[], None]:
+    """The first comparison acts; the later ones are quiet."""
+    left = [act]
 
-    def __init__(self, callback: Callable[[], Any]) -> None:
-        self.callback = callback
+    def fire() -> None:
+        if left:
+            left.pop()()
 
-    def __del__(self) -> None:
-        self.callback()
+    return fire
 
 
 @pytest.fixture
 def engine() -> Any:
-    Key.armed, Key.trigger = None, "eq"
     return TheusEngine({"domain": {"n": 0, "rows": {Key("a"): 1, Key("b"): 2}, "xs": [3, 1]}})
 
 
@@ -81,43 +60,42 @@ ACTS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.fixture(params=["eq", "hash"])
-def trigger(request: pytest.FixtureRequest, engine: Any) -> Any:
-    """The same test again with the callback in __hash__."""
-    Key.trigger = request.param
-    yield request.param
-    Key.armed = None
+TRAPS = [(act, where) for act in sorted(ACTS) for where in ("eq", "hash")]
+TRAPS.remove(("==", "hash"))  # hashes are kept, so comparing two dicts asks for none
+EVERYWHERE = pytest.mark.parametrize("act, where", TRAPS)
 
 
-@pytest.mark.parametrize("act", sorted(ACTS))
-def test_keys_that_commit_while_they_are_compared(engine: Any, act: str, trigger: str) -> None:
+@EVERYWHERE
+def test_keys_that_commit_while_they_are_compared(engine: Any, act: str, where: str) -> None:
     """A nested commit by compare_and_swap inside every operation on a draft."""
     tx = begin(engine)
     rows = tx.domain["rows"]
+    with Crasher.armed(where, act=lambda: swap(engine)) as trap:
+        ACTS[act](rows)
+    assert trap.sprung > 0 and engine.version == 1 + trap.sprung
     twin = {Key("a"): 1, Key("b"): 2}
-    Key.armed = lambda: swap(engine)
-    ACTS[act](rows)
-    Key.armed = None
-    if not (act == "==" and trigger == "hash"):  # hashes are kept, so none may be asked for
-        assert engine.version == 2
     ACTS[act](twin)
     assert rows == twin
     tx.commit()
     assert engine.state["domain"]["rows"] == twin
+    assert engine.state["domain"]["n"] == trap.sprung
 
 
-@pytest.mark.parametrize("act", sorted(ACTS))
-def test_keys_that_write_to_the_same_transaction(engine: Any, act: str, trigger: str) -> None:
+@EVERYWHERE
+def test_keys_that_write_to_the_same_transaction(engine: Any, act: str, where: str) -> None:
     """From inside a comparison: another key of the very dict that is being searched."""
     tx = begin(engine)
     rows = tx.domain["rows"]
-    Key.armed = lambda: [rows.__setitem__(Key(f"more {n}"), n) for n in range(40)]
-    try:
-        ACTS[act](rows)
-    except (RuntimeError, TheusError):
-        pass  # refusing is an answer; a crash or a lost key is not
-    if Key.armed is not None:
-        pytest.skip("nothing was asked of a key")
+
+    def write() -> None:
+        for n in range(40):
+            rows[Key(f"more {n}")] = n
+
+    with Crasher.armed(where, act=once(write)):
+        try:
+            ACTS[act](rows)
+        except (RuntimeError, TheusError):
+            pass  # refusing is an answer; a crash or a lost key is not
     assert all(rows[Key(f"more {n}")] == n for n in range(40))
     names = [key.name for key in rows]
     assert len(names) == len(set(names)) == len(rows)
@@ -125,52 +103,42 @@ def test_keys_that_write_to_the_same_transaction(engine: Any, act: str, trigger:
     assert len(engine.state["domain"]["rows"]) == len(names)
 
 
-@pytest.mark.parametrize("act", sorted(ACTS))
-def test_keys_that_empty_what_is_searched(engine: Any, act: str, trigger: str) -> None:
+@EVERYWHERE
+def test_keys_that_empty_what_is_searched(engine: Any, act: str, where: str) -> None:
     tx = begin(engine)
     rows = tx.domain["rows"]
-    Key.armed = rows.clear
-    try:
-        ACTS[act](rows)
-    except (RuntimeError, LookupError, TheusError):
-        pass  # any answer that Python's dict could give as well
-    Key.armed = None
+    with Crasher.armed(where, act=once(rows.clear)):
+        try:
+            ACTS[act](rows)
+        except (RuntimeError, LookupError, TheusError):
+            pass  # any answer that Python's dict could give as well
     names = [key.name for key in rows]
     assert len(names) == len(rows) <= 3
     tx.rollback()
     assert len(engine.state["domain"]["rows"]) == 2
 
 
-@pytest.mark.parametrize("act", sorted(ACTS))
-def test_keys_that_end_the_transaction(engine: Any, act: str, trigger: str) -> None:
+@EVERYWHERE
+def test_keys_that_end_the_transaction(engine: Any, act: str, where: str) -> None:
     """Rollback from inside an operation: refused or obeyed, never a use of freed memory."""
     tx = begin(engine)
     rows = tx.domain["rows"]
-    Key.armed = tx.rollback
-    try:
-        ACTS[act](rows)
-    except TheusError:
-        pass  # refusing is an answer
-    Key.armed = None
+    with Crasher.armed(where, act=once(tx.rollback)):
+        try:
+            ACTS[act](rows)
+        except TheusError:
+            pass  # refusing is an answer
     tx.rollback()
     assert len(engine.state["domain"]["rows"]) == 2 and engine.version == 1
 
 
-@pytest.mark.parametrize("act", sorted(ACTS))
-def test_keys_that_raise(engine: Any, act: str, trigger: str) -> None:
+@EVERYWHERE
+def test_keys_that_raise(engine: Any, act: str, where: str) -> None:
     """The exception comes out as it is, and the dict is as it was before."""
-
-    def fail() -> None:
-        raise ZeroDivisionError("in a key")
-
     tx = begin(engine)
     rows = tx.domain["rows"]
-    Key.armed = fail
-    if act == "==" and trigger == "hash":
-        pytest.skip("hashes are kept, so none may be asked for")
-    with pytest.raises(ZeroDivisionError, match="in a key"):
+    with Crasher.armed(where), pytest.raises(Crash):
         ACTS[act](rows)
-    Key.armed = None
     assert rows == {Key("a"): 1, Key("b"): 2}
     tx.commit()
     assert engine.version == 1
@@ -182,27 +150,21 @@ def test_keys_that_commit_during_a_commit(engine: Any) -> None:
     tx.domain["rows"][Key("new")] = 1
     with engine.transaction() as other:
         other.domain["rows"][Key("other")] = 1
-    Key.armed = lambda: swap(engine)
-    tx.commit()
-    rearmed, Key.armed = Key.armed, None
-    assert rearmed is None, "the rebase compared no key: the test has lost its object"
+    with Crasher.armed("eq", act=once(lambda: swap(engine))) as trap:
+        tx.commit()
+    assert trap.sprung > 0, "the rebase compared no key: the test has lost its object"
     rows = engine.state["domain"]["rows"]
     assert rows == {Key("a"): 1, Key("b"): 2, Key("other"): 1, Key("new"): 1}
     assert engine.state["domain"]["n"] == 1 and engine.version == 4
 
 
 def test_keys_that_raise_during_a_commit(engine: Any) -> None:
-    def fail() -> None:
-        raise ZeroDivisionError("in a key")
-
     tx = begin(engine)
     tx.domain["rows"][Key("new")] = 1
     with engine.transaction() as other:
         other.domain["rows"][Key("other")] = 1
-    Key.armed = fail
-    with pytest.raises(ZeroDivisionError):
+    with Crasher.armed("eq"), pytest.raises(Crash):
         tx.commit()
-    Key.armed = None
     assert not tx.active and engine.version == 2
     assert engine.state["domain"]["rows"] == {Key("a"): 1, Key("b"): 2, Key("other"): 1}
     swap(engine)
@@ -219,7 +181,7 @@ def test_values_that_commit_when_they_die(engine: Any) -> None:
         swap(engine)
 
     with engine.transaction() as tx:
-        tx.domain["mortal"] = Opaque(Mortal(last_words))
+        tx.domain["mortal"] = Opaque(Bomb(last_words))
     with engine.transaction() as tx:
         del tx.domain["mortal"]
     gc.collect()
@@ -235,8 +197,8 @@ def test_values_that_die_with_an_aborted_transaction(engine: Any) -> None:
         died.append(tx.active)
         swap(engine)
 
-    tx.domain["mortal"] = Opaque(Mortal(last_words))
-    tx.domain["xs"].append(Opaque(Mortal(last_words)))
+    tx.domain["mortal"] = Opaque(Bomb(last_words))
+    tx.domain["xs"].append(Opaque(Bomb(last_words)))
     tx.rollback()
     gc.collect()
     assert died == [False, False] and engine.state["domain"]["n"] == 2
@@ -246,7 +208,7 @@ def test_values_that_die_when_they_are_overwritten(engine: Any) -> None:
     """Inside a transaction: the old value of a key goes while the new one is being stored."""
     tx = begin(engine)
     rows = tx.domain["rows"]
-    rows["mortal"] = Opaque(Mortal(lambda: rows.__setitem__("last words", 1)))
+    rows["mortal"] = Opaque(Bomb(lambda: rows.__setitem__("last words", 1)))
     rows["mortal"] = 2
     gc.collect()
     assert rows["mortal"] == 2 and rows["last words"] == 1
@@ -306,9 +268,9 @@ def test_hostile_keys_from_many_threads(engine: Any) -> None:
         for step in range(30):
 
             def body(tx: Any, step: int = step) -> None:
-                tx.domain["rows"][Key(f"{number}.{step}")] = step
+                tx.domain["rows"][Collider(f"{number}.{step}")] = step
                 if step:
-                    del tx.domain["rows"][Key(f"{number}.{step - 1}")]
+                    del tx.domain["rows"][Collider(f"{number}.{step - 1}")]
 
             engine.run(body, deadline=60.0)
 

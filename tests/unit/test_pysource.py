@@ -313,17 +313,18 @@ def test_a_script_outside_of_packages_has_no_relatives() -> None:
     assert links("from . import a", "./x-y.py", "") == (set(), {"."})
 
 
-def test_imports_in_functions_and_under_type_checking_are_lazy() -> None:
+def test_imports_that_do_not_happen_on_import_are_lazy() -> None:
     module = parsed(
         "import typing\nfrom typing import TYPE_CHECKING\n"
         "if TYPE_CHECKING:\n    import other\nelse:\n    import p.a\n"
         "if typing.TYPE_CHECKING:\n    import p.b\n"
         "class C:\n    import p.q\n"
         "def f():\n    import p.q.c, p.a\n"
+        "if __name__ == '__main__':\n    import p\n"
     )
     found = resolve_imports(Source("x", "x.py", ""), module, TREE)
     assert found.eager == ("p.a", "p.q")
-    assert found.lazy == ("other", "p.b", "p.q.c")
+    assert found.lazy == ("other", "p", "p.b", "p.q.c")
     assert found.outside == ("typing",)
 
 

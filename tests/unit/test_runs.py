@@ -339,7 +339,7 @@ def test_run_async_bounds_its_attempts(engine: Any) -> None:
     async def body(tx: Any) -> None:
         value = tx.domain["n"]
         disturb(engine)
-        tx.domain["n"] = value
+        tx.domain["n"] = value + 100
 
     with pytest.raises(ConflictError):
         asyncio.run(engine.run_async(body, retries=2))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from theus.paths import format_path
-from theus.scope import EVERYTHING, Scope, is_literal, parse_pattern
+from theus.scope import EVERYTHING, ROOT_ALIASES, Scope, is_literal, parse_pattern
 
 
 def covers(declared: str, *path: Any) -> bool:
@@ -126,4 +126,4 @@ def test_walking_finds_what_the_definition_says(
 def test_a_formatted_path_declares_that_place(path: tuple[Any, ...]) -> None:
     text = format_path(path)
     assert is_literal(parse_pattern(text))
-    assert Scope.of((text,)).covers((path[0], *path[1:])) or path[0] in ("domain_ctx", "global_")
+    assert Scope.of((text,)).covers((path[0], *path[1:])) or path[0] in ROOT_ALIASES

@@ -332,7 +332,7 @@ def test_values_that_a_state_cannot_own(engine: Any, value: Any) -> None:
         with pytest.raises(UnfreezableError) as caught:
             tx.set("domain.x", value)
         assert caught.value.path is not None and caught.value.path[:2] == ("domain", "x")
-        assert "Opaque" in str(caught.value)
+        assert "Opaque" in str(caught.value) or "store list(value)" in str(caught.value)
         with pytest.raises(UnfreezableError):
             tx.domain["x"] = value
     assert "x" not in engine.state["domain"] and engine.version == 1

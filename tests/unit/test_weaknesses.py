@@ -285,8 +285,12 @@ def test_w17_the_engine_may_be_used_from_anywhere_at_any_time() -> None:
         def __del__(self) -> None:
             bump(engine)
 
+    asked = 0
+
     def resolver(current: Any, mine: Any) -> Any:
-        if current == [1]:
+        nonlocal asked
+        asked += 1
+        if asked <= 3:
             bump(engine)
         return [*current, *mine]
 

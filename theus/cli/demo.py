@@ -52,6 +52,7 @@ class Report:
             "modules": dict(sorted(summary.modules.items())),
             "importers": {name: sorted(by) for name, by in sorted(summary.importers.items())},
             "outside": dict(sorted(summary.outside.items())),
+            "names": dict(sorted(summary.names.items())),
             "problems": dict(sorted(summary.problems.items())),
             "engine": {
                 **asdict(self.engine),
@@ -105,7 +106,8 @@ def _demo(root: Path, threads: int, as_json: bool) -> int:
     plain: Summary | None = None
     try:
         codemap = CodeMap(root)
-        with _progress(len(codemap.sources), visible=not as_json and sys.stderr.isatty()) as step:
+        visible = not as_json and sys.stderr is not None and sys.stderr.isatty()
+        with _progress(len(codemap.sources), visible=visible) as step:
             codemap.run(threads=threads, finished=step("reading"))
             plain = count_plainly(codemap, finished=step("checking"))
     except KeyboardInterrupt:
@@ -118,12 +120,8 @@ def _demo(root: Path, threads: int, as_json: bool) -> int:
         report.checked = True
         report.differences = differences(report.summary, plain)
 
-    if as_json:
-        click.echo(json.dumps(report.document()))
-    elif not report.differences:
-        from theus.cli.tables import show
-
-        show(report)
+    if as_json or not report.differences:
+        _write(report, as_json)
     if report.differences:
         _complain(report.differences)
         return 1
@@ -131,6 +129,26 @@ def _demo(root: Path, threads: int, as_json: bool) -> int:
         click.echo("Interrupted: this is what was found so far, unchecked.", err=True)
         return INTERRUPTED
     return 0
+
+
+def _write(report: Report, as_json: bool) -> None:
+    """Put the report on standard output, all of it, or say why that cannot be."""
+    if sys.stdout is None:    # closed by whoever started us: nobody wants to read
+        return
+    try:
+        if as_json:
+            click.echo(json.dumps(report.document()))
+        else:
+            from theus.cli.tables import show
+
+            show(report)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise    # the reader has seen enough; click ends in silence
+    except OSError as error:
+        # What is left in the buffer would fail once more, and loudly, when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise click.ClickException(f"the report cannot be written: {error.strerror}") from error
 
 
 def _complain(lines: list[str]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -22,119 +24,118 @@ PLAIN_WIDTH = 100
 """Columns to use where there is no terminal to ask."""
 
 
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A title, columns, rows, and how many rows were left out.
+
+    A column whose name begins with ">" is set to the right and never broken.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[object, ...]]
+    more: int = 0
+
+    def lines(self) -> Iterator[Text | Table]:
+        """What to print, if there is a row."""
+        if not self.rows:
+            return
+        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim",
+                      show_header=any(self.columns))
+        for name in self.columns:
+            right = name.startswith(">")
+            table.add_column(name.lstrip(">"), justify="right" if right else "left",
+                             no_wrap=right)
+        for row in self.rows:
+            table.add_row(*map(_text, row))
+        yield Text()
+        yield _text(self.title, "bold")
+        yield table
+        if self.more > 0:
+            yield _text(f"and {self.more:,} more", "dim")
+
+
 def show(report: Report) -> None:
-    """Print the tables. Nothing a file name may hold can upset the terminal."""
+    """Print the tables. Nothing that a file name may hold can upset the terminal."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    console.print(_text(f"Code map of {report.root}", "bold"))
     console.print(_totals(report))
-    for table in (_complex(report), _imported(report), _outside(report), _cycles(report),
-                  _problems(report), _engine(report)):
-        if table.row_count:
-            console.print()
-            console.print(table)
+    for section in _sections(report):
+        for line in section.lines():
+            console.print(line)
     if report.checked:
         console.print()
-        console.print(Text(f"Checked: {len(report.summary.numbers()):,} numbers equal those of a "
-                           "plain sequential count."))
+        console.print(f"Checked: {len(report.summary.numbers()):,} numbers equal those of a plain "
+                      "sequential count.")
 
 
-def _text(value: object) -> Text:
+def _text(value: object, style: str = "") -> Text:
     """Text as it is: no markup, and unprintable characters shown as escapes."""
     shown = "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
         for char in (f"{value:,}" if isinstance(value, int) else str(value))
     )
-    return Text(shown, overflow="fold")
+    return Text(shown, style, overflow="fold")
 
 
-def _table(title: str, *columns: str) -> Table:
-    """A table whose columns are named; a leading ">" sets one to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim",
-                  box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for column in columns:
-        right = column.startswith(">")
-        table.add_column(column.lstrip(">"), justify="right" if right else "left",
-                         no_wrap=right)
-    return table
+def _totals(report: Report) -> Text:
+    summary = report.summary
+    counts = {**summary.totals, "lines": summary.size["lines"], "bytes": summary.size["bytes"]}
+    return _text(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()))
 
 
-def _row(table: Table, *cells: object) -> None:
-    table.add_row(*map(_text, cells))
+def _sections(report: Report) -> Iterator[Section]:
+    summary = report.summary
+    yield Section(
+        "Most complex functions", (">complexity", "function", "module", ">line"),
+        [(complexity, function, module, str(line))
+         for complexity, module, function, line in summary.ranking[:ROWS]])
+    yield _ranking("Most imported modules", "importers", "module",
+                   ((name, len(by)) for name, by in summary.importers.items()))
+    yield _ranking("Most imported from outside the tree", "importers", "module",
+                   summary.outside.items())
+    yield _ranking("Function names defined most often", "definitions", "name",
+                   summary.names.items())
+    yield _cycles(report)
+    yield Section(
+        "Not read, or not Python", ("path", ">line", "why"),
+        [(path, "" if problem["line"] is None else str(problem["line"]), problem["reason"])
+         for path, problem in sorted(summary.problems.items())])
+    yield _engine(report)
 
 
-def _more(table: Table, count: int) -> None:
-    if count > 0:
-        table.caption = f"and {count:,} more"
-        table.caption_justify = "left"
+def _ranking(title: str, count: str, name: str, counts: Iterable[tuple[str, int]]) -> Section:
+    """The largest numbers first; equal ones by name."""
+    ordered = sorted(counts, key=lambda item: (-item[1], item[0]))
+    return Section(title, (f">{count}", name),
+                   [(number, named) for named, number in ordered[:ROWS]], len(ordered) - ROWS)
 
 
-def _totals(report: Report) -> Table:
-    totals, size = report.summary.totals, report.summary.size
-    table = Table(title=_text(f"Code map of {report.root}"), title_justify="left",
-                  title_style="bold", box=None, pad_edge=False, show_header=False,
-                  padding=(0, 3, 0, 0))
-    cells = [*totals.items(), ("lines", size["lines"]), ("bytes", size["bytes"])]
-    for at in range(0, len(cells), 4):
-        table.add_row(*(_text(f"{count:,} {name}") for name, count in cells[at:at + 4]))
-    return table
-
-
-def _complex(report: Report) -> Table:
-    table = _table("Most complex functions", ">complexity", "function", "module", ">line")
-    for complexity, module, function, line in report.summary.ranking[:ROWS]:
-        _row(table, complexity, function, module, str(line))
-    return table
-
-
-def _imported(report: Report) -> Table:
-    table = _table("Most imported modules", ">importers", "module")
-    for name, count in report.summary.most_imported(ROWS):
-        _row(table, count, name)
-    _more(table, len(report.summary.importers) - ROWS)
-    return table
-
-
-def _outside(report: Report) -> Table:
-    table = _table("Most imported from outside the tree", ">importers", "module")
-    outside = sorted(report.summary.outside.items(), key=lambda item: (-item[1], item[0]))
-    for name, count in outside[:ROWS]:
-        _row(table, count, name)
-    _more(table, len(outside) - ROWS)
-    return table
-
-
-def _cycles(report: Report) -> Table:
+def _cycles(report: Report) -> Section:
     graph, cycles = report.summary.graph(), report.summary.cycles()
-    table = _table("Import cycles", ">modules", "the shortest way round from the first")
-    for cycle in cycles[:ROWS]:
-        loop = shortest_loop(graph, cycle[0])
-        _row(table, len(cycle), " > ".join([*loop, cycle[0]]))
-    _more(table, len(cycles) - ROWS)
-    return table
+    return Section(
+        "Import cycles", (">modules", "the shortest way round from the first of them"),
+        [(len(cycle), " > ".join([*shortest_loop(graph, cycle[0]), cycle[0]]))
+         for cycle in cycles[:ROWS]],
+        len(cycles) - ROWS)
 
 
-def _problems(report: Report) -> Table:
-    table = _table("Not read, or not Python", "path", ">line", "why")
-    problems = sorted(report.summary.problems.items())
-    for path, problem in problems:
-        _row(table, path, "" if problem["line"] is None else str(problem["line"]),
-             problem["reason"])
-    return table
-
-
-def _engine(report: Report) -> Table:
+def _engine(report: Report) -> Section:
     facts = report.engine
-    table = _table(f"What the engine did with {report.threads} threads in {facts.seconds:.1f} s",
-                   ">", "")
-    _row(table, facts.transactions, f"transactions, {facts.unchanged:,} of them changed nothing")
-    _row(table, facts.commits, f"commits, {facts.commits_per_second:,.0f} each second (between "
-                               "them the files were parsed)")
-    _row(table, facts.rebases, "rebased: others had committed, but nothing that they had read")
-    _row(table, facts.conflicts, "conflicts")
-    _row(table, facts.retries, "retries")
-    _row(table, facts.version, "versions of the state")
     by_path = sorted(facts.conflicts_by_path.items(), key=lambda item: (-item[1], item[0]))
-    for path, count in by_path[:ROWS]:
-        _row(table, count, f"conflicts at {path}")
-    return table
+    return Section(
+        f"What the engine did, with {report.threads} threads in {facts.seconds:.1f} s",
+        (">", ""),
+        [
+            (facts.transactions, f"transactions; {facts.unchanged:,} of them changed nothing"),
+            (facts.commits, f"commits, {facts.commits_per_second:,.0f} a second; in between, the "
+                            "files were parsed"),
+            (facts.rebases, "rebases: others had committed, but nothing that was read"),
+            (facts.conflicts, "conflicts"),
+            (facts.retries, "retries"),
+            (facts.version, "versions of the state"),
+            *((count, f"conflicts at {path}") for path, count in by_path[:ROWS]),
+        ],
+        len(by_path) - ROWS)

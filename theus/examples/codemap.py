@@ -1,14 +1,15 @@
 """A map of a Python source tree, built by many threads in one engine's state.
 
     domain
-    ├── tree        module -> path              written once, read by every parse
-    ├── modules     module -> what it defines   one key each: never in conflict
-    ├── problems    path -> why, and where      one key each
-    ├── importers   module -> those that import it    one key per target: at times
-    ├── outside     module not in the tree -> count   one key per name: at times
-    ├── totals      whole-tree counts           every module: always in conflict
-    ├── size        files, lines, bytes         every module: deferred additions
-    └── ranking     the most complex functions  every module, few of them change it
+    ├── tree        module -> path                        written once, read by each parse
+    ├── modules     module -> what it defines             one key each: never in conflict
+    ├── problems    path -> why and where                 the same
+    ├── importers   module -> the modules that import it  one key per target: at times
+    ├── outside     module not in the tree -> importers   one key per name: at times
+    ├── names       function name -> definitions          the same; `__init__` most of all
+    ├── totals      what the whole tree holds             read and written by every module
+    ├── size        files, lines, bytes                   deferred additions: never
+    └── ranking     the most complex functions            read by all, written by few
 
 Each file costs one PURE process, which parses it and returns what it found, and
 a few EFFECT processes, which merge that into the state. Each of these is a
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -82,8 +84,12 @@ class Finding:
             "classes": len(self.module.classes),
             "complexity": sum(function.complexity for function in self.module.functions),
             "imports": len(self.links.eager),
-            "lazy imports": len(self.links.lazy),
+            "lazy_imports": len(self.links.lazy),
         }
+
+    def names(self) -> Counter[str]:
+        """How often the module defines a function of each name, classes left aside."""
+        return Counter(function.name.rpartition(".")[2] for function in self.module.functions)
 
     def ranked(self) -> list[Ranked]:
         """The functions, as the ranking holds them."""
@@ -108,7 +114,7 @@ Finished = Callable[[Source], None]
 """Told of each file that is done, on the thread that waits for the others."""
 
 NO_COUNTS: Mapping[str, int] = dict.fromkeys(
-    ("modules", "functions", "classes", "complexity", "imports", "lazy imports"), 0)
+    ("modules", "functions", "classes", "complexity", "imports", "lazy_imports"), 0)
 
 
 # ---- the processes ------------------------------------------------------------------
@@ -154,6 +160,14 @@ def link_imports(ctx: Any, found: Finding) -> None:
         outside[name] = outside.get(name, 0) + 1
 
 
+@process(inputs=["domain.names"], outputs=["domain.names"])
+def index_names(ctx: Any, found: Finding) -> None:
+    """Count definitions by name: only modules that define the same names collide."""
+    names = ctx.domain.names
+    for name, count in found.names().items():
+        names[name] = names.get(name, 0) + count
+
+
 @process(inputs=["domain.ranking"], outputs=["domain.ranking"])
 def rank_functions(ctx: Any, found: Finding) -> None:
     """Let the module's functions into the ranking where they are complex enough."""
@@ -163,7 +177,7 @@ def rank_functions(ctx: Any, found: Finding) -> None:
         ctx.domain["ranking"] = after
 
 
-MERGES = (record_module, add_to_totals, link_imports, rank_functions)
+MERGES = (record_module, add_to_totals, link_imports, index_names, rank_functions)
 
 
 # ---- the application -----------------------------------------------------------------
@@ -171,13 +185,14 @@ MERGES = (record_module, add_to_totals, link_imports, rank_functions)
 
 @dataclass(slots=True)
 class Summary:
-    """What is known of a tree, in plain Python values."""
+    """What is known of a tree: the part of `domain` that grows, in plain Python values."""
 
     totals: dict[str, int] = field(default_factory=lambda: dict(NO_COUNTS))
     size: dict[str, int] = field(default_factory=lambda: {"files": 0, "lines": 0, "bytes": 0})
     modules: dict[str, dict[str, Any]] = field(default_factory=dict)
     importers: dict[str, set[str]] = field(default_factory=dict)
     outside: dict[str, int] = field(default_factory=dict)
+    names: dict[str, int] = field(default_factory=dict)
     ranking: list[Ranked] = field(default_factory=list)
     problems: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -196,6 +211,7 @@ class Summary:
             **{f"size in {name}": count for name, count in self.size.items()},
             **{f"importers of {name}": len(by) for name, by in self.importers.items()},
             **{f"imports of {name} from outside": n for name, n in self.outside.items()},
+            **{f"definitions of {name}": count for name, count in self.names.items()},
             **{f"place {place} of the ranking": item for place, item in enumerate(self.ranking, 1)},
             **{f"line of the problem in {path}": problem["line"]
                for path, problem in self.problems.items()},
@@ -206,11 +222,6 @@ class Summary:
             for key in ("functions", "classes", "imports", "lazy_imports", "outside"):
                 numbers[f"{key} of {name}"] = len(entry[key])
         return numbers
-
-    def most_imported(self, count: int) -> list[tuple[str, int]]:
-        """Modules of the tree by the number of modules that import them."""
-        numbers = ((name, len(by)) for name, by in self.importers.items())
-        return sorted(numbers, key=lambda item: (-item[1], item[0]))[:count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,16 +255,10 @@ class CodeMap:
         self.skipped: list[Problem] = []
         self.sources = find_sources(root, self.skipped)
         self.seconds = 0.0
-        empty = Summary()
+        nothing = Summary()
         self.engine = TheusEngine({"domain": {
             "tree": {source.name: source.path for source in self.sources},
-            "totals": empty.totals,
-            "size": empty.size,
-            "modules": {},
-            "problems": {},
-            "importers": {},
-            "outside": {},
-            "ranking": [],
+            **{part.name: getattr(nothing, part.name) for part in fields(Summary)},
         }})
         for problem in self.skipped:
             self.engine.run_process(record_problem, problem)
@@ -286,7 +291,7 @@ class CodeMap:
         """The engine's own counters, and how long `run` took."""
         stats = self.engine.stats()
         by_path = {format_path(path): count for path, count in stats.conflicts_by_path.items()}
-        return EngineFacts(self.seconds, stats.commits, stats.noops, stats.rebases,
+        return EngineFacts(self.seconds, stats.commits, stats.noops + stats.reads, stats.rebases,
                            stats.conflicts, stats.retries, stats.version, by_path)
 
 
@@ -314,6 +319,8 @@ def count_plainly(codemap: CodeMap, *, finished: Finished) -> Summary:
             plain.importers.setdefault(target, set()).add(source.name)
         for name in found.links.outside:
             plain.outside[name] = plain.outside.get(name, 0) + 1
+        for name, number in found.names().items():
+            plain.names[name] = plain.names.get(name, 0) + number
         plain.ranking = best([*plain.ranking, *found.ranked()])
 
     for problem in codemap.skipped:

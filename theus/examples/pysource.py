@@ -79,8 +79,8 @@ class Module:
 class Links:
     """The imports of one module, resolved: modules of the tree, and the rest.
 
-    `eager` ones happen while the module is imported. `lazy` ones wait inside a
-    function or stand under `if TYPE_CHECKING:`, so they close no import cycle.
+    `eager` ones happen while the module is imported. `lazy` ones wait in a function,
+    or for a type checker or a run as a script, so they close no import cycle.
     """
 
     eager: tuple[str, ...]
@@ -266,9 +266,7 @@ class _Survey:
         self._count(scope, 1)
         self._todo.append((node.test, scope))
         self._push(node.orelse, scope)
-        checked = node.test
-        name = checked.attr if isinstance(checked, ast.Attribute) else getattr(checked, "id", "")
-        self._push(node.body, scope._replace(eager=False) if name == "TYPE_CHECKING" else scope)
+        self._push(node.body, scope._replace(eager=False) if _is_off(node.test) else scope)
 
     def _case(self, node: ast.match_case, scope: _Scope) -> None:
         pattern = node.pattern
@@ -290,6 +288,16 @@ class _Survey:
     def _import_from(self, node: ast.ImportFrom, scope: _Scope) -> None:
         self.imports.update(Import(node.module or "", alias.name, node.level, scope.eager)
                             for alias in node.names)
+
+
+def _is_off(test: ast.expr) -> bool:
+    """Whether a condition is false while the module is imported, by the usual idioms."""
+    match test:
+        case ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING"):
+            return True
+        case ast.Compare(ast.Name(id="__name__"), [ast.Eq()], [ast.Constant("__main__")]):
+            return True
+    return False
 
 
 _VISITS: dict[type[ast.AST], Callable[[_Survey, Any, _Scope], None]] = {

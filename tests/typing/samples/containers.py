@@ -21,7 +21,8 @@ with ages.mutate() as draft:
     draft["carl"] = 7
     assert_type(draft.finish(), FrozenDict[str, int])
 
-ages["ann"] = 32  # error: [index]
-del ages["ann"]  # error: [attr-defined]
+numbers = FrozenList([1])
+numbers[0] = 2  # error: [index]
+del numbers[0]  # error: [attr-defined]
 ages.set("bob", "old")  # error: [arg-type]
-FrozenList([1]).append("two")  # error: [arg-type]
+numbers.append("two")  # error: [arg-type]
