@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from itertools import repeat
 
@@ -23,7 +24,7 @@ def importing(module: str) -> Contender:
 def row() -> Row:
     return Row("a fresh interpreter that imports one module",
                {f"import {module}": importing(module) for module in ("theus", "json", "sys")},
-               (Bar(30e6, beyond="import json"),))
+               (Bar(30e6, beyond="import json"),), clock=time.perf_counter_ns)
 
 
 def rows() -> Iterator[Callable[[], Row]]:

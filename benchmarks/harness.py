@@ -61,6 +61,7 @@ class Row:
     bars: tuple[Bar, ...] = ()
     per: int = 1
     """How many operations one count stands for: the keys of an iteration, say."""
+    clock: Callable[[], int] = time.process_time_ns
 
 
 @dataclass
@@ -85,12 +86,13 @@ def peer(module: str) -> ModuleType | None:
 
 def measure(row: Row, *, rounds: int = ROUNDS, seconds: float = ROUND_SECONDS) -> Result:
     """Runs the contenders of a row in turns."""
-    counts = {name: _calibrate(contender, seconds) for name, contender in row.contenders.items()}
+    counts = {name: _calibrate(row.clock, contender, seconds) for name, contender in row.contenders.items()}
     times: dict[str, list[float]] = {name: [] for name in row.contenders}
     names = list(row.contenders)
     for turn in range(rounds):
         for name in names[turn % len(names):] + names[:turn % len(names)]:
-            times[name].append(_time(row.contenders[name], counts[name]) / row.per)
+            elapsed = _time(row.clock, row.contenders[name], counts[name])
+            times[name].append(elapsed / row.per)
     medians = {name: statistics.median(values) for name, values in times.items()}
 
     def ratio(ours: str, theirs: str) -> float:
@@ -114,24 +116,24 @@ def measure(row: Row, *, rounds: int = ROUNDS, seconds: float = ROUND_SECONDS) -
     return result
 
 
-def _calibrate(contender: Contender, seconds: float) -> int:
+def _calibrate(clock: Callable[[], int], contender: Contender, seconds: float) -> int:
     """A count that keeps the contender busy for about so long. Warms it up as well."""
     count = 1
     while True:
-        elapsed = _time(contender, count) * count / 1e9
+        elapsed = _time(clock, contender, count) * count / 1e9
         if elapsed >= seconds / 4:
             return max(1, round(count * seconds / elapsed))
         count *= 4
 
 
-def _time(contender: Contender, count: int) -> float:
+def _time(clock: Callable[[], int], contender: Contender, count: int) -> float:
     """Nanoseconds for one count. The collector runs before and not meanwhile, as in timeit."""
     gc.collect()
     gc.disable()
     try:
-        started = time.perf_counter_ns()
+        started = clock()
         contender(count)
-        return (time.perf_counter_ns() - started) / count
+        return (clock() - started) / count
     finally:
         gc.enable()
 

@@ -59,8 +59,14 @@ def silent(script: str, *flags: str, timeout: float = PATIENCE) -> None:
     assert run_fresh(textwrap.dedent(script), options=flags, timeout=timeout) == ""
 
 
+_kinds: dict[type, str | None] = {dict: "dict", list: "list", set: "set", int: None, str: None}
+
+
 def kind(value: Any) -> str | None:
-    """ "dict", "list" or "set" for containers of any make, None for all other values."""
+    """The word dict, list or set for containers of any make, None for all other values."""
+    known = _kinds.get(type(value), "")
+    if known != "":
+        return known
     if isinstance(value, Mapping):
         return "dict"
     if isinstance(value, Set) and not isinstance(value, frozenset):

@@ -248,6 +248,8 @@ class _ReadOnly(_Window):
 def _look(core: Core, path: Path, scope: Scope) -> Any:
     value = core[0].get(path, MISSING)
     if type(value) not in DRAFTS:
+        if not scope.whole and value is not MISSING:
+            core[1].refuse_read(path)  # something below it is declared, and it has no below
         return value
     if scope.whole and not (len(path) == 1 and type(value) is DraftDict):
         return value.freeze()

@@ -13,13 +13,14 @@ __all__ = ["json_default"]
 def json_default(value: Any) -> Any:
     """A `default=` for `json.dumps`, which then takes frozen containers, drafts and states.
 
-    A set becomes a list in its own order. Raises TypeError for everything else, as
+    A set becomes a list, in its own order. Raises TypeError for everything else, as
     `json.dumps` expects of a default.
     """
-    if isinstance(value, (FrozenDict, DraftDict, State, View)):
-        return value.to_dict()
-    if isinstance(value, (FrozenList, DraftList)):
-        return value.to_list()
-    if isinstance(value, (FrozenSet, DraftSet)):
+    # One level at a time: json.dumps comes back for the containers inside.
+    if isinstance(value, (FrozenDict, DraftDict, View)):
+        return {key: value[key] for key in value}
+    if isinstance(value, State):
+        return dict(value.data)
+    if isinstance(value, (FrozenList, DraftList, FrozenSet, DraftSet, set, frozenset)):
         return list(value)
     raise TypeError(f"{value!r} of type {type(value).__name__} has no form in JSON")

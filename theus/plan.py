@@ -93,6 +93,7 @@ class Plan:
         "open_roots",
         "outputs",
         "runs_anywhere",
+        "single",
     )
 
     context: Any
@@ -112,6 +113,7 @@ class Plan:
         else:
             self.isolation = contract.isolation
             self.outputs = Outputs(name, contract.outputs)
+        self.single = self.outputs.single
         self._unusual_roots = self.outputs.roots() - _STANDARD_ROOTS
         # Nothing for check_runnable() to find, in whatever engine.
         self.runs_anywhere = contract is None or not (contract.parallel or self._unusual_roots)
@@ -150,6 +152,15 @@ class Plan:
         except BaseException as error:
             self._failed(tx, error)
             raise
+        single = self.single
+        if single is not None and type(result) in _PLAIN and not (self._refusals or tx.written):
+            # By far the usual case, without a look at anything else.
+            if result is not None:
+                try:
+                    tx.set(single, result)
+                except PathError:
+                    put_with_parents(tx, single, result)
+            return result
         return self.settle(engine, tx, result)
 
     async def _attempt_async(
@@ -317,14 +328,6 @@ class PurePlan(_ViewPlan):
         outputs = self.outputs
         if type(result) not in _PLAIN:
             result = release(result, self.name)
-        elif result is None:
-            return None
-        elif outputs.single is not None:  # by far the usual case
-            try:
-                tx.set(outputs.single, result)
-            except PathError:
-                put_with_parents(tx, outputs.single, result)
-            return result
         if isinstance(result, StateUpdate) and result.signal:
             raise ContractViolationError.impure(
                 "send signals from", None, self.name, self.outputs.declared

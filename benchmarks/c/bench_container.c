@@ -312,8 +312,8 @@ bench(uint32_t size, int runs)
         theus_container_release(map);
         theus_heap_free(heap);
     }
-    printf("%8u %7.1f %7.1f %7.1f %7.1f %7.1f %8.2f %7.1f %8.2f %7.1f\n", n, find, set, edit, add, delete,
-           iterate, building, diff, bytes);
+    printf("%8u %7.1f %7.1f %7.1f %7.1f %7.1f %8.2f %7.1f %8.2f %7.1f\n", n, find, set, edit, add,
+           delete, iterate, building, diff, bytes);
     free(atoms);
 }
 
@@ -323,8 +323,8 @@ main(int argc, char **argv)
     int runs = argc > 1 ? atoi(argv[1]) : 5;
     order = malloc(sizeof(*order) * OPERATIONS);
     must(order != NULL);
-    printf("%8s %7s %7s %7s %7s %7s %8s %7s %8s %7s\n", "keys", "find", "set", "edit", "add", "delete",
-           "iterate", "build", "diff us", "bytes");
+    printf("%8s %7s %7s %7s %7s %7s %8s %7s %8s %7s\n", "keys", "find", "set", "edit", "add",
+           "delete", "iterate", "build", "diff us", "bytes");
     const uint32_t sizes[] = {10, 1000, 10000, 100000, 1000000};
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         bench(sizes[i], runs);

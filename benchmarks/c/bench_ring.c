@@ -45,7 +45,13 @@ hash_address(void *ctx, void *atom, uint64_t *hash)
     return 0;
 }
 
-static const theus_value_ops ops = {count_up, count_down, same, hash_address};
+static const theus_value_ops ops = {
+    .retain = count_up,
+    .release = count_down,
+    .equal = same,
+    .hash = hash_address,
+    .serial = true,
+};
 static _Alignas(8) long keys[2] = {1, 1};
 
 static void

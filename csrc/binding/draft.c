@@ -167,22 +167,6 @@ draft_enter_write(DraftObject *self)
 }
 
 int
-draft_check_count(const char *name, Py_ssize_t count, Py_ssize_t least, Py_ssize_t most)
-{
-    if (count >= least && count <= most) {
-        return 0;
-    }
-    bool few = count < least;
-    Py_ssize_t wanted = few ? least : most;
-    PyErr_Format(PyExc_TypeError, "%s() takes %s %zd argument%s, not %zd", name,
-                 least == most ? "exactly"
-                 : few         ? "at least"
-                               : "at most",
-                 wanted, wanted == 1 ? "" : "s", count);
-    return -1;
-}
-
-int
 draft_key_error(PyObject *key)
 {
     PyObject *args = PyTuple_Pack(1, key);
@@ -335,19 +319,29 @@ draft_freeze_value(module_state *st, TxnObject *txn, theus_cell *cell, PyObject 
 
 /* ---- shared methods ----------------------------------------------------------------- */
 
+/* What a draft says that may not be read now: a text like any other, because loggers and debuggers
+ * ask for it at any time. */
+static PyObject *
+repr_of_refused(const char *name)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *text = PyUnicode_FromFormat("<%s: %S>", name, error);
+    Py_DECREF(error);
+    return text;
+}
+
 PyObject *
 draft_repr(PyObject *op)
 {
-    static const char *const names[] = {
-        [THEUS_MAP] = "DraftDict",
-        [THEUS_LIST] = "DraftList",
-        [THEUS_SET] = "DraftSet",
-    };
+    const module_state *st = draft_state(draft_of(op));
+    const char *name = Py_IS_TYPE(op, st->DraftDict_type)   ? "DraftDict"
+                       : Py_IS_TYPE(op, st->DraftList_type) ? "DraftList"
+                                                            : "DraftSet";
     theus_container *content = draft_content(draft_of(op));
     if (content == NULL) {
-        return NULL;
+        return PyErr_ExceptionMatches(st->TransactionError) ? repr_of_refused(name) : NULL;
     }
-    PyObject *text = container_repr(names[content->kind], content);
+    PyObject *text = container_repr(name, content);
     freeze_drop(draft_of(op)->txn->heap, theus_value_of_container(content));
     return text;
 }

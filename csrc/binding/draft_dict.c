@@ -150,7 +150,7 @@ static PyObject *
 dict_get(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
     PyObject *value;
-    if (draft_check_count("get", count, 1, 2) < 0) {
+    if (errors_check_count("get", count, 1, 2) < 0) {
         return NULL;
     }
     if (draft_map_get(draft_of(self), args[0], &value) == 0) {
@@ -164,7 +164,7 @@ dict_setdefault(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     DraftObject *self = draft_of(op);
     PyObject *value;
-    if (draft_check_count("setdefault", count, 1, 2) < 0) {
+    if (errors_check_count("setdefault", count, 1, 2) < 0) {
         return NULL;
     }
     if (self->txn->read_only && draft_enter_write(self) < 0) {
@@ -183,7 +183,7 @@ static PyObject *
 dict_pop(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
     PyObject *value;
-    if (draft_check_count("pop", count, 1, 2) < 0) {
+    if (errors_check_count("pop", count, 1, 2) < 0) {
         return NULL;
     }
     int removed = dict_remove(draft_of(self), args[0], &value);

@@ -238,7 +238,7 @@ list_index(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     DraftObject *self = draft_of(op);
     Py_ssize_t start = 0, stop = PY_SSIZE_T_MAX, index;
-    if (draft_check_count("index", count, 1, 3) < 0 || (count > 1 && bound_of(args[1], &start) < 0)
+    if (errors_check_count("index", count, 1, 3) < 0 || (count > 1 && bound_of(args[1], &start) < 0)
         || (count > 2 && bound_of(args[2], &stop) < 0) || draft_enter(self) < 0) {
         return NULL;
     }
@@ -337,7 +337,7 @@ list_append(PyObject *self, PyObject *object)
 static PyObject *
 list_insert(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
-    if (draft_check_count("insert", count, 2, 2) < 0) {
+    if (errors_check_count("insert", count, 2, 2) < 0) {
         return NULL;
     }
     Py_ssize_t index = PyNumber_AsSsize_t(args[0], NULL);
@@ -388,7 +388,7 @@ list_pop(PyObject *op, PyObject *const *args, Py_ssize_t count)
     Py_ssize_t index = -1;
     uint32_t pos;
     theus_value value;
-    if (draft_check_count("pop", count, 0, 1) < 0 || (count == 1 && index_of(args[0], &index) < 0)
+    if (errors_check_count("pop", count, 0, 1) < 0 || (count == 1 && index_of(args[0], &index) < 0)
         || draft_enter_write(self) < 0) {
         return NULL;
     }
@@ -516,7 +516,7 @@ static PyMethodDef list_methods[] = {
     {"append", list_append, METH_O,
      PyDoc_STR("append($self, value, /)\n--\n\nPuts a value at the end.")},
     {"extend", list_extend_method, METH_O,
-     PyDoc_STR("extend($self, iterable, /)\n--\n\nPuts every value of an iterable at the end.")},
+     PyDoc_STR("extend($self, values, /)\n--\n\nPuts every value of an iterable at the end.")},
     {"insert", THEUS_FASTCALL(list_insert), METH_FASTCALL,
      PyDoc_STR("insert($self, index, value, /)\n--\n\nPuts a value before index.")},
     {"pop", THEUS_FASTCALL(list_pop), METH_FASTCALL,

@@ -137,9 +137,6 @@ extern PyMemberDef draft_members[];
         "__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL                          \
     }
 
-/* TypeError unless `least` <= count <= `most`. */
-int draft_check_count(const char *name, Py_ssize_t count, Py_ssize_t least, Py_ssize_t most);
-
 /* KeyError(key), also where key is a tuple. Returns -1. */
 int draft_key_error(PyObject *key);
 

@@ -426,12 +426,11 @@ set_inplace_and(PyObject *self, PyObject *other)
 
 static PyMethodDef set_methods[] = {
     {"add", set_add, METH_O,
-     PyDoc_STR("add($self, element, /)\n--\n\nAdds an element if it is not there.")},
+     PyDoc_STR("add($self, value, /)\n--\n\nAdds an element if it is not there.")},
     {"discard", set_discard, METH_O,
-     PyDoc_STR("discard($self, element, /)\n--\n\nRemoves an element if it is there.")},
+     PyDoc_STR("discard($self, value, /)\n--\n\nRemoves an element if it is there.")},
     {"remove", set_remove, METH_O,
-     PyDoc_STR(
-         "remove($self, element, /)\n--\n\nRemoves an element; KeyError if it is not there.")},
+     PyDoc_STR("remove($self, value, /)\n--\n\nRemoves an element; KeyError if it is not there.")},
     {"pop", set_pop, METH_NOARGS,
      PyDoc_STR("pop($self, /)\n--\n\nRemoves the newest element and returns it.")},
     {"update", THEUS_FASTCALL(set_update), METH_FASTCALL,

@@ -369,7 +369,7 @@ engine_records(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     EngineObject *self = engine_of(op);
     uint64_t sequence = 0, lost = 0;
-    if (!_PyArg_CheckPositional("records", count, 0, 1)) {
+    if (errors_check_count("records", count, 0, 1) < 0) {
         return NULL;
     }
     if (count == 1) {

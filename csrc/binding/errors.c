@@ -94,3 +94,19 @@ errors_unfreezable(const module_state *st, PyObject *path, PyObject *value, cons
     }
     return -1;
 }
+
+int
+errors_check_count(const char *name, Py_ssize_t count, Py_ssize_t least, Py_ssize_t most)
+{
+    if (count >= least && count <= most) {
+        return 0;
+    }
+    bool few = count < least;
+    Py_ssize_t wanted = few ? least : most;
+    PyErr_Format(PyExc_TypeError, "%s() takes %s %zd argument%s, not %zd", name,
+                 least == most ? "exactly"
+                 : few         ? "at least"
+                               : "at most",
+                 wanted, wanted == 1 ? "" : "s", count);
+    return -1;
+}

@@ -33,4 +33,7 @@ int errors_key(PyObject *key);
 /* UnfreezableError at `path` (a tuple) about the type of `value`, with the way out. Returns -1. */
 int errors_unfreezable(const module_state *st, PyObject *path, PyObject *value, const char *advice);
 
+/* How many positional arguments a fast call got: 0, or -1 with TypeError set. */
+int errors_check_count(const char *name, Py_ssize_t count, Py_ssize_t least, Py_ssize_t most);
+
 #endif

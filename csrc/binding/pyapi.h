@@ -169,4 +169,11 @@ object_hash(PyObject *object)
     return PyObject_Hash(object);
 }
 
+/* Does the type have this attribute? From the type's cache, without making an AttributeError. */
+static inline bool
+type_has(PyTypeObject *type, PyObject *name)
+{
+    return _PyType_Lookup(type, name) != NULL;
+}
+
 #endif

@@ -102,7 +102,7 @@ root_value(StateObject *self, PyObject *name)
 static PyObject *
 state_getattro(PyObject *op, PyObject *name)
 {
-    if (_PyType_Lookup(Py_TYPE(op), name) != NULL) {
+    if (type_has(Py_TYPE(op), name)) {
         return PyObject_GenericGetAttr(op, name);
     }
     PyObject *value = root_value(state_of(op), name);
@@ -186,7 +186,7 @@ state_get(PyObject *op, PyObject *const *args, Py_ssize_t count)
     StateObject *self = state_of(op);
     theus_segment segments[THEUS_PATH_ROOM];
     theus_value value;
-    if (!_PyArg_CheckPositional("get", count, 1, 2)) {
+    if (errors_check_count("get", count, 1, 2) < 0) {
         return NULL;
     }
     PyObject *path = txn_path_argument(self->heap->st, args[0]);
@@ -278,7 +278,7 @@ static PyObject *
 state_log_meta(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     StateObject *self = state_of(op);
-    if (!_PyArg_CheckPositional("log_meta", count, 2, 2)) {
+    if (errors_check_count("log_meta", count, 2, 2) < 0) {
         return NULL;
     }
     if (!PyUnicode_Check(args[0]) || !PyUnicode_Check(args[1])) {
@@ -389,7 +389,7 @@ static PyObject *
 state_diff(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     StateObject *self = state_of(op);
-    if (!_PyArg_CheckPositional("diff", count, 1, 2)) {
+    if (errors_check_count("diff", count, 1, 2) < 0) {
         return NULL;
     }
     theus_version *a = version_argument(self, args[0]);

@@ -155,7 +155,7 @@ txn_method_get(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     TxnObject *self = (TxnObject *)op;
     theus_cell *cell;
-    if (!_PyArg_CheckPositional("get", count, 1, 2)) {
+    if (errors_check_count("get", count, 1, 2) < 0) {
         return NULL;
     }
     PyObject *path = txn_path_argument(self->heap->st, args[0]);
@@ -206,7 +206,7 @@ txn_subscript(PyObject *op, PyObject *key)
 PyObject *
 txn_getattro(PyObject *op, PyObject *name)
 {
-    if (_PyType_Lookup(Py_TYPE(op), name) != NULL) {
+    if (type_has(Py_TYPE(op), name)) {
         return PyObject_GenericGetAttr(op, name);
     }
     TxnObject *self = (TxnObject *)op;
@@ -307,7 +307,7 @@ PyObject *
 txn_method_set(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     TxnObject *self = (TxnObject *)op;
-    if (!_PyArg_CheckPositional("set", count, 2, 2)) {
+    if (errors_check_count("set", count, 2, 2) < 0) {
         return NULL;
     }
     PyObject *path = txn_path_argument(self->heap->st, args[0]);
@@ -387,7 +387,7 @@ txn_ass_subscript(PyObject *op, PyObject *key, PyObject *value)
 int
 txn_setattro(PyObject *op, PyObject *name, PyObject *value)
 {
-    if (_PyType_Lookup(Py_TYPE(op), name) != NULL) {
+    if (type_has(Py_TYPE(op), name)) {
         PyErr_Format(PyExc_AttributeError,
                      "%R is a method of the transaction: write tx[%R] for a root of that name", name, name);
         return -1;
@@ -783,19 +783,19 @@ defer_method(PyObject *op, theus_deferred_kind kind, PyObject *const *args)
 PyObject *
 txn_method_add(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
-    return _PyArg_CheckPositional("add", count, 2, 2) ? defer_method(op, THEUS_ADD, args) : NULL;
+    return errors_check_count("add", count, 2, 2) < 0 ? NULL : defer_method(op, THEUS_ADD, args);
 }
 
 PyObject *
 txn_method_append(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
-    return _PyArg_CheckPositional("append", count, 2, 2) ? defer_method(op, THEUS_APPEND, args) : NULL;
+    return errors_check_count("append", count, 2, 2) < 0 ? NULL : defer_method(op, THEUS_APPEND, args);
 }
 
 PyObject *
 txn_method_merge(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
-    if (!_PyArg_CheckPositional("merge", count, 3, 3)) {
+    if (errors_check_count("merge", count, 3, 3) < 0) {
         return NULL;
     }
     if (!PyCallable_Check(args[2])) {

@@ -558,7 +558,7 @@ txn_end_block(TxnObject *self, bool failed)
 static PyObject *
 txn_exit_block(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
-    if (!_PyArg_CheckPositional("__exit__", count, 3, 3)) {
+    if (errors_check_count("__exit__", count, 3, 3) < 0) {
         return NULL;
     }
     if (txn_end_block((TxnObject *)op, args[0] != Py_None) < 0) {
@@ -674,7 +674,7 @@ txn_method_operations(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     TxnObject *self = (TxnObject *)op;
     theus_status status = THEUS_OK;
-    if (!_PyArg_CheckPositional("operations", count, 0, 1)) {
+    if (errors_check_count("operations", count, 0, 1) < 0) {
         return NULL;
     }
     int recent = count == 0 ? 0 : PyObject_IsTrue(args[0]);

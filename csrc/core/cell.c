@@ -740,6 +740,14 @@ theus_cell_remove(theus_cell *cell, uint64_t hash, uint32_t pos)
     theus_heap *heap = cell->now->heap;
     void *key = theus_container_key_at(cell->now, pos);
     theus_value value = theus_container_value_at(cell->now, pos);
+    if (cell->base != NULL && !cell->reshaped
+        && (pos >= cell->base->span || theus_container_value_at(cell->base, pos) == THEUS_NONE)) {
+        /* It came and goes inside the transaction; but the body has said that it should not be there. */
+        status = log_absence(cell, hash, key);
+        if (status != THEUS_OK) {
+            return status;
+        }
+    }
     theus_heap_ops(heap)->retain(key);
     theus_value_retain(heap, value);
     status = theus_container_remove(cell->now, hash, pos);

@@ -16,12 +16,12 @@ struct container_check {
     const char *broken;
 };
 
-#define REQUIRE(check, condition, text)   \
-    do {                                  \
-        if (!(condition)) {               \
-            (check)->broken = (text);     \
-            return;                       \
-        }                                 \
+#define REQUIRE(check, condition, text) \
+    do {                                \
+        if (!(condition)) {             \
+            (check)->broken = (text);   \
+            return;                     \
+        }                               \
     } while (0)
 
 static void
@@ -48,8 +48,7 @@ check_leaf(struct container_check *check, const theus_node *leaf, uint32_t base)
 }
 
 static void
-check_entries(struct container_check *check, const theus_node *node, unsigned shift,
-              uint32_t base)
+check_entries(struct container_check *check, const theus_node *node, unsigned shift, uint32_t base)
 {
     theus_kind kind = (theus_kind)check->container->kind;
     if (shift == 0) {
@@ -191,19 +190,22 @@ check_chain(struct heap_check *check, const theus_node *node)
     REQUIRE(check, node->succ == NULL || node->succ->origin == node, "succ without origin");
     REQUIRE(check, origin == NULL || origin->succ == node, "origin without succ");
     REQUIRE(check, origin != NULL || node->borrowed == 0, "the first of a chain borrows");
-    REQUIRE(check, node->sort == THEUS_BRANCH || node->sort == THEUS_LEAF
-                       || (origin == NULL && node->succ == NULL),
+    REQUIRE(check,
+            node->sort == THEUS_BRANCH || node->sort == THEUS_LEAF
+                || (origin == NULL && node->succ == NULL),
             "a chain of what has no chains");
     for (uint32_t i = 0; i < 64 && node->borrowed >> i != 0; i++) {
-        REQUIRE(check, (node->borrowed >> i & 1) == 0
-                           || (i < theus_node_room(node) && i < theus_node_room(origin)
-                               && origin->words[i] == node->words[i]),
+        REQUIRE(check,
+                (node->borrowed >> i & 1) == 0
+                    || (i < theus_node_room(node) && i < theus_node_room(origin)
+                        && origin->words[i] == node->words[i]),
                 "a borrowed word is not the origin's");
     }
     if (node->sort == THEUS_LEAF && origin == NULL) {
         check->chain_count++;
-        REQUIRE(check, node->place < check->heap->chains.count
-                           && check->heap->chains.items[node->place] == node,
+        REQUIRE(check,
+                node->place < check->heap->chains.count
+                    && check->heap->chains.items[node->place] == node,
                 "a chain that the heap does not know");
     }
 }

@@ -200,15 +200,27 @@ check_reads(commit_run *run, theus_cell *cell)
             return broken(run, cell, "value", &last);
         }
     }
+    return HOLDS;
+}
+
+/* Keys that were looked for in vain, and keys that came and went inside the transaction. Of the latter base may have had
+ * an older entry, whose removal is a write of its own. */
+static verdict
+check_absences(commit_run *run, theus_cell *cell)
+{
+    const theus_container *base = cell->base, *there = cell->current;
     for (theus_absence *it = cell->absent; it != NULL && base->shape != there->shape; it = it->next) {
         uint32_t pos;
         theus_find found = theus_container_find(there, run->ctx, it->hash, it->key, &pos, NULL);
+        if (found == THEUS_FOUND) {
+            found = theus_container_find(base, run->ctx, it->hash, it->key, &pos, NULL);
+            if (found == THEUS_ABSENT) {
+                theus_segment last = {it->key, 0};
+                return broken(run, cell, "absence", &last);
+            }
+        }
         if (found == THEUS_FIND_FAILED) {
             return FAILED;
-        }
-        if (found == THEUS_FOUND) {
-            theus_segment last = {it->key, 0};
-            return broken(run, cell, "absence", &last);
         }
     }
     return HOLDS;
@@ -224,14 +236,23 @@ check_writes(commit_run *run, theus_cell *cell)
         bool inserted = pos >= base->span || theus_container_value_at(base, pos) == THEUS_NONE;
         const theus_container *named = inserted ? cell->now : base;
         if (inserted && theus_container_value_at(cell->now, pos) == THEUS_NONE) {
-            continue; /* came and went inside the transaction */
+            continue; /* came and went: check_absences() has seen to it */
         }
-        theus_value value = THEUS_NONE;
+        theus_value value = THEUS_NONE, before = THEUS_NONE;
         theus_find found = same_entry(run, named, pos, there, &there_pos, &value);
+        if (found == THEUS_FOUND && inserted) {
+            /* A key that was removed and stored again has a new position, and an old value in base. */
+            uint32_t base_pos;
+            if (same_entry(run, named, pos, base, &base_pos, &before) == THEUS_FIND_FAILED) {
+                found = THEUS_FIND_FAILED;
+            }
+        }
+        else if (!inserted) {
+            before = theus_container_value_at(base, pos);
+        }
         if (found == THEUS_FIND_FAILED) {
             return FAILED;
         }
-        theus_value before = inserted ? THEUS_NONE : theus_container_value_at(base, pos);
         if ((found == THEUS_FOUND ? value : THEUS_NONE) != before) {
             theus_segment last = base_segment(named, pos);
             return broken(run, cell, inserted ? "absence" : "value", &last);
@@ -256,9 +277,8 @@ check_cell(commit_run *run, theus_cell *cell)
     bool writes = theus_cell_is_attached(cell)
                   && (cell->reshaped || cell->writes.count != 0 || cell->deferred != NULL);
     bool reads = run->txn->isolation == THEUS_SERIALIZABLE
-                 && (cell->read_all || cell->read_shape || cell->reads.count != 0
-                     || cell->absent != NULL);
-    if (cell->current == cell->base || !(reads || writes)) {
+                 && (cell->read_all || cell->read_shape || cell->reads.count != 0);
+    if (cell->current == cell->base || !(reads || writes || cell->absent != NULL)) {
         return HOLDS;
     }
     if (cell->current == NULL) {
@@ -268,6 +288,9 @@ check_cell(commit_run *run, theus_cell *cell)
         return broken(run, cell, "content", NULL);
     }
     verdict result = reads ? check_reads(run, cell) : HOLDS;
+    if (result == HOLDS) {
+        result = check_absences(run, cell);
+    }
     if (result == HOLDS && writes) {
         if (cell->base->kind == THEUS_LIST) {
             result = check_list_writes(run, cell);

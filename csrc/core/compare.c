@@ -61,8 +61,7 @@ diff_keyed(const struct diff *diff, uint32_t pos, struct entry in_a, struct entr
         case THEUS_FIND_FAILED:
             return -1;
         case THEUS_ABSENT:
-            return diff->report(diff->arg, THEUS_REMOVED, in_a.key, pos, in_a.value, 0,
-                                THEUS_NONE);
+            return diff->report(diff->arg, THEUS_REMOVED, in_a.key, pos, in_a.value, 0, THEUS_NONE);
         case THEUS_FOUND: /* a set has no values: an equal element changes nothing */
             return value == in_a.value || diff->a->kind == THEUS_SET
                        ? 0
@@ -75,8 +74,7 @@ diff_keyed(const struct diff *diff, uint32_t pos, struct entry in_a, struct entr
         case THEUS_FIND_FAILED:
             return -1;
         case THEUS_ABSENT:
-            return diff->report(diff->arg, THEUS_ADDED, in_b.key, 0, THEUS_NONE, pos,
-                                in_b.value);
+            return diff->report(diff->arg, THEUS_ADDED, in_b.key, 0, THEUS_NONE, pos, in_b.value);
         case THEUS_FOUND:
             return 0; /* the first walk has seen it */
         }
@@ -163,8 +161,8 @@ theus_container_diff(const theus_container *a, const theus_container *b, void *c
     *status = THEUS_OK;
     struct diff diff = {.a = a, .b = b, .ctx = ctx, .report = report, .arg = arg};
     int result = diff_nodes(&diff, a->entries, a->shift, b->entries, b->shift, 0);
-    bool additions = a->kind == THEUS_LIST ? b->span > a->span
-                                           : a->heap != b->heap || a->shape != b->shape;
+    bool additions =
+        a->kind == THEUS_LIST ? b->span > a->span : a->heap != b->heap || a->shape != b->shape;
     if (result == 0 && additions) {
         diff.additions = true;
         result = diff_nodes(&diff, a->entries, a->shift, b->entries, b->shift, 0);

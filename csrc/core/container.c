@@ -199,8 +199,8 @@ compact_index_entry(void *arg, uint32_t fragment, uint32_t pos)
     struct compaction *work = arg;
     theus_heap *heap = work->edit->heap;
     theus_mutex_lock(&heap->lock);
-    theus_status status
-        = theus_index_insert_locked(&work->scratch, fragment, work->moved[pos], &work->grave);
+    theus_status status =
+        theus_index_insert_locked(&work->scratch, fragment, work->moved[pos], &work->grave);
     theus_mutex_unlock(&heap->lock);
     return status;
 }

@@ -34,8 +34,8 @@
 
 typedef struct theus_container theus_container;
 
-/* All fields are constant once sealed. Read them; only vector.c, index.c, map.c
- * and list.c write them. */
+/* All fields but refs and place are constant once sealed. Read them; only the files of the
+ * containers write them. */
 struct theus_container {
     _Atomic(uint32_t) refs;
     uint8_t kind;   /* theus_kind, not THEUS_ATOM */
@@ -44,19 +44,22 @@ struct theus_container {
     uint32_t span;  /* positions in use; holes included; next append goes here */
     uint64_t edit;  /* token of the edit that may write; 0 = sealed */
     union {
-        uint64_t shape; /* changes with every insertion and deletion, and only then;
-                         * equal shapes of one heap mean equal keys at equal positions */
+        /* Changes with every insertion and deletion (even one that failed), and only then;
+         * equal shapes of one heap mean equal keys at equal positions. */
+        uint64_t shape;
         struct theus_container *next; /* once refs is 0: link of a list of dead headers */
     };
-    struct theus_node *entries; /* NULL when span is 0 */
-    void *index;                /* NULL for lists and while span is 0 */
+    struct theus_node *entries; /* NULL while nothing was ever stored */
+    void *index;                /* the same; NULL for lists */
     theus_heap *heap;
     uint32_t place; /* in the heap's roster of containers; guarded by its lock */
-    uint32_t line;  /* the same in every later state of one container: drawn by
-                     * theus_container_new(), handed on by theus_edit_begin(). Tells an edited
-                     * container from one that took its place */
-    uint32_t gap_start; /* from here to gap_end are only holes: the longest such run that is */
-    uint32_t gap_end;   /* known. Cursors leap over it, so popping at one end stays O(1) */
+    /* The same in every later state of one container: drawn by theus_container_new(), handed on
+     * by theus_edit_begin(). Tells an edited container from one that took its place. */
+    uint32_t line;
+    /* From gap_start to below gap_end there are only holes: the longest such run that is known.
+     * Cursors leap over it, so popping entries at one end costs the same all the way. */
+    uint32_t gap_start;
+    uint32_t gap_end;
 };
 
 static inline theus_value
@@ -93,7 +96,7 @@ THEUS_MUST_CHECK theus_status theus_edit_seal(theus_container *edit);
 typedef enum {
     THEUS_ABSENT = 0,
     THEUS_FOUND = 1,
-    THEUS_FIND_FAILED = -1,  /* equal() failed, or the edit changed while it ran */
+    THEUS_FIND_FAILED = -1, /* equal() failed */
 } theus_find;
 
 /* Where `key` with this (full, embedder's) hash stands in a map or set. Same rules as dict:
@@ -113,8 +116,8 @@ void *theus_container_key_at(const theus_container *container, uint32_t pos);
  * cursor borrows the container; if that is an edit, no change may happen between two steps. */
 typedef struct {
     const theus_container *container;
-    uint32_t pos;      /* next position to look at (forwards), one past it (backwards) */
-    const void *leaf;  /* cache: leaf that holds leaf_base .. leaf_base + width */
+    uint32_t pos;     /* next position to look at (forwards), one past it (backwards) */
+    const void *leaf; /* cache: leaf that holds leaf_base .. leaf_base + width */
     uint32_t leaf_base;
 } theus_cursor;
 
@@ -131,38 +134,41 @@ uint32_t theus_container_nth(const theus_container *container, uint32_t index);
 
 /* Replaces the value at a live position of a map or list. Storing the same value word
  * again changes nothing. The key object that is there stays, as in dict. */
-THEUS_MUST_CHECK theus_status theus_container_put(theus_container *edit, uint32_t pos, theus_value value);
+THEUS_MUST_CHECK theus_status theus_container_put(theus_container *edit, uint32_t pos,
+                                                  theus_value value);
 
 /* A sealed copy of `base` (sealed) with another value at a live position of a map or list: what
  * theus_edit_begin(), theus_container_put() and theus_edit_seal() do, at half the price. */
-THEUS_MUST_CHECK theus_status theus_container_with(theus_container *base, uint32_t pos, theus_value value,
-                                                   theus_container **out);
+THEUS_MUST_CHECK theus_status theus_container_with(theus_container *base, uint32_t pos,
+                                                   theus_value value, theus_container **out);
 
 /* Appends an entry whose key the caller has just looked up and not found. For a map: key
  * and value; for a set: value is ignored (pass THEUS_NONE). *pos (may be NULL): its position. */
-THEUS_MUST_CHECK theus_status theus_container_insert(theus_container *edit, uint64_t hash, void *key,
-                                                     theus_value value, uint32_t *pos);
+THEUS_MUST_CHECK theus_status theus_container_insert(theus_container *edit, uint64_t hash,
+                                                     void *key, theus_value value, uint32_t *pos);
 
 /* Removes the entry at a live position of a map or set (leaves a hole). `hash` is that
  * of its key. */
-THEUS_MUST_CHECK theus_status theus_container_remove(theus_container *edit, uint64_t hash, uint32_t pos);
+THEUS_MUST_CHECK theus_status theus_container_remove(theus_container *edit, uint64_t hash,
+                                                     uint32_t pos);
 
 /* Lists: replaces `drop` values from position `start` on by `count` new ones. Append at the end
  * and truncation at the end cost O(log n) per value; anything else O(n). */
-THEUS_MUST_CHECK theus_status theus_list_splice(theus_container *edit, uint32_t start, uint32_t drop,
-                                                const theus_value *values, uint32_t count);
+THEUS_MUST_CHECK theus_status theus_list_splice(theus_container *edit, uint32_t start,
+                                                uint32_t drop, const theus_value *values,
+                                                uint32_t count);
 
 /* Lists: the value that was at order[i] goes to i. `order` is a permutation of 0 .. count-1. */
 THEUS_MUST_CHECK theus_status theus_list_permute(theus_container *edit, const uint32_t *order);
 
-/* Maps and sets: moves nothing but drops everything, keeping the edit. Lists too. */
+/* Drops all entries of a map, list or set; positions begin at 0 again. Never fails. */
 THEUS_MUST_CHECK theus_status theus_container_clear(theus_container *edit);
 
 /* ---- comparing two versions: O(changes) where they share structure --------- */
 
 typedef enum {
-    THEUS_ADDED,   /* only in b */
-    THEUS_REMOVED, /* only in a */
+    THEUS_ADDED,         /* only in b */
+    THEUS_REMOVED,       /* only in a */
     THEUS_CHANGED_VALUE, /* in both, with different value words */
 } theus_change_kind;
 
@@ -171,13 +177,14 @@ typedef enum {
 typedef int (*theus_change_fn)(void *arg, theus_change_kind kind, void *key, uint32_t pos_a,
                                theus_value a, uint32_t pos_b, theus_value b);
 
-/* Entries in which two containers of the same kind differ by value word (no equality of values
- * is asked; only of keys, for maps and sets whose positions differ). Lists: by position. Order of the report:
- * changed and removed by position in a, then added by position in b. Needs heap-independent keys only:
- * the two may belong to different heaps, then it costs O(n). Sealed containers, or edits that
- * no callback changes.  Result: 0, 1 (stopped), or -1 with *status set (NOMEM or FOREIGN). */
-THEUS_MUST_CHECK int theus_container_diff(const theus_container *a, const theus_container *b, void *ctx,
-                                          theus_change_fn report, void *arg, theus_status *status);
+/* Entries in which two containers of the same kind differ by value word (no equality of values is
+ * asked; only of keys, for maps and sets whose positions differ). Lists: by position. Order of the
+ * report: changed and removed by position in a, then added by position in b. The two may belong to
+ * different heaps; then it costs O(n). Sealed containers, or edits that no callback changes.
+ * Result: 0, 1 (stopped), or -1 with *status set to FOREIGN. Allocates nothing. */
+THEUS_MUST_CHECK int theus_container_diff(const theus_container *a, const theus_container *b,
+                                          void *ctx, theus_change_fn report, void *arg,
+                                          theus_status *status);
 
 #ifdef THEUS_TESTING
 /* Checks every invariant of the structure; returns NULL or what is broken. */

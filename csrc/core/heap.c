@@ -81,8 +81,7 @@ theus_heap_free(theus_heap *heap)
 {
     do { /* again, for what releases may have stored meanwhile */
         while (heap->chains.count > 0
-               && ((theus_node *)heap->chains.items[heap->chains.count - 1])->sort
-                      == THEUS_CELLS) {
+               && ((theus_node *)heap->chains.items[heap->chains.count - 1])->sort == THEUS_CELLS) {
             theus_atoms_free(heap, heap->chains.items[heap->chains.count - 1]);
         }
     } while (heap_empty_containers(heap) || heap->chains.count > 0);

@@ -113,8 +113,8 @@ segment_room_locked(theus_container *edit, uintptr_t *ref, uint32_t fragment, th
     unsigned shift = THEUS_INDEX_HASH_BITS;
     for (;;) {
         if (*ref == 0) {
-            theus_node *fresh = theus_node_new_locked(heap, THEUS_SEGMENT, THEUS_NODE_LOG2_MIN,
-                                                      edit->edit);
+            theus_node *fresh =
+                theus_node_new_locked(heap, THEUS_SEGMENT, THEUS_NODE_LOG2_MIN, edit->edit);
             if (fresh != NULL) {
                 theus_node_replace_locked(heap, parent, ref, theus_index_word(fresh), grave);
             }
@@ -134,9 +134,9 @@ segment_room_locked(theus_container *edit, uintptr_t *ref, uint32_t fragment, th
             return theus_node_own_locked(heap, parent, ref, edit->edit, grave);
         }
         bool split = node->log2 >= THEUS_INDEX_SPLIT_LOG2 && shift >= THEUS_INDEX_BITS;
-        theus_node *larger
-            = split ? segment_split_locked(heap, node, shift - THEUS_INDEX_BITS, edit->edit, grave)
-                    : segment_double_locked(heap, node, edit->edit);
+        theus_node *larger =
+            split ? segment_split_locked(heap, node, shift - THEUS_INDEX_BITS, edit->edit, grave)
+                  : segment_double_locked(heap, node, edit->edit);
         if (larger == NULL) {
             return NULL;
         }

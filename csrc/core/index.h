@@ -4,12 +4,8 @@
 
 #include "node.h"
 
-#ifndef THEUS_INDEX_BITS
-#define THEUS_INDEX_BITS 5
-#endif
-#ifndef THEUS_INDEX_SPLIT_LOG2
-#define THEUS_INDEX_SPLIT_LOG2 8
-#endif
+#define THEUS_INDEX_BITS 5       /* 32 children of a directory */
+#define THEUS_INDEX_SPLIT_LOG2 8 /* a segment of 256 words splits when it is full */
 #define THEUS_INDEX_HASH_BITS 32
 
 /* A word of the index: a directory (tag 0), a segment (tag is log2 - 1, so that a search
@@ -64,7 +60,7 @@ theus_index_find(const theus_container *container, uint32_t fragment)
 {
     theus_index_probe probe = {.fragment = fragment};
     uintptr_t word = (uintptr_t)container->index;
-    for (unsigned shift = THEUS_INDEX_HASH_BITS; word != 0; ) {
+    for (unsigned shift = THEUS_INDEX_HASH_BITS; word != 0;) {
         if ((word & THEUS_NODE_TAGS) != 0) {
             probe.words = theus_node_of_word(word)->words;
             probe.mask = theus_index_segment_mask(word);
@@ -72,7 +68,8 @@ theus_index_find(const theus_container *container, uint32_t fragment)
             break;
         }
         shift -= THEUS_INDEX_BITS;
-        word = theus_node_of_word(word)->words[(fragment >> shift) & ((1u << THEUS_INDEX_BITS) - 1)];
+        word =
+            theus_node_of_word(word)->words[(fragment >> shift) & ((1u << THEUS_INDEX_BITS) - 1)];
     }
     return probe;
 }

@@ -8,7 +8,7 @@
 
 /* Where the values to append come from. */
 struct source {
-    const theus_value *values;  /* either these, */
+    const theus_value *values;   /* either these, */
     const theus_container *list; /* or the values of this list */
     const uint32_t *order;       /* in this order (NULL: as they stand) */
 };
@@ -70,8 +70,8 @@ list_overwrite(theus_container *scratch, uint32_t start, const struct source *so
         if (leaf != NULL) {
             theus_value value = source_at(source, i);
             theus_value_take(heap->ops, value);
-            theus_node_store_locked(heap, leaf, theus_entries_offset(THEUS_LIST, start + i),
-                                    value, grave);
+            theus_node_store_locked(heap, leaf, theus_entries_offset(THEUS_LIST, start + i), value,
+                                    grave);
         }
         /* If what fell is released here, it is not for the last time: the edit has it too. */
         theus_grave_close(heap, grave);
@@ -84,8 +84,7 @@ list_overwrite(theus_container *scratch, uint32_t start, const struct source *so
 
 static theus_status
 list_splice_scratch(theus_container *scratch, const theus_container *edit, uint32_t start,
-                    uint32_t drop, const struct source *fresh, uint32_t count,
-                    theus_grave *grave)
+                    uint32_t drop, const struct source *fresh, uint32_t count, theus_grave *grave)
 {
     bool at_end = start + drop == edit->span;
     if (!at_end && drop != count) {
@@ -126,9 +125,9 @@ list_step_at_end(theus_container *edit, uint32_t drop, const struct source *fres
     theus_grave grave;
     theus_grave_init(&grave);
     theus_mutex_lock(&heap->lock);
-    theus_status status
-        = drop > 0 ? theus_entries_trim_locked(edit, edit->span - drop, &grave)
-                   : theus_entries_append_locked(edit, NULL, source_at(fresh, 0), &grave);
+    theus_status status =
+        drop > 0 ? theus_entries_trim_locked(edit, edit->span - drop, &grave)
+                 : theus_entries_append_locked(edit, NULL, source_at(fresh, 0), &grave);
     if (status == THEUS_OK) {
         edit->shape = theus_heap_token_locked(heap);
     }
@@ -137,8 +136,8 @@ list_step_at_end(theus_container *edit, uint32_t drop, const struct source *fres
 }
 
 theus_status
-theus_list_splice(theus_container *edit, uint32_t start, uint32_t drop,
-                  const theus_value *values, uint32_t count)
+theus_list_splice(theus_container *edit, uint32_t start, uint32_t drop, const theus_value *values,
+                  uint32_t count)
 {
     assert(edit->edit != 0 && edit->kind == THEUS_LIST);
     assert(start <= edit->span && drop <= edit->span - start);
@@ -156,8 +155,7 @@ theus_list_splice(theus_container *edit, uint32_t start, uint32_t drop,
     theus_grave grave;
     theus_grave_init(&grave);
     theus_scratch_begin(&scratch, edit, true);
-    theus_status status
-        = list_splice_scratch(&scratch, edit, start, drop, &fresh, count, &grave);
+    theus_status status = list_splice_scratch(&scratch, edit, start, drop, &fresh, count, &grave);
     return list_finish(&scratch, edit, status, &grave);
 }
 

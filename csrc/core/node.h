@@ -42,10 +42,10 @@ typedef enum {
     THEUS_CELLS,   /* words: atoms, all owned (theus_atoms); any number, has no chain */
 } theus_node_sort;
 
-#define THEUS_NODE_TAGS ((uintptr_t)15)  /* nodes are aligned to 16 bytes */
-#define THEUS_NODE_LOG2_MIN 2            /* no node has fewer than 4 words */
-#define THEUS_NODE_LOG2_OWNED 6          /* branches and leaves: a mask bit per word */
-#define THEUS_NODE_LOG2_CACHED 8         /* larger ones go straight back to the allocator */
+#define THEUS_NODE_TAGS ((uintptr_t)15) /* nodes are aligned to 16 bytes */
+#define THEUS_NODE_LOG2_MIN 2           /* no node has fewer than 4 words */
+#define THEUS_NODE_LOG2_OWNED 6         /* branches and leaves: a mask bit per word */
+#define THEUS_NODE_LOG2_CACHED 8        /* larger ones go straight back to the allocator */
 
 typedef struct theus_node theus_node;
 
@@ -60,9 +60,9 @@ struct theus_node {
         uint64_t edit;    /* token of the edit that made the node; constant */
         theus_node *next; /* once refs is 0: link of a grave or of the spare nodes */
     };
-    uint8_t sort; /* theus_node_sort */
-    uint8_t log2; /* room for 1 << log2 words */
-    uint32_t used; /* segments: entries; cells: atoms */
+    uint8_t sort;      /* theus_node_sort */
+    uint8_t log2;      /* room for 1 << log2 words */
+    uint32_t used;     /* segments: entries; cells: atoms */
     uintptr_t words[]; /* segments pack two 32-bit numbers in one: a word is 64 bits */
 };
 
@@ -80,18 +80,22 @@ enum { THEUS_ROSTER_INLINE = 2 };
 struct theus_heap {
     const theus_value_ops *ops; /* constant after theus_heap_new() */
     theus_mutex lock;           /* rank HEAP */
-    /* guarded by lock: */
-    uint64_t token;          /* the last edit token or shape given out; never reused */
-    uint64_t live_bytes;     /* in nodes and headers; not in spare ones */
-    theus_roster chains;     /* cells, and leaves that start a chain: all owned atoms hang here */
-    uint32_t live_nodes;     /* (not beside live_bytes or spare_bytes: the compiler would change */
-                             /* the two in one vector, which stalls on the half just written) */
+
+    /* Guarded by lock. (live_nodes and spare_bytes do not stand beside live_bytes, because the
+     * compiler would change two neighbours in one vector, and that stalls on the half that has
+     * just been written: 10 % of a small write.) */
+    uint64_t token;      /* the last edit token or shape given out; never reused */
+    uint64_t live_bytes; /* in nodes and headers; not in spare ones */
+    theus_roster chains; /* cells, and leaves that start a chain: all owned atoms hang here */
+    uint32_t live_nodes;
     theus_roster containers; /* every live header */
-    uint32_t spare_bytes;    /* in the two spare lists */
+    uint32_t spare_bytes;    /* in the two spare lists: */
     theus_node *spare_nodes[THEUS_NODE_LOG2_CACHED - THEUS_NODE_LOG2_MIN + 1]; /* by log2 */
-    theus_container *spare_containers; /* linked by next */
-    void *first_chains[THEUS_ROSTER_INLINE]; /* so that a heap with one small map needs */
-    void *first_containers[THEUS_ROSTER_INLINE]; /* no rosters of its own */
+    theus_container *spare_containers;
+
+    /* What the rosters begin with, so that a heap with one small map allocates none. */
+    void *first_chains[THEUS_ROSTER_INLINE];
+    void *first_containers[THEUS_ROSTER_INLINE];
 };
 
 /* ---- graves --------------------------------------------------------------- */
@@ -129,9 +133,11 @@ void theus_value_drop_locked(theus_heap *heap, theus_value value, theus_grave *g
 
 /* ---- rosters ---------------------------------------------------------------- */
 
+/* reserve makes room for one more, and add then cannot fail; it returns the place. remove returns
+ * who moved into the place that became free, or NULL: the caller tells it. */
 THEUS_MUST_CHECK theus_status theus_roster_reserve(theus_roster *roster, void **inline_items);
-uint32_t theus_roster_add(theus_roster *roster, void *item); /* after a reserve */
-void *theus_roster_remove(theus_roster *roster, uint32_t place); /* who moved there, or NULL */
+uint32_t theus_roster_add(theus_roster *roster, void *item);
+void *theus_roster_remove(theus_roster *roster, uint32_t place);
 
 /* ---- nodes ------------------------------------------------------------------ */
 
@@ -158,8 +164,8 @@ theus_node *theus_node_own_locked(theus_heap *heap, theus_node *parent, uintptr_
                                   uint64_t edit, theus_grave *grave);
 
 /* Puts `word` in *ref, as above, for the caller that has built the new node itself. */
-void theus_node_replace_locked(theus_heap *heap, theus_node *parent, uintptr_t *ref,
-                               uintptr_t word, theus_grave *grave);
+void theus_node_replace_locked(theus_heap *heap, theus_node *parent, uintptr_t *ref, uintptr_t word,
+                               theus_grave *grave);
 
 /* ---- containers ------------------------------------------------------------- */
 
@@ -190,8 +196,8 @@ void theus_container_empty_locked(theus_container *container, theus_grave *grave
  * else uses the edit, and nothing foreign runs. `share`: begin with the edit's entries (lists
  * only; O(1), as an edit of a sealed container), else empty. */
 void theus_scratch_begin(theus_container *scratch, const theus_container *edit, bool share);
-void theus_scratch_end_locked(theus_container *scratch, theus_container *edit,
-                              theus_status status, theus_grave *grave);
+void theus_scratch_end_locked(theus_container *scratch, theus_container *edit, theus_status status,
+                              theus_grave *grave);
 
 static inline uint64_t
 theus_heap_token_locked(theus_heap *heap)

@@ -13,8 +13,8 @@
 #include <time.h>
 
 static struct {
-    pthread_once_t watch_forks;    /* runs process_watch_forks() once */
-    _Atomic(uint64_t) epoch;       /* forks between the first call and this process */
+    pthread_once_t watch_forks; /* runs process_watch_forks() once */
+    _Atomic(uint64_t) epoch;    /* forks between the first call and this process */
     _Atomic(uint64_t) random_state;
 #ifdef THEUS_TESTING
     _Atomic(long) live_allocations;
@@ -234,8 +234,8 @@ theus_process_epoch(void)
 uint64_t
 theus_random(void)
 {
-    uint64_t x = atomic_fetch_add_explicit(&process.random_state, 0x9E3779B97F4A7C15u,
-                                           memory_order_relaxed);
+    uint64_t x =
+        atomic_fetch_add_explicit(&process.random_state, 0x9E3779B97F4A7C15u, memory_order_relaxed);
     x ^= theus_clock_fine_ns() ^ (theus_process_epoch() << 56) ^ theus_thread_id();
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
     x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
@@ -248,7 +248,8 @@ void
 theus_sleep_ns(uint64_t ns)
 {
     struct timespec wait = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
-    (void)nanosleep(&wait, NULL); /* cut short by a signal: the caller looks at the clock, or does not care */
+    /* Cut short by a signal? The caller looks at the clock, or does not care. */
+    (void)nanosleep(&wait, NULL);
 }
 
 void

@@ -8,7 +8,17 @@
  * node.h tells. The trie grows at its right edge only: `span` is the next position, everything
  * at or above it is 0. The last leaf, and the branches on the right edge, start with four words
  * and double, so that small containers are small. After a failed append, or one that the index
- * refused, room for one more may be there already; whoever comes next finds and uses it. */
+ * refused, room for one more may be there already; whoever comes next finds and uses it.
+ *
+ * Why two structures, positions here and an index of positions beside, and not one hash trie
+ * whose entries are boxes with a sequence number? Measured with bench_container.c's atoms, in one
+ * process: walking a map in order costs 1.7, 1.8, 2.2 and 24 ns per entry here at 1k, 10k, 100k
+ * and 1M keys; gathering boxes in hash order and sorting them (radix, two passes, boxes laid out
+ * in insertion order, the best case) 10, 12, 19 and 94, and the first entry comes only after the
+ * last. Both copy one path to replace a value: the box has a slot in a node of the hash trie, the
+ * position one in a leaf. Both miss the cache twice for a lookup in a large map: segment and leaf
+ * here, node and box there. Boxes save the second path that a new key costs, and pay for it with
+ * 32 bytes and one allocation per entry, in every write. */
 #include "vector.h"
 
 static bool
@@ -51,8 +61,7 @@ root_room_locked(theus_container *edit, theus_grave *grave)
     if (!is_full(edit)) {
         return root_own_locked(edit, grave);
     }
-    theus_node *root
-        = theus_node_new_locked(heap, THEUS_BRANCH, THEUS_NODE_LOG2_MIN, edit->edit);
+    theus_node *root = theus_node_new_locked(heap, THEUS_BRANCH, THEUS_NODE_LOG2_MIN, edit->edit);
     if (root != NULL) {
         root->words[0] = (uintptr_t)edit->entries; /* with the container's count */
         edit->entries = root;
@@ -91,8 +100,7 @@ theus_entries_room_locked(theus_container *edit, theus_grave *grave)
         ref = &node->words[i];
         if (*ref == 0) {
             theus_node_sort sort = shift > THEUS_BRANCH_BITS ? THEUS_BRANCH : THEUS_LEAF;
-            theus_node *child
-                = theus_node_new_locked(heap, sort, THEUS_NODE_LOG2_MIN, edit->edit);
+            theus_node *child = theus_node_new_locked(heap, sort, THEUS_NODE_LOG2_MIN, edit->edit);
             if (child != NULL) {
                 theus_node_store_locked(heap, node, i, (uintptr_t)child, grave);
             }
@@ -103,8 +111,8 @@ theus_entries_room_locked(theus_container *edit, theus_grave *grave)
         }
     }
     if (node != NULL) {
-        unsigned last = theus_entries_offset(edit->kind, edit->span)
-                        + theus_entries_stride(edit->kind) - 1;
+        unsigned last =
+            theus_entries_offset(edit->kind, edit->span) + theus_entries_stride(edit->kind) - 1;
         node = node_reach_locked(heap, node, ref, last);
     }
     edit->entries = theus_node_of_word(root);
@@ -127,8 +135,7 @@ theus_entries_fill_locked(theus_container *edit, theus_node *leaf, void *key, th
 }
 
 theus_status
-theus_entries_append_locked(theus_container *edit, void *key, theus_value value,
-                            theus_grave *grave)
+theus_entries_append_locked(theus_container *edit, void *key, theus_value value, theus_grave *grave)
 {
     theus_node *leaf = theus_entries_room_locked(edit, grave);
     if (leaf == NULL) {
@@ -154,8 +161,7 @@ static void
 root_lower_locked(theus_container *edit, theus_grave *grave)
 {
     while (edit->shift > 0
-           && edit->span
-                  <= theus_entries_capacity(edit->kind, edit->shift - THEUS_BRANCH_BITS)) {
+           && edit->span <= theus_entries_capacity(edit->kind, edit->shift - THEUS_BRANCH_BITS)) {
         theus_node *root = edit->entries;
         theus_node *child = theus_node_of_word(root->words[0]);
         child->refs++;

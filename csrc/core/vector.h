@@ -4,12 +4,8 @@
 
 #include "node.h"
 
-#ifndef THEUS_BRANCH_BITS
 #define THEUS_BRANCH_BITS 5   /* 32 children */
-#endif
-#ifndef THEUS_MAP_LEAF_BITS
-#define THEUS_MAP_LEAF_BITS 5
-#endif
+#define THEUS_MAP_LEAF_BITS 5 /* 32 keys, 32 values */
 #define THEUS_LEAF_BITS 5     /* 32 values or elements */
 
 #define THEUS_SPAN_MAX ((uint32_t)INT32_MAX) /* positions; index.c has room for one bit more */
@@ -66,8 +62,7 @@ theus_entries_leaf(const theus_container *container, uint32_t pos)
 static inline const uintptr_t *
 theus_entries_at(const theus_container *container, uint32_t pos)
 {
-    return theus_entries_leaf(container, pos)->words
-           + theus_entries_offset(container->kind, pos);
+    return theus_entries_leaf(container, pos)->words + theus_entries_offset(container->kind, pos);
 }
 
 /* The functions below write: the container is an edit, and the caller holds heap.lock. On

@@ -12,33 +12,33 @@
 
 static _Atomic(int) check_failures;
 
-#define CHECK(condition)                                                           \
-    do {                                                                           \
-        if (!(condition)) {                                                        \
+#define CHECK(condition)                                                            \
+    do {                                                                            \
+        if (!(condition)) {                                                         \
             fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
-            if (atomic_fetch_add(&check_failures, 1) >= 20) {                      \
-                fprintf(stderr, "too many failures\n");                            \
-                exit(1);                                                           \
-            }                                                                      \
-        }                                                                          \
+            if (atomic_fetch_add(&check_failures, 1) >= 20) {                       \
+                fprintf(stderr, "too many failures\n");                             \
+                exit(1);                                                            \
+            }                                                                       \
+        }                                                                           \
     } while (0)
 
-#define REQUIRE(condition)                                                           \
-    do {                                                                             \
-        if (!(condition)) {                                                          \
+#define REQUIRE(condition)                                                            \
+    do {                                                                              \
+        if (!(condition)) {                                                           \
             fprintf(stderr, "%s:%d: required: %s\n", __FILE__, __LINE__, #condition); \
-            exit(1);                                                                 \
-        }                                                                            \
+            exit(1);                                                                  \
+        }                                                                             \
     } while (0)
 
 /* For the walkers that answer NULL or what is broken. */
-#define CHECK_SOUND(complaint)                                                         \
-    do {                                                                               \
-        const char *broken = (complaint);                                              \
-        if (broken != NULL) {                                                          \
+#define CHECK_SOUND(complaint)                                                          \
+    do {                                                                                \
+        const char *broken = (complaint);                                               \
+        if (broken != NULL) {                                                           \
             fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #complaint, broken); \
-            exit(1);                                                                   \
-        }                                                                              \
+            exit(1);                                                                    \
+        }                                                                               \
     } while (0)
 
 static inline int

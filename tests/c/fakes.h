@@ -27,7 +27,7 @@ typedef struct {
 extern fake_behaviour fakes;
 extern const theus_value_ops fake_ops;
 
-fake_atom *fake_new(uint64_t id);                       /* one reference; hash = id */
+fake_atom *fake_new(uint64_t id); /* one reference; hash = id */
 fake_atom *fake_new_hashed(uint64_t id, uint64_t hash);
 void fake_retain(void *atom);
 void fake_release(void *atom);

@@ -59,8 +59,9 @@ parse_value(theus_heap *heap, const char **at)
     char open = *(*at)++;
     REQUIRE(open == '{' || open == '[' || open == '(');
     char close = open == '{' ? '}' : open == '[' ? ']' : ')';
-    theus_container *edit
-        = new_edit(heap, open == '{' ? THEUS_MAP : open == '[' ? THEUS_LIST : THEUS_SET);
+    theus_container *edit = new_edit(heap, open == '{'   ? THEUS_MAP
+                                           : open == '[' ? THEUS_LIST
+                                                         : THEUS_SET);
     for (skip_blanks(at); **at != close; skip_blanks(at)) {
         parse_entry(edit, at);
     }
@@ -102,7 +103,8 @@ show_at(theus_value value, char *text, size_t room)
             text[used++] = ' ';
         }
         if (container->kind == THEUS_MAP) {
-            used += (size_t)sprintf(text + used, "%llu:", (unsigned long long)((fake_atom *)key)->id);
+            used +=
+                (size_t)sprintf(text + used, "%llu:", (unsigned long long)((fake_atom *)key)->id);
         }
         used += show_at(entry, text + used, room - used);
         REQUIRE(room - used > 32);
@@ -236,8 +238,8 @@ session_open(const scene *scene, theus_isolation isolation)
 theus_outcome
 session_commit(session *session)
 {
-    session->outcome = theus_txn_commit(&session->txn, NULL, &session->made, &session->why,
-                                        &session->status);
+    session->outcome =
+        theus_txn_commit(&session->txn, NULL, &session->made, &session->why, &session->status);
     CHECK((session->made != NULL) == (session->outcome == THEUS_COMMITTED));
     CHECK((session->status != THEUS_OK) == (session->outcome == THEUS_COMMIT_FAILED));
     CHECK(theus_txn_enter(&session->txn) == THEUS_ENDED);

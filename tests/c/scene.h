@@ -64,20 +64,20 @@ bool contains(session *session, const char *path, uint64_t element); /* of a set
 uint32_t length_of(session *session, const char *path);              /* logs the shape */
 bool reads_as(session *session, const char *path, const char *text); /* freezes: logs all */
 
-void set(session *session, const char *path, const char *text);      /* blind */
-void discard(session *session, const char *path);                    /* looks up, and removes what is there */
-void include(session *session, const char *path, uint64_t element);  /* of a set; blind */
-void exclude(session *session, const char *path, uint64_t element);  /* of a set; looks up */
+void set(session *session, const char *path, const char *text); /* blind */
+void discard(session *session, const char *path); /* looks up, and removes what is there */
+void include(session *session, const char *path, uint64_t element); /* of a set; blind */
+void exclude(session *session, const char *path, uint64_t element); /* of a set; looks up */
 void append(session *session, const char *path, const char *text);
 void splice(session *session, const char *path, uint32_t start, uint32_t drop, const char *text);
-void add(session *session, const char *path, uint64_t number);       /* deferred */
-void send(session *session, uint64_t topic, uint64_t payload);       /* a signal */
+void add(session *session, const char *path, uint64_t number); /* deferred */
+void send(session *session, uint64_t topic, uint64_t payload); /* a signal */
 
 /* One committed write, by somebody else: sets, or discards if text is NULL. */
 void commit_set(const scene *scene, const char *path, const char *text);
 
 /* What fake sessions defer: ADD adds ids, APPEND appends to a list, MERGE takes the larger id. */
-int fake_apply(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand, void *resolver,
-               theus_value *out);
+int fake_apply(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand,
+               void *resolver, theus_value *out);
 
 #endif

@@ -217,8 +217,12 @@ test_stop_and_fail(void)
     sealed(next);
     for (uint32_t stop = 1; stop <= 40; stop++) {
         for (int answer = -1; answer <= 1; answer += 2) {
-            record record = {.a = base, .b = next, .last_in_a = -1, .last_in_b = -1,
-                             .stop_after = stop, .answer = answer};
+            record record = {.a = base,
+                             .b = next,
+                             .last_in_a = -1,
+                             .last_in_b = -1,
+                             .stop_after = stop,
+                             .answer = answer};
             theus_status status;
             CHECK(theus_container_diff(base, next, NULL, on_change, &record, &status) == answer);
             CHECK(status == (answer < 0 ? THEUS_FOREIGN : THEUS_OK));

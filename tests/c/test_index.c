@@ -177,8 +177,8 @@ mischief(void *ctx, fake_atom *a, fake_atom *b)
         break;
     case 2: { /* the index grows, splits, moves */
         for (uint64_t i = 0; i < 400; i++) {
-            fake_atom *key = fake_new_hashed(100000 + i + (uint64_t)mischief_left * 1000,
-                                             i % 2 == 0 ? 42 : i);
+            fake_atom *key =
+                fake_new_hashed(100000 + i + (uint64_t)mischief_left * 1000, i % 2 == 0 ? 42 : i);
             CHECK(theus_container_insert(edit, key->hash, key, theus_value_of_atom(key), NULL)
                   == THEUS_OK);
             fake_release(key);

@@ -14,7 +14,8 @@ static const theus_isolation levels[] = {THEUS_SERIALIZABLE, THEUS_SNAPSHOT};
 static void
 test_g0_g1(void)
 {
-    BOTH(level) {
+    BOTH(level)
+    {
         scene scene;
         scene_open(&scene, "{1:0 2:0}");
         session *one = session_open(&scene, level), *two = session_open(&scene, level);
@@ -40,7 +41,8 @@ test_g0_g1(void)
 static void
 test_blind_writes(void)
 {
-    BOTH(level) {
+    BOTH(level)
+    {
         scene scene;
         scene_open(&scene, "{1:0}");
         session *one = session_open(&scene, level), *two = session_open(&scene, level);
@@ -62,7 +64,8 @@ test_blind_writes(void)
 static void
 test_p4_lost_update(void)
 {
-    BOTH(level) {
+    BOTH(level)
+    {
         scene scene;
         scene_open(&scene, "{1:{2:100}}");
         session *one = session_open(&scene, level), *two = session_open(&scene, level);
@@ -80,7 +83,8 @@ test_p4_lost_update(void)
 static void
 test_read_skew(void)
 {
-    BOTH(level) {
+    BOTH(level)
+    {
         scene scene;
         scene_open(&scene, "{1:10 2:20}");
         session *reader = session_open(&scene, level), *writer = session_open(&scene, level);
@@ -99,7 +103,8 @@ test_read_skew(void)
 static void
 test_silent_store(void)
 {
-    BOTH(level) {
+    BOTH(level)
+    {
         scene scene;
         scene_open(&scene, "{1:{} 2:0 3:(7) 4:[8]}");
         commit_set(&scene, "1", "{5:50}");
@@ -130,7 +135,8 @@ test_silent_store(void)
 static void
 test_g2_write_skew(void)
 {
-    BOTH(level) {
+    BOTH(level)
+    {
         scene scene;
         scene_open(&scene, "{1:1 2:1}");
         session *one = session_open(&scene, level), *two = session_open(&scene, level);
@@ -154,7 +160,8 @@ test_g2_write_skew(void)
 static void
 test_read_only_anomaly(void)
 {
-    BOTH(level) {
+    BOTH(level)
+    {
         scene scene;
         scene_open(&scene, "{1:0 2:0}");
         session *withdrawal = session_open(&scene, level);
@@ -183,39 +190,167 @@ typedef struct {
     const char *what, *path; /* of the conflict; NULL: there is none */
 } phantom;
 
-static void look_length(session *tx) { length_of(tx, "1"); }
-static void look_missing(session *tx) { CHECK(get(tx, "1.9") == ABSENT); }
-static void look_all(session *tx) { CHECK(reads_as(tx, "1", "{2:20 3:{4:40}}")); }
-static void look_above(session *tx) { CHECK(reads_as(tx, "", "{1:{2:20 3:{4:40}} 5:[50 51] 6:(60) 7:0}")); }
-static void look_value(session *tx) { CHECK(get(tx, "1.2") == 20); }
-static void look_deep(session *tx) { CHECK(get(tx, "1.3.4") == 40); }
-static void look_nested(session *tx) { CHECK(get(tx, "1.3") == NESTED); }
-static void look_list_length(session *tx) { length_of(tx, "5"); }
-static void look_list_item(session *tx) { CHECK(get(tx, "5.1") == 51); }
-static void look_beyond(session *tx) { CHECK(get(tx, "5.7") == ABSENT); }
-static void look_set_missing(session *tx) { CHECK(!contains(tx, "6", 61)); }
-static void look_set_there(session *tx) { CHECK(contains(tx, "6", 60)); }
-static void look_set_length(session *tx) { length_of(tx, "6"); }
+static void
+look_length(session *tx)
+{
+    length_of(tx, "1");
+}
+static void
+look_missing(session *tx)
+{
+    CHECK(get(tx, "1.9") == ABSENT);
+}
+static void
+look_all(session *tx)
+{
+    CHECK(reads_as(tx, "1", "{2:20 3:{4:40}}"));
+}
+static void
+look_above(session *tx)
+{
+    CHECK(reads_as(tx, "", "{1:{2:20 3:{4:40}} 5:[50 51] 6:(60) 7:0}"));
+}
+static void
+look_value(session *tx)
+{
+    CHECK(get(tx, "1.2") == 20);
+}
+static void
+look_deep(session *tx)
+{
+    CHECK(get(tx, "1.3.4") == 40);
+}
+static void
+look_nested(session *tx)
+{
+    CHECK(get(tx, "1.3") == NESTED);
+}
+static void
+look_list_length(session *tx)
+{
+    length_of(tx, "5");
+}
+static void
+look_list_item(session *tx)
+{
+    CHECK(get(tx, "5.1") == 51);
+}
+static void
+look_beyond(session *tx)
+{
+    CHECK(get(tx, "5.7") == ABSENT);
+}
+static void
+look_set_missing(session *tx)
+{
+    CHECK(!contains(tx, "6", 61));
+}
+static void
+look_set_there(session *tx)
+{
+    CHECK(contains(tx, "6", 60));
+}
+static void
+look_set_length(session *tx)
+{
+    length_of(tx, "6");
+}
 
-static void change_insert(session *tx) { set(tx, "1.9", "90"); }
-static void change_other_insert(session *tx) { set(tx, "1.8", "80"); }
-static void change_value(session *tx) { set(tx, "1.2", "21"); }
-static void change_remove(session *tx) { discard(tx, "1.2"); }
-static void change_deep(session *tx) { set(tx, "1.3.4", "41"); }
-static void change_deep_insert(session *tx) { set(tx, "1.3.5", "50"); }
-static void change_replace(session *tx) { set(tx, "1", "{2:20 3:{4:40}}"); }
-static void change_replace_by_atom(session *tx) { set(tx, "1", "1"); }
-static void change_replace_deep(session *tx) { set(tx, "1.3", "{4:40}"); }
-static void change_kind_deep(session *tx) { set(tx, "1.3", "[4]"); }
-static void change_delete_parent(session *tx) { discard(tx, "1"); }
-static void change_clear(session *tx) { CHECK(theus_cell_clear(cell_at(tx, "1")) == THEUS_OK); }
-static void change_append(session *tx) { append(tx, "5", "[52]"); }
-static void change_prepend(session *tx) { splice(tx, "5", 0, 0, "[49]"); }
-static void change_item(session *tx) { set(tx, "5.1", "0"); }
-static void change_other_item(session *tx) { set(tx, "5.0", "0"); }
-static void change_include(session *tx) { include(tx, "6", 61); }
-static void change_exclude(session *tx) { exclude(tx, "6", 60); }
-static void change_include_other(session *tx) { include(tx, "6", 62); }
+static void
+change_insert(session *tx)
+{
+    set(tx, "1.9", "90");
+}
+static void
+change_other_insert(session *tx)
+{
+    set(tx, "1.8", "80");
+}
+static void
+change_value(session *tx)
+{
+    set(tx, "1.2", "21");
+}
+static void
+change_remove(session *tx)
+{
+    discard(tx, "1.2");
+}
+static void
+change_deep(session *tx)
+{
+    set(tx, "1.3.4", "41");
+}
+static void
+change_deep_insert(session *tx)
+{
+    set(tx, "1.3.5", "50");
+}
+static void
+change_replace(session *tx)
+{
+    set(tx, "1", "{2:20 3:{4:40}}");
+}
+static void
+change_replace_by_atom(session *tx)
+{
+    set(tx, "1", "1");
+}
+static void
+change_replace_deep(session *tx)
+{
+    set(tx, "1.3", "{4:40}");
+}
+static void
+change_kind_deep(session *tx)
+{
+    set(tx, "1.3", "[4]");
+}
+static void
+change_delete_parent(session *tx)
+{
+    discard(tx, "1");
+}
+static void
+change_clear(session *tx)
+{
+    CHECK(theus_cell_clear(cell_at(tx, "1")) == THEUS_OK);
+}
+static void
+change_append(session *tx)
+{
+    append(tx, "5", "[52]");
+}
+static void
+change_prepend(session *tx)
+{
+    splice(tx, "5", 0, 0, "[49]");
+}
+static void
+change_item(session *tx)
+{
+    set(tx, "5.1", "0");
+}
+static void
+change_other_item(session *tx)
+{
+    set(tx, "5.0", "0");
+}
+static void
+change_include(session *tx)
+{
+    include(tx, "6", 61);
+}
+static void
+change_exclude(session *tx)
+{
+    exclude(tx, "6", 60);
+}
+static void
+change_include_other(session *tx)
+{
+    include(tx, "6", 62);
+}
 
 static const phantom phantoms[] = {
     {look_length, change_insert, "keys", "1"},
@@ -270,7 +405,8 @@ test_phantoms(void)
 {
     for (size_t i = 0; i < sizeof(phantoms) / sizeof(phantoms[0]); i++) {
         const phantom *row = &phantoms[i];
-        BOTH(level) {
+        BOTH(level)
+        {
             scene scene;
             scene_open(&scene, "{1:{2:20 3:{4:40}} 5:[50 51] 6:(60) 7:0}");
             session *asker = session_open(&scene, level), *changer = session_open(&scene, level);
@@ -298,7 +434,8 @@ test_phantoms(void)
 static void
 test_siblings(void)
 {
-    BOTH(level) {
+    BOTH(level)
+    {
         scene scene;
         scene_open(&scene, "{1:{2:{3:30 4:40}}}");
         session *one = session_open(&scene, level), *two = session_open(&scene, level);
@@ -329,7 +466,8 @@ test_ancestor(void)
         {change_clear, "{1:{} 7:0}"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        BOTH(level) {
+        BOTH(level)
+        {
             scene scene;
             scene_open(&scene, "{1:{2:20 3:{4:40}} 7:0}");
             session *below = session_open(&scene, level), *above = session_open(&scene, level);
@@ -348,7 +486,8 @@ test_ancestor(void)
 static void
 test_descendant(void)
 {
-    BOTH(level) {
+    BOTH(level)
+    {
         scene scene;
         scene_open(&scene, "{1:{2:20 3:{4:40}} 7:0}");
         session *above = session_open(&scene, level), *clearing = session_open(&scene, level);
@@ -376,7 +515,8 @@ test_descendant(void)
 static void
 test_delete_and_reinsert(void)
 {
-    BOTH(level) {
+    BOTH(level)
+    {
         scene scene;
         scene_open(&scene, "{1:{2:20} 7:0}");
         session *reader = session_open(&scene, level), *below = session_open(&scene, level);
@@ -411,7 +551,8 @@ test_delete_and_reinsert(void)
 static void
 test_list_places(void)
 {
-    BOTH(level) {
+    BOTH(level)
+    {
         scene scene;
         scene_open(&scene, "{1:[0 1 2 3]}");
         session *one = session_open(&scene, level), *two = session_open(&scene, level);
@@ -464,7 +605,8 @@ test_list_places(void)
 static void
 test_list_elements(void)
 {
-    BOTH(level) {
+    BOTH(level)
+    {
         scene scene;
         scene_open(&scene, "{1:[{2:0} {2:1}]}");
         session *writer = session_open(&scene, level);
@@ -483,7 +625,8 @@ test_list_elements(void)
         session_done(writer);
         CHECK(scene_is(&scene, "{1:[{2:9} {2:10} {2:1} {2:7}]}"));
 
-        writer = session_open(&scene, level); /* neither does a write of the same element elsewhere */
+        writer =
+            session_open(&scene, level); /* neither does a write of the same element elsewhere */
         set(writer, "1.1.3", "30");
         shifter = session_open(&scene, level);
         set(shifter, "1.1.4", "40");

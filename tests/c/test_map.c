@@ -142,9 +142,10 @@ check_lookups(const version *version, hash_fn hash, unsigned keys)
 {
     for (uint64_t key = 0; key < keys; key++) {
         int i = model_find(&version->model, key);
-        int64_t expected = i < 0                                         ? -1
-                           : version->container->kind == THEUS_SET ? (int64_t)key
-                                                                   : (int64_t)version->model.items[i].value;
+        int64_t expected = i < 0 ? -1
+                           : version->container->kind == THEUS_SET
+                               ? (int64_t)key
+                               : (int64_t)version->model.items[i].value;
         CHECK(get_hashed(version->container, key, hash(key)) == expected);
     }
 }

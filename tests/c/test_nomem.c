@@ -15,8 +15,7 @@ static theus_status
 act_put(theus_container *edit)
 {
     fake_atom *value = fake_new(777);
-    theus_status status
-        = theus_container_put(edit, edit->span / 2, theus_value_of_atom(value));
+    theus_status status = theus_container_put(edit, edit->span / 2, theus_value_of_atom(value));
     fake_release(value);
     return status;
 }
@@ -102,8 +101,8 @@ build(theus_heap *heap, const scenario *scenario)
 {
     theus_container *edit = new_edit(heap, scenario->kind);
     for (uint32_t i = 0; i < scenario->size; i++) {
-        theus_status status
-            = scenario->kind == THEUS_LIST ? append_id(edit, i) : set_id(edit, i, i);
+        theus_status status =
+            scenario->kind == THEUS_LIST ? append_id(edit, i) : set_id(edit, i, i);
         REQUIRE(status == THEUS_OK);
     }
     return sealed(edit);
@@ -164,6 +163,40 @@ attempt(const scenario *scenario, long n)
     theus_heap_free(heap);
     CHECK(fakes_live() == 0 && theus_alloc_live() == 0);
     return status;
+}
+
+/* A sealed container with another value: all or nothing, too. */
+static void
+run_with(theus_kind kind, uint32_t size)
+{
+    scenario scenario = {.kind = kind, .size = size};
+    for (long n = 1;; n++) {
+        theus_heap *heap;
+        REQUIRE(theus_heap_new(&fake_ops, &heap) == THEUS_OK);
+        theus_container *base = build(heap, &scenario), *next;
+        uint64_t before = digest(base);
+        fake_atom *value = fake_new(777);
+        theus_alloc_fail_at(n);
+        theus_status status =
+            theus_container_with(base, size / 2, theus_value_of_atom(value), &next);
+        theus_alloc_fail_at(-1);
+        CHECK((next != NULL) == (status == THEUS_OK) && digest(base) == before);
+        CHECK(value->refs == (status == THEUS_OK ? 2 : 1));
+        check_sound(base);
+        if (status == THEUS_OK) {
+            CHECK(next->edit == 0 && next->shape == base->shape && id_at(next, size / 2) == 777);
+            theus_container_release(base);
+            check_sound(next);
+        }
+        theus_container_release(status == THEUS_OK ? next : base);
+        fake_release(value);
+        theus_heap_free(heap);
+        CHECK(fakes_live() == 0 && theus_alloc_live() == 0);
+        if (status == THEUS_OK) {
+            CHECK(n > 1);
+            break;
+        }
+    }
 }
 
 static void
@@ -284,6 +317,9 @@ main(void)
             }
         }
     }
+    run_with(THEUS_MAP, 3);
+    run_with(THEUS_MAP, 1500);
+    run_with(THEUS_LIST, 1500);
     run_compaction(THEUS_MAP, 40);
     run_compaction(THEUS_SET, 40);
     run_compaction(THEUS_MAP, 700);

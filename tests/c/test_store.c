@@ -294,10 +294,10 @@ test_path_find(void)
     CHECK(FIND(1, {keys[4], 0}) == THEUS_FOUND && theus_value_kind(value) == THEUS_ATOM);
     CHECK(FIND(4, {keys[1], 0}, {keys[2], 0}, {NULL, 2}, {keys[3], 0}) == THEUS_FOUND);
     CHECK(((fake_atom *)theus_value_atom(value))->id == 9);
-    CHECK(FIND(3, {keys[1], 0}, {keys[2], 0}, {NULL, 3}) == THEUS_ABSENT);  /* beyond the end */
-    CHECK(FIND(2, {keys[4], 0}, {keys[1], 0}) == THEUS_ABSENT);             /* below an atom */
+    CHECK(FIND(3, {keys[1], 0}, {keys[2], 0}, {NULL, 3}) == THEUS_ABSENT);    /* beyond the end */
+    CHECK(FIND(2, {keys[4], 0}, {keys[1], 0}) == THEUS_ABSENT);               /* below an atom */
     CHECK(FIND(3, {keys[1], 0}, {keys[2], 0}, {keys[0], 0}) == THEUS_ABSENT); /* key of a list */
-    CHECK(FIND(2, {keys[1], 0}, {NULL, 0}) == THEUS_ABSENT);                /* index of a map */
+    CHECK(FIND(2, {keys[1], 0}, {NULL, 0}) == THEUS_ABSENT);                  /* index of a map */
     CHECK(FIND(2, {keys[6], 0}, {keys[2], 0}) == THEUS_FOUND);
     CHECK(FIND(1, {keys[9], 0}) == THEUS_ABSENT);
     fakes.fail_hash = 1;
@@ -333,9 +333,9 @@ test_blame(void)
 {
     scene scene;
     scene_open_with(&scene, "{1:0 2:0}", &(theus_store_limits){.history_count = 5});
-    commit_set(&scene, "1", "1"); /* 1 */
-    commit_set(&scene, "2", "1"); /* 2 */
-    commit_set(&scene, "3", "1"); /* 3: appears */
+    commit_set(&scene, "1", "1");  /* 1 */
+    commit_set(&scene, "2", "1");  /* 2 */
+    commit_set(&scene, "3", "1");  /* 3: appears */
     commit_set(&scene, "1", NULL); /* 4: goes */
     CHECK(blame(&scene, 1, 0, 4, THEUS_OK) == 4);
     CHECK(blame(&scene, 1, 0, 3, THEUS_OK) == 1);
@@ -345,7 +345,7 @@ test_blame(void)
     CHECK(blame(&scene, 9, 0, 4, THEUS_OK) == -1);
     CHECK(blame(&scene, 1, 4, 4, THEUS_OK) == -1);
     CHECK(blame(&scene, 1, 0, 5, THEUS_FUTURE) == -1);
-    commit_set(&scene, "2", "5"); /* 5: version 0 has gone */
+    commit_set(&scene, "2", "5");                  /* 5: version 0 has gone */
     CHECK(blame(&scene, 1, 0, 3, THEUS_OK) == -1); /* the history does not tell any more */
     fakes.fail_hash = 1;
     CHECK(blame(&scene, 1, 1, 5, THEUS_FOREIGN) == -1);
@@ -378,7 +378,8 @@ test_ring(void)
     CHECK(next_version(&scene, &early, &early_lost) == 0 && early == 0);
     for (uint64_t i = 1; i <= 4; i++) {
         publish(&scene, "{}", true);
-        CHECK(next_version(&scene, &now, &now_lost) == i && next_version(&scene, &now, &now_lost) == 0);
+        CHECK(next_version(&scene, &now, &now_lost) == i
+              && next_version(&scene, &now, &now_lost) == 0);
     }
     CHECK(next_version(&scene, &early, &early_lost) == 1 && early_lost == 0);
     for (int i = 5; i <= 11; i++) {

@@ -8,7 +8,7 @@
 #include <pthread.h>
 #include <sched.h>
 
-enum { KEYS = 2000, ROUNDS = 400, READERS = 3 };
+enum { KEYS = 2000, ROUNDS = 2000, READERS = 3 };
 
 static theus_heap *heap;
 static theus_mutex lock; /* rank STORE: guards `current`, as an engine's store does */

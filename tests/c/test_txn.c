@@ -106,7 +106,7 @@ test_own_writes(void)
     set(tx, "4", "40");
     CHECK(get(tx, "4") == 40);
     CHECK(logged(tx->txn.root, 0, 0, false, false));
-    discard(tx, "3"); /* looked up: one read */
+    discard(tx, "3");              /* looked up: one read */
     CHECK(get(tx, "3") == ABSENT); /* gone by our own hand: the pinned version was not asked */
     CHECK(logged(tx->txn.root, 1, 0, false, false));
     set(tx, "3", "31");
@@ -468,7 +468,8 @@ test_operations(void)
     CHECK(strcmp(stopped.text, "=6 =9 ") == 0);
     session_close(tx);
 
-    tx = session_open(&scene, THEUS_SERIALIZABLE); /* removed and stored again: it moves to the end */
+    tx = session_open(&scene,
+                      THEUS_SERIALIZABLE); /* removed and stored again: it moves to the end */
     discard(tx, "1");
     set(tx, "1", "10");
     CHECK(did(tx, "-1 =1 "));
@@ -536,7 +537,8 @@ test_visit(void)
     fake_release(key);
     fake_release(resolver);
     CHECK(theus_txn_visit(&tx->txn, count_visit, &seen) == 0 && seen == 7);
-    REQUIRE(theus_cell_settle(tx->txn.root, NULL) == THEUS_OK); /* retired, still held; and 5 is missed */
+    REQUIRE(theus_cell_settle(tx->txn.root, NULL)
+            == THEUS_OK); /* retired, still held; and 5 is missed */
     seen = 0;
     CHECK(theus_txn_visit(&tx->txn, count_visit, &seen) == 0 && seen == 8);
     seen = 97;

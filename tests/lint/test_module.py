@@ -3,10 +3,12 @@ mutable data outside the places that are listed here."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -65,24 +67,33 @@ MEANT = {
 }
 
 
+@pytest.fixture(scope="module")
+def units(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
+    """An object file for each source, compiled without -fPIC: so that tables of constant
+    pointers are read-only data, and what is left in .data and .bss is really writable."""
+    folder = tmp_path_factory.mktemp("units")
+
+    def compiled(source: Path) -> Path:
+        unit = folder / f"{source.parent.name}-{source.stem}.o"
+        include = ["-I", str(ROOT / "csrc" / "core")]
+        if source.parent.name == "binding":
+            include += ["-isystem", sysconfig.get_path("include")]
+        options = ["-std=gnu11", "-DNDEBUG", "-fno-pic", "-fno-pie", *include]
+        subprocess.run([str(CC), *options, "-c", str(source), "-o", str(unit)], check=True)
+        return unit
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(SOURCES, pool.map(compiled, SOURCES), strict=True))
+
+
 @needs_cc
 @pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_no_mutable_statics(source: Path, tmp_path: Path) -> None:
-    """Compiles one file, lists its writable symbols, function-local statics included.
-
-    Two interpreters, or two engines, that share such a variable are a bug that no test of
-    behaviour finds in time. Without -fPIC, tables of constant pointers are read-only data.
-    """
-    assert CC is not None
-    unit = tmp_path / "unit.o"
-    include = ["-I", str(ROOT / "csrc" / "core")]
-    if source.parent.name == "binding":
-        include += ["-isystem", sysconfig.get_path("include")]
-    options = ["-std=gnu11", "-DNDEBUG", "-fno-pic", "-fno-pie", *include]
-    subprocess.run([CC, *options, "-c", str(source), "-o", str(unit)], check=True)
+def test_no_mutable_statics(source: Path, units: dict[Path, Path]) -> None:
+    """Two interpreters, or two engines, that share a variable are a bug that no test of
+    behaviour finds in time. The statics of functions are seen, too."""
     text = source.read_text()
-    for letter, symbol in symbols(unit):
+    for letter, symbol in symbols(units[source]):
         if letter not in "bBdDC":
             continue
         plain = re.sub(r"\.\d+$", "", symbol)  # gcc numbers the statics of functions

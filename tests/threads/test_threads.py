@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from helpers import Crasher
 from support import PATIENCE, begin, elsewhere, plain, race
 from theus import TheusEngine
 from theus.errors import ConflictError, TransactionError
@@ -309,39 +310,46 @@ def test_a_version_never_changes_under_writers() -> None:
 # ---- one transaction, several threads ----------------------------------------------
 
 
-def test_two_threads_at_once_in_one_transaction_are_refused() -> None:
+@pytest.mark.parametrize("inside", ["a comparison of keys", "a sort"])
+def test_two_threads_at_once_in_one_transaction_are_refused(inside: str) -> None:
     """While one thread is inside an operation, every other one is turned away, loudly."""
-    engine = TheusEngine({"domain": {"xs": [2, 1]}})
-    inside, leave = threading.Event(), threading.Event()
+    engine = TheusEngine({"domain": {"xs": [2, 1], "rows": {Crasher("a"): 1}}})
+    entered, leave = threading.Event(), threading.Event()
     tx = begin(engine)
 
-    def slow_key(value: int) -> int:
-        inside.set()
+    def linger(value: int = 0) -> int:
+        entered.set()
         assert leave.wait(PATIENCE)
         return value
 
-    def sorter() -> None:
-        tx.domain["xs"].sort(key=slow_key)
+    def first() -> None:
+        if inside == "a sort":
+            tx.domain["xs"].sort(key=linger)
+        else:
+            with Crasher.armed("eq", act=linger):
+                assert tx.domain["rows"][Crasher("a")] == 1
 
-    def intruder() -> None:
-        assert inside.wait(PATIENCE)
+    def second() -> None:
+        assert entered.wait(PATIENCE)
+        uses = {
+            "set": lambda: tx.set(("domain", "y"), 1),
+            "get": lambda: tx.get(("domain", "xs")),
+            "draft": lambda: tx.domain["xs"].append(1),
+            "commit": tx.commit,
+            "rollback": tx.rollback,
+        }
         try:
-            xs_of_others = [
-                lambda: tx.set(("domain", "y"), 1),
-                lambda: tx.get(("domain", "xs")),
-                lambda: tx.domain,
-                lambda: tx.commit(),
-                lambda: tx.rollback(),
-            ]
-            for use in xs_of_others:
+            for name, use in uses.items():
                 with pytest.raises(TransactionError, match="thread"):
                     use()
+                    pytest.fail(f"{name} was let through")
         finally:
             leave.set()
 
-    race(sorter, intruder)
+    race(first, second)
     tx.commit()
-    assert plain(engine.state["domain"]) == {"xs": [1, 2]}
+    assert plain(engine.state["domain"]["xs"]) == ([1, 2] if inside == "a sort" else [2, 1])
+    assert "y" not in engine.state["domain"]
 
 
 def test_a_transaction_may_be_handed_from_thread_to_thread() -> None:

@@ -8,6 +8,7 @@ import copy
 import gc
 import json
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
@@ -194,7 +195,7 @@ def test_a_missing_attribute_says_what_was_asked_and_of_what() -> None:
 def test_python_suggests_the_nearest_key() -> None:
     script = "from theus import FrozenDict\nFrozenDict(users=1, other=2).usres"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert "Did you mean: 'users'?" in done.stderr
+    assert re.search(r"'usres'\. Did you mean:? '\.?users'", done.stderr), done.stderr
 
 
 def test_dir_lists_methods_and_keys_that_are_names() -> None:
@@ -513,12 +514,13 @@ def test_a_dict_that_changes_while_it_is_copied() -> None:
     assert len(made) == len(list(made)) == len({key.name for key in made})
 
 
+@pytest.mark.slow
 def test_very_deep_values_do_not_overflow() -> None:
     """Containers nest deeper than Python recurses by sharing: each step is a version."""
     script = """
         from theus import FrozenDict, FrozenList, Opaque
         deep = FrozenDict(end=1)
-        for _ in range(100_000):
+        for _ in range(30_000):
             deep = deep.set("down", deep)
         for act in (hash, repr, FrozenDict.to_dict, lambda d: d == d.set("down", 1),
                     lambda d: FrozenDict(other=d), lambda d: d == FrozenDict(end=1, down=2)):
@@ -536,7 +538,7 @@ def test_very_deep_values_do_not_overflow() -> None:
         )
         for link in links:
             chain = FrozenDict(end=1)
-            for _ in range(100_000):
+            for _ in range(30_000):
                 chain = link(chain)
             del chain
         """

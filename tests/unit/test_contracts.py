@@ -1,0 +1,214 @@
+"""The @process decorator, and how processes get their names."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import Any
+
+import pytest
+
+from processes import domain, effect, small_engine
+from theus import (
+    ProcessContract,
+    SemanticType,
+    TheusEngine,
+    process,
+)
+from theus.errors import (
+    ContractViolationError,
+    ProcessError,
+    UnknownProcessError,
+)
+
+
+@pytest.fixture
+def engine() -> TheusEngine:
+    return small_engine()
+
+
+# ---- the decorator ------------------------------------------------------------------
+
+
+def test_the_decorator_gives_the_function_back() -> None:
+    def total(ctx: Any) -> int:
+        return 5
+
+    decorated = process(inputs=["domain.a"], outputs=["domain.b"], semantic="pure")(total)
+    assert decorated is total and total(None) == 5
+    assert total.spec is total._pop_contract  # type: ignore[attr-defined]
+    assert total.spec == ProcessContract(("domain.a",), ("domain.b",))  # type: ignore[attr-defined]
+    assert process(total) is total
+    assert total.spec == ProcessContract(semantic=SemanticType.EFFECT)  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError):
+        total.spec.inputs = ()  # type: ignore[attr-defined]
+
+
+def test_a_callable_without_attributes_is_wrapped(engine: TheusEngine) -> None:
+    class Shop:
+        def sell(self, ctx: Any, count: int) -> int:
+            ctx.shop.stock -= count
+            return int(ctx.shop.stock)
+
+        async def sell_later(self, ctx: Any) -> None:
+            ctx.shop.stock -= 1
+
+    shop = Shop()
+    assert engine.run_process(effect("shop.stock")(shop.sell), 2) == 1
+    asyncio.run(engine.execute(effect("shop")(shop.sell_later)))
+    assert engine.state["shop"] == {"stock": 0}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"inputs": "domain.a"}, TypeError, ["inputs", "['domain.a']"]),
+        ({"outputs": ["domain.a", 3]}, TypeError, ["outputs", "3"]),
+        ({"outputs": 7}, TypeError, ["outputs", "7"]),
+        ({"inputs": ["a..b"]}, ValueError, ["inputs", "'a..b'", "character 3"]),
+        ({"inputs": [""]}, ValueError, ["inputs", "root"]),
+        ({"outputs": ["domain.a", "domain.a"]}, ValueError, ["twice", "'domain.a'"]),
+        ({"semantic": "pur"}, ValueError, ["'pur'", "did you mean 'pure'"]),
+        ({"semantic": "zzz"}, ValueError, ["'pure', 'effect', 'guide'"]),
+        ({"semantic": 3}, TypeError, ["3"]),
+        ({"parallel": 1}, TypeError, ["parallel", "1"]),
+        ({"isolation": "dirty"}, ValueError, ["isolation", "'dirty'"]),
+        ({"semantic": "guide", "outputs": ["domain.a"]}, ValueError, ["GUIDE", "domain.a"]),
+        ({"errors": "ValueError"}, TypeError, ["errors"]),
+    ],
+)
+def test_bad_declarations_are_refused_at_once(
+    options: dict[str, Any], error: type[Exception], words: list[str]
+) -> None:
+    with pytest.raises(error) as caught:
+
+        @process(**options)
+        def careless(ctx: Any) -> None: ...
+
+    for word in [*words, "'careless'"]:
+        assert word in str(caught.value)
+
+
+def test_metadata_is_kept() -> None:
+    @process(inputs=["domain.a"], errors=["ValueError"], side_effects=("mail",), semantic="Guide")
+    def told(ctx: Any) -> None: ...
+
+    spec = told.spec  # type: ignore[attr-defined]
+    assert spec.errors == ("ValueError",) and spec.side_effects == ("mail",)
+    assert spec.semantic is SemanticType.GUIDE and spec.isolation == "serializable"
+
+
+# ---- registration and names ---------------------------------------------------------
+
+
+def test_register_and_run_by_name(engine: TheusEngine) -> None:
+    @engine.register
+    @effect("domain.a")
+    def grow(ctx: Any, by: int = 1) -> int:
+        ctx.domain.a += by
+        return int(ctx.domain.a)
+
+    assert engine.run_process("grow", by=5) == 6
+    assert engine.run_process(grow, 4) == 10
+    assert asyncio.run(engine.execute("grow")) == 11
+    engine.register(grow, name="also")
+    assert engine.run_process("also") == 12
+    record = engine.records()[0][-1]
+    assert record.process == "also" and record.paths == (("domain", "a"),)
+    assert engine.records()[0][-2].process == "grow"
+
+
+def test_unknown_names(engine: TheusEngine) -> None:
+    engine.register(lambda ctx: None, name="known")
+    for attempt in (
+        lambda: engine.run_process("unknown"),
+        lambda: asyncio.run(engine.execute("unknown")),
+    ):
+        with pytest.raises(UnknownProcessError) as caught:
+            attempt()
+        assert caught.value.process == "unknown" and caught.value.known == ("known",)
+        assert isinstance(caught.value, ValueError)
+    with pytest.raises(TypeError, match="42"):
+        engine.run_process(42)  # type: ignore[arg-type]
+
+
+def test_a_taken_name_is_not_overwritten_in_silence(engine: TheusEngine) -> None:
+    def first(ctx: Any) -> str:
+        return "first"
+
+    def second(ctx: Any) -> str:
+        return "second"
+
+    engine.register(first, name="work")
+    engine.register(first, name="work")
+    with pytest.raises(ProcessError, match="'work'"):
+        engine.register(second, name="work")
+    assert engine.run_process("work") == "first"
+    engine.register(second, name="work", replace=True)
+    assert engine.run_process("work") == "second"
+
+
+def test_two_engines_share_no_names(engine: TheusEngine) -> None:
+    engine.register(lambda ctx: None, name="mine")
+    with pytest.raises(UnknownProcessError):
+        TheusEngine().run_process("mine")
+
+
+def test_parallel_is_refused_until_there_are_workers(engine: TheusEngine) -> None:
+    @process(parallel=True)
+    def crunch(ctx: Any) -> None: ...
+
+    for attempt in (
+        lambda: engine.register(crunch),
+        lambda: engine.run_process(crunch),
+        lambda: asyncio.run(engine.execute(crunch)),
+    ):
+        with pytest.raises(ProcessError, match="workers"):
+            attempt()
+
+
+@pytest.mark.parametrize("path", ["shp.stock", "signal.stop", "local.x"])
+def test_outputs_below_no_root_are_refused(engine: TheusEngine, path: str) -> None:
+    """Dropping them in silence was weakness 2 of an earlier program."""
+    typo = effect(path)(lambda ctx: 1)
+    for attempt in (lambda: engine.register(typo), lambda: engine.run_process(typo)):
+        with pytest.raises(ProcessError) as caught:
+            attempt()
+        assert repr(path.split(".")[0]) in str(caught.value) and "'shop'" in str(caught.value)
+    engine.register(effect("shop.stock", "domain.x", "heavy.y", "*.z")(lambda ctx: None))
+
+
+def test_a_wrapper_is_not_taken_for_the_function_it_wraps(engine: TheusEngine) -> None:
+    @effect("domain.a")
+    def inner(ctx: Any) -> int:
+        return 1
+
+    engine.run_process(inner)
+
+    @functools.wraps(inner)
+    def outer(ctx: Any) -> int:
+        return inner(ctx) + 100  # type: ignore[no-any-return]
+
+    assert engine.run_process(outer) == 101 and domain(engine)["a"] == 101
+    assert engine.run_process(inner) == 1
+
+
+def test_a_partial_call_keeps_the_contract(engine: TheusEngine) -> None:
+    @effect("domain.a")
+    def inner(ctx: Any, key: str, value: int) -> None:
+        ctx.domain[key] = value
+
+    engine.run_process(functools.partial(inner, key="a"), value=5)
+    engine.register(functools.partial(inner, value=7))
+    with pytest.raises(ContractViolationError, match=r"domain\.b"):
+        engine.run_process("inner", "b")
+    assert domain(engine)["a"] == 5 and domain(engine)["b"] == 2
+
+
+def test_a_new_declaration_replaces_the_old(engine: TheusEngine) -> None:
+    def body(ctx: Any) -> int:
+        return 5
+
+    engine.run_process(effect("domain.a")(body))
+    engine.run_process(effect("domain.b")(body))
+    assert (domain(engine)["a"], domain(engine)["b"]) == (5, 5)

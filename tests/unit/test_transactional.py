@@ -1,0 +1,113 @@
+"""@engine.transactional: functions and coroutine functions that run as transactions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from helpers import run_threads
+from theus import TheusEngine
+from theus.errors import (
+    ConflictError,
+)
+
+
+@pytest.fixture
+def engine() -> TheusEngine:
+    return TheusEngine({"domain": {"n": 0, "m": 0, "rows": {"a": [1]}}})
+
+
+def n(engine: TheusEngine) -> int:
+    return int(engine.state["domain"]["n"])
+
+
+def bump(tx: Any, by: int = 1) -> int:
+    tx.domain.n += by
+    return int(tx.domain.n)
+
+
+def disturb(engine: TheusEngine) -> None:
+    """A thread that inherits nothing commits a change of n."""
+    run_threads(1, lambda _: engine.run(bump))
+
+
+def finish(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(work, 60))
+
+
+class Disturbed:
+    """A coroutine body that meets a conflict in its first `times` attempts."""
+
+    def __init__(self, engine: TheusEngine, times: int) -> None:
+        self.engine, self.times, self.attempts = engine, times, 0
+
+    async def __call__(self, tx: Any) -> int:
+        self.attempts += 1
+        value = tx.domain.n
+        if self.attempts <= self.times:
+            disturb(self.engine)
+        await asyncio.sleep(0)
+        tx.domain.n = value + 100
+        return self.attempts
+
+
+def test_transactional_coroutines(engine: TheusEngine) -> None:
+    disturbed = Disturbed(engine, 2)
+
+    @engine.transactional
+    async def deposit(tx: Any, amount: int, *, twice: bool = False) -> int:
+        """Puts something in."""
+        tx.domain.m += 2 * amount if twice else amount
+        return await disturbed(tx)
+
+    assert finish(deposit(5, twice=True)) == 3
+    assert engine.state["domain"]["m"] == 10 and n(engine) == 102
+    assert deposit.__doc__ == "Puts something in." and deposit.__name__ == "deposit"
+
+
+def test_transactional_functions_with_options(engine: TheusEngine) -> None:
+    attempts: list[int] = []
+
+    @engine.transactional(retries=1)
+    def deposit(tx: Any, amount: int, *, note: str = "") -> str:
+        attempts.append(amount)
+        tx.domain.n += amount
+        disturb(engine)
+        return note
+
+    with pytest.raises(ConflictError) as caught:
+        deposit(5, note="x")
+    assert caught.value.attempts == 2 and attempts == [5, 5]
+
+    @engine.transactional()
+    def free(tx: Any, note: str = "none") -> str:
+        tx.domain.m = 1
+        return note
+
+    assert free() == "none" and free(note="kept") == "kept" == free("kept")
+
+    @engine.transactional(isolation="snapshot", deadline=5)
+    async def later(tx: Any) -> str:
+        return str(tx.isolation)
+
+    assert finish(later()) == "snapshot"
+    with pytest.raises(TypeError, match="5"):
+        engine.transactional(5)  # type: ignore[call-overload]
+
+
+def test_transactional_runs_join(engine: TheusEngine) -> None:
+    @engine.transactional
+    def inner(tx: Any) -> None:
+        tx.domain.n += 1
+
+    @engine.transactional
+    def outer(tx: Any) -> None:
+        inner()
+        inner()
+        assert tx.domain.n == 2 and engine.version == 1
+
+    outer()
+    assert n(engine) == 2
