@@ -1,9 +1,10 @@
 /* Which Python objects a heap may hold by reference: those that cannot change.
  *
- * Exact types only, since a subclass may add a __dict__; except subclasses of str, bytes and numbers that add nothing
- * to the layout, and members of enums. Functions and classes pass as constants, although Python lets
- * one write to their attributes. Types of the standard library are looked up when an object of that
- * name first comes by, and only in modules that are loaded: judging an object imports nothing. */
+ * Exact types only, since a subclass may add a __dict__; except subclasses of str, bytes and
+ * numbers that add nothing to the layout, and members of enums. Functions and classes pass as
+ * constants, although Python lets one write to their attributes. Types of the standard library
+ * are looked up when an object of that name first comes by, and only in modules that are
+ * loaded: judging an object imports nothing. */
 #include "atoms.h"
 
 #include <string.h>
@@ -43,7 +44,8 @@ static const known_type known[] = {
     {"collections", "Counter", ATOM_AS_DICT},
 };
 
-/* sys.modules[module].name, if it is there. New reference, or NULL; an exception only on failure. */
+/* sys.modules[module].name, if it is there. New reference, or NULL; an exception only on
+ * failure. */
 static PyObject *
 loaded_attribute(const char *module, const char *name)
 {
@@ -137,7 +139,8 @@ is_constant_callable(PyObject *object)
     if (!PyCFunction_CheckExact(object)) {
         return false;
     }
-    PyObject *self = PyCFunction_GET_SELF(object); /* borrowed; [].append would be a way to a list */
+    PyObject *self =
+        PyCFunction_GET_SELF(object); /* borrowed; [].append would be a way to a list */
     return self == NULL || PyModule_Check(self);
 }
 
@@ -158,7 +161,8 @@ judge_type(module_state *st, PyObject *object)
     int yes = is_instance_of((PyObject *)type, "enum", "EnumMeta");
     if (yes == 0 && !is_bare_subclass(type)) {
         yes = is_numpy_scalar(object);
-    } else if (yes == 0) {
+    }
+    else if (yes == 0) {
         yes = 1;
     }
     return yes < 0 ? ATOM_FAILED : yes ? ATOM_ACCEPTED : ATOM_REFUSED;
@@ -168,9 +172,9 @@ atom_verdict
 atom_judge(module_state *st, PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
-    if (type == st->Opaque_type || type == &PyComplex_Type || type == &PyRange_Type ||
-        object == Py_Ellipsis || object == Py_NotImplemented || PyType_Check(object) ||
-        is_constant_callable(object)) {
+    if (type == st->Opaque_type || type == &PyComplex_Type || type == &PyRange_Type
+        || object == Py_Ellipsis || object == Py_NotImplemented || PyType_Check(object)
+        || is_constant_callable(object)) {
         return ATOM_ACCEPTED;
     }
     if (type == &PyDictProxy_Type) {
@@ -195,7 +199,8 @@ typedef struct {
     const char *advice;
 } type_mark;
 
-#define OR_OPAQUE ", or theus.Opaque(value) to keep the object itself and vouch that it does not change"
+#define OR_OPAQUE \
+    ", or theus.Opaque(value) to keep the object itself and vouch that it does not change"
 
 static const type_mark marks[] = {
     {"__dataclass_fields__",
@@ -215,7 +220,8 @@ static const char *
 builtin_advice(module_state *st, PyObject *object)
 {
     if (object == st->DELETE || object == st->MISSING) {
-        return "DELETE and MISSING are marks, not values; DELETE removes a path when it is given as the "
+        return "DELETE and MISSING are marks, not values; DELETE removes a path when it is given "
+               "as the "
                "whole value for that path";
     }
     if (PyByteArray_Check(object) || PyMemoryView_Check(object)) {
@@ -240,7 +246,8 @@ builtin_advice(module_state *st, PyObject *object)
         return "its class can hold attributes; store int(value), or give the class empty __slots__";
     }
     if (PyFloat_Check(object)) {
-        return "its class can hold attributes; store float(value), or give the class empty __slots__";
+        return "its class can hold attributes; store float(value), or give the class empty "
+               "__slots__";
     }
     return NULL;
 }

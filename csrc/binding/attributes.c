@@ -22,11 +22,13 @@ static bool
 is_protocol_name(PyObject *name)
 {
     Py_ssize_t length = PyUnicode_GET_LENGTH(name);
-    return length > 4 && PyUnicode_READ_CHAR(name, 0) == '_' && PyUnicode_READ_CHAR(name, 1) == '_' &&
-           PyUnicode_READ_CHAR(name, length - 1) == '_' && PyUnicode_READ_CHAR(name, length - 2) == '_';
+    return length > 4 && PyUnicode_READ_CHAR(name, 0) == '_' && PyUnicode_READ_CHAR(name, 1) == '_'
+           && PyUnicode_READ_CHAR(name, length - 1) == '_'
+           && PyUnicode_READ_CHAR(name, length - 2) == '_';
 }
 
-/* Methods are what is asked for most, and binding one here saves PyObject_GenericGetAttr() its second look-up. */
+/* Methods are what is asked for most, and binding one here saves PyObject_GenericGetAttr() its
+ * second look-up. */
 int
 attribute_own(PyObject *own, PyObject *object, PyObject *name, PyObject **value)
 {

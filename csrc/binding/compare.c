@@ -20,8 +20,9 @@ values_equal(HeapObject *heap_a, theus_value a, HeapObject *heap_b, theus_value 
         return 1; /* as for Python's containers: identical is equal */
     }
     if (kind_a != THEUS_ATOM && kind_b != THEUS_ATOM) {
-        return kind_a == kind_b && containers_equal(heap_a, theus_value_container(a), heap_b,
-                                                    theus_value_container(b));
+        return kind_a == kind_b
+               && containers_equal(heap_a, theus_value_container(a), heap_b,
+                                   theus_value_container(b));
     }
     int equal = -1;
     PyObject *left = handle_wrap(heap_a, a), *right = handle_wrap(heap_b, b);
@@ -35,8 +36,9 @@ values_equal(HeapObject *heap_a, theus_value a, HeapObject *heap_b, theus_value 
 
 /* A theus_change_fn: goes on while what changed compares equal. */
 static int
-report_difference(void *arg, theus_change_kind change, void *Py_UNUSED(key), uint32_t Py_UNUSED(pos_a),
-                  theus_value a, uint32_t Py_UNUSED(pos_b), theus_value b)
+report_difference(void *arg, theus_change_kind change, void *Py_UNUSED(key),
+                  uint32_t Py_UNUSED(pos_a), theus_value a, uint32_t Py_UNUSED(pos_b),
+                  theus_value b)
 {
     const comparison *of = (const comparison *)arg;
     if (change != THEUS_CHANGED_VALUE) {

@@ -151,7 +151,8 @@ update_from_dict(HeapObject *heap, theus_container *edit, PyObject *source, cons
         Py_DECREF(key);
         Py_DECREF(value);
         if (result == 0 && PyDict_GET_SIZE(source) != size) {
-            PyErr_SetString(PyExc_RuntimeError, "dictionary changed size while it was being copied");
+            PyErr_SetString(PyExc_RuntimeError,
+                            "dictionary changed size while it was being copied");
             result = -1;
         }
     }
@@ -187,17 +188,19 @@ store_pair(HeapObject *heap, theus_container *edit, PyObject *item, Py_ssize_t i
     PyObject *pair = PySequence_Tuple(item);
     if (pair == NULL) {
         if (PyErr_ExceptionMatches(PyExc_TypeError)) {
-            PyErr_Format(PyExc_TypeError, "element %zd is no pair of key and value but a %.200s", index,
-                         Py_TYPE(item)->tp_name);
+            PyErr_Format(PyExc_TypeError, "element %zd is no pair of key and value but a %.200s",
+                         index, Py_TYPE(item)->tp_name);
         }
         return -1;
     }
     int result = -1;
     if (PyTuple_GET_SIZE(pair) != 2) {
-        PyErr_Format(PyExc_ValueError, "element %zd has %zd parts; a pair of key and value has 2", index,
-                     PyTuple_GET_SIZE(pair));
-    } else {
-        result = map_store_object(heap, edit, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1), at);
+        PyErr_Format(PyExc_ValueError, "element %zd has %zd parts; a pair of key and value has 2",
+                     index, PyTuple_GET_SIZE(pair));
+    }
+    else {
+        result =
+            map_store_object(heap, edit, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1), at);
     }
     Py_DECREF(pair);
     return result;
@@ -338,7 +341,8 @@ list_extend(HeapObject *heap, theus_container *edit, PyObject *source, const fre
             result = batch_add(&filled, part, &here);
             Py_DECREF(part);
         }
-    } else {
+    }
+    else {
         PyObject *iterator = PyObject_GetIter(source), *part;
         if (iterator == NULL) {
             return -1;

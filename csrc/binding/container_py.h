@@ -1,8 +1,9 @@
 /* Core containers with Python keys: the steps that every container type is made of.
  *
- * All functions report failure as -1 with an exception set. Hashing and comparing keys runs Python code, which
- * may reach the very edit that is being written; therefore each step looks up and writes with no
- * Python code between the two, and fails if the edit was sealed meanwhile. */
+ * All functions report failure as -1 with an exception set. Hashing and comparing keys runs
+ * Python code, which may reach the very edit that is being written; therefore each step looks
+ * up and writes with no Python code between the two, and fails if the edit was sealed
+ * meanwhile. */
 #ifndef THEUS_CONTAINER_PY_H
 #define THEUS_CONTAINER_PY_H
 
@@ -44,7 +45,8 @@ int set_add(HeapObject *heap, theus_container *edit, PyObject *element);
 /* Removes a key of a map or an element of a set: 1, or 0 if it was not there. */
 int container_discard(HeapObject *heap, theus_container *edit, PyObject *key);
 
-/* dict.update: `source` is a frozen or builtin dict, anything with keys(), or an iterable of pairs. */
+/* dict.update: `source` is a frozen or builtin dict, anything with keys(), or an iterable of
+ * pairs. */
 int map_update(HeapObject *heap, theus_container *edit, PyObject *source, const freeze_path *at);
 /* set.update with any iterable. */
 int set_update(HeapObject *heap, theus_container *edit, PyObject *source);

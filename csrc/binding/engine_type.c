@@ -300,7 +300,7 @@ engine_count_retry(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* ---- state and figures -------------------------------------------------------------------------- */
+/* ---- state and figures ----------------------------------------------------------- */
 
 static PyObject *
 get_state(PyObject *op, void *Py_UNUSED(closure))
@@ -482,7 +482,7 @@ engine_repr(PyObject *op)
                                 engine_of(op)->closed ? ", closed" : "");
 }
 
-/* ---- the type --------------------------------------------------------------------------------------- */
+/* ---- the type -------------------------------------------------------------------- */
 
 static PyMethodDef engine_methods[] = {
     {"transaction", THEUS_FASTCALL(engine_transaction), METH_VARARGS | METH_KEYWORDS,

@@ -10,10 +10,10 @@ errors_import(module_state *st)
     if (errors == NULL) {
         return -1;
     }
-#define IMPORT_ERROR(type, name)                                   \
+#define IMPORT_ERROR(type, name)                                      \
     if ((st->name = PyObject_GetAttrString(errors, #name)) == NULL) { \
-        Py_DECREF(errors);                                         \
-        return -1;                                                 \
+        Py_DECREF(errors);                                            \
+        return -1;                                                    \
     }
     THEUS_ERROR_FIELDS(IMPORT_ERROR)
 #undef IMPORT_ERROR
@@ -68,7 +68,8 @@ errors_frozen(const module_state *st, PyObject *object, const char *instead)
 {
     const char *name = Py_TYPE(object)->tp_name;
     const char *dot = strrchr(name, '.');
-    PyErr_Format(st->FrozenError, "this %s is immutable: %s", dot != NULL ? dot + 1 : name, instead);
+    PyErr_Format(st->FrozenError, "this %s is immutable: %s", dot != NULL ? dot + 1 : name,
+                 instead);
     return -1;
 }
 

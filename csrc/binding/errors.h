@@ -9,8 +9,8 @@
 /* Finds the exception classes. Called once, by exec. */
 int errors_import(module_state *st);
 
-/* Sets the exception for a status that is not THEUS_OK and returns NULL. FOREIGN keeps the exception
- * that the callback left. */
+/* Sets the exception for a status that is not THEUS_OK and returns NULL. FOREIGN keeps the
+ * exception that the callback left. */
 PyObject *errors_raise(const module_state *st, theus_status status);
 
 /* The same for functions that return int: -1. */

@@ -11,7 +11,7 @@
  * costs some hundred bytes of C stack. */
 enum { MAX_DEPTH = 1000 };
 
-/* ---- where we are ------------------------------------------------------------------- */
+/* ---- where we are -------------------------------------------------------------- */
 
 PyObject *
 freeze_path_tuple(const freeze_path *at)
@@ -20,13 +20,14 @@ freeze_path_tuple(const freeze_path *at)
     PyObject *prefix = NULL; /* borrowed */
     int failed = steps == NULL;
     for (; at != NULL && !failed; at = at->up) {
-        PyObject *step = at->key != NULL    ? Py_NewRef(at->key)
+        PyObject *step = at->key != NULL  ? Py_NewRef(at->key)
                          : at->index >= 0 ? PyLong_FromSsize_t(at->index)
                                           : NULL;
         if (step != NULL) {
             failed = PyList_Append(steps, step) < 0;
             Py_DECREF(step);
-        } else if (at->index >= 0) {
+        }
+        else if (at->index >= 0) {
             failed = 1;
         }
         if (at->prefix != NULL) {
@@ -64,26 +65,28 @@ check_nesting(HeapObject *heap, PyObject *object, const freeze_path *at)
     for (const freeze_path *level = at; level != NULL; level = level->up) {
         depth += level->source != NULL;
         if (level->source == object) {
-            return refuse(heap, object, at, "it contains itself; a state holds trees, so store a key or an "
-                                            "id in place of the inner one");
+            return refuse(heap, object, at,
+                          "it contains itself; a state holds trees, so store a key or an "
+                          "id in place of the inner one");
         }
     }
     if (depth > MAX_DEPTH) {
-        PyErr_Format(PyExc_RecursionError, "the value is nested more than %d levels deep", MAX_DEPTH);
+        PyErr_Format(PyExc_RecursionError, "the value is nested more than %d levels deep",
+                     MAX_DEPTH);
         return -1;
     }
     return 0;
 }
 
-/* ---- builtin containers --------------------------------------------------------------- */
+/* ---- builtin containers -------------------------------------------------------- */
 
-/* The loops below take entries of a dict or set as distinct without asking, for as long as no foreign code can have
- * run since the start: as soon as a key or a value is not plain, hashing or copying it may change the source
- * under us, and a key may come twice. */
+/* The loops below take entries of a dict or set as distinct without asking, for as long as no
+ * foreign code can have run since the start: as soon as a key or a value is not plain, hashing
+ * or copying it may change the source under us, and a key may come twice. */
 
 static int
-load_dict_entry(HeapObject *heap, theus_container *edit, PyObject *key, PyObject *value, bool distinct,
-                const freeze_path *at)
+load_dict_entry(HeapObject *heap, theus_container *edit, PyObject *key, PyObject *value,
+                bool distinct, const freeze_path *at)
 {
     if (!distinct) {
         return map_store_object(heap, edit, key, value, at);
@@ -109,7 +112,8 @@ load_dict(HeapObject *heap, theus_container *edit, PyObject *dict, const freeze_
         Py_DECREF(key);
         Py_DECREF(value);
         if (result == 0 && PyDict_GET_SIZE(dict) != size) {
-            PyErr_SetString(PyExc_RuntimeError, "dictionary changed size while it was being copied");
+            PyErr_SetString(PyExc_RuntimeError,
+                            "dictionary changed size while it was being copied");
             result = -1;
         }
     }
@@ -129,10 +133,11 @@ load_set(HeapObject *heap, theus_container *edit, PyObject *set)
     while (result == 0 && (element = PyIter_Next(iterator)) != NULL) {
         distinct = distinct && freeze_is_plain(element);
         if (distinct) {
-            theus_status status = theus_container_insert(edit, (uint64_t)object_hash(element), element,
-                                                         THEUS_NONE, NULL);
+            theus_status status = theus_container_insert(edit, (uint64_t)object_hash(element),
+                                                         element, THEUS_NONE, NULL);
             result = status == THEUS_OK ? 0 : errors_fail(heap->st, status);
-        } else {
+        }
+        else {
             result = set_add(heap, edit, element);
         }
         Py_DECREF(element);
@@ -145,8 +150,8 @@ static int
 freeze_container(HeapObject *heap, theus_kind kind, PyObject *object, const freeze_path *at,
                  theus_value *out)
 {
-    if (check_nesting(heap, object, at) < 0 ||
-        nesting_enter(" while a value was being frozen") < 0) {
+    if (check_nesting(heap, object, at) < 0
+        || nesting_enter(" while a value was being frozen") < 0) {
         return -1;
     }
     int result = -1;
@@ -162,7 +167,8 @@ freeze_container(HeapObject *heap, theus_kind kind, PyObject *object, const free
         }
         if (result == 0) {
             *out = theus_value_of_container(edit);
-        } else {
+        }
+        else {
             theus_container_release(edit);
         }
     }
@@ -190,9 +196,10 @@ freeze_mapping(HeapObject *heap, PyObject *object, const freeze_path *at, theus_
     return result;
 }
 
-/* ---- tuples ------------------------------------------------------------------------------ */
+/* ---- tuples -------------------------------------------------------------------- */
 
-/* A part of a tuple, as the tuple in the heap shall hold it: itself, or the handle of its frozen copy. New reference. */
+/* A part of a tuple, as the tuple in the heap shall hold it: itself, or the handle of its
+ * frozen copy. New reference. */
 static PyObject *
 freeze_part(HeapObject *heap, PyObject *part, const freeze_path *at)
 {
@@ -209,7 +216,8 @@ freeze_part(HeapObject *heap, PyObject *part, const freeze_path *at)
     return handle_new(heap, theus_value_container(value));
 }
 
-/* The tuple itself if all of its parts stay as they are, else a new one of the same type. New reference. */
+/* The tuple itself if all of its parts stay as they are, else a new one of the same type. New
+ * reference. */
 static PyObject *
 freeze_tuple_parts(HeapObject *heap, PyObject *tuple, const freeze_path *at)
 {
@@ -226,7 +234,8 @@ freeze_tuple_parts(HeapObject *heap, PyObject *tuple, const freeze_path *at)
     }
     if (parts != NULL && !tuple_can_rebuild(Py_TYPE(tuple))) {
         Py_DECREF(parts);
-        refuse(heap, tuple, at, "it has parts that can change, and its class cannot be rebuilt; store tuple(value)");
+        refuse(heap, tuple, at,
+               "it has parts that can change, and its class cannot be rebuilt; store tuple(value)");
         return NULL;
     }
     return tuple_finish(tuple, parts);
@@ -235,8 +244,8 @@ freeze_tuple_parts(HeapObject *heap, PyObject *tuple, const freeze_path *at)
 static int
 freeze_tuple(HeapObject *heap, PyObject *object, const freeze_path *at, theus_value *out)
 {
-    if (check_nesting(heap, object, at) < 0 ||
-        nesting_enter(" while a value was being frozen") < 0) {
+    if (check_nesting(heap, object, at) < 0
+        || nesting_enter(" while a value was being frozen") < 0) {
         return -1;
     }
     PyObject *made = freeze_tuple_parts(heap, object, at);
@@ -248,7 +257,7 @@ freeze_tuple(HeapObject *heap, PyObject *object, const freeze_path *at, theus_va
     return 0;
 }
 
-/* ---- frozen containers ---------------------------------------------------------------------- */
+/* ---- frozen containers --------------------------------------------------------- */
 
 static int
 copy_entries(HeapObject *heap, const theus_container *source, theus_container *edit)
@@ -268,13 +277,16 @@ copy_entries(HeapObject *heap, const theus_container *source, theus_container *e
         }
         if (source->kind == THEUS_LIST) {
             status = theus_list_splice(edit, edit->span, 0, &value, 1);
-        } else {
+        }
+        else {
             /* The keys of the source are distinct, but their hashes are asked again: the container
              * does not keep them. */
             uint64_t hash;
-            status = key_hash((PyObject *)key, &hash) < 0
-                         ? THEUS_FOREIGN
-                         : theus_container_insert(edit, hash, key, source->kind == THEUS_SET ? THEUS_NONE : value, NULL);
+            status =
+                key_hash((PyObject *)key, &hash) < 0
+                    ? THEUS_FOREIGN
+                    : theus_container_insert(edit, hash, key,
+                                             source->kind == THEUS_SET ? THEUS_NONE : value, NULL);
         }
         theus_container_release(part);
     }
@@ -296,7 +308,8 @@ freeze_copy(HeapObject *heap, const theus_container *source, theus_container **o
         result = copy_entries(heap, source, edit);
         if (result == 0) {
             *out = edit;
-        } else {
+        }
+        else {
             theus_container_release(edit);
         }
     }
@@ -310,14 +323,15 @@ freeze_handle(HeapObject *heap, HandleObject *handle, theus_value *out)
     theus_container *node = handle->node;
     if (handle->heap == heap) {
         theus_container_retain(node);
-    } else if (freeze_copy(heap, handle->node, &node) < 0) {
+    }
+    else if (freeze_copy(heap, handle->node, &node) < 0) {
         return -1;
     }
     *out = theus_value_of_container(node);
     return 0;
 }
 
-/* ---- any value ---------------------------------------------------------------------------------- */
+/* ---- any value ----------------------------------------------------------------- */
 
 static int
 freeze_other(HeapObject *heap, PyObject *object, const freeze_path *at, theus_value *out)

@@ -1,9 +1,9 @@
 /* From Python values to core values and back.
  *
- * freeze: dict -> map, list -> list, set -> set, copied once, at any depth; what cannot change (see
- * atoms.c) is held by reference; a frozen container of the same heap is shared, one of another heap is
- * copied; anything else is refused with its path and a way out.
- * thaw: the builtin again, independent of the heap. */
+ * freeze: dict -> map, list -> list, set -> set, copied once, at any depth; what cannot change
+ * (see atoms.c) is held by reference; a frozen container of the same heap is shared, one of
+ * another heap is copied; anything else is refused with its path and a way out. thaw: the
+ * builtin again, independent of the heap. */
 #ifndef THEUS_FREEZE_H
 #define THEUS_FREEZE_H
 
@@ -13,10 +13,10 @@
  * nothing until an error asks for the path. All references are borrowed. */
 typedef struct freeze_path {
     const struct freeze_path *up;
-    PyObject *prefix;  /* tuple: path of the whole, where it is known; else NULL */
-    PyObject *key;     /* the step down from there: a key, */
-    Py_ssize_t index;  /* or an index if key is NULL; -1 = no step */
-    PyObject *source;  /* the Python container that is being copied here, or NULL */
+    PyObject *prefix; /* tuple: path of the whole, where it is known; else NULL */
+    PyObject *key;    /* the step down from there: a key, */
+    Py_ssize_t index; /* or an index if key is NULL; -1 = no step */
+    PyObject *source; /* the Python container that is being copied here, or NULL */
 } freeze_path;
 
 /* The whole stands at `prefix` (a tuple, or NULL). */
@@ -47,15 +47,15 @@ static inline bool
 freeze_is_plain(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
-    return type == &PyUnicode_Type || type == &PyLong_Type || type == &PyFloat_Type ||
-           type == &PyBool_Type || object == Py_None || type == &PyBytes_Type;
+    return type == &PyUnicode_Type || type == &PyLong_Type || type == &PyFloat_Type
+           || type == &PyBool_Type || object == Py_None || type == &PyBytes_Type;
 }
 
 int freeze_any(HeapObject *heap, PyObject *object, const freeze_path *at, theus_value *out);
 
-/* The value of `object` in this heap. *out is owned by the caller: one reference of an atom or one count of
- * a sealed container (drop it with freeze_drop). Runs Python code if there are keys to hash. -1 with
- * an exception set. `at` may be NULL. */
+/* The value of `object` in this heap. *out is owned by the caller: one reference of an atom or
+ * one count of a sealed container (drop it with freeze_drop). Runs Python code if there are
+ * keys to hash. -1 with an exception set. `at` may be NULL. */
 static inline int
 freeze_value(HeapObject *heap, PyObject *object, const freeze_path *at, theus_value *out)
 {
@@ -72,7 +72,8 @@ freeze_drop(HeapObject *heap, theus_value value)
 {
     if (theus_value_kind(value) == THEUS_ATOM) {
         Py_XDECREF((PyObject *)theus_value_atom(value));
-    } else {
+    }
+    else {
         theus_value_release(heap->core, value);
     }
 }

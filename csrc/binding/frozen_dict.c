@@ -6,14 +6,14 @@
 #include "mutation.h"
 #include "repr.h"
 
-/* ---- making -------------------------------------------------------------------------- */
+/* ---- making -------------------------------------------------------------------- */
 
 /* Fills `edit` from the arguments of dict(...). Steals it. */
 static PyObject *
 fill_and_seal(HeapObject *heap, theus_container *edit, PyObject *source, PyObject *kwargs)
 {
-    if ((source != NULL && map_update(heap, edit, source, NULL) < 0) ||
-        (kwargs != NULL && map_update(heap, edit, kwargs, NULL) < 0)) {
+    if ((source != NULL && map_update(heap, edit, source, NULL) < 0)
+        || (kwargs != NULL && map_update(heap, edit, kwargs, NULL) < 0)) {
         theus_container_release(edit);
         return NULL;
     }
@@ -52,11 +52,12 @@ static PyObject *
 dict_fromkeys(PyObject *type, PyObject *const *args, Py_ssize_t count)
 {
     if (count < 1 || count > 2) {
-        return PyErr_Format(PyExc_TypeError, "fromkeys() takes keys and at most one value, not %zd arguments",
+        return PyErr_Format(PyExc_TypeError,
+                            "fromkeys() takes keys and at most one value, not %zd arguments",
                             count);
     }
-    PyObject *dict =
-        PyObject_CallMethod((PyObject *)&PyDict_Type, "fromkeys", "OO", args[0], count == 2 ? args[1] : Py_None);
+    PyObject *dict = PyObject_CallMethod((PyObject *)&PyDict_Type, "fromkeys", "OO", args[0],
+                                         count == 2 ? args[1] : Py_None);
     if (dict == NULL) {
         return NULL;
     }
@@ -65,7 +66,7 @@ dict_fromkeys(PyObject *type, PyObject *const *args, Py_ssize_t count)
     return result;
 }
 
-/* ---- reading ---------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------- */
 
 static Py_ssize_t
 dict_length(PyObject *op)
@@ -100,8 +101,8 @@ static PyObject *
 dict_get(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     if (count < 1 || count > 2) {
-        return PyErr_Format(PyExc_TypeError, "get() takes a key and at most one default, not %zd arguments",
-                            count);
+        return PyErr_Format(PyExc_TypeError,
+                            "get() takes a key and at most one default, not %zd arguments", count);
     }
     HandleObject *self = handle_of(op);
     uint32_t pos;
@@ -152,16 +153,19 @@ dict_richcompare(PyObject *op, PyObject *other, int how)
         Py_RETURN_NOTIMPLEMENTED;
     }
     if (Py_IS_TYPE(other, Py_TYPE(op))) {
-        equal = containers_equal(self->heap, self->node, handle_of(other)->heap, handle_of(other)->node);
-    } else if (PyDict_Check(other)) {
+        equal = containers_equal(self->heap, self->node, handle_of(other)->heap,
+                                 handle_of(other)->node);
+    }
+    else if (PyDict_Check(other)) {
         equal = map_equals_dict(self->heap, self->node, other);
-    } else {
+    }
+    else {
         Py_RETURN_NOTIMPLEMENTED;
     }
     return equal < 0 ? NULL : PyBool_FromLong(equal == (how == Py_EQ));
 }
 
-/* ---- keys as attributes ------------------------------------------------------------------- */
+/* ---- keys as attributes -------------------------------------------------------- */
 
 static PyObject *
 dict_getattro(PyObject *op, PyObject *name)
@@ -184,7 +188,7 @@ dict_getattro(PyObject *op, PyObject *name)
     return NULL;
 }
 
-#define WAYS_TO_CHANGE                                                                            \
+#define WAYS_TO_CHANGE \
     "make a changed copy with set(), delete(), update() or mutate(), or write in a transaction"
 
 static int
@@ -209,7 +213,8 @@ dict_dir(PyObject *op, PyObject *Py_UNUSED(ignored))
     theus_cursor_init(&cursor, self->node, false);
     while (names != NULL && theus_cursor_next(&cursor, NULL, &key, NULL)) {
         PyObject *name = (PyObject *)key; /* borrowed from the container */
-        if (PyUnicode_Check(name) && PyUnicode_IsIdentifier(name) == 1 && PySet_Add(names, name) < 0) {
+        if (PyUnicode_Check(name) && PyUnicode_IsIdentifier(name) == 1
+            && PySet_Add(names, name) < 0) {
             Py_CLEAR(names);
         }
     }
@@ -221,13 +226,14 @@ dict_dir(PyObject *op, PyObject *Py_UNUSED(ignored))
     return list;
 }
 
-/* ---- changed copies -------------------------------------------------------------------------- */
+/* ---- changed copies ------------------------------------------------------------ */
 
 static PyObject *
 dict_set(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     if (count != 2) {
-        return PyErr_Format(PyExc_TypeError, "set() takes a key and a value, not %zd arguments", count);
+        return PyErr_Format(PyExc_TypeError, "set() takes a key and a value, not %zd arguments",
+                            count);
     }
     HandleObject *self = handle_of(op);
     HeapObject *heap = self->heap;
@@ -242,14 +248,16 @@ dict_set(PyObject *op, PyObject *const *args, Py_ssize_t count)
     int found = container_find_hashed(heap, self->node, args[0], hash, &pos, &old);
     if (found > 0 && old == value) {
         result = Py_NewRef(op);
-    } else if (found >= 0) {
+    }
+    else if (found >= 0) {
         theus_container *edit = container_edit(heap, self->node);
         if (edit != NULL) {
             theus_status status = found ? theus_container_put(edit, pos, value)
                                         : theus_container_insert(edit, hash, args[0], value, NULL);
             if (status == THEUS_OK) {
                 result = handle_seal(heap, edit);
-            } else {
+            }
+            else {
                 theus_container_release(edit);
                 errors_raise(heap->st, status);
             }
@@ -337,7 +345,7 @@ dict_or(PyObject *a, PyObject *b)
     return edit == NULL ? NULL : fill_and_seal(self->heap, edit, b, NULL);
 }
 
-/* ---- out of theus ------------------------------------------------------------------------------ */
+/* ---- out of theus -------------------------------------------------------------- */
 
 static PyObject *
 dict_to_dict(PyObject *op, PyObject *Py_UNUSED(ignored))
@@ -346,30 +354,39 @@ dict_to_dict(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 static PyMethodDef dict_methods[] = {
-    {"keys", dict_keys, METH_NOARGS, PyDoc_STR("keys($self, /)\n--\n\nThe keys, as a set-like view.")},
-    {"values", dict_values, METH_NOARGS, PyDoc_STR("values($self, /)\n--\n\nThe values, as a view.")},
+    {"keys", dict_keys, METH_NOARGS,
+     PyDoc_STR("keys($self, /)\n--\n\nThe keys, as a set-like view.")},
+    {"values", dict_values, METH_NOARGS,
+     PyDoc_STR("values($self, /)\n--\n\nThe values, as a view.")},
     {"items", dict_items, METH_NOARGS,
      PyDoc_STR("items($self, /)\n--\n\nThe (key, value) pairs, as a set-like view.")},
     {"get", THEUS_FASTCALL(dict_get), METH_FASTCALL,
      PyDoc_STR("get($self, key, default=None, /)\n--\n\nThe value of a key, or the default.")},
     {"set", THEUS_FASTCALL(dict_set), METH_FASTCALL,
-     PyDoc_STR("set($self, key, value, /)\n--\n\nA copy with this key set, in O(log n). The value is frozen.")},
+     PyDoc_STR("set($self, key, value, /)\n--\n\nA copy with this key set, in O(log n). The value "
+               "is frozen.")},
     {"delete", dict_delete, METH_O,
-     PyDoc_STR("delete($self, key, /)\n--\n\nA copy without this key. KeyError if it is not there.")},
+     PyDoc_STR(
+         "delete($self, key, /)\n--\n\nA copy without this key. KeyError if it is not there.")},
     {"update", THEUS_FASTCALL(dict_update), METH_VARARGS | METH_KEYWORDS,
-     PyDoc_STR("A copy with the entries of a mapping, of an iterable of pairs, and of the keywords.")},
+     PyDoc_STR(
+         "A copy with the entries of a mapping, of an iterable of pairs, and of the keywords.")},
     {"mutate", dict_mutate, METH_NOARGS,
      PyDoc_STR("mutate($self, /)\n--\n\n"
                "A private writable copy: with m.mutate() as d: d['x'] = 1; new = d.finish()")},
     {"to_dict", dict_to_dict, METH_NOARGS,
-     PyDoc_STR("to_dict($self, /)\n--\n\nThe same as dicts, lists and sets, independent at any depth.")},
+     PyDoc_STR(
+         "to_dict($self, /)\n--\n\nThe same as dicts, lists and sets, independent at any depth.")},
     {"fromkeys", THEUS_FASTCALL(dict_fromkeys), METH_FASTCALL | METH_CLASS,
-     PyDoc_STR("fromkeys($type, keys, value=None, /)\n--\n\nA FrozenDict with these keys, all with the value.")},
-    {"copy", handle_copy, METH_NOARGS, PyDoc_STR("copy($self, /)\n--\n\nItself: it cannot change.")},
+     PyDoc_STR("fromkeys($type, keys, value=None, /)\n--\n\nA FrozenDict with these keys, all with "
+               "the value.")},
+    {"copy", handle_copy, METH_NOARGS,
+     PyDoc_STR("copy($self, /)\n--\n\nItself: it cannot change.")},
     {"__copy__", handle_copy, METH_NOARGS, NULL},
     {"__deepcopy__", handle_copy, METH_O, NULL},
     {"__reduce__", handle_reduce, METH_NOARGS, NULL},
-    {"__reversed__", dict_reversed, METH_NOARGS, PyDoc_STR("An iterator over the keys, last first.")},
+    {"__reversed__", dict_reversed, METH_NOARGS,
+     PyDoc_STR("An iterator over the keys, last first.")},
     {"__dir__", dict_dir, METH_NOARGS, PyDoc_STR("Methods, and keys that are identifiers.")},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,
      PyDoc_STR("FrozenDict[K, V], for annotations.")},
@@ -379,8 +396,10 @@ static PyMethodDef dict_methods[] = {
 PyDoc_STRVAR(dict_doc,
              "FrozenDict(source=(), /, **kwargs)\n--\n\n"
              "An immutable dict whose changed copies share what did not change.\n\n"
-             "Values are frozen when they are stored: dict becomes FrozenDict, list FrozenList, set FrozenSet.\n"
-             "It keeps insertion order, equals a dict with the same entries, and is hashable if its values are.\n"
+             "Values are frozen when they are stored: dict becomes FrozenDict, list FrozenList, "
+             "set FrozenSet.\n"
+             "It keeps insertion order, equals a dict with the same entries, and is hashable if "
+             "its values are.\n"
              "Keys that are identifiers can be read as attributes, unless the name is a method.");
 
 static PyType_Slot dict_slots[] = {
@@ -407,15 +426,16 @@ static PyType_Slot dict_slots[] = {
 static PyType_Spec dict_spec = {
     .name = "theus.FrozenDict",
     .basicsize = sizeof(HandleObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_MAPPING,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_MAPPING,
     .slots = dict_slots,
 };
 
 int
 add_frozen_dict_type(PyObject *module, module_state *st)
 {
-    if (module_add_type(module, &dict_spec, &st->FrozenDict_type) < 0 ||
-        module_register_abc(st, st->FrozenDict_type, "Mapping") < 0) {
+    if (module_add_type(module, &dict_spec, &st->FrozenDict_type) < 0
+        || module_register_abc(st, st->FrozenDict_type, "Mapping") < 0) {
         return -1;
     }
     st->frozen_dict_names = attributes_of_type(st->FrozenDict_type);

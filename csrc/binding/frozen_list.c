@@ -4,7 +4,7 @@
 #include "iterator.h"
 #include "repr.h"
 
-/* ---- making -------------------------------------------------------------------------- */
+/* ---- making -------------------------------------------------------------------- */
 
 /* Appends the parts of `source` to `edit` and seals it. Steals `edit`, which may be NULL. */
 static PyObject *
@@ -42,14 +42,15 @@ list_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     PyObject *result = NULL;
     if (source != NULL) {
         result = extend_and_seal(heap, edit, source);
-    } else if (edit != NULL) {
+    }
+    else if (edit != NULL) {
         result = handle_seal(heap, edit);
     }
     Py_DECREF((PyObject *)heap);
     return result;
 }
 
-/* ---- reading ---------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------- */
 
 static Py_ssize_t
 list_length(PyObject *op)
@@ -63,8 +64,8 @@ list_item(PyObject *op, Py_ssize_t index)
 {
     HandleObject *self = handle_of(op);
     if (index < 0 || index >= (Py_ssize_t)self->node->count) {
-        return PyErr_Format(PyExc_IndexError, "index %zd is out of range for a FrozenList of %lu", index,
-                            (unsigned long)self->node->count);
+        return PyErr_Format(PyExc_IndexError, "index %zd is out of range for a FrozenList of %lu",
+                            index, (unsigned long)self->node->count);
     }
     return handle_wrap(self->heap, theus_container_value_at(self->node, (uint32_t)index));
 }
@@ -81,9 +82,11 @@ list_slice(HandleObject *self, Py_ssize_t start, Py_ssize_t step, Py_ssize_t cou
     if (start == 0 && step == 1) {
         edit = container_edit(self->heap, self->node);
         if (edit != NULL) {
-            status = theus_list_splice(edit, (uint32_t)count, edit->count - (uint32_t)count, NULL, 0);
+            status =
+                theus_list_splice(edit, (uint32_t)count, edit->count - (uint32_t)count, NULL, 0);
         }
-    } else {
+    }
+    else {
         theus_value values[32];
         uint32_t filled = 0;
         edit = container_new(self->heap, THEUS_LIST);
@@ -122,7 +125,8 @@ list_subscript(PyObject *op, PyObject *index)
         Py_ssize_t count = PySlice_AdjustIndices(length, &start, &stop, step);
         return list_slice(self, start, step, count);
     }
-    return PyErr_Format(PyExc_TypeError, "the index of a FrozenList is an int or a slice, not a %.200s",
+    return PyErr_Format(PyExc_TypeError,
+                        "the index of a FrozenList is an int or a slice, not a %.200s",
                         Py_TYPE(index)->tp_name);
 }
 
@@ -138,12 +142,13 @@ list_reversed(PyObject *op, PyObject *Py_UNUSED(ignored))
     return iterator_new(handle_of(op)->heap, op, handle_of(op)->node, ITERATE_VALUES, true);
 }
 
-/* ---- searching ---------------------------------------------------------------------------- */
+/* ---- searching ----------------------------------------------------------------- */
 
-/* How many values in start .. stop equal `wanted`; ends at the first with its index in *where, unless that is
- * NULL. -1 with an exception set. */
+/* How many values in start .. stop equal `wanted`; ends at the first with its index in *where,
+ * unless that is NULL. -1 with an exception set. */
 static Py_ssize_t
-list_search(HandleObject *self, PyObject *wanted, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t *where)
+list_search(HandleObject *self, PyObject *wanted, Py_ssize_t start, Py_ssize_t stop,
+            Py_ssize_t *where)
 {
     Py_ssize_t matches = 0;
     for (Py_ssize_t i = start; i < stop; i++) {
@@ -185,8 +190,8 @@ list_index(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     Py_ssize_t length = list_length(op), bounds[2] = {0, length}, where = -1;
     if (count < 1 || count > 3) {
-        return PyErr_Format(PyExc_TypeError, "index() takes a value, a start and a stop, not %zd arguments",
-                            count);
+        return PyErr_Format(PyExc_TypeError,
+                            "index() takes a value, a start and a stop, not %zd arguments", count);
     }
     for (Py_ssize_t i = 1; i < count; i++) {
         Py_ssize_t bound = PyNumber_AsSsize_t(args[i], NULL);
@@ -205,7 +210,7 @@ list_index(PyObject *op, PyObject *const *args, Py_ssize_t count)
     return found <= 0 ? NULL : PyLong_FromSsize_t(where);
 }
 
-/* ---- comparing ------------------------------------------------------------------------------ */
+/* ---- comparing ----------------------------------------------------------------- */
 
 /* The first place where the two differ decides, as for list. */
 static PyObject *
@@ -252,7 +257,7 @@ list_richcompare(PyObject *op, PyObject *other, int how)
     return result;
 }
 
-/* ---- changed copies -------------------------------------------------------------------------- */
+/* ---- changed copies ------------------------------------------------------------ */
 
 static PyObject *
 list_set(PyObject *op, PyObject *const *args, Py_ssize_t count)
@@ -260,7 +265,8 @@ list_set(PyObject *op, PyObject *const *args, Py_ssize_t count)
     HandleObject *self = handle_of(op);
     Py_ssize_t length = self->node->count;
     if (count != 2) {
-        return PyErr_Format(PyExc_TypeError, "set() takes an index and a value, not %zd arguments", count);
+        return PyErr_Format(PyExc_TypeError, "set() takes an index and a value, not %zd arguments",
+                            count);
     }
     Py_ssize_t index = PyNumber_AsSsize_t(args[0], PyExc_IndexError);
     if (index == -1 && PyErr_Occurred()) {
@@ -268,8 +274,8 @@ list_set(PyObject *op, PyObject *const *args, Py_ssize_t count)
     }
     Py_ssize_t place = index < 0 ? index + length : index;
     if (place < 0 || place >= length) {
-        return PyErr_Format(PyExc_IndexError, "index %zd is out of range for a FrozenList of %zd", index,
-                            length);
+        return PyErr_Format(PyExc_IndexError, "index %zd is out of range for a FrozenList of %zd",
+                            index, length);
     }
     theus_value value;
     freeze_path here = freeze_path_index(NULL, place);
@@ -282,7 +288,8 @@ list_set(PyObject *op, PyObject *const *args, Py_ssize_t count)
         theus_status status = theus_container_put(edit, (uint32_t)place, value);
         if (status == THEUS_OK) {
             result = handle_seal(self->heap, edit);
-        } else {
+        }
+        else {
             theus_container_release(edit);
             errors_raise(self->heap->st, status);
         }
@@ -305,7 +312,8 @@ list_append(PyObject *op, PyObject *object)
     if (edit != NULL) {
         if (list_append_values(self->heap, edit, &value, 1) == 0) {
             result = handle_seal(self->heap, edit);
-        } else {
+        }
+        else {
             theus_container_release(edit);
         }
     }
@@ -313,8 +321,8 @@ list_append(PyObject *op, PyObject *object)
     return result;
 }
 
-/* list + iterable is more than list does, but a FrozenList should meet tuples and generators too. A str is
- * refused: it would fall apart into letters. */
+/* list + iterable is more than list does, but a FrozenList should meet tuples and generators
+ * too. A str is refused: it would fall apart into letters. */
 static PyObject *
 list_add(PyObject *a, PyObject *b)
 {
@@ -324,8 +332,8 @@ list_add(PyObject *a, PyObject *b)
     }
     bool left = Py_IS_TYPE(a, st->FrozenList_type);
     PyObject *other = left ? b : a;
-    if (PyUnicode_Check(other) || PyBytes_Check(other) || Py_TYPE(other)->tp_iter == NULL ||
-        PyDict_Check(other) || PyAnySet_Check(other)) {
+    if (PyUnicode_Check(other) || PyBytes_Check(other) || Py_TYPE(other)->tp_iter == NULL
+        || PyDict_Check(other) || PyAnySet_Check(other)) {
         Py_RETURN_NOTIMPLEMENTED;
     }
     HandleObject *self = handle_of(left ? a : b);
@@ -363,8 +371,9 @@ list_repeat(PyObject *op, Py_ssize_t times)
 static int
 list_ass_subscript(PyObject *op, PyObject *Py_UNUSED(index), PyObject *Py_UNUSED(value))
 {
-    return errors_frozen(handle_of(op)->heap->st, op,
-                         "make a changed copy with set(), append() or +, or write in a transaction");
+    return errors_frozen(
+        handle_of(op)->heap->st, op,
+        "make a changed copy with set(), append() or +, or write in a transaction");
 }
 
 static PyObject *
@@ -373,34 +382,39 @@ list_to_list(PyObject *op, PyObject *Py_UNUSED(ignored))
     return thaw_object(handle_of(op)->heap->st, op);
 }
 
-/* ---- the type ---------------------------------------------------------------------------------- */
+/* ---- the type ------------------------------------------------------------------ */
 
 static PyMethodDef list_methods[] = {
     {"index", THEUS_FASTCALL(list_index), METH_FASTCALL,
      PyDoc_STR("index($self, value, start=0, stop=sys.maxsize, /)\n--\n\n"
                "The first index of a value. ValueError if it is not there.")},
-    {"count", list_count, METH_O, PyDoc_STR("count($self, value, /)\n--\n\nHow often a value occurs.")},
+    {"count", list_count, METH_O,
+     PyDoc_STR("count($self, value, /)\n--\n\nHow often a value occurs.")},
     {"set", THEUS_FASTCALL(list_set), METH_FASTCALL,
-     PyDoc_STR("set($self, index, value, /)\n--\n\nA copy with this item replaced. The value is frozen.")},
+     PyDoc_STR("set($self, index, value, /)\n--\n\nA copy with this item replaced. The value is "
+               "frozen.")},
     {"append", list_append, METH_O,
      PyDoc_STR("append($self, value, /)\n--\n\nA copy with one more item. The value is frozen.")},
     {"to_list", list_to_list, METH_NOARGS,
-     PyDoc_STR("to_list($self, /)\n--\n\nThe same as lists, dicts and sets, independent at any depth.")},
-    {"copy", handle_copy, METH_NOARGS, PyDoc_STR("copy($self, /)\n--\n\nItself: it cannot change.")},
+     PyDoc_STR(
+         "to_list($self, /)\n--\n\nThe same as lists, dicts and sets, independent at any depth.")},
+    {"copy", handle_copy, METH_NOARGS,
+     PyDoc_STR("copy($self, /)\n--\n\nItself: it cannot change.")},
     {"__copy__", handle_copy, METH_NOARGS, NULL},
     {"__deepcopy__", handle_copy, METH_O, NULL},
     {"__reduce__", handle_reduce, METH_NOARGS, NULL},
-    {"__reversed__", list_reversed, METH_NOARGS, PyDoc_STR("An iterator over the items, last first.")},
+    {"__reversed__", list_reversed, METH_NOARGS,
+     PyDoc_STR("An iterator over the items, last first.")},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,
      PyDoc_STR("FrozenList[T], for annotations.")},
     {0},
 };
 
-PyDoc_STRVAR(list_doc,
-             "FrozenList(source=(), /)\n--\n\n"
-             "An immutable list whose changed copies share what did not change.\n\n"
-             "Items are frozen when they are stored. It equals a list with the same items, orders as a list\n"
-             "does, and is hashable if its items are.");
+PyDoc_STRVAR(list_doc, "FrozenList(source=(), /)\n--\n\n"
+                       "An immutable list whose changed copies share what did not change.\n\n"
+                       "Items are frozen when they are stored. It equals a list with the same "
+                       "items, orders as a list\n"
+                       "does, and is hashable if its items are.");
 
 static PyType_Slot list_slots[] = {
     {Py_tp_doc, (void *)list_doc},
@@ -427,7 +441,8 @@ static PyType_Slot list_slots[] = {
 static PyType_Spec list_spec = {
     .name = "theus.FrozenList",
     .basicsize = sizeof(HandleObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_SEQUENCE,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_SEQUENCE,
     .slots = list_slots,
 };
 

@@ -4,7 +4,7 @@
 #include "iterator.h"
 #include "repr.h"
 
-/* ---- making -------------------------------------------------------------------------- */
+/* ---- making -------------------------------------------------------------------- */
 
 /* Seals `edit`, or throws it away if the last step failed. Steals it. */
 static PyObject *
@@ -42,12 +42,13 @@ set_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     theus_container *edit = container_new(heap, THEUS_SET);
-    PyObject *result = seal_unless(heap, edit, edit != NULL && source != NULL && set_update(heap, edit, source) < 0);
+    PyObject *result = seal_unless(
+        heap, edit, edit != NULL && source != NULL && set_update(heap, edit, source) < 0);
     Py_DECREF((PyObject *)heap);
     return result;
 }
 
-/* ---- reading ---------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------- */
 
 static Py_ssize_t
 set_length(PyObject *op)
@@ -74,14 +75,14 @@ set_reversed(PyObject *op, PyObject *Py_UNUSED(ignored))
     return iterator_new(handle_of(op)->heap, op, handle_of(op)->node, ITERATE_VALUES, true);
 }
 
-/* ---- set algebra ---------------------------------------------------------------------------- */
+/* ---- set algebra --------------------------------------------------------------- */
 
 /* `other` itself if it answers `in` by hash, else a set of its elements. New reference. */
 static PyObject *
 as_set(module_state *st, PyObject *other)
 {
-    if (PyAnySet_Check(other) || Py_IS_TYPE(other, st->FrozenSet_type) || PyDict_Check(other) ||
-        PyDictViewSet_Check(other)) {
+    if (PyAnySet_Check(other) || Py_IS_TYPE(other, st->FrozenSet_type) || PyDict_Check(other)
+        || PyDictViewSet_Check(other)) {
         return Py_NewRef(other);
     }
     return PySet_New(other);
@@ -189,8 +190,8 @@ set_symmetric_difference(PyObject *op, PyObject *other)
     return set_either(handle_of(op), other);
 }
 
-/* Operators want a set on both sides, as for set. The result lives in the heap of the side that is ours; what
- * comes from the left comes first. */
+/* Operators want a set on both sides, as for set. The result lives in the heap of the side that
+ * is ours; what comes from the left comes first. */
 static PyObject *
 set_operate(PyObject *a, PyObject *b, PyObject *(*step)(HandleObject *self, PyObject *other))
 {
@@ -200,8 +201,9 @@ set_operate(PyObject *a, PyObject *b, PyObject *(*step)(HandleObject *self, PyOb
     }
     bool left = Py_IS_TYPE(a, st->FrozenSet_type);
     PyObject *other = left ? b : a;
-    if (!Py_IS_TYPE(other, st->FrozenSet_type) && !PyAnySet_Check(other) && !PyDictViewSet_Check(other) &&
-        !Py_IS_TYPE(other, st->FrozenKeys_type) && !Py_IS_TYPE(other, st->FrozenItems_type)) {
+    if (!Py_IS_TYPE(other, st->FrozenSet_type) && !PyAnySet_Check(other)
+        && !PyDictViewSet_Check(other) && !Py_IS_TYPE(other, st->FrozenKeys_type)
+        && !Py_IS_TYPE(other, st->FrozenItems_type)) {
         Py_RETURN_NOTIMPLEMENTED;
     }
     if (left) {
@@ -242,7 +244,7 @@ set_xor(PyObject *a, PyObject *b)
     return set_operate(a, b, set_either);
 }
 
-/* ---- comparing ---------------------------------------------------------------------------------- */
+/* ---- comparing ----------------------------------------------------------------- */
 
 /* 1 if every element of the container is in `other`, a set-like object. */
 static int
@@ -326,7 +328,8 @@ set_richcompare(PyObject *op, PyObject *other, int how)
     switch (how) {
     case Py_EQ:
     case Py_NE:
-        result = frozen ? containers_equal(self->heap, self->node, handle_of(other)->heap, handle_of(other)->node)
+        result = frozen           ? containers_equal(self->heap, self->node, handle_of(other)->heap,
+                                                     handle_of(other)->node)
                  : ours == theirs ? is_subset(self->node, other)
                                   : 0;
         if (how == Py_NE && result >= 0) {
@@ -335,7 +338,8 @@ set_richcompare(PyObject *op, PyObject *other, int how)
         break;
     case Py_LT:
     case Py_LE:
-        result = ours < theirs || (how == Py_LE && ours == theirs) ? is_subset(self->node, other) : 0;
+        result =
+            ours < theirs || (how == Py_LE && ours == theirs) ? is_subset(self->node, other) : 0;
         break;
     case Py_GT:
     case Py_GE:
@@ -345,7 +349,7 @@ set_richcompare(PyObject *op, PyObject *other, int how)
     return result < 0 ? NULL : PyBool_FromLong(result);
 }
 
-/* ---- changed copies ---------------------------------------------------------------------------- */
+/* ---- changed copies ------------------------------------------------------------ */
 
 static PyObject *
 set_with(PyObject *op, PyObject *element)
@@ -368,7 +372,8 @@ set_discard(PyObject *op, PyObject *element)
         return in < 0 ? NULL : Py_NewRef(op);
     }
     theus_container *edit = container_edit(self->heap, self->node);
-    return seal_unless(self->heap, edit, edit != NULL && container_discard(self->heap, edit, element) < 0);
+    return seal_unless(self->heap, edit,
+                       edit != NULL && container_discard(self->heap, edit, element) < 0);
 }
 
 static PyObject *
@@ -377,12 +382,13 @@ set_to_set(PyObject *op, PyObject *Py_UNUSED(ignored))
     return thaw_object(handle_of(op)->heap->st, op);
 }
 
-/* ---- the type ---------------------------------------------------------------------------------- */
+/* ---- the type ------------------------------------------------------------------ */
 
 static PyMethodDef set_methods[] = {
     {"add", set_with, METH_O, PyDoc_STR("add($self, element, /)\n--\n\nA copy with this element.")},
     {"discard", set_discard, METH_O,
-     PyDoc_STR("discard($self, element, /)\n--\n\nA copy without this element, which need not be there.")},
+     PyDoc_STR("discard($self, element, /)\n--\n\nA copy without this element, which need not be "
+               "there.")},
     {"union", THEUS_FASTCALL(set_union), METH_FASTCALL,
      PyDoc_STR("union($self, /, *others)\n--\n\nElements of this set or of any other.")},
     {"intersection", THEUS_FASTCALL(set_intersection), METH_FASTCALL,
@@ -394,23 +400,29 @@ static PyMethodDef set_methods[] = {
     {"issubset", set_issubset, METH_O,
      PyDoc_STR("issubset($self, other, /)\n--\n\nWhether the other has all elements of this set.")},
     {"issuperset", set_issuperset, METH_O,
-     PyDoc_STR("issuperset($self, other, /)\n--\n\nWhether this set has all elements of the other.")},
+     PyDoc_STR(
+         "issuperset($self, other, /)\n--\n\nWhether this set has all elements of the other.")},
     {"isdisjoint", set_isdisjoint, METH_O,
      PyDoc_STR("isdisjoint($self, other, /)\n--\n\nWhether the two have no element in common.")},
-    {"to_set", set_to_set, METH_NOARGS, PyDoc_STR("to_set($self, /)\n--\n\nA set with the same elements.")},
-    {"copy", handle_copy, METH_NOARGS, PyDoc_STR("copy($self, /)\n--\n\nItself: it cannot change.")},
+    {"to_set", set_to_set, METH_NOARGS,
+     PyDoc_STR("to_set($self, /)\n--\n\nA set with the same elements.")},
+    {"copy", handle_copy, METH_NOARGS,
+     PyDoc_STR("copy($self, /)\n--\n\nItself: it cannot change.")},
     {"__copy__", handle_copy, METH_NOARGS, NULL},
     {"__deepcopy__", handle_copy, METH_O, NULL},
     {"__reduce__", handle_reduce, METH_NOARGS, NULL},
-    {"__reversed__", set_reversed, METH_NOARGS, PyDoc_STR("An iterator over the elements, last first.")},
-    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, PyDoc_STR("FrozenSet[T], for annotations.")},
+    {"__reversed__", set_reversed, METH_NOARGS,
+     PyDoc_STR("An iterator over the elements, last first.")},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,
+     PyDoc_STR("FrozenSet[T], for annotations.")},
     {0},
 };
 
-PyDoc_STRVAR(set_doc,
-             "FrozenSet(source=(), /)\n--\n\n"
-             "An immutable set whose changed copies share what did not change.\n\n"
-             "It keeps insertion order, and equals and hashes like a frozenset of the same elements.");
+PyDoc_STRVAR(
+    set_doc,
+    "FrozenSet(source=(), /)\n--\n\n"
+    "An immutable set whose changed copies share what did not change.\n\n"
+    "It keeps insertion order, and equals and hashes like a frozenset of the same elements.");
 
 static PyType_Slot set_slots[] = {
     {Py_tp_doc, (void *)set_doc},

@@ -61,7 +61,7 @@ view_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
-/* ---- all three -------------------------------------------------------------------------- */
+/* ---- all three ----------------------------------------------------------------- */
 
 static Py_ssize_t
 view_length(PyObject *op)
@@ -117,7 +117,7 @@ static PyGetSetDef view_getset[] = {
     {0},
 };
 
-/* ---- keys and items as sets ----------------------------------------------------------------- */
+/* ---- keys and items as sets ---------------------------------------------------- */
 
 static int
 keys_contains(PyObject *op, PyObject *key)
@@ -148,7 +148,8 @@ items_contains(PyObject *op, PyObject *item)
     return equal;
 }
 
-/* The operand on either side may be the view, the other any iterable; the result is a set, as for dict's views. */
+/* The operand on either side may be the view, the other any iterable; the result is a set, as
+ * for dict's views. */
 static PyObject *
 view_combine(PyObject *a, PyObject *b, binaryfunc operation)
 {
@@ -208,9 +209,9 @@ all_contained(PyObject *a, PyObject *b)
 static bool
 is_set_like(const module_state *st, PyObject *object)
 {
-    return PyAnySet_Check(object) || PyDictViewSet_Check(object) ||
-           Py_IS_TYPE(object, st->FrozenKeys_type) || Py_IS_TYPE(object, st->FrozenItems_type) ||
-           Py_IS_TYPE(object, st->FrozenSet_type);
+    return PyAnySet_Check(object) || PyDictViewSet_Check(object)
+           || Py_IS_TYPE(object, st->FrozenKeys_type) || Py_IS_TYPE(object, st->FrozenItems_type)
+           || Py_IS_TYPE(object, st->FrozenSet_type);
 }
 
 static PyObject *
@@ -260,10 +261,11 @@ view_isdisjoint(PyObject *op, PyObject *other)
     return met < 0 || PyErr_Occurred() ? NULL : PyBool_FromLong(!met);
 }
 
-/* ---- types ------------------------------------------------------------------------------------- */
+/* ---- types --------------------------------------------------------------------- */
 
-#define REVERSED \
-    {"__reversed__", view_reversed, METH_NOARGS, PyDoc_STR("An iterator from the last to the first.")}
+#define REVERSED                                 \
+    {"__reversed__", view_reversed, METH_NOARGS, \
+     PyDoc_STR("An iterator from the last to the first.")}
 
 static PyMethodDef values_methods[] = {
     REVERSED,
@@ -272,27 +274,25 @@ static PyMethodDef values_methods[] = {
 
 static PyMethodDef set_like_methods[] = {
     REVERSED,
-    {"isdisjoint", view_isdisjoint, METH_O, PyDoc_STR("Whether the two have no element in common.")},
+    {"isdisjoint", view_isdisjoint, METH_O,
+     PyDoc_STR("Whether the two have no element in common.")},
     {0},
 };
 
-#define VIEW_SLOTS                      \
-    {Py_tp_traverse, view_traverse},    \
-    {Py_tp_dealloc, view_dealloc},      \
-    {Py_tp_iter, view_iter},            \
-    {Py_tp_repr, view_repr},            \
-    {Py_tp_getset, view_getset},        \
-    {Py_mp_length, view_length},        \
-    {Py_sq_length, view_length}
+#define VIEW_SLOTS                                                                           \
+    {Py_tp_traverse, view_traverse}, {Py_tp_dealloc, view_dealloc}, {Py_tp_iter, view_iter}, \
+        {Py_tp_repr, view_repr}, {Py_tp_getset, view_getset}, {Py_mp_length, view_length},   \
+    {                                                                                        \
+        Py_sq_length, view_length                                                            \
+    }
 
-#define SET_SLOTS                            \
-    {Py_tp_methods, set_like_methods},       \
-    {Py_tp_richcompare, view_richcompare},   \
-    {Py_tp_hash, PyObject_HashNotImplemented}, \
-    {Py_nb_and, view_and},                   \
-    {Py_nb_or, view_or},                     \
-    {Py_nb_xor, view_xor},                   \
-    {Py_nb_subtract, view_subtract}
+#define SET_SLOTS                                                                              \
+    {Py_tp_methods, set_like_methods}, {Py_tp_richcompare, view_richcompare},                  \
+        {Py_tp_hash, PyObject_HashNotImplemented}, {Py_nb_and, view_and}, {Py_nb_or, view_or}, \
+        {Py_nb_xor, view_xor},                                                                 \
+    {                                                                                          \
+        Py_nb_subtract, view_subtract                                                          \
+    }
 
 static PyType_Slot keys_slots[] = {
     VIEW_SLOTS,
@@ -317,13 +317,13 @@ static PyType_Slot values_slots[] = {
     {0, NULL},
 };
 
-#define VIEW_SPEC(variable, type_name, type_slots)                                            \
-    static PyType_Spec variable = {                                                           \
-        .name = "theus._theus." type_name,                                                    \
-        .basicsize = sizeof(ViewObject),                                                      \
-        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |         \
-                 Py_TPFLAGS_DISALLOW_INSTANTIATION,                                           \
-        .slots = type_slots,                                                                  \
+#define VIEW_SPEC(variable, type_name, type_slots)                                  \
+    static PyType_Spec variable = {                                                 \
+        .name = "theus._theus." type_name,                                          \
+        .basicsize = sizeof(ViewObject),                                            \
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE \
+                 | Py_TPFLAGS_DISALLOW_INSTANTIATION,                               \
+        .slots = type_slots,                                                        \
     }
 
 VIEW_SPEC(keys_spec, "FrozenKeys", keys_slots);
@@ -333,11 +333,11 @@ VIEW_SPEC(items_spec, "FrozenItems", items_slots);
 int
 add_frozen_view_types(PyObject *module, module_state *st)
 {
-    if (module_add_type(module, &keys_spec, &st->FrozenKeys_type) < 0 ||
-        module_add_type(module, &values_spec, &st->FrozenValues_type) < 0 ||
-        module_add_type(module, &items_spec, &st->FrozenItems_type) < 0 ||
-        module_register_abc(st, st->FrozenKeys_type, "KeysView") < 0 ||
-        module_register_abc(st, st->FrozenValues_type, "ValuesView") < 0) {
+    if (module_add_type(module, &keys_spec, &st->FrozenKeys_type) < 0
+        || module_add_type(module, &values_spec, &st->FrozenValues_type) < 0
+        || module_add_type(module, &items_spec, &st->FrozenItems_type) < 0
+        || module_register_abc(st, st->FrozenKeys_type, "KeysView") < 0
+        || module_register_abc(st, st->FrozenValues_type, "ValuesView") < 0) {
         return -1;
     }
     return module_register_abc(st, st->FrozenItems_type, "ItemsView");

@@ -33,7 +33,8 @@ handle_new(HeapObject *heap, theus_container *node)
     if (st->free_handle_count > 0) {
         self = st->free_handles[--st->free_handle_count];
         PyObject_Init((PyObject *)self, type);
-    } else {
+    }
+    else {
         self = PyObject_GC_New(HandleObject, type);
         if (self == NULL) {
             theus_container_release(node);
@@ -91,7 +92,8 @@ handle_dealloc(PyObject *op)
     theus_container_release(self->node);
     if (st->recycles && st->free_handle_count < FREE_HANDLES) {
         st->free_handles[st->free_handle_count++] = self;
-    } else {
+    }
+    else {
         PyObject_GC_Del(self);
     }
     Py_DECREF(type);

@@ -20,8 +20,8 @@ struct HandleObject {
  * on failure. New reference. */
 PyObject *handle_new(HeapObject *heap, theus_container *node);
 
-/* What Python sees of a value of this heap (the value is borrowed): the atom itself, or a new handle.
- * New reference. */
+/* What Python sees of a value of this heap (the value is borrowed): the atom itself, or a new
+ * handle. New reference. */
 PyObject *handle_wrap_container(HeapObject *heap, theus_container *node);
 
 static inline PyObject *
@@ -56,17 +56,19 @@ handle_of(PyObject *object)
     return (HandleObject *)object;
 }
 
-/* tp_dealloc and tp_traverse of the three frozen types, and the members that let them be weakly referenced. */
+/* tp_dealloc and tp_traverse of the three frozen types, and the members that let them be weakly
+ * referenced. */
 void handle_dealloc(PyObject *self);
 int handle_traverse(PyObject *self, visitproc visit, void *arg);
 extern PyMemberDef handle_members[];
 
-/* copy(), __copy__, __deepcopy__: the handle itself. __reduce__: the type and its builtin form, so that a
- * pickle opens anywhere theus is installed. */
+/* copy(), __copy__, __deepcopy__: the handle itself. __reduce__: the type and its builtin form,
+ * so that a pickle opens anywhere theus is installed. */
 PyObject *handle_copy(PyObject *self, PyObject *ignored);
 PyObject *handle_reduce(PyObject *self, PyObject *ignored);
 
-/* For binary operators, where either operand may be ours: the state behind the one that is a frozen container. */
+/* For binary operators, where either operand may be ours: the state behind the one that is a
+ * frozen container. */
 module_state *binary_state(PyObject *a, PyObject *b);
 
 /* Frees what the free list keeps. Called by m_free. */

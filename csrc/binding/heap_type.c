@@ -47,8 +47,8 @@ heap_traverse(PyObject *op, visitproc visit, void *arg)
     return theus_heap_visit(self->core, visit_atom, &to);
 }
 
-/* Breaks every cycle that runs through this heap: handles need no tp_clear of their own. The module stays
- * until dealloc, because handles that die later still read `st`. */
+/* Breaks every cycle that runs through this heap: handles need no tp_clear of their own. The
+ * module stays until dealloc, because handles that die later still read `st`. */
 static int
 heap_clear(PyObject *op)
 {
@@ -94,9 +94,11 @@ heap_get_containers(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyGetSetDef heap_getset[] = {
-    {"bytes", heap_get_bytes, NULL, PyDoc_STR("Bytes in live nodes, indexes and containers."), NULL},
+    {"bytes", heap_get_bytes, NULL, PyDoc_STR("Bytes in live nodes, indexes and containers."),
+     NULL},
     {"nodes", heap_get_nodes, NULL, PyDoc_STR("Live nodes and index segments."), NULL},
-    {"containers", heap_get_containers, NULL, PyDoc_STR("Live containers, all versions together."), NULL},
+    {"containers", heap_get_containers, NULL, PyDoc_STR("Live containers, all versions together."),
+     NULL},
     {0},
 };
 
@@ -112,8 +114,8 @@ static PyType_Slot heap_slots[] = {
 static PyType_Spec heap_spec = {
     .name = "theus._theus.Heap",
     .basicsize = sizeof(HeapObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = heap_slots,
 };
 

@@ -1,13 +1,14 @@
 /* Walking a container from Python.
  *
- * A sealed container is walked with a core cursor, which remembers its leaf. In an edit a leaf may be replaced between
- * two steps, so there each step looks its position up afresh and compares the shape. */
+ * A sealed container is walked with a core cursor, which remembers its leaf. In an edit a leaf
+ * may be replaced between two steps, so there each step looks its position up afresh and
+ * compares the shape. */
 #include "iterator.h"
 
 typedef struct {
     PyObject_HEAD
-    PyObject *owner;  /* owned; NULL when the end was reached */
-    HeapObject *heap; /* borrowed through owner, as is cursor.container */
+    PyObject *owner; /* owned; NULL when the end was reached */
+    HeapObject *heap;              /* borrowed through owner, as is cursor.container */
     theus_cursor cursor;
     PyObject *pair; /* owned: the last tuple given out, reused if nobody kept it */
     uint64_t shape; /* of the edit when iteration began */
@@ -50,7 +51,8 @@ iterator_pair(IteratorObject *self, PyObject *key, PyObject *value)
         PyTuple_SET_ITEM(pair, 0, key);
         PyTuple_SET_ITEM(pair, 1, value);
         if (!PyObject_GC_IsTracked(pair)) {
-            PyObject_GC_Track(pair); /* the collector lets go of tuples that hold only plain parts */
+            PyObject_GC_Track(
+                pair); /* the collector lets go of tuples that hold only plain parts */
         }
         Py_DECREF(old_key);
         Py_DECREF(old_value);
@@ -79,7 +81,8 @@ iterator_emit(IteratorObject *self, PyObject *key, theus_value value)
     if (self->what == ITERATE_VALUES) {
         return handle_wrap(self->heap, value);
     }
-    Py_INCREF(key); /* before anything is allocated: that may run the collector, and so foreign code */
+    Py_INCREF(
+        key); /* before anything is allocated: that may run the collector, and so foreign code */
     PyObject *wrapped = handle_wrap(self->heap, value);
     if (wrapped == NULL) {
         Py_DECREF(key);
@@ -184,8 +187,8 @@ static PyType_Slot iterator_slots[] = {
 static PyType_Spec iterator_spec = {
     .name = "theus._theus.Iterator",
     .basicsize = sizeof(IteratorObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = iterator_slots,
 };
 

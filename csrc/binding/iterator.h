@@ -11,7 +11,8 @@ typedef enum {
 } iterate_what;
 
 /* `owner` is what keeps heap and container alive. While a container is an edit, it may change
- * between two steps: then the next step raises RuntimeError, as dict's does, if a key came or went. */
+ * between two steps: then the next step raises RuntimeError, as dict's does, if a key came or
+ * went. */
 PyObject *iterator_new(HeapObject *heap, PyObject *owner, const theus_container *container,
                        iterate_what what, bool reversed);
 

@@ -31,16 +31,17 @@ static int
 module_exec(PyObject *module)
 {
     static int (*const add[])(PyObject *, module_state *) = {
-        add_heap_type,       add_opaque_types,      add_iterator_type, add_frozen_dict_type,
-        add_frozen_list_type, add_frozen_set_type,  add_frozen_view_types, add_mutation_type,
-        add_record_types,    add_state_type,        add_txn_type,      add_draft_types,
+        add_heap_type,        add_opaque_types,    add_iterator_type,     add_frozen_dict_type,
+        add_frozen_list_type, add_frozen_set_type, add_frozen_view_types, add_mutation_type,
+        add_record_types,     add_state_type,      add_txn_type,          add_draft_types,
         add_engine_type,
     };
     module_state *st = module_state_of(module);
     st->module = module;
     st->recycles = THEUS_HAVE_GIL;
     st->known_types = PyDict_New();
-    /* The module itself, not collections.abc: it is loaded already, its alias would load a package. */
+    /* The module itself, not collections.abc: it is loaded already, its alias would load a
+     * package. */
     st->abc = PyImport_ImportModule("_collections_abc");
     if (st->known_types == NULL || st->abc == NULL || errors_import(st) < 0) {
         return -1;
@@ -86,19 +87,19 @@ module_free(void *module)
 static PyMethodDef module_methods[] = {
     {"freeze", module_freeze, METH_O,
      PyDoc_STR("freeze($module, value, /)\n--\n\n"
-               "The immutable form of a value: dict to FrozenDict, list to FrozenList, set to FrozenSet,\n"
+               "The immutable form of a value: dict to FrozenDict, list to FrozenList, set to "
+               "FrozenSet,\n"
                "at any depth; what cannot change comes back as it is.")},
     {"thaw", module_thaw, METH_O,
-     PyDoc_STR("thaw($module, value, /)\n--\n\n"
-               "The builtin form of a frozen value, at any depth, independent of what it came from.")},
+     PyDoc_STR(
+         "thaw($module, value, /)\n--\n\n"
+         "The builtin form of a frozen value, at any depth, independent of what it came from.")},
     {0},
 };
 
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
-    THEUS_SLOT_INTERPRETERS
-    THEUS_SLOT_GIL
-    {0, NULL},
+    THEUS_SLOT_INTERPRETERS THEUS_SLOT_GIL{0, NULL},
 };
 
 PyModuleDef theus_module = {

@@ -8,15 +8,15 @@ typedef struct HandleObject HandleObject;
 typedef struct TxnObject TxnObject;
 
 /* Exception classes, by their names in theus.errors. errors.c expands this list too. */
-#define THEUS_ERROR_FIELDS(X)      \
-    X(PyObject, ClosedError)       \
-    X(PyObject, ConflictError)     \
-    X(PyObject, ContextError)      \
-    X(PyObject, FrozenError)       \
-    X(PyObject, PathError)         \
-    X(PyObject, TransactionError)  \
-    X(PyObject, UnfreezableError)  \
-    X(PyObject, VersionError)      \
+#define THEUS_ERROR_FIELDS(X)     \
+    X(PyObject, ClosedError)      \
+    X(PyObject, ConflictError)    \
+    X(PyObject, ContextError)     \
+    X(PyObject, FrozenError)      \
+    X(PyObject, PathError)        \
+    X(PyObject, TransactionError) \
+    X(PyObject, UnfreezableError) \
+    X(PyObject, VersionError)     \
     X(PyObject, WriteTimeoutError)
 
 /* Each owned reference once: (C type, name). The struct, traverse and clear expand this list. */
@@ -34,9 +34,9 @@ typedef struct TxnObject TxnObject;
     X(PyTypeObject, Sentinel_type)                                                          \
     X(PyObject, MISSING)                                                                    \
     X(PyObject, DELETE)                                                                     \
-    X(PyObject, abc)              /* the module _collections_abc */                         \
+    X(PyObject, abc)               /* the module _collections_abc */                        \
     X(PyObject, frozen_dict_names) /* dict: attributes that no key can hide */              \
-    X(PyObject, known_types)      /* dict: what atoms.c has found out about exact types */  \
+    X(PyObject, known_types)       /* dict: what atoms.c has found out about exact types */ \
     X(PyTypeObject, DraftDict_type)                                                         \
     X(PyTypeObject, DraftList_type)                                                         \
     X(PyTypeObject, DraftSet_type)                                                          \
@@ -52,8 +52,8 @@ typedef struct TxnObject TxnObject;
     X(PyTypeObject, Transaction_type)                                                       \
     X(PyTypeObject, Ready_type)                                                             \
     X(PyTypeObject, Engine_type)                                                            \
-    X(PyObject, parse_path)       /* theus.paths.parse_path, once a path came as text */    \
-    X(PyObject, home)             /* ContextVar: see home_of() in txn_type.c */             \
+    X(PyObject, parse_path) /* theus.paths.parse_path, once a path came as text */          \
+    X(PyObject, home)       /* ContextVar: see home_of() in txn_type.c */                   \
     THEUS_ERROR_FIELDS(X)
 
 enum { FREE_HANDLES = 64, FREE_TXNS = 8, FREE_DRAFTS = 32 };
@@ -65,8 +65,9 @@ typedef struct {
 
     PyObject *module; /* borrowed: the module that this state lies in */
 
-    /* Dead objects kept for reuse: memory only, they own nothing. Guarded by the GIL, and off without one; off
-     * again from module_clear on, because freeing one asks its type for its layout. */
+    /* Dead objects kept for reuse: memory only, they own nothing. Guarded by the GIL, and off
+     * without one; off again from module_clear on, because freeing one asks its type for its
+     * layout. */
     bool recycles;
     int free_handle_count;
     HandleObject *free_handles[FREE_HANDLES];

@@ -1,7 +1,8 @@
 /* FrozenDictMutation: a private edit of a map with dict's methods.
  *
- * Comparing keys can run Python code that writes to this very edit. So no position is used after any call
- * that can run Python: look up, then act at once. Making an object can run the collector, which counts. */
+ * Comparing keys can run Python code that writes to this very edit. So no position is used
+ * after any call that can run Python: look up, then act at once. Making an object can run the
+ * collector, which counts. */
 #include "mutation.h"
 
 #include "compare.h"
@@ -11,8 +12,8 @@
 
 typedef struct {
     PyObject_HEAD
-    HeapObject *heap;      /* owned */
-    theus_container *edit; /* one count; sealed once finished */
+    HeapObject *heap; /* owned */
+    theus_container *edit;          /* one count; sealed once finished */
 } MutationObject;
 
 static MutationObject *
@@ -105,8 +106,8 @@ static PyObject *
 mutation_get(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     if (count < 1 || count > 2) {
-        return PyErr_Format(PyExc_TypeError, "get() takes a key and at most one default, not %zd arguments",
-                            count);
+        return PyErr_Format(PyExc_TypeError,
+                            "get() takes a key and at most one default, not %zd arguments", count);
     }
     PyObject *value;
     int found = mutation_lookup(mutation_of(op), args[0], &value);
@@ -125,7 +126,8 @@ mutation_reversed(PyObject *op, PyObject *Py_UNUSED(ignored))
     return iterator_new(mutation_of(op)->heap, op, mutation_of(op)->edit, ITERATE_KEYS, true);
 }
 
-/* KeysView(self) and its sisters from collections.abc: a mutation is not the place to be fast at this. */
+/* KeysView(self) and its sisters from collections.abc: a mutation is not the place to be fast
+ * at this. */
 static PyObject *
 mutation_view(PyObject *op, const char *name)
 {
@@ -171,8 +173,8 @@ mutation_richcompare(PyObject *op, PyObject *other, int how)
 {
     const module_state *st = mutation_of(op)->heap->st;
     bool mutation = Py_IS_TYPE(other, Py_TYPE(op));
-    if ((how != Py_EQ && how != Py_NE) ||
-        (!mutation && !PyDict_Check(other) && !Py_IS_TYPE(other, st->FrozenDict_type))) {
+    if ((how != Py_EQ && how != Py_NE)
+        || (!mutation && !PyDict_Check(other) && !Py_IS_TYPE(other, st->FrozenDict_type))) {
         Py_RETURN_NOTIMPLEMENTED;
     }
     PyObject *result = NULL, *left = mutation_snapshot(op);
@@ -196,7 +198,8 @@ mutation_repr(PyObject *op)
     PyObject *result = NULL;
     if (inside > 0) {
         result = PyUnicode_FromString("FrozenDictMutation(...)");
-    } else if (inside == 0) {
+    }
+    else if (inside == 0) {
         result = container_repr("FrozenDictMutation", handle_of(snapshot)->node);
         Py_ReprLeave(op);
     }
@@ -251,7 +254,8 @@ static PyObject *
 mutation_set(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     if (count != 2) {
-        return PyErr_Format(PyExc_TypeError, "set() takes a key and a value, not %zd arguments", count);
+        return PyErr_Format(PyExc_TypeError, "set() takes a key and a value, not %zd arguments",
+                            count);
     }
     if (mutation_store(mutation_of(op), args[0], args[1]) < 0) {
         return NULL;
@@ -263,8 +267,8 @@ static PyObject *
 mutation_pop(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     if (count < 1 || count > 2) {
-        return PyErr_Format(PyExc_TypeError, "pop() takes a key and at most one default, not %zd arguments",
-                            count);
+        return PyErr_Format(PyExc_TypeError,
+                            "pop() takes a key and at most one default, not %zd arguments", count);
     }
     PyObject *value;
     if (mutation_check(mutation_of(op)) < 0) {
@@ -276,7 +280,8 @@ mutation_pop(PyObject *op, PyObject *const *args, Py_ssize_t count)
     }
     if (found == 0) {
         errors_key(args[0]);
-    } else if (found > 0 && mutation_remove(mutation_of(op), args[0]) < 0) {
+    }
+    else if (found > 0 && mutation_remove(mutation_of(op), args[0]) < 0) {
         Py_CLEAR(value);
     }
     return value;
@@ -313,7 +318,8 @@ mutation_setdefault(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     if (count < 1 || count > 2) {
         return PyErr_Format(PyExc_TypeError,
-                            "setdefault() takes a key and at most one default, not %zd arguments", count);
+                            "setdefault() takes a key and at most one default, not %zd arguments",
+                            count);
     }
     PyObject *value;
     int found = mutation_lookup(mutation_of(op), args[0], &value);
@@ -323,8 +329,8 @@ mutation_setdefault(PyObject *op, PyObject *const *args, Py_ssize_t count)
     MutationObject *self = mutation_of(op);
     theus_value fresh;
     freeze_path here = freeze_path_key(NULL, args[0]);
-    if (mutation_check(self) < 0 ||
-        freeze_value(self->heap, count == 2 ? args[1] : Py_None, &here, &fresh) < 0) {
+    if (mutation_check(self) < 0
+        || freeze_value(self->heap, count == 2 ? args[1] : Py_None, &here, &fresh) < 0) {
         return NULL;
     }
     if (map_store(self->heap, self->edit, args[0], fresh) == 0) {
@@ -342,8 +348,8 @@ mutation_update(PyObject *op, PyObject *args, PyObject *kwargs)
     if (!PyArg_UnpackTuple(args, "update", 0, 1, &source) || mutation_check(self) < 0) {
         return NULL;
     }
-    if ((source != NULL && map_update(self->heap, self->edit, source, NULL) < 0) ||
-        (kwargs != NULL && map_update(self->heap, self->edit, kwargs, NULL) < 0)) {
+    if ((source != NULL && map_update(self->heap, self->edit, source, NULL) < 0)
+        || (kwargs != NULL && map_update(self->heap, self->edit, kwargs, NULL) < 0)) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -403,25 +409,33 @@ static PyMethodDef mutation_methods[] = {
     {"popitem", mutation_popitem, METH_NOARGS,
      PyDoc_STR("popitem($self, /)\n--\n\nRemoves the newest entry and returns (key, value).")},
     {"setdefault", THEUS_FASTCALL(mutation_setdefault), METH_FASTCALL,
-     PyDoc_STR("setdefault($self, key, default=None, /)\n--\n\nThe value of a key, stored if it was not there.")},
+     PyDoc_STR("setdefault($self, key, default=None, /)\n--\n\nThe value of a key, stored if it "
+               "was not there.")},
     {"update", THEUS_FASTCALL(mutation_update), METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("Stores the entries of a mapping, of an iterable of pairs, and of the keywords.")},
-    {"clear", mutation_clear_all, METH_NOARGS, PyDoc_STR("clear($self, /)\n--\n\nRemoves everything.")},
-    {"keys", mutation_keys, METH_NOARGS, PyDoc_STR("keys($self, /)\n--\n\nThe keys, as a set-like view.")},
-    {"values", mutation_values, METH_NOARGS, PyDoc_STR("values($self, /)\n--\n\nThe values, as a view.")},
-    {"items", mutation_items, METH_NOARGS, PyDoc_STR("items($self, /)\n--\n\nThe (key, value) pairs, as a view.")},
+    {"clear", mutation_clear_all, METH_NOARGS,
+     PyDoc_STR("clear($self, /)\n--\n\nRemoves everything.")},
+    {"keys", mutation_keys, METH_NOARGS,
+     PyDoc_STR("keys($self, /)\n--\n\nThe keys, as a set-like view.")},
+    {"values", mutation_values, METH_NOARGS,
+     PyDoc_STR("values($self, /)\n--\n\nThe values, as a view.")},
+    {"items", mutation_items, METH_NOARGS,
+     PyDoc_STR("items($self, /)\n--\n\nThe (key, value) pairs, as a view.")},
     {"finish", mutation_finish, METH_NOARGS,
-     PyDoc_STR("finish($self, /)\n--\n\nEnds the mutation, in O(1), and gives the FrozenDict; again if asked again.")},
+     PyDoc_STR("finish($self, /)\n--\n\nEnds the mutation, in O(1), and gives the FrozenDict; "
+               "again if asked again.")},
     {"__enter__", mutation_enter, METH_NOARGS, NULL},
     {"__exit__", THEUS_FASTCALL(mutation_exit), METH_FASTCALL, NULL},
-    {"__reversed__", mutation_reversed, METH_NOARGS, PyDoc_STR("An iterator over the keys, last first.")},
+    {"__reversed__", mutation_reversed, METH_NOARGS,
+     PyDoc_STR("An iterator over the keys, last first.")},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,
      PyDoc_STR("FrozenDictMutation[K, V], for annotations.")},
     {0},
 };
 
 static PyType_Slot mutation_slots[] = {
-    {Py_tp_doc, "A private writable copy of a FrozenDict; finish() or leaving the with block ends it."},
+    {Py_tp_doc,
+     "A private writable copy of a FrozenDict; finish() or leaving the with block ends it."},
     {Py_tp_dealloc, mutation_dealloc},
     {Py_tp_traverse, mutation_traverse},
     {Py_tp_methods, mutation_methods},
@@ -439,8 +453,8 @@ static PyType_Slot mutation_slots[] = {
 static PyType_Spec mutation_spec = {
     .name = "theus.FrozenDictMutation",
     .basicsize = sizeof(MutationObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_MAPPING |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_MAPPING
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = mutation_slots,
 };
 

@@ -105,15 +105,17 @@ static PyGetSetDef opaque_getset[] = {
 
 static PyMethodDef opaque_methods[] = {
     {"__reduce__", opaque_reduce, METH_NOARGS, NULL},
-    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, PyDoc_STR("Opaque[T], for annotations.")},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,
+     PyDoc_STR("Opaque[T], for annotations.")},
     {0},
 };
 
-PyDoc_STRVAR(opaque_doc,
-             "Opaque(value)\n--\n\n"
-             "Holds any object in a state by reference, on the caller's word that it does not change.\n\n"
-             "It reads back as the wrapper; the object is its `value`. Two wrappers are equal if they hold\n"
-             "the same object. A transaction does not see what happens inside that object.");
+PyDoc_STRVAR(
+    opaque_doc,
+    "Opaque(value)\n--\n\n"
+    "Holds any object in a state by reference, on the caller's word that it does not change.\n\n"
+    "It reads back as the wrapper; the object is its `value`. Two wrappers are equal if they hold\n"
+    "the same object. A transaction does not see what happens inside that object.");
 
 static PyType_Slot opaque_slots[] = {
     {Py_tp_doc, (void *)opaque_doc},
@@ -170,7 +172,8 @@ sentinel_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
-/* Also __reduce__: a string there names a global, so that copies and pickles are the mark itself. */
+/* Also __reduce__: a string there names a global, so that copies and pickles are the mark
+ * itself. */
 static PyObject *
 sentinel_repr(PyObject *op)
 {
@@ -200,22 +203,22 @@ static PyType_Slot sentinel_slots[] = {
 static PyType_Spec sentinel_spec = {
     .name = "theus._theus.Sentinel",
     .basicsize = sizeof(SentinelObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = sentinel_slots,
 };
 
 int
 add_opaque_types(PyObject *module, module_state *st)
 {
-    if (module_add_type(module, &opaque_spec, &st->Opaque_type) < 0 ||
-        module_add_type(module, &sentinel_spec, &st->Sentinel_type) < 0) {
+    if (module_add_type(module, &opaque_spec, &st->Opaque_type) < 0
+        || module_add_type(module, &sentinel_spec, &st->Sentinel_type) < 0) {
         return -1;
     }
     st->MISSING = sentinel_new(st->Sentinel_type, "MISSING");
     st->DELETE = sentinel_new(st->Sentinel_type, "DELETE");
-    if (st->MISSING == NULL || st->DELETE == NULL ||
-        PyModule_AddObjectRef(module, "MISSING", st->MISSING) < 0) {
+    if (st->MISSING == NULL || st->DELETE == NULL
+        || PyModule_AddObjectRef(module, "MISSING", st->MISSING) < 0) {
         return -1;
     }
     return PyModule_AddObjectRef(module, "DELETE", st->DELETE);

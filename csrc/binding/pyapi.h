@@ -108,9 +108,9 @@ PyObject_GetOptionalAttrString(PyObject *object, const char *name, PyObject **re
 
 #define THEUS_FASTCALL(function) ((PyCFunction)(void (*)(void))(function))
 
-/* Py_EnterRecursiveCall for functions that walk nested containers. 3.12 and 3.13 count levels of C without regard
- * to their size, up to 10000: too many for ours, so there each level counts several times. Before
- * that the limit is Python's own, after it the real stack is measured. */
+/* Py_EnterRecursiveCall for functions that walk nested containers. 3.12 and 3.13 count levels
+ * of C without regard to their size, up to 10000: too many for ours, so there each level counts
+ * several times. Before that the limit is Python's own, after it the real stack is measured. */
 #if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000
 enum { NESTING_WEIGHT = 5 };
 #else
@@ -140,13 +140,13 @@ nesting_enter(const char *where)
     return 0;
 }
 
-/* The trashcan, for the dealloc of objects whose release goes through the core: some 1.7 KB of stack per level. It
- * works by a count of levels up to 3.12 (50) and by the real stack from 3.14 on, but by that same
- * count of 10000 in 3.13. */
+/* The trashcan, for the dealloc of objects whose release goes through the core: some 1.7 KB of
+ * stack per level. It works by a count of levels up to 3.12 (50) and by the real stack from
+ * 3.14 on, but by that same count of 10000 in 3.13. */
 #if PY_VERSION_HEX >= 0x030D0000 && PY_VERSION_HEX < 0x030E0000
 enum { TRASHCAN_WEIGHT = 10 };
-#define THEUS_TRASHCAN_BEGIN(object, dealloc)  \
-    Py_TRASHCAN_BEGIN(object, dealloc)         \
+#define THEUS_TRASHCAN_BEGIN(object, dealloc)                                        \
+    Py_TRASHCAN_BEGIN(object, dealloc)                                               \
     PyThreadState_Get()->c_recursion_remaining -= TRASHCAN_WEIGHT;
 #define THEUS_TRASHCAN_END                                         \
     PyThreadState_Get()->c_recursion_remaining += TRASHCAN_WEIGHT; \
@@ -156,7 +156,8 @@ enum { TRASHCAN_WEIGHT = 10 };
 #define THEUS_TRASHCAN_END Py_TRASHCAN_END
 #endif
 
-/* The hash of a key. A str that was hashed before keeps its hash; reading that field saves the call. */
+/* The hash of a key. A str that was hashed before keeps its hash; reading that field saves the
+ * call. */
 static inline Py_hash_t
 object_hash(PyObject *object)
 {

@@ -84,14 +84,15 @@ put_entries(PyObject *texts, const theus_container *container, iterate_what what
         if (container->kind != THEUS_MAP) {
             key = NULL;
         }
-        if ((shown++ > 0 && put_text(texts, ", ") < 0) ||
-            put_entry(texts, (PyObject *)key, value, what, depth) < 0) {
+        if ((shown++ > 0 && put_text(texts, ", ") < 0)
+            || put_entry(texts, (PyObject *)key, value, what, depth) < 0) {
             return -1;
         }
     }
     if (shown < container->count) {
         char rest[48];
-        PyOS_snprintf(rest, sizeof(rest), ", ... %lu more", (unsigned long)(container->count - shown));
+        PyOS_snprintf(rest, sizeof(rest), ", ... %lu more",
+                      (unsigned long)(container->count - shown));
         return put_text(texts, rest);
     }
     return 0;

@@ -575,7 +575,7 @@ state_restrict_view(PyObject *op, PyObject *Py_UNUSED(ignored))
     return state_new(self->heap, NULL, self->version);
 }
 
-/* ---- the type ------------------------------------------------------------------------------------ */
+/* ---- the type -------------------------------------------------------------------- */
 
 static PyObject *
 state_repr(PyObject *op)

@@ -36,7 +36,8 @@ thaw_list(HeapObject *heap, const theus_container *node)
         PyObject *thawed = thaw_value(heap, value);
         if (thawed == NULL) {
             Py_CLEAR(list);
-        } else {
+        }
+        else {
             PyList_SET_ITEM(list, pos, thawed);
         }
     }
@@ -85,7 +86,8 @@ thaw_tuple(module_state *st, PyObject *tuple)
     }
     if (failed) {
         Py_XDECREF(parts);
-    } else {
+    }
+    else {
         result = tuple_finish(tuple, parts);
     }
     nesting_leave();

@@ -30,7 +30,8 @@ tuple_finish(PyObject *tuple, PyObject *parts)
     if (made == NULL || type == &PyTuple_Type) {
         return made;
     }
-    /* Not through the class: a named tuple's __new__ wants its fields one by one, and may be the user's. */
+    /* Not through the class: a named tuple's __new__ wants its fields one by one, and may be
+     * the user's. */
     PyObject *args = PyTuple_Pack(1, made);
     Py_DECREF(made);
     if (args == NULL) {
@@ -44,6 +45,7 @@ tuple_finish(PyObject *tuple, PyObject *parts)
 bool
 tuple_can_rebuild(PyTypeObject *type)
 {
-    return type == &PyTuple_Type || (PyObject_HasAttrString((PyObject *)type, "_fields") &&
-                                     PyObject_HasAttrString((PyObject *)type, "_make"));
+    return type == &PyTuple_Type
+           || (PyObject_HasAttrString((PyObject *)type, "_fields")
+               && PyObject_HasAttrString((PyObject *)type, "_make"));
 }

@@ -137,7 +137,7 @@ last_of(PyObject *path)
     return PyTuple_GET_ITEM(path, PyTuple_GET_SIZE(path) - 1);
 }
 
-/* ---- reading ------------------------------------------------------------------------------------ */
+/* ---- reading --------------------------------------------------------------------- */
 
 /* What is at `key` of a cell; NULL without an exception when nothing is. */
 static PyObject *
@@ -237,7 +237,7 @@ txn_contains(PyObject *op, PyObject *key)
     return found;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------ */
+/* ---- writing --------------------------------------------------------------------- */
 
 /* Stores `value` at `key` of a cell. */
 static int
@@ -395,7 +395,7 @@ txn_setattro(PyObject *op, PyObject *name, PyObject *value)
     return txn_ass_subscript(op, name, value);
 }
 
-/* ---- update ------------------------------------------------------------------------------------ */
+/* ---- update ---------------------------------------------------------------------- */
 
 static int merge_into(TxnObject *self, theus_cell *cell, PyObject *data, const freeze_path *at);
 
@@ -657,7 +657,7 @@ txn_method_update(PyObject *op, PyObject *args, PyObject *kwargs)
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* ---- deferred operations ------------------------------------------------------------------------ */
+/* ---- deferred operations --------------------------------------------------------- */
 
 static int
 append_value(HeapObject *heap, theus_value old, theus_value item, theus_value *out)

@@ -582,7 +582,7 @@ txn_exit_async(PyObject *op, PyObject *const *args, Py_ssize_t count)
     return done == NULL ? NULL : ready_new(((TxnObject *)op)->heap->st, done);
 }
 
-/* ---- methods ----------------------------------------------------------------------------------- */
+/* ---- methods --------------------------------------------------------------------- */
 
 static int
 refuse_inside(TxnObject *self)

@@ -23,8 +23,8 @@ text_equal(PyObject *a, PyObject *b)
     if (length != PyUnicode_GET_LENGTH(b) || PyUnicode_KIND(a) != PyUnicode_KIND(b)) {
         return 0;
     }
-    return memcmp(PyUnicode_DATA(a), PyUnicode_DATA(b),
-                  (size_t)length * (size_t)PyUnicode_KIND(a)) == 0;
+    return memcmp(PyUnicode_DATA(a), PyUnicode_DATA(b), (size_t)length * (size_t)PyUnicode_KIND(a))
+           == 0;
 }
 
 static int

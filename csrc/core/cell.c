@@ -569,11 +569,13 @@ theus_cell_enter(theus_cell *cell, uint32_t pos, theus_cell **out)
     if (value == THEUS_NONE || theus_value_kind(value) == THEUS_ATOM) {
         return THEUS_BAD_PATH;
     }
-    /* (In a reshaped cell, what is read below has no log of its own: see cell_logs_reads.) */
-    bool known = cell->base != NULL && !cell->reshaped && is_from_base(cell, pos, value);
-    if (cell->reshaped) {
-        (void)cell_logs_reads(cell);
+    /* Who goes in has seen that a container of this kind is here. (In a reshaped cell this is a read of all, as what is
+     * read below will have no log of its own.) */
+    if (cell_logs_reads(cell) && is_from_base(cell, pos, value)
+        && theus_numbers_push(&cell->reads, pos) != THEUS_OK) {
+        return THEUS_NOMEM;
     }
+    bool known = cell->base != NULL && !cell->reshaped && is_from_base(cell, pos, value);
     theus_container *content = theus_value_container(value);
     theus_status status = theus_cell_new(cell->txn, known ? content : NULL, content, &child);
     if (status != THEUS_OK) {

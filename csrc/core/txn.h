@@ -12,7 +12,7 @@
  *     shape    len(), iteration, a negative index: the key set or the length
  *     all      to_dict(), ==, repr, sort: everything below
  *     writes   positions that were set, inserted or removed
- * Fetching a nested container logs nothing: that is what keeps a.b.c and a.b.d apart.
+ * Fetching a nested container logs only that one of its kind is there: that is what keeps a.b.c and a.b.d apart.
  *
  * A cell stays with its container wherever insert, sort or pop move it; `home` is the place in
  * the pinned version where the container was found, and validation asks there.

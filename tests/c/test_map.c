@@ -200,12 +200,14 @@ main(void)
 {
     const theus_kind kinds[] = {THEUS_MAP, THEUS_SET};
     for (int i = 0; i < 2; i++) {
-        test_random(kinds[i], hash_identity, 10, 5, 600, 1);
-        test_random(kinds[i], hash_identity, 80, 30, 400, 2);
-        test_random(kinds[i], hash_identity, 500, 300, 200, 3);
-        test_random(kinds[i], hash_equal, 60, 30, 200, 4);
-        test_random(kinds[i], hash_few, 100, 60, 200, 5);
-        test_random(kinds[i], hash_high_bits, 500, 200, 150, 6);
+        for (unsigned long long seed = 1; seed < 20; seed += 6) {
+            test_random(kinds[i], hash_identity, 10, 5, 600, seed);
+            test_random(kinds[i], hash_identity, 80, 30, 400, seed + 1);
+            test_random(kinds[i], hash_identity, 500, 300, 200, seed + 2);
+            test_random(kinds[i], hash_equal, 60, 30, 200, seed + 3);
+            test_random(kinds[i], hash_few, 100, 60, 200, seed + 4);
+            test_random(kinds[i], hash_high_bits, 500, 200, 150, seed + 5);
+        }
     }
     return check_result();
 }

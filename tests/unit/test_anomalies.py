@@ -348,6 +348,7 @@ SET_AND_LIST_READS: dict[str, Callable[[Any], Any]] = {
     "list last": lambda d: d["xs"][-1],
     "list slice": lambda d: d["xs"][1:],
     "list count": lambda d: d["xs"].count(9),
+    "list sort": lambda d: d["xs"].sort(),  # sorted already: nothing to write, but all was read
 }
 
 
@@ -490,6 +491,18 @@ def test_list_index_shift_seen_from_the_shifter(isolation: str) -> None:
 
 
 @BOTH
+def test_list_index_shift_among_equal_items(isolation: str) -> None:
+    """Also where the place holds an equal value after the shift: it is another place."""
+    engine = bank(xs=[0, 0, 0, 0])
+    writer, shifter = begin(engine, isolation), begin(engine, isolation)
+    writer.domain["xs"][3] = "three"
+    shifter.domain["xs"].insert(0, 0)
+    shifter.commit()
+    refused(writer)
+    assert domain(engine) == {"xs": [0, 0, 0, 0, 0]}
+
+
+@BOTH
 def test_list_positions_are_apart(isolation: str) -> None:
     """Two overwrites at two positions do not conflict, and both stand."""
     engine = bank(xs=[0, 1, 2])
@@ -600,6 +613,37 @@ def test_savepoint_abort(isolation: str) -> None:
     else:
         tx.commit()
         assert domain(engine) == {"x": 5, "y": 1, "z": 2}
+
+
+@BOTH
+def test_savepoint_abort_takes_back_the_claim_on_what_it_wrote(isolation: str) -> None:
+    """Undone writes do not conflict: of a list that was appended to, of a key, of a new key."""
+    engine = bank(xs=[1], rows={"a": 1}, n=0)
+    tx, other = begin(engine, isolation), begin(engine, isolation)
+    with pytest.raises(RuntimeError):
+        with tx.savepoint():
+            tx.domain["xs"].append(2)
+            tx.domain["rows"].update(a=2, b=3)
+            raise RuntimeError
+    tx.domain["n"] = 1
+    other.domain["xs"].append(5)
+    other.domain["rows"].update(a=7, b=8)
+    other.commit()
+    tx.commit()
+    assert domain(engine) == {"xs": [1, 5], "rows": {"a": 7, "b": 8}, "n": 1}
+
+
+@BOTH
+def test_deletions_are_repeated_on_a_newer_version(isolation: str) -> None:
+    engine = bank(rows={"a": 1, "b": 1}, tags={1, 2}, n=0)
+    tx, other = begin(engine, isolation), begin(engine, isolation)
+    del tx.domain["rows"]["a"]
+    tx.domain["tags"].discard(1)
+    other.domain["rows"]["b"] = 2
+    other.domain["tags"].add(3)
+    other.commit()
+    tx.commit()
+    assert domain(engine) == {"rows": {"b": 2}, "tags": {2, 3}, "n": 0}
 
 
 # ---- deferred operations commute ---------------------------------------------------

@@ -2,91 +2,98 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Coroutine
-from typing import Any
-
 import pytest
 
-from helpers import run_threads
-from theus import TheusEngine
-from theus.errors import (
-    ConflictError,
-)
-from theus.retry import LONGEST_WAIT, Patience
+from theus import retry
+from theus.errors import ConflictError
+from theus.retry import LONGEST_WAIT, SHORTEST_BODY, Patience
+
+
+class Clock:
+    """Time that passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 @pytest.fixture
-def engine() -> TheusEngine:
-    return TheusEngine({"domain": {"n": 0, "m": 0, "rows": {"a": [1]}}})
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(retry, "time", clock)
+    return clock
 
 
-def n(engine: TheusEngine) -> int:
-    return int(engine.state["domain"]["n"])
+def conflict() -> ConflictError:
+    return ConflictError(("domain", "n"), 1, 2)
 
 
-def bump(tx: Any, by: int = 1) -> int:
-    tx.domain.n += by
-    return int(tx.domain.n)
-
-
-def disturb(engine: TheusEngine) -> None:
-    """A thread that inherits nothing commits a change of n."""
-    run_threads(1, lambda _: engine.run(bump))
-
-
-def finish(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(work, 60))
-
-
-class Disturbed:
-    """A coroutine body that meets a conflict in its first `times` attempts."""
-
-    def __init__(self, engine: TheusEngine, times: int) -> None:
-        self.engine, self.times, self.attempts = engine, times, 0
-
-    async def __call__(self, tx: Any) -> int:
-        self.attempts += 1
-        value = tx.domain.n
-        if self.attempts <= self.times:
-            disturb(self.engine)
-        await asyncio.sleep(0)
-        tx.domain.n = value + 100
-        return self.attempts
-
-
-def waits(patience: Patience, count: int, body: float) -> list[float]:
-    conflict = ConflictError(("domain", "n"), 1, 2)
+def waits(patience: Patience, clock: Clock, count: int, body: float) -> list[float]:
+    """The waits after each of `count` attempts that took `body` seconds."""
     found = []
     for _ in range(count):
         patience.begin()
-        patience._began -= body  # as if the body had taken so long
-        found.append(patience.wait_after(conflict))
+        clock.now += body
+        found.append(patience.wait_after(conflict()))
     return found
 
 
-def test_waits_grow_with_the_body_and_the_attempts() -> None:
-    for body in (0.00005, 0.001):
-        for number, wait in enumerate(waits(Patience(None, 60), 12, body), 1):
-            assert 0 <= wait <= min(1.5 * body * 2**number, LONGEST_WAIT)
-    many = [waits(Patience(None, 60), 1, 0.01)[0] for _ in range(200)]
-    assert len(set(many)) > 100, "jittered"
-    assert 0.005 < sum(many) / 200 < 0.015, "half of body * 2 on the mean"
+@pytest.mark.parametrize("body", [0.0, 0.00005, 0.001, 2.0])
+def test_waits_grow_with_the_body_and_the_attempts(clock: Clock, body: float) -> None:
+    limits = [min(max(body, SHORTEST_BODY) * 2**number, LONGEST_WAIT) for number in range(1, 13)]
+    for _ in range(20):
+        found = waits(Patience(None, 60), clock, 12, body)
+        assert all(0 <= wait <= limit * 1.000001 for wait, limit in zip(found, limits, strict=True))
 
 
-def test_patience_ends() -> None:
-    conflict = ConflictError(("domain", "n"), 1, 2)
-    patience = Patience(2, 60)
-    for _ in range(2):
-        patience.begin()
-        patience.wait_after(conflict)
+def test_waits_are_jittered(clock: Clock) -> None:
+    found = [waits(Patience(None, 60), clock, 1, 0.01)[0] for _ in range(400)]
+    assert len(set(found)) > 300
+    assert 0.008 < sum(found) / 400 < 0.012, "half of body * 2 on the mean"
+
+
+def test_the_measure_follows_the_body(clock: Clock) -> None:
+    """One slow attempt does not make all later waits long."""
+    longest = 0.0
+    for _ in range(200):
+        patience = Patience(None, 600)
+        waits(patience, clock, 1, 0.01)
+        longest = max(longest, *waits(patience, clock, 30, 0.00002)[-1:])
+    assert longest < 0.00002 * 2**10 * 1.1
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_the_number_of_attempts_is_bounded(clock: Clock, retries: int) -> None:
+    patience = Patience(retries, 60)
+    waits(patience, clock, retries, 0.001)
     patience.begin()
+    last = conflict()
     with pytest.raises(ConflictError) as caught:
-        patience.wait_after(conflict)
-    assert caught.value is conflict and conflict.attempts == 3 == conflict.args[5]
-    short = Patience(None, 0.001)
-    short.begin()
-    time.sleep(0.002)
+        patience.wait_after(last)
+    assert caught.value is last and last.attempts == retries + 1 == last.args[5]
+
+
+def test_the_time_is_bounded(clock: Clock) -> None:
+    patience = Patience(None, 1.0)
+    waits(patience, clock, 1, 0.5)
+    patience.begin()
+    clock.now += 0.5
     with pytest.raises(ConflictError):
-        short.wait_after(conflict)
+        patience.wait_after(conflict())
+    none = Patience(None, 0)
+    none.begin()
+    with pytest.raises(ConflictError):
+        none.wait_after(conflict())
+
+
+@pytest.mark.parametrize(
+    ("retries", "deadline", "word"),
+    [(-1, 1, "-1"), ("3", 1, "'3'"), (True, 1, "True"), (None, -0.5, "-0.5"), (None, "x", "'x'")],
+)
+def test_bad_bounds(retries: int, deadline: float, word: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        Patience(retries, deadline)
+    if deadline != "x":
+        assert word in str(caught.value)

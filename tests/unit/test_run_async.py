@@ -7,12 +7,12 @@ import contextvars
 import functools
 import threading
 import time
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 
 from helpers import run_threads
+from processes import Disturbed, bump, counting_engine, disturb, finish, n
 from theus import FrozenDict, TheusEngine, process
 from theus.errors import (
     ClosedError,
@@ -26,41 +26,7 @@ from theus.errors import (
 
 @pytest.fixture
 def engine() -> TheusEngine:
-    return TheusEngine({"domain": {"n": 0, "m": 0, "rows": {"a": [1]}}})
-
-
-def n(engine: TheusEngine) -> int:
-    return int(engine.state["domain"]["n"])
-
-
-def bump(tx: Any, by: int = 1) -> int:
-    tx.domain.n += by
-    return int(tx.domain.n)
-
-
-def disturb(engine: TheusEngine) -> None:
-    """A thread that inherits nothing commits a change of n."""
-    run_threads(1, lambda _: engine.run(bump))
-
-
-def finish(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(work, 60))
-
-
-class Disturbed:
-    """A coroutine body that meets a conflict in its first `times` attempts."""
-
-    def __init__(self, engine: TheusEngine, times: int) -> None:
-        self.engine, self.times, self.attempts = engine, times, 0
-
-    async def __call__(self, tx: Any) -> int:
-        self.attempts += 1
-        value = tx.domain.n
-        if self.attempts <= self.times:
-            disturb(self.engine)
-        await asyncio.sleep(0)
-        tx.domain.n = value + 100
-        return self.attempts
+    return counting_engine()
 
 
 # ---- run_async ----------------------------------------------------------------------

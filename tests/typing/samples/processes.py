@@ -1,0 +1,64 @@
+"""What a type checker knows about processes and transactional functions."""
+
+from typing import Any, assert_type
+
+from theus import SemanticType, StateUpdate, TheusEngine, Transaction, process
+from theus.errors import ContractViolationError, ProcessError, UnknownProcessError
+
+engine = TheusEngine({"domain": {"n": 1}}, strict_mode=True, history=10)
+
+
+@process(inputs=["domain.n"], outputs=["domain.n"], semantic=SemanticType.PURE)
+def grow(ctx: Any, by: int) -> int:
+    return int(ctx.domain.n) + by
+
+
+@process
+def bare(ctx: Any) -> str:
+    return "x"
+
+
+assert_type(grow(None, 1), int)
+assert_type(bare(None), str)
+engine.register(grow, name="grow")
+assert_type(engine.register(bare)(None), str)
+
+
+@engine.transactional
+def deposit(tx: Transaction, amount: int) -> str:
+    tx.add("domain.n", amount)
+    return "done"
+
+
+@engine.transactional(retries=3)
+async def deposit_later(tx: Transaction, amount: int) -> str:
+    tx.domain.n += amount
+    return "done"
+
+
+async def coroutine(tx: Transaction, amount: int) -> float:
+    return amount / 2
+
+
+async def main() -> None:
+    assert_type(deposit(5), str)
+    assert_type(await deposit_later(5), str)
+    assert_type(await engine.run_async(coroutine, 5, retries=0), float)
+    await engine.execute("grow", by=1)
+
+
+try:
+    engine.run_process("grow", by=1)
+except UnknownProcessError as error:
+    assert_type(error.known, tuple[str, ...])
+    as_base: ProcessError = error
+except ContractViolationError as error:
+    as_builtin: PermissionError = error
+
+StateUpdate(key="domain.n", val=1, assert_version=engine.version)
+assert_type(engine.stats().commits, int)
+
+grow(None, "1")  # error: [arg-type]
+deposit("5")  # error: [arg-type]
+process(semantic=3)  # error: [call-overload]
+engine.transactional(5)  # error: [call-overload]
