@@ -87,7 +87,8 @@ def peer(module: str) -> ModuleType | None:
 
 def measure(row: Row, *, rounds: int = ROUNDS, seconds: float = ROUND_SECONDS) -> Result:
     """Runs the contenders of a row in turns."""
-    counts = {name: _calibrate(row.clock, contender, seconds) for name, contender in row.contenders.items()}
+    counts = {name: _calibrate(row.clock, contender, seconds)
+              for name, contender in row.contenders.items()}
     times: dict[str, list[float]] = {name: [] for name in row.contenders}
     names = list(row.contenders)
     for turn in range(rounds):

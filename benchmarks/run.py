@@ -1,9 +1,11 @@
-"""Runs every benchmark in a process of its own and prints the tables of RESULTS.md."""
+"""Runs every benchmark in a process of its own; prints the tables, or writes them to RESULTS.md."""
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Any
 from harness import machine_line, show_ns
 
 HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "RESULTS.md"
+MARK = "<!-- from here on written by run.py --write -->\n"
 
 
 def run(file: Path, options: list[str]) -> dict[str, Any]:
@@ -34,12 +38,12 @@ def table(document: dict[str, Any]) -> str:
             ratio = row["ratios"].get(name)
             bars = [bar for bar in row["bars"] if bar["contender"] == name]
             lines.append(" | ".join([
-                f"| {title}", name, show_ns(ns), "" if ratio is None else f"{ratio:.2f}",
+                f"| {title}", name, show_ns(ns), "" if ratio is None else f"{ratio:.2g}",
                 "<br>".join(bar["bar"] for bar in bars),
                 "<br>".join(verdict(bar) for bar in bars),
             ]) + " |")
             title = ""
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
 
 
 def verdict(bar: dict[str, Any]) -> str:
@@ -47,13 +51,37 @@ def verdict(bar: dict[str, Any]) -> str:
     return f"met: {value}" if bar["met"] else f"**missed: {value}**"
 
 
+def conditions() -> str:
+    """When and on what, and how busy that was."""
+    load = "/".join(f"{load:.1f}" for load in os.getloadavg())
+    today = datetime.date.today().isoformat()
+    return f"{today}, {machine_line()}; load average at the start {load}.\n"
+
+
+def ring(program: Path) -> str:
+    """The output of the one benchmark in C."""
+    done = subprocess.run([program], check=True, stdout=subprocess.PIPE, text=True)
+    return f"## What does the commit record add to a commit?\n\n```\n{done.stdout}```\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="short turns, rough numbers")
-    options = ["--quick"] if parser.parse_args().quick else []
-    print(f"{machine_line()}\n")
+    parser.add_argument("--write", action="store_true", help="put the tables into RESULTS.md")
+    parser.add_argument("--ring", type=Path, metavar="PROGRAM", help="the built c/bench_ring")
+    options = parser.parse_args()
+
+    parts = [conditions()]
     for file in sorted(HERE.glob("bench_*.py")):
-        print(table(run(file, options)) + "\n", flush=True)
+        parts.append(table(run(file, ["--quick"] if options.quick else [])))
+    if options.ring:
+        parts.append(ring(options.ring))
+    measured = "\n".join(parts)
+    if options.write:
+        kept = RESULTS.read_text(encoding="utf-8").partition(MARK)[0]
+        RESULTS.write_text(kept + MARK + "\n" + measured, encoding="utf-8")
+    else:
+        print(measured, end="")
 
 
 if __name__ == "__main__":

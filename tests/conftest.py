@@ -1,7 +1,8 @@
-"""Hypothesis profiles, and a guard for the one wrong way to start the tests."""
+"""Hypothesis profiles, and a guard against importing the source tree instead of the package."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -18,8 +19,10 @@ settings.register_profile(
 )
 settings.load_profile("ci")
 
-# `python -m pytest` puts the source tree on sys.path, where theus/ lies without its C module
-# and hides the installed package. The tests are about the installed one.
+# `python -m pytest` and `python -c` put the current folder on sys.path. Here that is the source
+# tree, where theus/ lies without its C module and hides the installed package. The tests are about
+# the installed one, in this process and in those that they start.
+os.environ["PYTHONSAFEPATH"] = "1"
 _root = Path(__file__).resolve().parent.parent
 if not list((_root / "theus").glob("_theus*.so")):
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _root]

@@ -14,18 +14,19 @@ from theus._types import EngineStats
 from theus.errors import (
     ConflictError,
     ProcessError,
+    SecurityViolationError,
     TransactionError,
     UnfreezableError,
     UnknownProcessError,
 )
-from theus.nesting import body_of, refuse_child
 from theus.outputs import release
 from theus.paths import Path
 from theus.plan import Plan, is_coroutine_function, plan_of
 from theus.retry import Patience
 from theus.scope import ROOT_ALIASES
 
-__all__ = ["TheusEngine"]
+# The errors are exported here, too, because older programs import them from here.
+__all__ = ["SecurityViolationError", "TheusEngine", "TransactionError"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -141,7 +142,6 @@ class TheusEngine(_theus.Engine):
             )
         if self.current() is not None:
             return self._run_plan(plan, plan.attempt, args, kwargs)
-        refuse_child(self)
         return await self._run_in_thread(plan, args, kwargs)
 
     def run_process(self, process: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Any:
@@ -241,8 +241,6 @@ class TheusEngine(_theus.Engine):
     ) -> R:
         from asyncio import sleep
 
-        if not detached and self.current() is None:
-            refuse_child(self)
         limit = self.write_timeout_ms
         patience = Patience(retries, limit / 1000 if deadline is None else deadline)
         while True:
@@ -250,14 +248,13 @@ class TheusEngine(_theus.Engine):
             finished = False
             try:
                 with self.transaction(limit, isolation, False, process, detached) as tx:
-                    with body_of(self, tx):
-                        pending = fn(tx, *args)
-                        if not isinstance(pending, Coroutine):
-                            raise TypeError(
-                                f"run_async awaits a coroutine function; {fn!r} returned "
-                                f"{pending!r}: use engine.run"
-                            )
-                        result: R = release(await pending)
+                    pending = fn(tx, *args)
+                    if not isinstance(pending, Coroutine):
+                        raise TypeError(
+                            f"run_async awaits a coroutine function; {fn!r} returned "
+                            f"{pending!r}: use engine.run"
+                        )
+                    result: R = release(await pending)
                     finished = True
                 return result
             except ConflictError as conflict:

@@ -9,6 +9,9 @@
  *   diff      of two versions ten values apart, in microseconds
  *   bytes     of nodes, index and headers per entry
  *
+ * Usage: bench_container [runs [locks]]. With `locks` as under no global interpreter lock: every
+ * change takes the heap's mutex, though nobody contends.
+ *
  * Best of several runs, in ns unless said. Atoms are counters in one array; so an embedder adds
  * the price of its own objects, and of its calls. */
 #define _POSIX_C_SOURCE 200809L
@@ -52,7 +55,13 @@ atom_hash(void *ctx, void *memory, uint64_t *hash)
     return 0;
 }
 
-static const theus_value_ops ops = {atom_retain, atom_release, atom_equal, atom_hash};
+static theus_value_ops ops = {
+    .retain = atom_retain,
+    .release = atom_release,
+    .equal = atom_equal,
+    .hash = atom_hash,
+    .serial = true, /* as under a global interpreter lock */
+};
 
 static double
 now_ns(void)
@@ -321,6 +330,7 @@ int
 main(int argc, char **argv)
 {
     int runs = argc > 1 ? atoi(argv[1]) : 5;
+    ops.serial = argc <= 2 || strcmp(argv[2], "locks") != 0;
     order = malloc(sizeof(*order) * OPERATIONS);
     must(order != NULL);
     printf("%8s %7s %7s %7s %7s %7s %8s %7s %8s %7s\n", "keys", "find", "set", "edit", "add",

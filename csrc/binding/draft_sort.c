@@ -151,6 +151,10 @@ draft_method_sort(PyObject *op, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     DraftObject *self = draft_of(op);
+    /* One operation from end to end: while the key function runs, no other thread may come in. */
+    if (draft_enter_write(self) < 0) {
+        return NULL;
+    }
     PyObject *elements = elements_of(self), *keys = NULL, *numbers = NULL;
     int result = -1;
     if (elements != NULL) {
@@ -160,6 +164,7 @@ draft_method_sort(PyObject *op, PyObject *args, PyObject *kwargs)
     if (numbers != NULL && sort_numbers(numbers, keys, reverse) == 0) {
         result = apply_order(self, elements, numbers);
     }
+    draft_leave(self);
     Py_XDECREF(elements);
     Py_XDECREF(keys);
     Py_XDECREF(numbers);

@@ -183,9 +183,14 @@ run_joined(TxnObject *outer, PyObject *const *args, Py_ssize_t count)
     }
     Py_INCREF(outer);
     Py_ssize_t mark = outer->callbacks == NULL ? 0 : PyList_GET_SIZE(outer->callbacks);
+    outer->guests++;
     PyObject *result = call_body(args[0], outer, args, count);
+    outer->guests--;
     PyObject *error = result == NULL ? PyErr_GetRaisedException() : NULL;
     if (outer->txn.state == THEUS_TXN_OPEN && txn_enter(outer) == 0) {
+        while (outer->txn.savepoint != savepoint) {
+            theus_savepoint_release(outer->txn.savepoint); /* one that the body began and left open */
+        }
         if (result != NULL) {
             theus_savepoint_release(savepoint);
         } else {
@@ -310,19 +315,52 @@ engine_run(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *name
 
 /* ---- compare_and_swap ----------------------------------------------------------------------------- */
 
+enum { SWAP_EXPECTED, SWAP_DATA, SWAP_HEAVY, SWAP_SIGNAL, SWAP_REQUESTER, SWAP_ARGUMENTS };
+
+/* The arguments in the order of the signature, borrowed; NULL where one was not given. By hand, because
+ * PyArg_ParseTupleAndKeywords costs as much as the commit. */
+static int
+parse_swap(PyObject *const *args, Py_ssize_t count, PyObject *names, PyObject *slots[SWAP_ARGUMENTS])
+{
+    static const char *const known[] = {"expected_version", "data", "heavy", "signal", "requester"};
+    if (errors_check_count("compare_and_swap", count, 0, SWAP_ARGUMENTS) < 0) {
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < SWAP_ARGUMENTS; i++) {
+        slots[i] = i < count ? args[i] : NULL;
+    }
+    for (Py_ssize_t i = 0; names != NULL && i < PyTuple_GET_SIZE(names); i++) {
+        PyObject *name = PyTuple_GET_ITEM(names, i);
+        int at = 0;
+        while (at < SWAP_ARGUMENTS && PyUnicode_CompareWithASCIIString(name, known[at]) != 0) {
+            at++;
+        }
+        if (at == SWAP_ARGUMENTS || slots[at] != NULL) {
+            PyErr_Format(PyExc_TypeError, "compare_and_swap() got %s %R",
+                         at == SWAP_ARGUMENTS ? "an unexpected keyword argument"
+                                              : "multiple values for argument", name);
+            return -1;
+        }
+        slots[at] = args[count + i];
+    }
+    if (slots[SWAP_EXPECTED] == NULL) {
+        PyErr_SetString(PyExc_TypeError, "compare_and_swap() needs the expected version");
+        return -1;
+    }
+    return 0;
+}
+
 /* A snapshot transaction that began at the expected version: its commit asks exactly whether the
  * places it writes have changed since. */
 PyObject *
-engine_compare_and_swap(PyObject *op, PyObject *args, PyObject *kwargs)
+engine_compare_and_swap(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    static char *names[] = {"expected_version", "data", "heavy", "signal", "requester", NULL};
     EngineObject *self = (EngineObject *)op;
     module_state *st = self->heap->st;
-    PyObject *data = NULL, *heavy = NULL, *signal = NULL, *requester = Py_None;
-    unsigned long long expected;
-    if (engine_check_open(self) < 0
-        || !PyArg_ParseTupleAndKeywords(args, kwargs, "K|OOOO:compare_and_swap", names, &expected, &data,
-                                        &heavy, &signal, &requester)) {
+    PyObject *slots[SWAP_ARGUMENTS];
+    uint64_t expected;
+    if (engine_check_open(self) < 0 || parse_swap(args, count, names, slots) < 0
+        || engine_parse_version(slots[SWAP_EXPECTED], &expected) < 0) {
         return NULL;
     }
     theus_version *pinned;
@@ -330,7 +368,7 @@ engine_compare_and_swap(PyObject *op, PyObject *args, PyObject *kwargs)
     if (status != THEUS_OK) {
         theus_store_facts facts;
         theus_store_read_facts(self->store, &facts);
-        PyObject *error = PyObject_CallFunction(st->VersionError, "KKK", expected,
+        PyObject *error = PyObject_CallFunction(st->VersionError, "OKK", slots[SWAP_EXPECTED],
                                                 (unsigned long long)facts.oldest,
                                                 (unsigned long long)facts.version);
         if (error != NULL) {
@@ -339,7 +377,8 @@ engine_compare_and_swap(PyObject *op, PyObject *args, PyObject *kwargs)
         }
         return NULL;
     }
-    PyObject *process = PyUnicode_Check(requester) ? requester : NULL;
+    PyObject *requester = slots[SWAP_REQUESTER];
+    PyObject *process = requester != NULL && PyUnicode_Check(requester) ? requester : NULL;
     TxnObject *txn = txn_new(self, THEUS_SNAPSHOT, false, 0, process);
     PyObject *result = NULL;
     if (txn != NULL && txn_begin(txn, pinned) == 0) {
@@ -348,7 +387,7 @@ engine_compare_and_swap(PyObject *op, PyObject *args, PyObject *kwargs)
         theus_conflict why;
         int done = txn_enter(txn);
         if (done == 0) {
-            done = txn_update(txn, data, heavy, signal);
+            done = txn_update(txn, slots[SWAP_DATA], slots[SWAP_HEAVY], slots[SWAP_SIGNAL]);
             txn_leave(txn);
         }
         if (done < 0) {

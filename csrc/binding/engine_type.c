@@ -51,6 +51,49 @@ engine_note_conflict(EngineObject *self, const theus_conflict *why)
     }
 }
 
+/* A time in milliseconds: 0 (none) or more. More than a century counts as none, and cannot overflow in ns. */
+int
+engine_parse_timeout(PyObject *argument, uint64_t *out)
+{
+    const long long century_ms = 100LL * 366 * 24 * 3600 * 1000;
+    if (!PyLong_Check(argument)) {
+        PyErr_Format(PyExc_TypeError, "write_timeout_ms is an int, in milliseconds, not %R", argument);
+        return -1;
+    }
+    int overflow;
+    long long wanted = PyLong_AsLongLongAndOverflow(argument, &overflow);
+    if (wanted == -1 && !overflow && PyErr_Occurred()) {
+        return -1;
+    }
+    if (overflow < 0 || (!overflow && wanted < 0)) {
+        PyErr_Format(PyExc_ValueError, "write_timeout_ms must be 0 (no limit) or more, not %R", argument);
+        return -1;
+    }
+    *out = overflow > 0 || wanted > century_ms ? 0 : (uint64_t)wanted;
+    return 0;
+}
+
+/* The number of a version, or of a record. Larger ones than the core can count are as good as its largest. */
+int
+engine_parse_version(PyObject *argument, uint64_t *out)
+{
+    if (!PyLong_Check(argument)) {
+        PyErr_Format(PyExc_TypeError, "a version is an int, not %R", argument);
+        return -1;
+    }
+    int overflow;
+    long long number = PyLong_AsLongLongAndOverflow(argument, &overflow);
+    if (number == -1 && !overflow && PyErr_Occurred()) {
+        return -1;
+    }
+    if (overflow < 0 || (!overflow && number < 0)) {
+        PyErr_Format(PyExc_ValueError, "versions are counted from 0; there is no %R", argument);
+        return -1;
+    }
+    *out = overflow > 0 ? UINT64_MAX : (uint64_t)number;
+    return 0;
+}
+
 /* ---- life -------------------------------------------------------------------------------- */
 
 /* Gives the engine a heap and a store that begins with `first`, in place of what it had. Both stay the caller's. */
@@ -157,12 +200,9 @@ engine_init(PyObject *op, PyObject *args, PyObject *kwargs)
                      "ring_capacity and history must be between 1 and 16777216, not %u and %u", ring, history);
         return -1;
     }
-    unsigned long long timeout_ms = DEFAULT_TIMEOUT_MS;
-    if (timeout != Py_None) {
-        timeout_ms = PyLong_AsUnsignedLongLong(timeout);
-        if (timeout_ms == (unsigned long long)-1 && PyErr_Occurred()) {
-            return -1;
-        }
+    uint64_t timeout_ms = DEFAULT_TIMEOUT_MS;
+    if (timeout != Py_None && engine_parse_timeout(timeout, &timeout_ms) < 0) {
+        return -1;
     }
     theus_store_facts facts;
     theus_store_read_facts(self->store, &facts);
@@ -255,7 +295,7 @@ engine_transaction(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"write_timeout_ms", "isolation", "read_only", "process", "detached", NULL};
     EngineObject *self = engine_of(op);
-    unsigned long long timeout_ms = DEFAULT_TRANSACTION_TIMEOUT_MS;
+    uint64_t timeout_ms = DEFAULT_TRANSACTION_TIMEOUT_MS;
     theus_isolation isolation = THEUS_SERIALIZABLE;
     PyObject *wanted = NULL, *timeout = NULL, *process = Py_None;
     int read_only = 0, detached = 0;
@@ -268,11 +308,8 @@ engine_transaction(PyObject *op, PyObject *args, PyObject *kwargs)
             || (wanted != NULL && engine_parse_isolation(wanted, &isolation) < 0)) {
             return NULL;
         }
-        if (timeout != NULL) {
-            timeout_ms = PyLong_AsUnsignedLongLong(timeout);
-            if (timeout_ms == (unsigned long long)-1 && PyErr_Occurred()) {
-                return NULL;
-            }
+        if (timeout != NULL && engine_parse_timeout(timeout, &timeout_ms) < 0) {
+            return NULL;
         }
         if (process != Py_None && !PyUnicode_Check(process)) {
             PyErr_Format(PyExc_TypeError, "process= names a process: a str, not %R", process);
@@ -350,12 +387,7 @@ set_timeout(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
         PyErr_SetString(PyExc_AttributeError, "write_timeout_ms cannot be deleted");
         return -1;
     }
-    unsigned long long timeout_ms = PyLong_AsUnsignedLongLong(value);
-    if (timeout_ms == (unsigned long long)-1 && PyErr_Occurred()) {
-        return -1;
-    }
-    engine_of(op)->timeout_ms = timeout_ms;
-    return 0;
+    return engine_parse_timeout(value, &engine_of(op)->timeout_ms);
 }
 
 static PyObject *
@@ -373,8 +405,7 @@ engine_records(PyObject *op, PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
     if (count == 1) {
-        sequence = PyLong_AsUnsignedLongLong(args[0]);
-        if (sequence == (uint64_t)-1 && PyErr_Occurred()) {
+        if (engine_parse_version(args[0], &sequence) < 0) {
             return NULL;
         }
     }
@@ -504,7 +535,7 @@ static PyMethodDef engine_methods[] = {
                "engine's write_timeout_ms). Inside a transaction of the same thread and task it becomes a\n"
                "savepoint of that one, unless detached. fn may run several times: keep effects outside the\n"
                "state in tx.on_commit().")},
-    {"compare_and_swap", THEUS_FASTCALL(engine_compare_and_swap), METH_VARARGS | METH_KEYWORDS,
+    {"compare_and_swap", THEUS_FASTCALL(engine_compare_and_swap), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("compare_and_swap(expected_version, data=None, heavy=None, signal=None, requester=None)\n\n"
                "Merges data into the state if nothing that it touches has changed since expected_version;\n"
                "returns the version that now stands. Raises ConflictError, or VersionError for a version that\n"

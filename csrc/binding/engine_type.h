@@ -26,12 +26,18 @@ EngineObject *engine_over(HeapObject *heap, theus_version *version);
 /* 'serializable' or 'snapshot'; -1 with ValueError for anything else. */
 int engine_parse_isolation(PyObject *argument, theus_isolation *out);
 
+/* write_timeout_ms as milliseconds; -1 with TypeError or ValueError. */
+int engine_parse_timeout(PyObject *argument, uint64_t *out);
+
+/* A version number from 0 on; -1 with TypeError or ValueError. */
+int engine_parse_version(PyObject *argument, uint64_t *out);
+
 /* Counts a conflict at its path. Keeps the current exception. */
 void engine_note_conflict(EngineObject *self, const theus_conflict *why);
 
 /* engine_run.c: methods run and compare_and_swap */
 PyObject *engine_run(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
-PyObject *engine_compare_and_swap(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *engine_compare_and_swap(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 
 
 #endif

@@ -51,6 +51,7 @@ errors_raise(const module_state *st, theus_status status)
     case THEUS_GONE:
     case THEUS_FUTURE:
     case THEUS_BAD_PATH:
+    case THEUS_LATE:
         break;
     }
     PyErr_SetString(type, theus_status_text(status));

@@ -77,27 +77,47 @@ set_reversed(PyObject *op, PyObject *Py_UNUSED(ignored))
 
 /* ---- set algebra --------------------------------------------------------------- */
 
-/* `other` itself if it answers `in` by hash, else a set of its elements. New reference. */
-static PyObject *
-as_set(module_state *st, PyObject *other)
+static bool
+has_hash_lookup(const module_state *st, PyObject *object)
 {
-    if (PyAnySet_Check(other) || Py_IS_TYPE(other, st->FrozenSet_type) || PyDict_Check(other)
-        || PyDictViewSet_Check(other)) {
-        return Py_NewRef(other);
-    }
-    return PySet_New(other);
+    return PyAnySet_Check(object) || Py_IS_TYPE(object, st->FrozenSet_type) || PyDict_Check(object)
+           || PyDictViewSet_Check(object);
 }
 
-/* What of `self` is in `other` (`keep` true) or is not (false). */
+/* `other` itself if it answers `in` by hash, else a set of its elements. New reference. */
 static PyObject *
-set_filter(HandleObject *self, PyObject *other, bool keep)
+as_set(const module_state *st, PyObject *other)
+{
+    return has_hash_lookup(st, other) ? Py_NewRef(other) : PySet_New(other);
+}
+
+/* Ends a step: with the set it began with, if it comes to the same. Steals `edit`. */
+static PyObject *
+seal_or_same(HandleObject *self, theus_container *edit, bool failed)
+{
+    if (edit != NULL && !failed && edit->count == self->node->count) {
+        theus_container_release(edit);
+        return Py_NewRef((PyObject *)self);
+    }
+    return seal_unless(self->heap, edit, failed);
+}
+
+static PyObject *
+set_joined(HandleObject *self, PyObject *other)
+{
+    theus_container *edit = container_edit(self->heap, self->node);
+    return seal_or_same(self, edit, edit != NULL && set_update(self->heap, edit, other) < 0);
+}
+
+static PyObject *
+set_common(HandleObject *self, PyObject *other)
 {
     HeapObject *heap = self->heap;
     PyObject *against = as_set(heap->st, other);
     if (against == NULL) {
         return NULL;
     }
-    theus_container *edit = container_edit(heap, self->node);
+    theus_container *edit = container_new(heap, THEUS_SET);
     theus_cursor cursor;
     theus_value value;
     bool failed = false;
@@ -105,17 +125,56 @@ set_filter(HandleObject *self, PyObject *other, bool keep)
     while (edit != NULL && !failed && theus_cursor_next(&cursor, NULL, NULL, &value)) {
         PyObject *element = (PyObject *)theus_value_atom(value); /* borrowed from self */
         int in = PySequence_Contains(against, element);
-        failed = in < 0 || (in != keep && container_discard(heap, edit, element) < 0);
+        failed = in < 0 || (in && set_add(heap, edit, element) < 0);
     }
     Py_DECREF(against);
-    return seal_unless(heap, edit, failed);
+    return seal_or_same(self, edit, failed);
+}
+
+/* Takes out of `edit`, a copy of self, what is in `against`: for a set that is larger than self. */
+static int
+discard_present(HandleObject *self, theus_container *edit, PyObject *against)
+{
+    theus_cursor cursor;
+    theus_value value;
+    int in = 0;
+    theus_cursor_init(&cursor, self->node, false);
+    while (in >= 0 && theus_cursor_next(&cursor, NULL, NULL, &value)) {
+        PyObject *element = (PyObject *)theus_value_atom(value); /* borrowed from self */
+        in = PySequence_Contains(against, element);
+        if (in > 0) {
+            in = container_discard(self->heap, edit, element);
+        }
+    }
+    return in < 0 ? -1 : 0;
+}
+
+static int
+discard_all(HeapObject *heap, theus_container *edit, PyObject *elements)
+{
+    PyObject *iterator = PyObject_GetIter(elements), *element;
+    if (iterator == NULL) {
+        return -1;
+    }
+    int result = 0;
+    while (result >= 0 && (element = PyIter_Next(iterator)) != NULL) {
+        result = container_discard(heap, edit, element);
+        Py_DECREF(element);
+    }
+    Py_DECREF(iterator);
+    return result < 0 || PyErr_Occurred() ? -1 : 0;
 }
 
 static PyObject *
-set_joined(HandleObject *self, PyObject *other)
+set_without(HandleObject *self, PyObject *other)
 {
+    bool larger = has_hash_lookup(self->heap->st, other)
+                  && PyObject_Size(other) > set_length((PyObject *)self);
     theus_container *edit = container_edit(self->heap, self->node);
-    return seal_unless(self->heap, edit, edit != NULL && set_update(self->heap, edit, other) < 0);
+    bool failed =
+        edit != NULL
+        && (larger ? discard_present(self, edit, other) : discard_all(self->heap, edit, other)) < 0;
+    return seal_or_same(self, edit, failed);
 }
 
 /* Elements of exactly one of the two: ours first. */
@@ -127,7 +186,7 @@ set_either(HandleObject *self, PyObject *other)
     if (against == NULL) {
         return NULL;
     }
-    PyObject *result = NULL, *rest = set_filter(self, against, false);
+    PyObject *result = NULL, *rest = set_without(self, against);
     PyObject *iterator = rest == NULL ? NULL : PyObject_GetIter(against), *element;
     theus_container *edit = iterator == NULL ? NULL : container_edit(heap, handle_of(rest)->node);
     bool failed = edit == NULL;
@@ -152,18 +211,6 @@ fold(PyObject *op, PyObject *const *args, Py_ssize_t count,
         Py_SETREF(result, step(handle_of(result), args[i]));
     }
     return result;
-}
-
-static PyObject *
-set_common(HandleObject *self, PyObject *other)
-{
-    return set_filter(self, other, true);
-}
-
-static PyObject *
-set_without(HandleObject *self, PyObject *other)
-{
-    return set_filter(self, other, false);
 }
 
 static PyObject *

@@ -7,8 +7,8 @@
 
 typedef struct {
     PyObject_HEAD
-    PyObject *owner; /* owned; NULL when the end was reached */
-    HeapObject *heap;              /* borrowed through owner, as is cursor.container */
+    PyObject *owner;  /* owned; NULL when the end was reached */
+    HeapObject *heap; /* borrowed through owner, as is cursor.container */
     theus_cursor cursor;
     PyObject *pair; /* owned: the last tuple given out, reused if nobody kept it */
     uint64_t shape; /* of the edit when iteration began */

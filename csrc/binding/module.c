@@ -99,7 +99,11 @@ static PyMethodDef module_methods[] = {
 
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
-    THEUS_SLOT_INTERPRETERS THEUS_SLOT_GIL{0, NULL},
+    /* clang-format off */
+    THEUS_SLOT_INTERPRETERS
+    THEUS_SLOT_GIL
+    {0, NULL},
+    /* clang-format on */
 };
 
 PyModuleDef theus_module = {

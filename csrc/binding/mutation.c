@@ -12,8 +12,8 @@
 
 typedef struct {
     PyObject_HEAD
-    HeapObject *heap; /* owned */
-    theus_container *edit;          /* one count; sealed once finished */
+    HeapObject *heap;      /* owned */
+    theus_container *edit; /* one count; sealed once finished */
 } MutationObject;
 
 static MutationObject *

@@ -142,49 +142,47 @@ state_contains(PyObject *op, PyObject *name)
     return value != NULL ? 1 : PyErr_Occurred() ? -1 : 0;
 }
 
-/* A path argument as segments of the core: keys borrowed from the tuple, indexes for ints that stand at lists. */
+/* A path argument as segments of the core: keys borrowed from the tuple, indexes for ints that stand at lists. The
+ * segments are the caller's to free with PyMem_Free. 1 with *value set, 0 when nothing is there, or -1. */
 static int
-find_path(StateObject *self, theus_container *root, PyObject *path, theus_segment *segments,
-          theus_value *value)
+find_path(StateObject *self, PyObject *path, theus_segment **out, theus_value *value)
 {
     Py_ssize_t length = PyTuple_GET_SIZE(path);
-    theus_value here = theus_value_of_container(root);
-    if (length > THEUS_PATH_ROOM) {
-        PyErr_Format(PyExc_ValueError, "a path has at most %d parts here, not %zd", THEUS_PATH_ROOM, length);
+    theus_segment *segments = PyMem_Malloc((size_t)(length + 1) * sizeof(*segments));
+    theus_value here = theus_value_of_container(self->version->root);
+    theus_find found = THEUS_FOUND;
+    *out = segments;
+    if (segments == NULL) {
+        PyErr_NoMemory();
         return -1;
     }
-    bool there = true;
     for (Py_ssize_t i = 0; i < length; i++) {
         PyObject *key = PyTuple_GET_ITEM(path, i);
+        theus_container *container
+            = found == THEUS_FOUND && theus_value_kind(here) != THEUS_ATOM ? theus_value_container(here) : NULL;
         segments[i] = (theus_segment){key, 0};
-        if (there && theus_value_kind(here) == THEUS_LIST) {
-            theus_container *list = theus_value_container(here);
-            Py_ssize_t index = PyLong_CheckExact(key) ? PyLong_AsSsize_t(key) : -1;
-            if (index == -1 && PyErr_Occurred()) {
-                PyErr_Clear();
-            }
-            if (index < 0 && PyLong_CheckExact(key)) {
-                index += (Py_ssize_t)list->count;
-            }
-            if (index >= 0 && index < UINT32_MAX) {
+        if (container != NULL && container->kind == THEUS_LIST && PyLong_CheckExact(key)) {
+            int overflow;
+            long long index = PyLong_AsLongLongAndOverflow(key, &overflow);
+            index += index < 0 ? (long long)container->count : 0;
+            if (!overflow && index >= 0 && index < (long long)container->count) {
                 segments[i] = (theus_segment){NULL, (uint32_t)index};
             }
         }
-        theus_find found = there ? theus_path_find(root, NULL, segments, (uint32_t)i + 1, &here) : THEUS_ABSENT;
+        found = container == NULL ? THEUS_ABSENT : theus_path_find(container, NULL, &segments[i], 1, &here);
         if (found == THEUS_FIND_FAILED) {
             return errors_find_failed(self->heap->st);
         }
-        there = found == THEUS_FOUND;
     }
     *value = here;
-    return there;
+    return found == THEUS_FOUND;
 }
 
 static PyObject *
 state_get(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     StateObject *self = state_of(op);
-    theus_segment segments[THEUS_PATH_ROOM];
+    theus_segment *segments;
     theus_value value;
     if (errors_check_count("get", count, 1, 2) < 0) {
         return NULL;
@@ -193,7 +191,8 @@ state_get(PyObject *op, PyObject *const *args, Py_ssize_t count)
     if (path == NULL) {
         return NULL;
     }
-    int found = find_path(self, self->version->root, path, segments, &value);
+    int found = find_path(self, path, &segments, &value);
+    PyMem_Free(segments);
     Py_DECREF(path);
     if (found < 0) {
         return NULL;
@@ -369,8 +368,8 @@ version_argument(StateObject *self, PyObject *argument)
         PyErr_Format(PyExc_TypeError, "a version is an int or a State, not %R", argument);
         return NULL;
     }
-    uint64_t number = PyLong_AsUnsignedLongLong(argument);
-    return number == (uint64_t)-1 && PyErr_Occurred() ? NULL : version_at(self, number);
+    uint64_t number;
+    return engine_parse_version(argument, &number) < 0 ? NULL : version_at(self, number);
 }
 
 static PyObject *
@@ -417,14 +416,14 @@ static PyObject *
 state_provenance(PyObject *op, PyObject *argument)
 {
     StateObject *self = state_of(op);
-    theus_segment segments[THEUS_PATH_ROOM];
+    theus_segment *segments;
     theus_value value;
     PyObject *path = txn_path_argument(self->heap->st, argument);
     if (path == NULL) {
         return NULL;
     }
     PyObject *result = NULL;
-    int found = find_path(self, self->version->root, path, segments, &value);
+    int found = find_path(self, path, &segments, &value);
     if (found >= 0 && self->engine == NULL) {
         result = Py_NewRef(Py_None);
     } else if (found >= 0) {
@@ -436,6 +435,7 @@ state_provenance(PyObject *op, PyObject *argument)
                                     : record_wrap(self->heap->st, made == NULL ? NULL : made->record);
         theus_version_release(made);
     }
+    PyMem_Free(segments);
     Py_DECREF(path);
     return result;
 }

@@ -35,6 +35,7 @@ txn_path_argument(module_state *st, PyObject *path)
     return PyObject_CallOneArg(st->parse_path, path);
 }
 
+/* PathError(path, message); returns -1. */
 static int
 path_error(module_state *st, PyObject *path, const char *message)
 {
@@ -239,16 +240,25 @@ txn_contains(PyObject *op, PyObject *key)
 
 /* ---- writing --------------------------------------------------------------------- */
 
-/* Stores `value` at `key` of a cell. */
 static int
-cell_set(TxnObject *self, theus_cell *cell, PyObject *path, PyObject *key, PyObject *value)
+place_error(module_state *st, const freeze_path *place, const char *message)
+{
+    PyObject *path = freeze_path_tuple(place);
+    int result = path == NULL ? -1 : path_error(st, path, message);
+    Py_XDECREF(path);
+    return result;
+}
+
+/* Stores `value` at `key` of a cell; `place` is the whole path, for messages. */
+static int
+cell_set(TxnObject *self, theus_cell *cell, const freeze_path *place, PyObject *key, PyObject *value)
 {
     module_state *st = self->heap->st;
     if (cell->now->kind == THEUS_MAP) {
         return draft_map_store(st, self, cell, key, value);
     }
     if (cell->now->kind == THEUS_SET) {
-        return path_error(st, path, "an element of a set has no value: use add() on the set");
+        return place_error(st, place, "an element of a set has no value: use add() on the set");
     }
     theus_value frozen, old;
     uint64_t hash;
@@ -262,7 +272,7 @@ cell_set(TxnObject *self, theus_cell *cell, PyObject *path, PyObject *key, PyObj
         theus_status status = theus_cell_put(cell, pos, frozen);
         found = status == THEUS_OK ? 1 : txn_fail(self, status);
     } else if (found == 0) {
-        found = path_error(st, path, "the list has no such index; append() makes it longer");
+        found = place_error(st, place, "the list has no such index; append() makes it longer");
     }
     freeze_drop(self->heap, frozen);
     return found < 0 ? -1 : 0;
@@ -300,7 +310,8 @@ txn_set_path(TxnObject *self, PyObject *path, PyObject *value)
         return path_error(self->heap->st, path,
                           "a part on the way is missing or holds no container: set that first");
     }
-    return found < 0 ? -1 : cell_set(self, cell, path, last_of(path), value);
+    freeze_path place = freeze_path_top(path);
+    return found < 0 ? -1 : cell_set(self, cell, &place, last_of(path), value);
 }
 
 PyObject *
@@ -451,23 +462,29 @@ merge_entry(TxnObject *self, theus_cell *cell, PyObject *key, PyObject *value, c
             return made < 0 ? -1 : merge_entry(self, cell, key, value, up);
         }
     }
-    PyObject *path = freeze_path_tuple(&at);
-    int result = path == NULL ? -1 : cell_set(self, cell, path, key, value);
-    Py_XDECREF(path);
-    return result;
+    return cell_set(self, cell, &at, key, value);
 }
 
+typedef int (*merge_step)(TxnObject *self, theus_cell *cell, PyObject *key, PyObject *value, const freeze_path *up);
+
+/* One step for each entry of `data`, in order. */
 static int
-merge_into(TxnObject *self, theus_cell *cell, PyObject *data, const freeze_path *at)
+merge_each(TxnObject *self, theus_cell *cell, PyObject *data, const freeze_path *up, merge_step step)
 {
+    PyObject *key, *value;
+    Py_ssize_t first = 0;
+    int result = 0;
+    if (PyDict_CheckExact(data) && PyDict_GET_SIZE(data) == 1 && PyDict_Next(data, &first, &key, &value)) {
+        Py_INCREF(key);
+        Py_INCREF(value);
+        result = step(self, cell, key, value, up);
+        Py_DECREF(key);
+        Py_DECREF(value);
+        return result;
+    }
     /* A list of its own: hashing and comparing keys may run code that changes `data`. */
     PyObject *items = PyMapping_Items(data);
     if (items == NULL) {
-        return -1;
-    }
-    int result = 0;
-    if (Py_EnterRecursiveCall(" in an update")) {
-        Py_DECREF(items);
         return -1;
     }
     for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(items); i++) {
@@ -476,11 +493,21 @@ merge_into(TxnObject *self, theus_cell *cell, PyObject *data, const freeze_path 
             PyErr_Format(PyExc_TypeError, "items() of %R must give pairs", data);
             result = -1;
         } else {
-            result = merge_entry(self, cell, PyTuple_GET_ITEM(item, 0), PyTuple_GET_ITEM(item, 1), at);
+            result = step(self, cell, PyTuple_GET_ITEM(item, 0), PyTuple_GET_ITEM(item, 1), up);
         }
     }
-    Py_LeaveRecursiveCall();
     Py_DECREF(items);
+    return result;
+}
+
+static int
+merge_into(TxnObject *self, theus_cell *cell, PyObject *data, const freeze_path *at)
+{
+    if (Py_EnterRecursiveCall(" in an update")) {
+        return -1;
+    }
+    int result = merge_each(self, cell, data, at, merge_entry);
+    Py_LeaveRecursiveCall();
     return result;
 }
 
@@ -538,32 +565,23 @@ refuse_dotted_root(TxnObject *self, PyObject *key)
 }
 
 static int
+merge_root(TxnObject *self, theus_cell *root, PyObject *key, PyObject *value, const freeze_path *top)
+{
+    if (PyTuple_CheckExact(key) && PyTuple_GET_SIZE(key) > 0) {
+        return merge_path(self, key, value);
+    }
+    if (!PyUnicode_Check(key)) {
+        PyErr_Format(PyExc_TypeError, "a root is named by a str, not by %R", key);
+        return -1;
+    }
+    return refuse_dotted_root(self, key) < 0 ? -1 : merge_entry(self, root, key, value, top);
+}
+
+static int
 merge_roots(TxnObject *self, PyObject *data)
 {
     freeze_path top = freeze_path_top(NULL);
-    PyObject *items = PyMapping_Items(data);
-    if (items == NULL) {
-        return -1;
-    }
-    int result = 0;
-    for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(items); i++) {
-        PyObject *key, *value;
-        if (!PyArg_ParseTuple(PyList_GET_ITEM(items, i), "OO", &key, &value)) {
-            result = -1;
-        } else if (PyTuple_CheckExact(key) && PyTuple_GET_SIZE(key) > 0) {
-            result = merge_path(self, key, value);
-        } else if (!PyUnicode_Check(key)) {
-            PyErr_Format(PyExc_TypeError, "a root is named by a str, not by %R", key);
-            result = -1;
-        } else {
-            result = refuse_dotted_root(self, key);
-            if (result == 0) {
-                result = merge_entry(self, self->txn.root, key, value, &top);
-            }
-        }
-    }
-    Py_DECREF(items);
-    return result;
+    return merge_each(self, self->txn.root, data, &top, merge_root);
 }
 
 static int
@@ -608,7 +626,8 @@ send_signals(TxnObject *self, PyObject *signal)
 static int
 require_mapping(const module_state *st, PyObject *argument, const char *name)
 {
-    if (PyMapping_Check(argument) && PyObject_HasAttrString(argument, "items")) {
+    if (PyDict_Check(argument)
+        || (PyMapping_Check(argument) && PyObject_HasAttrString(argument, "items"))) {
         return 0;
     }
     PyErr_Format(st->ContextError, "%s= must be a dict, not %R", name, argument);

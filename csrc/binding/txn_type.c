@@ -238,6 +238,7 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
     self->callbacks = NULL;
     self->weakrefs = NULL;
     self->home = NULL;
+    self->guests = 0;
     self->outer = NULL;
     self->savepoint = NULL;
     self->next = self->previous = NULL;
@@ -278,6 +279,7 @@ txn_begin(TxnObject *self, theus_version *pinned)
     self->thread = theus_thread_id();
     self->context = context;
     self->started_ns = theus_clock_tick_ns();
+    self->txn.deadline_ns = self->timeout_ms == 0 ? 0 : self->started_ns + self->timeout_ms * 1000000;
     active_add(self);
     return 0;
 }
@@ -324,12 +326,9 @@ run_callbacks(TxnObject *self)
 }
 
 static int
-check_timeout(TxnObject *self)
+raise_timeout(TxnObject *self)
 {
     uint64_t elapsed_ms = (theus_clock_tick_ns() - self->started_ns) / 1000000;
-    if (self->timeout_ms == 0 || elapsed_ms <= self->timeout_ms) {
-        return 0;
-    }
     PyObject *error = PyObject_CallFunction(self->heap->st->WriteTimeoutError, "KK",
                                             (unsigned long long)self->timeout_ms,
                                             (unsigned long long)elapsed_ms);
@@ -347,9 +346,9 @@ txn_commit(TxnObject *self, theus_conflict *why)
     theus_status status;
     why->cells = NULL;
     bool writes = self->txn.root->touched || self->txn.root->touched_below || self->txn.signals != NULL;
-    if (writes && check_timeout(self) < 0) {
+    if (writes && self->txn.deadline_ns != 0 && theus_clock_tick_ns() > self->txn.deadline_ns) {
         txn_abort(self);
-        return -1;
+        return raise_timeout(self);
     }
     /* Entered for its whole length: key equality may run a body that tries to end it a second time. */
     if (txn_enter(self) < 0) {
@@ -371,7 +370,7 @@ txn_commit(TxnObject *self, theus_conflict *why)
         return 0;
     case THEUS_COMMIT_FAILED:
         Py_CLEAR(self->callbacks);
-        return txn_fail(self, status);
+        return status == THEUS_LATE ? raise_timeout(self) : txn_fail(self, status);
     }
     return self->callbacks != NULL && run_callbacks(self) < 0 ? -1 : 1;
 }
@@ -584,8 +583,9 @@ txn_exit_async(PyObject *op, PyObject *const *args, Py_ssize_t count)
 
 /* ---- methods --------------------------------------------------------------------- */
 
+/* commit() and rollback() by hand: only by whoever began the transaction, and not from below. */
 static int
-refuse_inside(TxnObject *self)
+refuse_end(TxnObject *self)
 {
     if (self->outer != NULL) {
         return txn_error(self, "this is a savepoint: leave its block to end it");
@@ -595,14 +595,28 @@ refuse_inside(TxnObject *self)
     }
     bool inside = self->txn.depth > 1;
     txn_leave(self);
-    return inside ? txn_error(self, "a transaction cannot end inside one of its own operations") : 0;
+    if (inside) {
+        return txn_error(self, "a transaction cannot end inside one of its own operations");
+    }
+    if (self->process != NULL || self->guests != 0) {
+        return txn_error(self, "a process or a nested run ends by returning or raising: whoever began the "
+                               "transaction ends it");
+    }
+    return 0;
 }
 
 static PyObject *
 txn_method_commit(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     TxnObject *self = (TxnObject *)op;
-    if (refuse_inside(self) < 0 || txn_commit_or_raise(self) < 0) {
+    if (refuse_end(self) < 0) {
+        return NULL;
+    }
+    if (self->txn.savepoint != NULL) {
+        txn_error(self, "a savepoint of this transaction is open: leave its block first");
+        return NULL;
+    }
+    if (txn_commit_or_raise(self) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -612,7 +626,7 @@ static PyObject *
 txn_method_rollback(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     TxnObject *self = (TxnObject *)op;
-    if (self->txn.state == THEUS_TXN_OPEN && refuse_inside(self) < 0) {
+    if (self->txn.state == THEUS_TXN_OPEN && refuse_end(self) < 0) {
         return NULL;
     }
     txn_abort(self);
@@ -812,9 +826,10 @@ txn_type_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"engine", "write_timeout_ms", NULL};
     module_state *st = module_state_of_type(type);
-    PyObject *engine = Py_None;
-    unsigned long long timeout_ms = 5000;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OK:Transaction", names, &engine, &timeout_ms)) {
+    PyObject *engine = Py_None, *timeout = NULL;
+    uint64_t timeout_ms = 5000;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:Transaction", names, &engine, &timeout)
+        || (timeout != NULL && engine_parse_timeout(timeout, &timeout_ms) < 0)) {
         return NULL;
     }
     if (engine == Py_None) {

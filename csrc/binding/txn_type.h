@@ -22,6 +22,7 @@ struct TxnObject {
     PyObject *weakrefs;
     struct TxnObject *outer;    /* owned: the transaction this one has joined, or NULL */
     theus_savepoint *savepoint; /* of outer, while joined */
+    uint32_t guests;            /* runs that have joined this transaction and are running */
     Py_ssize_t callback_mark;   /* callbacks that outer had when this savepoint began */
     struct TxnObject *next, *previous; /* engine->active; borrowed */
     uint64_t thread;            /* who began it */

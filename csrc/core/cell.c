@@ -41,11 +41,22 @@ number_order(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static bool
+numbers_ascend(const theus_numbers *numbers)
+{
+    for (uint32_t i = 1; i < numbers->count; i++) {
+        if (numbers->items[i - 1] >= numbers->items[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
 void
 theus_numbers_sort(theus_numbers *numbers)
 {
-    if (numbers->count < 2) {
-        return;
+    if (numbers_ascend(numbers)) {
+        return; /* as iterating logs them */
     }
     qsort(numbers->items, numbers->count, sizeof(uint32_t), number_order);
     uint32_t kept = 1;
@@ -75,32 +86,10 @@ numbers_grow(theus_numbers *numbers, uint32_t room)
 
 /* Repeats are squeezed out when the array is full, so a loop over a few keys stays small. */
 theus_status
-theus_numbers_reserve(theus_numbers *numbers)
+theus_numbers_make_room(theus_numbers *numbers)
 {
-    if (numbers->count < numbers->room) {
-        return THEUS_OK;
-    }
     theus_numbers_sort(numbers);
     return numbers->count > numbers->room / 2 ? numbers_grow(numbers, numbers->room * 2) : THEUS_OK;
-}
-
-void
-theus_numbers_add(theus_numbers *numbers, uint32_t number)
-{
-    assert(numbers->count < numbers->room);
-    if (numbers->count == 0 || numbers->items[numbers->count - 1] != number) {
-        numbers->items[numbers->count++] = number;
-    }
-}
-
-theus_status
-theus_numbers_push(theus_numbers *numbers, uint32_t number)
-{
-    theus_status status = theus_numbers_reserve(numbers);
-    if (status == THEUS_OK) {
-        theus_numbers_add(numbers, number);
-    }
-    return status;
 }
 
 theus_status
@@ -134,6 +123,8 @@ theus_cell_new(theus_txn *txn, theus_container *base, theus_container *now, theu
     cell->txn = txn;
     theus_numbers_init(&cell->reads);
     theus_numbers_init(&cell->writes);
+    cell->children = cell->few_children;
+    cell->child_room = THEUS_CELL_CHILDREN;
     if (base != NULL) {
         theus_container_retain(base);
         cell->base = base;
@@ -151,6 +142,14 @@ theus_cell_new(theus_txn *txn, theus_container *base, theus_container *now, theu
     return THEUS_OK;
 }
 
+static void
+children_free(theus_cell *cell, theus_cell **table)
+{
+    if (table != cell->few_children) {
+        theus_free(table);
+    }
+}
+
 void
 theus_cell_fini(theus_cell *cell)
 {
@@ -163,7 +162,7 @@ theus_cell_fini(theus_cell *cell)
     }
     theus_numbers_fini(&cell->reads);
     theus_numbers_fini(&cell->writes);
-    theus_free(cell->children);
+    children_free(cell, cell->children);
     cell->children = NULL;
     theus_container_release(cell->now);
     theus_container_release(cell->first);
@@ -219,14 +218,14 @@ children_move(theus_cell *cell, theus_cell **table, uint32_t room)
             child_place(cell, old[i]);
         }
     }
-    theus_free(old);
+    children_free(cell, old);
 }
 
 theus_status
 theus_cell_adopt(theus_cell *parent, uint32_t pos, theus_cell *child)
 {
     if ((parent->child_count + 1) * 4 > parent->child_room * 3) {
-        uint32_t room = parent->child_room == 0 ? 4 : parent->child_room * 2;
+        uint32_t room = parent->child_room * 2;
         theus_cell **table = theus_alloc(room * sizeof(*table));
         if (table == NULL) {
             return THEUS_NOMEM;
@@ -336,13 +335,6 @@ cell_writable(theus_cell *cell)
     return THEUS_OK;
 }
 
-/* Positions stay what they are: no compaction, as theus_edit_seal would do. */
-static void
-seal_in_place(theus_container *container)
-{
-    container->edit = 0;
-}
-
 static theus_status
 fold_child(theus_cell *cell, theus_cell *child)
 {
@@ -397,9 +389,53 @@ theus_cell_fold(theus_cell *cell)
         }
     }
     if (status == THEUS_OK) {
-        seal_in_place(cell->now);
+        theus_seal_in_place(cell->now);
     }
     return status;
+}
+
+/* A sealed copy of what the cell and those below hold, without the holes. The cells keep their positions. */
+static theus_status
+cell_compacted(const theus_cell *cell, theus_container **out)
+{
+    theus_container *edit;
+    theus_status status = theus_edit_begin(cell->now, &edit);
+    for (uint32_t i = 0; i < cell->child_room && status == THEUS_OK; i++) {
+        const theus_cell *child = cell->children[i];
+        theus_container *content;
+        if (child == NULL || !(child->touched || child->touched_below)) {
+            continue;
+        }
+        status = cell_compacted(child, &content);
+        if (status == THEUS_OK) {
+            status = theus_container_put(edit, child->pos, theus_value_of_container(content));
+            theus_container_release(content);
+        }
+    }
+    if (status == THEUS_OK) {
+        status = theus_edit_seal(edit);
+    }
+    if (status != THEUS_OK) {
+        theus_container_release(edit);
+        return status;
+    }
+    *out = edit;
+    return THEUS_OK;
+}
+
+theus_status
+theus_cell_content(theus_cell *cell, theus_container **out)
+{
+    theus_status status = theus_cell_fold(cell);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    if (cell->txn->sparse && (cell->touched || cell->touched_below)) {
+        return cell_compacted(cell, out);
+    }
+    theus_container_retain(cell->now);
+    *out = cell->now;
+    return THEUS_OK;
 }
 
 /* ---- reading ------------------------------------------------------------------------------ */
@@ -433,11 +469,17 @@ log_absence(theus_cell *cell, uint64_t hash, void *key)
     return THEUS_OK;
 }
 
-/* Is the entry at pos of now still the one that base has there? Then reading it reads the pinned version. */
+static bool
+base_holds(const theus_cell *cell, uint32_t pos, theus_value value)
+{
+    return pos < cell->base->span && theus_container_value_at(cell->base, pos) == value;
+}
+
+/* Is `value`, which now has at pos, still the one that base has there? Then reading it reads the pinned version. */
 static bool
 is_from_base(const theus_cell *cell, uint32_t pos, theus_value value)
 {
-    return pos < cell->base->span && theus_container_value_at(cell->base, pos) == value;
+    return cell->now == cell->base || base_holds(cell, pos, value);
 }
 
 /* The failure of a find, for who wants more than "failed". */
@@ -557,6 +599,22 @@ theus_cell_read_all(theus_cell *cell)
     cell->read_all = true;
 }
 
+/* Is it the container that base has there? One that the body has put back counts as its own: what others
+ * do to the one in base is no longer below it. */
+static bool
+is_known(const theus_cell *cell, uint32_t pos, theus_value value)
+{
+    if (cell->base == NULL || cell->reshaped || !is_from_base(cell, pos, value)) {
+        return false;
+    }
+    for (uint32_t i = 0; cell->restored && i < cell->writes.count; i++) {
+        if (cell->writes.items[i] == pos) {
+            return false;
+        }
+    }
+    return true;
+}
+
 theus_status
 theus_cell_enter(theus_cell *cell, uint32_t pos, theus_cell **out)
 {
@@ -571,11 +629,10 @@ theus_cell_enter(theus_cell *cell, uint32_t pos, theus_cell **out)
     }
     /* Who goes in has seen that a container of this kind is here. (In a reshaped cell this is a read of all, as what is
      * read below will have no log of its own.) */
-    if (cell_logs_reads(cell) && is_from_base(cell, pos, value)
-        && theus_numbers_push(&cell->reads, pos) != THEUS_OK) {
+    bool known = is_known(cell, pos, value);
+    if (cell_logs_reads(cell) && known && theus_numbers_push(&cell->reads, pos) != THEUS_OK) {
         return THEUS_NOMEM;
     }
-    bool known = cell->base != NULL && !cell->reshaped && is_from_base(cell, pos, value);
     theus_container *content = theus_value_container(value);
     theus_status status = theus_cell_new(cell->txn, known ? content : NULL, content, &child);
     if (status != THEUS_OK) {
@@ -609,15 +666,12 @@ theus_cell_freeze(theus_cell *cell, theus_container **out)
         }
     }
     if (status == THEUS_OK) {
-        status = theus_cell_fold(cell);
+        status = theus_cell_content(cell, out);
     }
-    if (status != THEUS_OK) {
-        return status;
+    if (status == THEUS_OK) {
+        cell->read_all = true;
     }
-    cell->read_all = true;
-    theus_container_retain(cell->now);
-    *out = cell->now;
-    return THEUS_OK;
+    return status;
 }
 
 /* ---- writing -------------------------------------------------------------------------------- */
@@ -649,12 +703,25 @@ write_again(theus_cell *cell, uint32_t pos)
     cell_touched(cell);
 }
 
+/* Who names a position of a list counts on its length; that stays true when the write is undone. */
+static void
+position_named(theus_cell *cell)
+{
+    if (cell->now->kind == THEUS_LIST) {
+        cell->read_shape = true;
+    }
+}
+
 /* Overwrites a live position. */
 static theus_status
 cell_overwrite(theus_cell *cell, uint32_t pos, theus_value value)
 {
+    position_named(cell);
     theus_value old = theus_container_value_at(cell->now, pos);
     theus_status status = write_reserve(cell);
+    if (theus_value_kind(value) != THEUS_ATOM && cell->base != NULL && base_holds(cell, pos, value)) {
+        cell->restored = true;
+    }
     if (status == THEUS_OK && old == value && theus_cell_child_at(cell, pos) == NULL) {
         write_again(cell, pos);
         return THEUS_OK;
@@ -809,6 +876,7 @@ theus_cell_splice(theus_cell *cell, uint32_t start, uint32_t drop, const theus_v
         }
         return status;
     }
+    position_named(cell);
     /* The old content stays alive beside the new one until the children stand where they belong:
      * releasing it may run foreign code, and that must not see one without the other. */
     theus_cell **table;
@@ -818,7 +886,7 @@ theus_cell_splice(theus_cell *cell, uint32_t start, uint32_t drop, const theus_v
     }
     theus_container *old = cell->now;
     theus_container *edit;
-    seal_in_place(old);
+    theus_seal_in_place(old);
     status = theus_edit_begin(old, &edit);
     if (status == THEUS_OK) {
         status = theus_list_splice(edit, start, drop, values, count);
@@ -856,6 +924,7 @@ theus_status
 theus_cell_permute(theus_cell *cell, const uint32_t *order)
 {
     theus_status status = cell_writable(cell);
+    position_named(cell);
     theus_cell **table = NULL;
     theus_cell **movers = NULL; /* children in the order of their new positions */
     uint32_t *places = NULL;

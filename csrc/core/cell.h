@@ -2,6 +2,8 @@
 #ifndef THEUS_CELL_H
 #define THEUS_CELL_H
 
+#include <assert.h>
+
 #include "txn.h"
 
 struct theus_absence {
@@ -20,13 +22,38 @@ struct theus_deferral {
     void *resolver;        /* retained; may be NULL */
 };
 
-THEUS_MUST_CHECK theus_status theus_numbers_push(theus_numbers *numbers, uint32_t number);
-THEUS_MUST_CHECK theus_status theus_numbers_reserve(theus_numbers *numbers);  /* room for one more, */
-void theus_numbers_add(theus_numbers *numbers, uint32_t number);              /* which then cannot fail */
 void theus_numbers_init(theus_numbers *numbers);
 void theus_numbers_fini(theus_numbers *numbers);
 void theus_numbers_sort(theus_numbers *numbers); /* ascending, each once */
 THEUS_MUST_CHECK theus_status theus_numbers_copy(theus_numbers *to, const theus_numbers *from);
+THEUS_MUST_CHECK theus_status theus_numbers_make_room(theus_numbers *numbers); /* in a full array */
+
+/* Room for one more, */
+THEUS_MUST_CHECK static inline theus_status
+theus_numbers_reserve(theus_numbers *numbers)
+{
+    return numbers->count < numbers->room ? THEUS_OK : theus_numbers_make_room(numbers);
+}
+
+/* which then cannot fail. */
+static inline void
+theus_numbers_add(theus_numbers *numbers, uint32_t number)
+{
+    assert(numbers->count < numbers->room);
+    if (numbers->count == 0 || numbers->items[numbers->count - 1] != number) {
+        numbers->items[numbers->count++] = number;
+    }
+}
+
+THEUS_MUST_CHECK static inline theus_status
+theus_numbers_push(theus_numbers *numbers, uint32_t number)
+{
+    theus_status status = theus_numbers_reserve(numbers);
+    if (status == THEUS_OK) {
+        theus_numbers_add(numbers, number);
+    }
+    return status;
+}
 
 /* A new cell at the end of the transaction's list. base and now are counted here. */
 THEUS_MUST_CHECK theus_status theus_cell_new(theus_txn *txn, theus_container *base, theus_container *now,
@@ -37,8 +64,20 @@ void theus_cell_fini(theus_cell *cell); /* may run foreign code */
 THEUS_MUST_CHECK theus_status theus_cell_adopt(theus_cell *parent, uint32_t pos, theus_cell *child);
 void theus_cell_forget_children(theus_cell *cell);
 
+/* Ends an edit without the compaction of theus_edit_seal(): positions stay what they are. What is sealed already may be
+ * in other threads' hands, and is not even written to. */
+static inline void
+theus_seal_in_place(theus_container *container)
+{
+    if (container->edit != 0) {
+        container->edit = 0;
+    }
+}
+
 /* Makes now hold everything that cells below have changed, and seals it in place: positions stay. */
 THEUS_MUST_CHECK theus_status theus_cell_fold(theus_cell *cell);
+/* The same, retained for others: a compacted copy where the body has removed much. */
+THEUS_MUST_CHECK theus_status theus_cell_content(theus_cell *cell, theus_container **out);
 
 /* Is every change of this cell part of one write higher up: of a reshaped ancestor, or of a container that
  * the body made and stored? */

@@ -478,17 +478,12 @@ build(commit_run *run, theus_cell *cell, theus_container *there, theus_container
         return THEUS_OK;
     }
 
-    if (same && !cell->deferred_below && !run->txn->sparse) {
-        status = theus_cell_fold(cell);
-        if (status == THEUS_OK) {
-            theus_container_retain(cell->now);
-            *out = cell->now;
-        }
-        return status;
+    if (same && !cell->deferred_below) {
+        return theus_cell_content(cell, out);
     }
     /* On a copy, which the seal below may compact: the cell keeps its positions for another round. */
     if (same) {
-        cell->now->edit = 0; /* sealed in place, to be copied */
+        theus_seal_in_place(cell->now); /* to be copied */
     }
     status = theus_edit_begin(same ? cell->now : there, &result);
     if (status == THEUS_OK && !same) {
@@ -741,6 +736,12 @@ theus_txn_commit(theus_txn *txn, void *ctx, theus_version **made, theus_conflict
             outcome = nothing ? confirm(&run, record, status) : try_commit(&run, record, made, status);
             theus_version_release(run.newest);
             again = outcome == THEUS_UNCHANGED && !nothing;
+            if (again && txn->deadline_ns != 0 && theus_clock_tick_ns() > txn->deadline_ns) {
+                /* Somebody was faster each time: a resolver that commits by itself, for one. */
+                outcome = THEUS_COMMIT_FAILED;
+                *status = THEUS_LATE;
+                again = false;
+            }
         }
         count(txn, outcome, record->rebased);
     }

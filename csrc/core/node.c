@@ -2,10 +2,17 @@
 
 /* ---- memory ---------------------------------------------------------------- */
 
-/* Spare nodes make the steady state of an engine (a path made, a path freed) free of malloc.
- * They are bounded twice: never more than half of what lives, so that a small map stays small,
- * and never more than this. */
-enum { SPARE_BYTES_MAX = 64 * 1024 };
+/* Spare nodes make the steady state of an engine (a path made, a path freed) free of malloc. They
+ * are bounded size by size: one that is rarely asked for must not crowd out the others. (With one
+ * bound for all, what splitting segments had left behind filled it for ever, and a write to a map
+ * of 10 000 keys spent half of its instructions in malloc.) One spare is always kept; more only
+ * as a fraction of what lives, so that a small map stays small. */
+static bool
+spare_is_wanted_locked(const theus_heap *heap, uint8_t count, size_t size)
+{
+    enum { SPARE_MAX = 32, FRACTION = 8 };
+    return count == 0 || (count < SPARE_MAX && size * (count + 1u) <= heap->live_bytes / FRACTION);
+}
 
 static size_t
 node_size(unsigned log2)
@@ -13,22 +20,15 @@ node_size(unsigned log2)
     return sizeof(theus_node) + (sizeof(uintptr_t) << log2);
 }
 
-static bool
-spare_has_room_locked(const theus_heap *heap, size_t size)
-{
-    size_t bytes = heap->spare_bytes + size;
-    return bytes <= SPARE_BYTES_MAX && bytes <= heap->live_bytes / 2;
-}
-
 static theus_node *
 node_alloc_locked(theus_heap *heap, unsigned log2)
 {
     assert(theus_mutex_is_mine(&heap->lock));
-    bool cached = log2 <= THEUS_NODE_LOG2_CACHED;
-    theus_node *node = cached ? heap->spare_nodes[log2 - THEUS_NODE_LOG2_MIN] : NULL;
+    unsigned i = log2 - THEUS_NODE_LOG2_MIN;
+    theus_node *node = i < THEUS_NODE_SPARE_SIZES ? heap->spare_nodes[i] : NULL;
     if (node != NULL) {
-        heap->spare_nodes[log2 - THEUS_NODE_LOG2_MIN] = node->next;
-        heap->spare_bytes -= (uint32_t)node_size(log2);
+        heap->spare_nodes[i] = node->next;
+        heap->spare_node_counts[i]--;
     }
     else {
         node = theus_alloc(node_size(log2));
@@ -46,14 +46,15 @@ node_alloc_locked(theus_heap *heap, unsigned log2)
 static void
 node_recycle_locked(theus_heap *heap, theus_node *node)
 {
+    unsigned i = node->log2 - THEUS_NODE_LOG2_MIN;
     size_t size = node_size(node->log2);
     heap->live_bytes -= size;
     heap->live_nodes--;
-    if (node->log2 <= THEUS_NODE_LOG2_CACHED && spare_has_room_locked(heap, size)) {
-        theus_node **spare = &heap->spare_nodes[node->log2 - THEUS_NODE_LOG2_MIN];
-        node->next = *spare;
-        *spare = node;
-        heap->spare_bytes += (uint32_t)size;
+    if (i < THEUS_NODE_SPARE_SIZES
+        && spare_is_wanted_locked(heap, heap->spare_node_counts[i], size)) {
+        node->next = heap->spare_nodes[i];
+        heap->spare_nodes[i] = node;
+        heap->spare_node_counts[i]++;
     }
     else {
         theus_free(node);
@@ -361,10 +362,10 @@ container_bury_locked(theus_heap *heap, theus_container *container, theus_grave 
         moved->place = container->place;
     }
     heap->live_bytes -= sizeof(theus_container);
-    if (spare_has_room_locked(heap, sizeof(theus_container))) {
+    if (spare_is_wanted_locked(heap, heap->spare_container_count, sizeof(theus_container))) {
         container->next = heap->spare_containers;
         heap->spare_containers = container;
-        heap->spare_bytes += (uint32_t)sizeof(theus_container);
+        heap->spare_container_count++;
     }
     else {
         theus_free(container);
@@ -429,7 +430,7 @@ theus_container_alloc_locked(theus_heap *heap)
     theus_container *container = heap->spare_containers;
     if (container != NULL) {
         heap->spare_containers = container->next;
-        heap->spare_bytes -= (uint32_t)sizeof(theus_container);
+        heap->spare_container_count--;
     }
     else {
         container = theus_alloc(sizeof(theus_container));

@@ -45,7 +45,7 @@ typedef enum {
 #define THEUS_NODE_TAGS ((uintptr_t)15) /* nodes are aligned to 16 bytes */
 #define THEUS_NODE_LOG2_MIN 2           /* no node has fewer than 4 words */
 #define THEUS_NODE_LOG2_OWNED 6         /* branches and leaves: a mask bit per word */
-#define THEUS_NODE_LOG2_CACHED 8        /* larger ones go straight back to the allocator */
+#define THEUS_NODE_LOG2_SPARE 8         /* larger ones go straight back to the allocator */
 
 typedef struct theus_node theus_node;
 
@@ -75,23 +75,27 @@ typedef struct {
     uint32_t room;
 } theus_roster;
 
-enum { THEUS_ROSTER_INLINE = 2 };
+enum {
+    THEUS_ROSTER_INLINE = 2,
+    THEUS_NODE_SPARE_SIZES = THEUS_NODE_LOG2_SPARE - THEUS_NODE_LOG2_MIN + 1,
+};
 
 struct theus_heap {
     const theus_value_ops *ops; /* constant after theus_heap_new() */
     theus_mutex lock;           /* rank HEAP */
 
-    /* Guarded by lock. (live_nodes and spare_bytes do not stand beside live_bytes, because the
-     * compiler would change two neighbours in one vector, and that stalls on the half that has
-     * just been written: 10 % of a small write.) */
+    /* Guarded by lock. (live_nodes does not stand beside live_bytes, because the compiler would
+     * change the two in one vector, and that stalls on the half that has just been written: 10 %
+     * of a small write.) */
     uint64_t token;      /* the last edit token or shape given out; never reused */
     uint64_t live_bytes; /* in nodes and headers; not in spare ones */
     theus_roster chains; /* cells, and leaves that start a chain: all owned atoms hang here */
     uint32_t live_nodes;
-    theus_roster containers; /* every live header */
-    uint32_t spare_bytes;    /* in the two spare lists: */
-    theus_node *spare_nodes[THEUS_NODE_LOG2_CACHED - THEUS_NODE_LOG2_MIN + 1]; /* by log2 */
+    theus_roster containers;                         /* every live header */
+    theus_node *spare_nodes[THEUS_NODE_SPARE_SIZES]; /* by size, the smallest first */
     theus_container *spare_containers;
+    uint8_t spare_node_counts[THEUS_NODE_SPARE_SIZES];
+    uint8_t spare_container_count;
 
     /* What the rosters begin with, so that a heap with one small map allocates none. */
     void *first_chains[THEUS_ROSTER_INLINE];

@@ -88,14 +88,14 @@ theus_txn_save(theus_txn *txn, theus_savepoint **out)
             savepoint_free(savepoint, i);
             return THEUS_NOMEM;
         }
-        cell->now->edit = 0; /* sealed in place: positions stay */
+        theus_seal_in_place(cell->now);
         cell->stamp++;
         theus_container_retain(cell->now);
         saved->now = cell->now;
     }
     savepoint->count = i;
     if (txn->signals != NULL) {
-        txn->signals->edit = 0;
+        theus_seal_in_place(txn->signals);
         theus_container_retain(txn->signals);
         savepoint->signals = txn->signals;
     }
@@ -123,8 +123,7 @@ theus_savepoint_rollback(theus_savepoint *savepoint)
         cell->parent = NULL;
         cell->touched = cell->touched_below = cell->reshaped = false;
         cell->writes.count = 0;
-        cell->child_count = 0;
-        cell->child_room = 0; /* the table itself goes with the cell */
+        theus_cell_forget_children(cell);
         theus_cell_retire_deferred(cell, NULL);
     }
     for (uint32_t i = 0; i < savepoint->count; i++) {

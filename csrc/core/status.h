@@ -23,7 +23,8 @@
     X(READ_ONLY, -8, "the transaction is read-only")                          \
     X(GONE, -9, "this version is no longer in the history")                   \
     X(FUTURE, -10, "this version does not exist yet")                         \
-    X(BAD_PATH, -11, "the path does not lead to a container of that kind")
+    X(BAD_PATH, -11, "the path does not lead to a container of that kind")    \
+    X(LATE, -12, "the write timeout passed while the commit was tried")
 
 typedef enum {
 #define THEUS_STATUS_ENUM(name, number, text) THEUS_##name = number,

@@ -82,7 +82,7 @@ theus_txn_finish(theus_txn *txn, theus_txn_state state)
 void
 theus_txn_abort(theus_txn *txn)
 {
-    if (txn->state == THEUS_TXN_OPEN) {
+    if (txn->state == THEUS_TXN_OPEN && txn->depth == 0 && !txn->committing) {
         theus_txn_finish(txn, THEUS_TXN_ABORTED);
     }
 }
@@ -243,6 +243,9 @@ theus_cell_defer(theus_cell *cell, theus_deferred_kind kind, uint64_t hash, void
     }
     deferral->next = cell->deferred;
     cell->deferred = deferral;
+    if (key == NULL) {
+        theus_cell_read_shape(cell); /* the body has found that there is such an index */
+    }
     for (theus_cell *up = cell; up != NULL; up = up->parent) {
         up->touched_below = true;
         up->deferred_below = true;
@@ -399,6 +402,14 @@ theus_cell_path(const theus_cell *cell, theus_segment *path, uint32_t room)
     return length + 1;
 }
 
+/* A container of base that was put back and then changed: a write of the whole, though the word is the same yet. */
+static bool
+changed_in_place(const theus_cell *cell, uint32_t pos)
+{
+    const theus_cell *child = cell->restored ? theus_cell_child_at(cell, pos) : NULL;
+    return child != NULL && child->base == NULL && (child->touched || child->touched_below);
+}
+
 /* What the write at `pos` came to: true with *kind and *last set, false if nothing is left of it. */
 static bool
 write_at(const theus_cell *cell, uint32_t pos, theus_op_kind *kind, theus_segment *last)
@@ -406,7 +417,7 @@ write_at(const theus_cell *cell, uint32_t pos, theus_op_kind *kind, theus_segmen
     theus_value now = pos < cell->now->span ? theus_container_value_at(cell->now, pos) : THEUS_NONE;
     theus_value before
         = pos < cell->base->span ? theus_container_value_at(cell->base, pos) : THEUS_NONE;
-    if (now == before) {
+    if (now == before && !changed_in_place(cell, pos)) {
         return false;
     }
     *kind = now == THEUS_NONE ? THEUS_OP_DELETE : THEUS_OP_SET;

@@ -48,6 +48,8 @@ typedef struct {
 typedef struct theus_absence theus_absence;   /* keys looked for in vain */
 typedef struct theus_deferral theus_deferral; /* add, append, merge */
 
+enum { THEUS_CELL_CHILDREN = 4 }; /* slots of the first table; a power of two */
+
 struct theus_cell {
     theus_txn *txn;
     theus_cell *next;        /* in the transaction's list, parents first */
@@ -58,9 +60,10 @@ struct theus_cell {
     uint32_t home_pos;
     uint32_t pos;            /* where it is in parent->now */
     theus_cell *parent;      /* NULL for the root and for what was removed */
-    theus_cell **children;   /* open hash by pos; see cell.c */
+    theus_cell **children;   /* open hash by pos, see cell.c: few_children, or heap memory */
     uint32_t child_count;
     uint32_t child_room;
+    theus_cell *few_children[THEUS_CELL_CHILDREN];
     uint32_t stamp;          /* changes with every change of now */
     bool stale;              /* now is newer than what parent->now holds */
     bool stale_below;        /* so is that of a cell below */
@@ -69,6 +72,7 @@ struct theus_cell {
     bool deferred_below;     /* deferred operations here or below */
     bool settling;           /* they are being applied */
     bool reshaped;           /* positions no longer those of base: one write of the whole */
+    bool restored;           /* a write may have put a container of base back in its place */
     bool read_shape;
     bool read_all;
     bool dead;               /* born in a savepoint that was rolled back */
@@ -108,6 +112,7 @@ struct theus_txn {
     theus_cell *last_cell;
     uint32_t cell_count;
     theus_status find_status;  /* why the last lookup or probe failed; FOREIGN: the callback left its own error */
+    uint64_t deadline_ns;      /* theus_clock_tick_ns() after which no further round of the commit begins; 0: none */
     bool strict;               /* commit only if the pinned version is still current */
     bool pledged;              /* validate also when the writes come to nothing: for compare-and-swap */
     theus_apply_fn apply;      /* set by the embedder if it defers anything, with its context */
@@ -124,7 +129,8 @@ struct theus_txn {
 /* Begins on `pinned` (a count of its own is taken) in memory that the caller owns. */
 void theus_txn_begin(theus_txn *txn, theus_store *store, theus_version *pinned, theus_isolation isolation,
                      bool read_only);
-/* Ends without a trace; nothing if it has ended. Frees the cells: no draft may touch one again.
+/* Ends without a trace; nothing if it has ended, or if an operation or the commit of it is what runs the caller.
+ * Frees the cells: no draft may touch one again.
  * May run foreign code. */
 void theus_txn_abort(theus_txn *txn);
 

@@ -290,17 +290,42 @@ test_small_is_small(void)
     teardown();
 }
 
-/* What is kept for reuse stays a fraction of what lives. */
+/* Nodes and headers that are kept for reuse. */
+static long
+count_spare(void)
+{
+    long count = heap->spare_container_count;
+    for (int i = 0; i < THEUS_NODE_SPARE_SIZES; i++) {
+        count += heap->spare_node_counts[i];
+    }
+    return count;
+}
+
+/* What is kept for reuse stays a fraction of what lives, and is what later writes ask for. */
 static void
-test_spare_is_bounded(void)
+test_spare_nodes(void)
 {
     setup();
     theus_container *map = sealed(map_of(0, 50000));
     long live = theus_alloc_live();
     CHECK(live > 2000);
+    CHECK(count_spare() <= 33 * (THEUS_NODE_SPARE_SIZES + 1));
+    for (uint64_t i = 0; i < 400; i++) {
+        if (i == 100) {
+            live = theus_alloc_live(); /* from here on, no write asks the allocator */
+            theus_alloc_fail_at(1);
+        }
+        theus_container *edit;
+        REQUIRE(theus_edit_begin(map, &edit) == THEUS_OK);
+        CHECK(set_id(edit, i * 101 % 50000, i) == THEUS_OK);
+        theus_container_release(map);
+        map = sealed(edit);
+    }
+    theus_alloc_fail_at(-1);
+    CHECK(theus_alloc_live() == live);
     theus_container_release(map);
-    CHECK(theus_alloc_live() < live / 10);
-    CHECK(heap->spare_bytes <= 64 * 1024);
+    CHECK(count_spare() <= 33 * (THEUS_NODE_SPARE_SIZES + 1));
+    CHECK(theus_alloc_live() < count_spare() + 4); /* and the heap and its rosters */
     teardown();
 }
 
@@ -313,6 +338,6 @@ main(void)
     test_free_with_all_alive();
     test_cells();
     test_small_is_small();
-    test_spare_is_bounded();
+    test_spare_nodes();
     return check_result();
 }

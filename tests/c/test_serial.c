@@ -374,6 +374,9 @@ snapshot_op(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t l
     run->changed |= (old == NULL) != (there == NULL) || (old != NULL && !node_equal(old, there));
     const node *now = node_at(run->seen, path, length);
     CHECK(now != NULL || kind == THEUS_OP_DELETE); /* (what was removed may have come back) */
+    if (run->changed) {
+        return 1;
+    }
     if (length == 0) {
         run->result = node_copy(now);
         return 0;

@@ -1,7 +1,9 @@
 """An engine's transaction and a reference session, side by side.
 
-The order of dicts is compared, too, except after a deferred addition: that happens when it is
-first needed, at the latest in the commit, so a key that it makes may come after later ones.
+The order of dicts is compared, too, with two exceptions. A deferred addition happens when it is
+first needed, at the latest in the commit, so a key that it makes may come after later ones. And
+when a transaction is replayed on a newer version, keys that it overwrote and others had removed
+meanwhile come in an order of their own.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ def both(tx: Any, session: Session, path: Path, name: str, *args: Any) -> None:
         there = at(session.data, (*path, args[0]))
         if there is not ABSENT and type(there) is not int:
             return  # to be added to, there must be a number, or nothing
+    if name == "popitem" and defers(session):
+        return  # which key is the last one depends on when the addition is done
     expected = session.do(name, path, *args)
     try:
         if name == "increase":
@@ -47,6 +51,7 @@ def defers(session: Session) -> bool:
 def judge(engine: Any, model: Reference, session: Session, commit: Callable[[], Any]) -> str:
     """The engine commits. Its answer must be allowed, and the reference follows it."""
     before = engine.version
+    any_order = defers(session) or session.start != before
     allowed = model.verdicts(session)
     try:
         commit()
@@ -62,7 +67,7 @@ def judge(engine: Any, model: Reference, session: Session, commit: Callable[[], 
         model.commit(session)
     assert engine.version == model.version
     newest, expected = engine.state.to_dict(), model.versions[model.version]
-    if answer == "commit" and defers(session) and newest == expected:
+    if answer == "commit" and any_order and newest == expected:
         model.versions[model.version] = expected = newest  # in the engine's order from here on
     assert exact(newest) == exact(expected), f"{newest}, but the reference has {expected}"
     return answer

@@ -45,6 +45,9 @@ OPERATIONS: dict[str, Any] = {  # the same code runs on builtins here and on dra
     "sort": lambda c: c.sort(key=repr_of_plain),
     "add": lambda c, part: c.add(part),
     "discard": lambda c, part: c.discard(part),
+    "clear": lambda c: c.clear(),
+    "popitem": lambda c: c.popitem()[0],
+    "update": lambda c, other: c.update(other),
     "increase": lambda c, key, by: c.__setitem__(key, c.get(key, 0) + by),  # a deferred addition
 }
 
@@ -113,27 +116,47 @@ class Session:
 
     def do(self, name: str, path: Path, *args: Any) -> tuple[str, Any]:
         place = at(self.data, path) if path else self.data
-        listed = kind(place) == "list"
-        index = args[0] if args else None
-        if listed:
+        before = plain(place)
+        index = args[0] if args and name != "update" else None
+        if kind(place) == "list":
             inside = name in ("get", "set") and -len(place) <= args[0] < len(place)
             index = args[0] % len(place) if inside else None
-        key = path if index is None else (*path, index)
-        counts = name == "len" or name == "iter" and not listed
-        scope = "keys" if counts else "leaf" if name in ("get", "in") and key != path else "all"
-        self.touched.append((scope, key))
-        if listed and key != path and args[0] < 0:
-            self.touched.append(("keys", path))
-        before = plain(at(self.data, key)) if key else ABSENT
+        self.touch(name, path, place, index, args)
         shown = perform(self.data, name, path, args)
         self.steps.append((name, path, deepcopy(args), deepcopy(shown)))
-        after = at(self.data, key) if key else ABSENT
-        reshapes = not listed and (before is ABSENT) != (after is ABSENT)
-        moved = reshapes or listed and after != before  # what fetched or counted has not
-        if shown[0] == "ok" and (name in ("set", "increase", "add") or moved):
-            value = Increase(args[1]) if name == "increase" else deepcopy(after)
-            self.writes.append((key, reshapes, value))
+        if shown[0] == "ok":
+            self.note_writes(name, path, before, place, index, args)
         return shown
+
+    def touch(self, name: str, path: Path, place: Any, index: Any, args: Path) -> None:
+        """Notes what the step looks at: a place, a key set (or length), or everything below."""
+        counts = name == "len" or name == "iter" and kind(place) != "list"
+        scope = "keys" if counts else "leaf" if name in ("get", "in") else "all"
+        if index is not None:
+            self.touched.append((scope, (*path, index)))
+        else:
+            self.touched.append((scope if counts else "all", path))
+        if kind(place) == "list" and index is not None and args[0] < 0:
+            self.touched.append(("keys", path))
+
+    def note_writes(
+        self, name: str, path: Path, before: Any, place: Any, index: Any, args: Path
+    ) -> None:
+        """Notes each place written: what differs now, and what was stored without a difference."""
+        if kind(place) == "list" and index is None or name == "clear":
+            if plain(place) != before:
+                self.writes.append((path, False, plain(place)))
+            return
+        if name == "update":
+            stored = set(args[0])
+        else:
+            stored = {index} if name in ("set", "increase", "add") else set()
+        keys = [index] if kind(place) == "list" else [*before, *place]
+        for key in dict.fromkeys(keys):
+            was, now = at({0: before}, (0, key)), at({0: place}, (0, key))
+            if key in stored or was != now:
+                value = Increase(args[1]) if name == "increase" else deepcopy(now)
+                self.writes.append(((*path, key), (was is ABSENT) != (now is ABSENT), value))
 
     def save(self) -> None:
         self.steps.append(("save", (), (), None))

@@ -39,17 +39,19 @@ pairs = st.lists(st.tuples(keys, values), max_size=8)
 choices = st.integers(0, 30)
 
 
-def outcome(act: Callable[[], Any]) -> Any:
-    """What act() gives, or the type of what it raises."""
+def outcome(act: Callable[..., Any], *args: Any) -> Any:
+    """What act(*args) gives, or the type of what it raises."""
     try:
-        return act()
+        return act(*args)
     except (KeyError, IndexError, ValueError) as error:
         return type(error)
 
 
 def same(one: object, two: object) -> bool:
     """Equal, and of one type: 1 is not True here."""
-    return one == two and (type(one) is type(two) or isinstance(one, (FrozenDict, FrozenList, FrozenSet)))
+    return one == two and (
+        type(one) is type(two) or isinstance(one, (FrozenDict, FrozenList, FrozenSet))
+    )
 
 
 def heap_of(container: Any) -> Any:
@@ -62,7 +64,7 @@ def check_empty(heap: Any) -> None:
     assert (heap.containers, heap.nodes, heap.bytes) == (0, 0, 0)
 
 
-# ---- maps --------------------------------------------------------------------------------
+# ---- maps -----------------------------------------------------------------------------
 
 map_steps = st.one_of(
     st.tuples(st.just("set"), keys, values),
@@ -146,9 +148,7 @@ def run_maps(start: Any, program: Any, probes: list[Any]) -> Any:
     versions = [(FrozenDict(start), dict(start))]
     for back, step in program:
         made, model = versions[-1 - back % len(versions)]
-        result, expected = outcome(lambda m=made: step_map(m, step)), outcome(
-            lambda m=model: step_dict(m, step)
-        )
+        result, expected = outcome(step_map, made, step), outcome(step_dict, model, step)
         if expected is KeyError:
             assert result is KeyError
             continue
@@ -190,7 +190,7 @@ def test_large_maps(size: int, every: int, picks: list[int]) -> None:
     assert draft.finish() == {}
 
 
-# ---- lists --------------------------------------------------------------------------------
+# ---- lists ----------------------------------------------------------------------------
 
 list_steps = st.one_of(
     st.tuples(st.just("append"), values),
@@ -244,9 +244,7 @@ def run_lists(start: list[Any], program: Any) -> Any:
     versions: list[tuple[Any, Any]] = [(FrozenList(start), start)]
     for back, step in program:
         made, model = versions[-1 - back % len(versions)]
-        result, expected = outcome(lambda m=made: step_list(m, step)), outcome(
-            lambda m=model: step_list(m, step)
-        )
+        result, expected = outcome(step_list, made, step), outcome(step_list, model, step)
         if expected is IndexError:
             assert result is IndexError
             continue
@@ -256,16 +254,14 @@ def run_lists(start: list[Any], program: Any) -> Any:
         check_list(made, model)
         for item in (1, True, [1], "x", None):
             assert made.count(item) == model.count(item)
-            assert outcome(lambda m=made, i=item: m.index(i)) == outcome(
-                lambda m=model, i=item: m.index(i)
-            )
+            assert outcome(made.index, item) == outcome(model.index, item)
     for made, model in versions[:6]:
         for other, other_model in versions[-6:]:
             assert (made == other) == (model == other_model)
     return heap_of(versions[0][0])
 
 
-# ---- sets ------------------------------------------------------------------------------------
+# ---- sets -----------------------------------------------------------------------------
 
 set_steps = st.tuples(
     st.sampled_from(["add", "discard", "|", "&", "-", "^", "r|", "r&", "r-", "r^"]),
@@ -341,7 +337,7 @@ def test_sets(start: list[Any], program: Any) -> None:
             assert made.isdisjoint(other) == model.isdisjoint(other_model)
 
 
-# ---- mutations ---------------------------------------------------------------------------------
+# ---- mutations ------------------------------------------------------------------------
 
 writes = st.one_of(
     st.tuples(st.just("__setitem__"), keys, values),
@@ -366,9 +362,7 @@ def test_mutations(start: Any, program: Any, clear_after: int) -> None:
     for number, (name, *args) in enumerate(program):
         if name == "clear" and number < clear_after:
             continue  # else hardly a program grows
-        assert outcome(lambda: getattr(draft, name)(*args)) == outcome(
-            lambda: getattr(model, name)(*args)
-        )
+        assert outcome(getattr(draft, name), *args) == outcome(getattr(model, name), *args)
         assert len(draft) == len(model)
     assert all(map(same, draft, model)) and list(draft.items()) == list(model.items())
     done = draft.finish()
@@ -376,10 +370,12 @@ def test_mutations(start: Any, program: Any, clear_after: int) -> None:
     check_map(base, dict(start))
 
 
-# ---- keys that fail -------------------------------------------------------------------------------
+# ---- keys that fail -------------------------------------------------------------------
 
 crashers = st.builds(Crasher, st.integers(0, 8), st.sampled_from([0, 1]))
-crashing = st.tuples(st.sampled_from(["set", "delete", "draft", "pop", "get"]), crashers, st.integers(0, 6))
+crashing = st.tuples(
+    st.sampled_from(["set", "delete", "draft", "pop", "get"]), crashers, st.integers(0, 6)
+)
 
 
 @PROGRAM
@@ -414,7 +410,9 @@ def test_a_key_that_fails_changes_nothing(program: Any, where: str) -> None:
 
 @pytest.mark.parametrize("where", ["hash", "eq"])
 @settings(max_examples=60)
-@given(st.lists(st.tuples(crashers, st.sampled_from(["set", "pop", "clear", "finish"])), max_size=12))
+@given(
+    st.lists(st.tuples(crashers, st.sampled_from(["set", "pop", "clear", "finish"])), max_size=12)
+)
 def test_a_key_that_writes_in_the_middle_breaks_nothing(where: str, program: Any) -> None:
     base = FrozenDict({Crasher(n, n % 2): n for n in range(6)})
     draft: Any = base.mutate()

@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 
 from model.beside import both, containers, judge
-from model.reference import Reference, walk
+from model.reference import Reference, Session, walk
 from support import begin, kind
 from theus import TheusEngine
 
 START: dict[str, Any] = {"domain": {"a": 0, "b": {"a": 0}, "c": [0, {"a": 0}], 7: {0}}}
 KEYS = ["a", "b", "c", 7]
 STEPS = {
-    "dict": "get in del pop set set setdefault increase len iter all".split(),
-    "list": "get set del pop insert append len iter all in sort".split(),
-    "set": "in add discard len iter all".split(),
+    "dict": "get in del pop set set setdefault increase update popitem clear len iter all".split(),
+    "list": "get set del pop insert append clear len iter all in sort".split(),
+    "set": "in add discard clear len iter all".split(),
 }
 Step = tuple[int, int, Any, Any, Any]  # whose, which container, and numbers to choose by
 
@@ -40,8 +40,10 @@ def value(number: int) -> Any:
 
 
 def arguments(what: str | None, name: str, one: int, two: int) -> tuple[Any, ...]:
-    if name in ("len", "iter", "all", "sort"):
+    if name in ("len", "iter", "all", "sort", "clear", "popitem"):
         return ()
+    if name == "update":
+        return ({KEYS[one % 4]: value(two), KEYS[two % 4]: value(one)},)
     if what == "dict":
         key = KEYS[one % 4]
         return (key, value(two)) if name in ("set", "setdefault") else (
@@ -55,12 +57,29 @@ def arguments(what: str | None, name: str, one: int, two: int) -> tuple[Any, ...
     )
 
 
+def savepoint(tx: Any, session: Session, saved: list[Any], act: int) -> None:
+    """Opens one (0, or none is open), keeps (1) or undoes (2) the innermost."""
+    if act == 0 or not saved:
+        saved.append(tx.savepoint())
+        saved[-1].__enter__()
+        session.save()
+        return
+    error = RuntimeError("undo") if act == 2 else None
+    saved.pop().__exit__(error and RuntimeError, error, None)
+    session.restore(keep=act == 1)
+
+
 def play(levels: list[str], steps: list[Step], log: list[str]) -> None:
     engine = TheusEngine(START)
     model = Reference(START, engine.version)
     two = [(begin(engine, level), model.begin(level)) for level in levels]
+    saved: list[list[Any]] = [[], []]
     for whose, which, action, one, another in steps:
         tx, session = two[whose]
+        if one % 12 == 0:
+            log.append(f"{'AB'[whose]} savepoint {['open', 'keep', 'undo'][another % 3]}")
+            savepoint(tx, session, saved[whose], another % 3)
+            continue
         paths = containers(session.data)
         path = paths[which % len(paths)]
         what = kind(walk(session.data, path))
@@ -70,6 +89,8 @@ def play(levels: list[str], steps: list[Step], log: list[str]) -> None:
         both(tx, session, path, name, *args)
     for whose in (1, 0):
         tx, session = two[whose]
+        while saved[whose]:
+            savepoint(tx, session, saved[whose], 1)
         log.append(f"{'AB'[whose]} commit ({levels[whose]})")
         judge(engine, model, session, tx.commit)
     engine.close()

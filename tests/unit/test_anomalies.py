@@ -620,6 +620,7 @@ def test_savepoint_abort_takes_back_the_claim_on_what_it_wrote(isolation: str) -
     """Undone writes do not conflict: of a list that was appended to, of a key, of a new key."""
     engine = bank(xs=[1], rows={"a": 1}, n=0)
     tx, other = begin(engine, isolation), begin(engine, isolation)
+    assert tx.domain["xs"][0] == 1 and "c" not in tx.domain["rows"]  # seen before and after
     with pytest.raises(RuntimeError):
         with tx.savepoint():
             tx.domain["xs"].append(2)
@@ -644,6 +645,19 @@ def test_deletions_are_repeated_on_a_newer_version(isolation: str) -> None:
     other.commit()
     tx.commit()
     assert domain(engine) == {"rows": {"b": 2}, "tags": {2, 3}, "n": 0}
+
+
+@BOTH
+def test_keys_stand_in_the_order_of_commits(isolation: str) -> None:
+    """Each transaction inserts two keys; the one that commits later comes later."""
+    engine = bank(rows={"x": 0})
+    pair = begin(engine, isolation), begin(engine, isolation)
+    for name, tx in zip("ab", pair, strict=True):
+        tx.domain["rows"][name + "2"] = 2
+        tx.domain["rows"][name + "1"] = 1
+    pair[1].commit()
+    pair[0].commit()
+    assert list(engine.state["domain"]["rows"]) == ["x", "b2", "b1", "a2", "a1"]
 
 
 # ---- deferred operations commute ---------------------------------------------------

@@ -67,8 +67,8 @@ ATOMS: list[Any] = [
     (), (1, (2, "x")), frozenset({1, (2,)}),
     Colour.RED, Level.LOW | Level.HIGH, Word("w"), Point(1, 2), time.gmtime(0),
     int, Colour, function, len, math.sin, lambda: None,
-    datetime.date(2024, 1, 2), datetime.datetime(2024, 1, 2, tzinfo=datetime.timezone.utc),
-    datetime.time(1), datetime.timedelta(1), datetime.timezone.utc, zoneinfo.ZoneInfo("UTC"),
+    datetime.date(2024, 1, 2), datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC),
+    datetime.time(1), datetime.timedelta(1), datetime.UTC, zoneinfo.ZoneInfo("UTC"),
     decimal.Decimal("1.5"), fractions.Fraction(1, 2), uuid.UUID(int=1), re.compile("x"),
     pathlib.Path("a"), pathlib.PurePosixPath("a"), pathlib.PureWindowsPath("a"),
     ipaddress.ip_address("::1"), ipaddress.ip_network("10.0.0.0/8"),
@@ -196,7 +196,9 @@ REFUSED: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("value", "advice"), REFUSED, ids=lambda a: repr(a)[:40])
-def test_what_can_change_is_refused_with_path_type_and_advice(value: Any, advice: str | None) -> None:
+def test_what_can_change_is_refused_with_path_type_and_advice(
+    value: Any, advice: str | None
+) -> None:
     if advice is None:
         assert freeze(value) is value
         return

@@ -103,7 +103,9 @@ def test_searching() -> None:
 
 def test_comparing() -> None:
     made = FrozenList([1, 2, [3]])
-    assert made == [1, 2, [3]] and [1, 2, [3]] == made and made == FrozenList([1, 2, (3,)][:2] + [[3]])
+    assert (
+        made == [1, 2, [3]] and [1, 2, [3]] == made and made == FrozenList([1, 2, (3,)][:2] + [[3]])
+    )
     assert made != (1, 2, [3]) and made != [1, 2] and made != [1, 2, [4]] and made != "x"
     assert made < [1, 3] and made > [1, 2] and made <= [1, 2, [3]] and made >= FrozenList([1, 2])
     assert [1, 3] > made and not [1, 2] > made

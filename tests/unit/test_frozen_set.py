@@ -162,3 +162,25 @@ def test_hostile_elements() -> None:
             with Crasher.armed(where), pytest.raises(Crash):
                 ask()
     assert one == {Crasher(1), Crasher(2)}
+
+
+def test_a_step_that_changes_nothing_gives_the_set_itself() -> None:
+    made = FrozenSet([1, 2])
+    for same in (
+        made | {1},
+        made & {2, 1, 7},
+        made - {9},
+        made - set(range(10, 50)),
+        made.union([2], (1,)),
+        made.difference(),
+    ):
+        assert same is made
+
+
+def test_the_smaller_side_decides_the_work_not_the_result() -> None:
+    large, small = set(range(2000)), {3, 5, 9000}
+    made = FrozenSet(range(2000))
+    assert made - small == large - small and list(made - small)[:4] == [0, 1, 2, 4]
+    assert FrozenSet(small) - large == {9000}
+    assert made & small == {3, 5} and FrozenSet(small) & large == {3, 5}
+    assert made ^ small == large ^ small

@@ -20,6 +20,7 @@ from theus.errors import (
     ConflictError,
     ContractViolationError,
     SecurityViolationError,
+    TransactionError,
 )
 
 
@@ -144,6 +145,32 @@ def test_an_undeclared_write_is_refused_and_nothing_is_kept(
     assert error.process == "sneaky" and error.declared == ("domain.a",)
     assert isinstance(error, PermissionError) and isinstance(error, SecurityViolationError)
     assert engine.state.to_dict() == before and engine.version == 1
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_process_cannot_end_its_transaction(engine: TheusEngine, end: str) -> None:
+    """Else it could publish what nobody has checked, or go on without a transaction."""
+
+    @effect("domain.a")
+    def sneaky(ctx: Any, of_engine: bool) -> None:
+        ctx.domain.b = 99
+        getattr(engine.current() if of_engine else ctx.transaction, end)()
+
+    @effect("domain.a")
+    async def sneaky_async(ctx: Any) -> None:
+        ctx.domain.b = 99
+        getattr(ctx.transaction, end)()
+
+    attempts = [
+        lambda: engine.run_process(sneaky, False),
+        lambda: engine.run_process(sneaky, True),
+        lambda: engine.run(lambda tx: engine.run_process(sneaky, False)),
+        lambda: asyncio.run(engine.execute(sneaky_async)),
+    ]
+    for attempt in attempts:
+        with pytest.raises(TransactionError):
+            attempt()
+    assert engine.version == 1 and domain(engine)["b"] == 2
 
 
 def test_every_illegal_path_is_named(engine: TheusEngine) -> None:
