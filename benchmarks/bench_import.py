@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from itertools import repeat
 
 from harness import Bar, Contender, Row, main
+
+
+def children_ns() -> int:
+    """Processor time of all processes that we started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return round((used.ru_utime + used.ru_stime) * 1e9)
 
 
 def importing(module: str) -> Contender:
@@ -24,7 +30,7 @@ def importing(module: str) -> Contender:
 def row() -> Row:
     return Row("a fresh interpreter that imports one module",
                {f"import {module}": importing(module) for module in ("theus", "json", "sys")},
-               (Bar(30e6, beyond="import json"),), clock=time.perf_counter_ns)
+               (Bar(30e6, beyond="import json"),), clock=children_ns)
 
 
 def rows() -> Iterator[Callable[[], Row]]:

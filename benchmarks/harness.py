@@ -4,7 +4,7 @@ One machine is never equally fast twice. So the contenders of a row run in turns
 inside one process: A B C, A B C, and so on. What a noisy neighbour does to a turn it does
 to all of them, and the ratio of two contenders is taken turn by turn before the
 median is. A time is the median over the turns. It is processor time, because nothing
-here waits; only what starts other processes is timed by the clock on the wall.
+here waits, and because it says nothing about what else the machine had to do.
 
 A contender is a function that takes a count and does its work that many times. It
 holds its own loop, so that no call is measured which its user would not make.

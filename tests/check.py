@@ -69,7 +69,7 @@ def c_tests(folder: str, *settings: str, wrapper: tuple[str, ...] = (), **enviro
     """Configures, builds and runs the C tests in build/<folder>."""
     build = BUILD / folder
     generator = ("-G", "Ninja") if shutil.which("ninja") else ()
-    options = (f"-D{setting}" for setting in ("THEUS_BUILD_TESTS=ON", "THEUS_WERROR=ON", *settings))
+    options = (f"-D{setting}" for setting in ("THEUS_BUILD_TESTS=ON", *settings))
     run("cmake", "-S", ".", "-B", build, *generator, *options, "--log-level=WARNING")
     run("cmake", "--build", build, "--parallel", str(os.cpu_count() or 1))
     ctest = ("ctest", "--test-dir", str(build), "--output-on-failure", "--no-tests=error")
@@ -78,7 +78,8 @@ def c_tests(folder: str, *settings: str, wrapper: tuple[str, ...] = (), **enviro
 
 
 def c() -> None:
-    c_tests("c", "CMAKE_BUILD_TYPE=RelWithDebInfo")
+    # Warnings are errors here only: instrumented code gets warnings of its own.
+    c_tests("c", "CMAKE_BUILD_TYPE=RelWithDebInfo", "THEUS_WERROR=ON")
 
 
 def asan() -> None:

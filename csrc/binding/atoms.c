@@ -89,6 +89,24 @@ judge_known_type(PyTypeObject *type)
     return ATOM_REFUSED;
 }
 
+/* What is known of a type: Py_True (atoms), Py_False (mappings to copy as dicts), Py_None (a
+ * metaclass of enums), borrowed from the state; NULL if nothing, or on failure. A class whose
+ * metaclass has an equality of its own is never looked up: that would run its code. */
+static PyObject *
+known_note(const module_state *st, PyTypeObject *type)
+{
+    PyTypeObject *meta = Py_TYPE(type);
+    if (meta->tp_hash != PyType_Type.tp_hash
+        || meta->tp_richcompare != PyType_Type.tp_richcompare) {
+        return NULL;
+    }
+    PyObject *note;
+    if (PyDict_GetItemRef(st->known_types, (PyObject *)type, &note) > 0) {
+        Py_DECREF(note); /* one of three immortals */
+    }
+    return note;
+}
+
 /* ---- families of types ---------------------------------------------------------------- */
 
 /* A subclass of an immutable builtin that can hold nothing more than the builtin does. */
@@ -118,10 +136,38 @@ is_instance_of(PyObject *object, const char *module, const char *name)
     return yes;
 }
 
+/* Only a class with a metaclass of its own can be an enum: most need no look-up. For the usual
+ * metaclass the answer is noted, by a None where classes of atoms have a bool. */
+static int
+is_enum(module_state *st, PyTypeObject *type)
+{
+    PyObject *meta = (PyObject *)Py_TYPE(type);
+    if (meta == (PyObject *)&PyType_Type) {
+        return 0;
+    }
+    if (known_note(st, Py_TYPE(type)) == Py_None) {
+        return 1;
+    }
+    PyObject *enum_meta = loaded_attribute("enum", "EnumMeta");
+    if (enum_meta == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    int yes =
+        PyType_Check(enum_meta) && PyObject_TypeCheck((PyObject *)type, (PyTypeObject *)enum_meta);
+    if (meta == enum_meta && PyDict_SetItem(st->known_types, meta, Py_None) < 0) {
+        yes = -1;
+    }
+    Py_DECREF(enum_meta);
+    return yes;
+}
+
 /* NumPy's scalars are immutable, but for records, which are windows on an array. */
 static int
 is_numpy_scalar(PyObject *object)
 {
+    if (strncmp(Py_TYPE(object)->tp_name, "numpy.", 6) != 0) {
+        return 0;
+    }
     int scalar = is_instance_of(object, "numpy", "generic");
     if (scalar != 1) {
         return scalar;
@@ -139,33 +185,33 @@ is_constant_callable(PyObject *object)
     if (!PyCFunction_CheckExact(object)) {
         return false;
     }
-    PyObject *self =
-        PyCFunction_GET_SELF(object); /* borrowed; [].append would be a way to a list */
+    PyObject *self = PyCFunction_GET_SELF(object); /* borrowed; [].append leads to a list */
     return self == NULL || PyModule_Check(self);
 }
 
+/* For types that nothing is known of; the cheap questions first. */
 static atom_verdict
 judge_type(module_state *st, PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
-    atom_verdict verdict = judge_known_type(type);
-    if (verdict != ATOM_REFUSED) {
-        if (verdict != ATOM_FAILED) {
-            PyObject *note = verdict == ATOM_ACCEPTED ? Py_True : Py_False;
-            if (PyDict_SetItem(st->known_types, (PyObject *)type, note) < 0) {
-                return ATOM_FAILED;
-            }
-        }
-        return verdict;
+    int yes = is_enum(st, type);
+    if (yes == 0) {
+        yes = is_bare_subclass(type);
     }
-    int yes = is_instance_of((PyObject *)type, "enum", "EnumMeta");
-    if (yes == 0 && !is_bare_subclass(type)) {
+    if (yes == 0) {
         yes = is_numpy_scalar(object);
     }
-    else if (yes == 0) {
-        yes = 1;
+    if (yes != 0) {
+        return yes < 0 ? ATOM_FAILED : ATOM_ACCEPTED;
     }
-    return yes < 0 ? ATOM_FAILED : yes ? ATOM_ACCEPTED : ATOM_REFUSED;
+    atom_verdict verdict = judge_known_type(type);
+    if (verdict > ATOM_REFUSED) {
+        PyObject *note = verdict == ATOM_ACCEPTED ? Py_True : Py_False;
+        if (PyDict_SetItem(st->known_types, (PyObject *)type, note) < 0) {
+            return ATOM_FAILED;
+        }
+    }
+    return verdict;
 }
 
 atom_verdict
@@ -180,14 +226,12 @@ atom_judge(module_state *st, PyObject *object)
     if (type == &PyDictProxy_Type) {
         return ATOM_AS_DICT;
     }
-    PyObject *note;
-    int found = PyDict_GetItemRef(st->known_types, (PyObject *)type, &note);
-    if (found < 0) {
-        return ATOM_FAILED;
-    }
-    if (found) {
-        Py_DECREF(note);
+    PyObject *note = known_note(st, type);
+    if (note != NULL) {
         return note == Py_True ? ATOM_ACCEPTED : ATOM_AS_DICT;
+    }
+    if (PyErr_Occurred()) {
+        return ATOM_FAILED;
     }
     return judge_type(st, object);
 }
@@ -221,8 +265,7 @@ builtin_advice(module_state *st, PyObject *object)
 {
     if (object == st->DELETE || object == st->MISSING) {
         return "DELETE and MISSING are marks, not values; DELETE removes a path when it is given "
-               "as the "
-               "whole value for that path";
+               "as the whole value for that path";
     }
     if (PyByteArray_Check(object) || PyMemoryView_Check(object)) {
         return "store bytes(value)" OR_OPAQUE;

@@ -14,8 +14,10 @@ enum { YIELD_NS = 20000 }; /* a timer sleeps longer than this anyway: give the t
 static PyObject *
 freeze_parts(TxnObject *self, PyObject *result)
 {
-    bool is_dict = PyDict_CheckExact(result);
-    PyObject *parts = is_dict ? PyDict_Values(result) : PySequence_List(result);
+    /* Of a dict a copy: freezing a draft may run a resolver that changes the dict meanwhile. */
+    PyObject *copy = PyDict_CheckExact(result) ? PyDict_Copy(result) : NULL;
+    PyObject *parts = PyDict_CheckExact(result) ? (copy == NULL ? NULL : PyDict_Values(copy))
+                                                : PySequence_List(result);
     bool changed = false;
     for (Py_ssize_t i = 0; parts != NULL && i < PyList_GET_SIZE(parts); i++) {
         PyObject *part = PyList_GET_ITEM(parts, i); /* borrowed: parts is ours alone */
@@ -26,6 +28,7 @@ freeze_parts(TxnObject *self, PyObject *result)
         }
     }
     if (parts == NULL || !changed) {
+        Py_XDECREF(copy);
         Py_XDECREF(parts);
         return parts == NULL ? NULL : Py_NewRef(result);
     }
@@ -35,7 +38,7 @@ freeze_parts(TxnObject *self, PyObject *result)
     } else if (PyList_CheckExact(result)) {
         return parts;
     } else {
-        PyObject *keys = PyDict_Keys(result);
+        PyObject *keys = PyDict_Keys(copy);
         made = keys == NULL ? NULL : PyDict_New();
         for (Py_ssize_t i = 0; made != NULL && i < PyList_GET_SIZE(parts); i++) {
             if (PyDict_SetItem(made, PyList_GET_ITEM(keys, i), PyList_GET_ITEM(parts, i)) < 0) {
@@ -43,6 +46,7 @@ freeze_parts(TxnObject *self, PyObject *result)
             }
         }
         Py_XDECREF(keys);
+        Py_DECREF(copy);
     }
     Py_DECREF(parts);
     return made;
@@ -61,9 +65,12 @@ txn_freeze_result(TxnObject *self, PyObject *result)
         if (inside > 0) {
             return result; /* it holds itself */
         }
-        frozen = inside < 0 || Py_EnterRecursiveCall(" in a result") ? NULL : freeze_parts(self, result);
+        frozen = NULL;
         if (inside == 0) {
-            Py_LeaveRecursiveCall();
+            if (Py_EnterRecursiveCall(" in a result") == 0) {
+                frozen = freeze_parts(self, result);
+                Py_LeaveRecursiveCall();
+            }
             Py_ReprLeave(result);
         }
     } else {
@@ -77,7 +84,7 @@ txn_freeze_result(TxnObject *self, PyObject *result)
 
 typedef struct {
     PyObject *fn;
-    long retries; /* -1: no limit */
+    int64_t retries; /* -1: no limit */
     uint64_t deadline_ns; /* after the start; 0: none */
     theus_isolation isolation;
     bool detached;
@@ -96,20 +103,27 @@ parse_options(EngineObject *self, PyObject *const *values, PyObject *names, run_
         PyObject *name = PyTuple_GET_ITEM(names, i), *value = values[i];
         if (PyUnicode_CompareWithASCIIString(name, "retries") == 0) {
             if (value != Py_None) {
-                out->retries = PyLong_AsLong(value);
-                if (out->retries < 0) {
-                    if (!PyErr_Occurred()) {
-                        PyErr_Format(PyExc_ValueError, "retries must be 0 or more, or None, not %R", value);
-                    }
+                int overflow = 0;
+                out->retries = PyLong_Check(value) ? PyLong_AsLongLongAndOverflow(value, &overflow) : -1;
+                if (overflow > 0) {
+                    out->retries = INT64_MAX;
+                } else if (out->retries < 0) {
+                    PyErr_Format(PyLong_Check(value) ? PyExc_ValueError : PyExc_TypeError,
+                                 "retries must be an int, 0 or more, or None, not %R", value);
                     return -1;
                 }
             }
         } else if (PyUnicode_CompareWithASCIIString(name, "deadline") == 0) {
             if (value != Py_None) {
                 double seconds = PyFloat_AsDouble(value);
+                if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_TypeError)) {
+                    PyErr_Format(PyExc_TypeError, "deadline must be a number of seconds, or None, not %R", value);
+                    return -1;
+                }
                 if (!(seconds >= 0.0) || seconds > 9.0e9) {
                     if (!PyErr_Occurred()) {
-                        PyErr_Format(PyExc_ValueError, "deadline must be seconds, 0 or more, not %R", value);
+                        PyErr_Format(PyExc_ValueError,
+                                     "deadline must be between 0 and 9e9 seconds, or None, not %R", value);
                     }
                     return -1;
                 }
@@ -175,13 +189,14 @@ run_joined(TxnObject *outer, PyObject *const *args, Py_ssize_t count)
     if (txn_enter(outer) < 0) {
         return NULL;
     }
+    Py_INCREF(outer); /* a resolver that runs here may drop the last other reference */
     theus_status status = theus_txn_save(&outer->txn, &savepoint);
     txn_leave(outer);
     if (status != THEUS_OK) {
         txn_fail(outer, status);
+        Py_DECREF(outer);
         return NULL;
     }
-    Py_INCREF(outer);
     Py_ssize_t mark = outer->callbacks == NULL ? 0 : PyList_GET_SIZE(outer->callbacks);
     outer->guests++;
     PyObject *result = call_body(args[0], outer, args, count);
@@ -285,6 +300,9 @@ engine_run(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *name
         theus_conflict why;
         /* A body that ended its transaction itself has decided. */
         int done = txn->txn.state == THEUS_TXN_OPEN ? txn_commit(txn, &why) : 1;
+        if (done < 0) {
+            txn_abort(txn); /* refused while another thread is inside: later runs here must not join it */
+        }
         Py_DECREF(txn);
         if (done == 1) {
             return result;
@@ -294,7 +312,7 @@ engine_run(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *name
             return NULL;
         }
         uint64_t now_ns = theus_clock_tick_ns();
-        bool over = (options.retries >= 0 && failures >= (uint32_t)options.retries)
+        bool over = (options.retries >= 0 && (int64_t)failures >= options.retries)
                     || (options.deadline_ns != 0 && now_ns - start_ns >= options.deadline_ns);
         if (over) {
             txn_raise_conflict(self, &why, failures + 1);

@@ -94,25 +94,56 @@ engine_parse_version(PyObject *argument, uint64_t *out)
     return 0;
 }
 
+/* A number of slots; -1 with TypeError or ValueError. */
+static int
+parse_size(PyObject *argument, const char *name, uint32_t *out)
+{
+    const long long most = 1LL << 24;
+    if (!PyLong_Check(argument)) {
+        PyErr_Format(PyExc_TypeError, "%s= is an int, not %R", name, argument);
+        return -1;
+    }
+    int overflow;
+    long long wanted = PyLong_AsLongLongAndOverflow(argument, &overflow);
+    if (overflow != 0 || wanted < 1 || wanted > most) {
+        PyErr_Format(PyExc_ValueError, "%s= must be between 1 and %lld, not %R", name, most, argument);
+        return -1;
+    }
+    *out = (uint32_t)wanted;
+    return 0;
+}
+
 /* ---- life -------------------------------------------------------------------------------- */
 
-/* Gives the engine a heap and a store that begins with `first`, in place of what it had. Both stay the caller's. */
+/* Is the engine still as __new__ made it? Transactions keep the store they began on. */
 static int
-engine_set_store(EngineObject *self, HeapObject *heap, theus_version *first, const theus_store_limits *limits)
+engine_check_unused(EngineObject *self)
 {
-    theus_store *store;
-    theus_status status = theus_store_new(heap->core, first, limits, &store);
+    theus_store_facts facts = {0};
+    if (self->store != NULL) {
+        theus_store_read_facts(self->store, &facts);
+    }
+    if (self->active != NULL || facts.version != 0) {
+        PyErr_SetString(PyExc_RuntimeError, "this engine is in use: make a new one instead of calling __init__ again");
+        return -1;
+    }
+    return 0;
+}
+
+/* Gives the engine a store that begins with `first`, in place of an unused one. The heap is the same for the
+ * engine's life: states and transactions made before __init__ stay of one family with those made after it. */
+static int
+engine_set_store(EngineObject *self, theus_version *first, const theus_store_limits *limits)
+{
+    theus_store *store, *old = self->store;
+    theus_status status = theus_store_new(self->heap->core, first, limits, &store);
     if (status != THEUS_OK) {
-        return errors_fail(heap->st, status);
+        return errors_fail(self->heap->st, status);
     }
-    theus_store *old_store = self->store;
-    HeapObject *old_heap = self->heap;
     self->store = store;
-    self->heap = (HeapObject *)Py_NewRef((PyObject *)heap);
-    if (old_store != NULL) {
-        theus_store_free(old_store);
+    if (old != NULL) {
+        theus_store_free(old);
     }
-    Py_XDECREF(old_heap);
     return 0;
 }
 
@@ -136,21 +167,27 @@ engine_over(HeapObject *heap, theus_version *version)
 {
     theus_store_limits limits = {.ring_capacity = 1, .history_count = 1};
     EngineObject *self = engine_alloc(heap->st->Engine_type);
-    if (self != NULL && engine_set_store(self, heap, version, &limits) < 0) {
+    if (self == NULL) {
+        return NULL;
+    }
+    self->heap = (HeapObject *)Py_NewRef((PyObject *)heap);
+    if (engine_set_store(self, version, &limits) < 0) {
         Py_CLEAR(self);
     }
     return self;
 }
 
-/* A new heap with a first version made of `data` and `heavy`. */
+/* A store with a first version made of `data` and `heavy`. */
 static int
-engine_fill(EngineObject *self, module_state *st, PyObject *data, PyObject *heavy,
-            const theus_store_limits *limits)
+engine_fill(EngineObject *self, PyObject *data, PyObject *heavy, const theus_store_limits *limits)
 {
     theus_container *root = NULL, *signals = NULL;
     theus_version *first = NULL;
-    HeapObject *heap = heap_new(st);
-    int result = heap == NULL ? -1 : state_root_from(heap, data, heavy, &root);
+    HeapObject *heap = self->heap;
+    int result = state_root_from(heap, data, heavy, &root);
+    if (result == 0) { /* reading the data may have run code that uses the engine */
+        result = engine_check_unused(self);
+    }
     if (result == 0) {
         theus_status status = theus_container_new(heap->core, THEUS_MAP, &signals);
         if (status == THEUS_OK) {
@@ -159,12 +196,11 @@ engine_fill(EngineObject *self, module_state *st, PyObject *data, PyObject *heav
         if (status == THEUS_OK) {
             status = theus_version_new(root->count == 0 ? 0 : 1, root, signals, NULL, &first);
         }
-        result = status == THEUS_OK ? engine_set_store(self, heap, first, limits) : errors_fail(st, status);
+        result = status == THEUS_OK ? engine_set_store(self, first, limits) : errors_fail(heap->st, status);
     }
     theus_container_release(root);
     theus_container_release(signals);
     theus_version_release(first);
-    Py_XDECREF((PyObject *)heap);
     return result;
 }
 
@@ -176,7 +212,11 @@ engine_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kw
     PyObject *module = PyType_GetModuleByDef(type, &theus_module);
     theus_store_limits limits = {.ring_capacity = DEFAULT_RING, .history_count = DEFAULT_HISTORY};
     EngineObject *self = module == NULL ? NULL : engine_alloc(type);
-    if (self != NULL && engine_fill(self, module_state_of(module), NULL, NULL, &limits) < 0) {
+    if (self == NULL) {
+        return NULL;
+    }
+    self->heap = heap_new(module_state_of(module));
+    if (self->heap == NULL || engine_fill(self, NULL, NULL, &limits) < 0) {
         Py_CLEAR(self);
     }
     return (PyObject *)self;
@@ -188,30 +228,20 @@ engine_init(PyObject *op, PyObject *args, PyObject *kwargs)
     static char *names[] = {"data", "heavy", "strict_cas", "write_timeout_ms", "ring_capacity", "history",
                             NULL};
     EngineObject *self = engine_of(op);
-    PyObject *data = NULL, *heavy = NULL, *timeout = Py_None;
+    PyObject *data = NULL, *heavy = NULL, *timeout = Py_None, *ring = NULL, *history = NULL;
     int strict = 0;
-    unsigned int ring = DEFAULT_RING, history = DEFAULT_HISTORY;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO$pOII:Engine", names, &data, &heavy, &strict,
-                                     &timeout, &ring, &history)) {
-        return -1;
-    }
-    if (ring == 0 || ring > (1u << 24) || history == 0 || history > (1u << 24)) {
-        PyErr_Format(PyExc_ValueError,
-                     "ring_capacity and history must be between 1 and 16777216, not %u and %u", ring, history);
+    theus_store_limits limits = {.ring_capacity = DEFAULT_RING, .history_count = DEFAULT_HISTORY};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO$pOOO:Engine", names, &data, &heavy, &strict,
+                                     &timeout, &ring, &history)
+        || (ring != NULL && parse_size(ring, "ring_capacity", &limits.ring_capacity) < 0)
+        || (history != NULL && parse_size(history, "history", &limits.history_count) < 0)) {
         return -1;
     }
     uint64_t timeout_ms = DEFAULT_TIMEOUT_MS;
     if (timeout != Py_None && engine_parse_timeout(timeout, &timeout_ms) < 0) {
         return -1;
     }
-    theus_store_facts facts;
-    theus_store_read_facts(self->store, &facts);
-    if (self->active != NULL || facts.version != 0) {
-        PyErr_SetString(PyExc_RuntimeError, "this engine is in use: make a new one instead of calling __init__ again");
-        return -1;
-    }
-    theus_store_limits limits = {.ring_capacity = ring, .history_count = history};
-    if (engine_fill(self, self->heap->st, data, heavy, &limits) < 0) {
+    if (engine_check_unused(self) < 0 || engine_fill(self, data, heavy, &limits) < 0) {
         return -1;
     }
     self->strict_cas = strict;

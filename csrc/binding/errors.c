@@ -42,6 +42,9 @@ errors_raise(const module_state *st, theus_status status)
     case THEUS_TOO_BIG:
         type = PyExc_OverflowError;
         break;
+    case THEUS_TOO_DEEP:
+        type = PyExc_RecursionError;
+        break;
     case THEUS_ENDED:
     case THEUS_BUSY:
     case THEUS_FORKED:

@@ -168,13 +168,20 @@ discard_all(HeapObject *heap, theus_container *edit, PyObject *elements)
 static PyObject *
 set_without(HandleObject *self, PyObject *other)
 {
-    bool larger = has_hash_lookup(self->heap->st, other)
-                  && PyObject_Size(other) > set_length((PyObject *)self);
+    bool larger = false;
+    if (has_hash_lookup(self->heap->st, other)) {
+        Py_ssize_t size = PyObject_Size(other);
+        if (size < 0) {
+            return NULL;
+        }
+        larger = size > (Py_ssize_t)self->node->count;
+    }
     theus_container *edit = container_edit(self->heap, self->node);
-    bool failed =
-        edit != NULL
-        && (larger ? discard_present(self, edit, other) : discard_all(self->heap, edit, other)) < 0;
-    return seal_or_same(self, edit, failed);
+    int result = 0;
+    if (edit != NULL) {
+        result = larger ? discard_present(self, edit, other) : discard_all(self->heap, edit, other);
+    }
+    return seal_or_same(self, edit, result < 0);
 }
 
 /* Elements of exactly one of the two: ours first. */

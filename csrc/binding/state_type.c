@@ -487,10 +487,12 @@ state_type_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     static char *names[] = {"data", "heavy", "signal", "version", "meta_capacity", NULL};
     module_state *st = module_state_of_type(type);
     PyObject *data = NULL, *heavy = NULL, *signal = NULL;
-    unsigned long long number = 1;
+    PyObject *named = NULL;
+    uint64_t number = 1;
     Py_ssize_t capacity = 1000;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOOKn:State", names, &data, &heavy, &signal,
-                                     &number, &capacity)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOOOn:State", names, &data, &heavy, &signal,
+                                     &named, &capacity)
+        || (named != NULL && engine_parse_version(named, &number) < 0)) {
         return NULL;
     }
     if (capacity < 0) {

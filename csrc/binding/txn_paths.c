@@ -585,45 +585,6 @@ merge_roots(TxnObject *self, PyObject *data)
 }
 
 static int
-send_signals(TxnObject *self, PyObject *signal)
-{
-    if (PyList_Check(signal) || PyTuple_Check(signal)) {
-        for (Py_ssize_t i = 0; i < PySequence_Size(signal); i++) {
-            PyObject *one = PySequence_GetItem(signal, i);
-            int sent = one == NULL ? -1 : send_signals(self, one);
-            Py_XDECREF(one);
-            if (sent < 0) {
-                return -1;
-            }
-        }
-        return 0;
-    }
-    PyObject *items = PyMapping_Items(signal);
-    int result = items == NULL ? -1 : 0;
-    for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(items); i++) {
-        PyObject *topic, *payload;
-        theus_value frozen;
-        uint64_t hash;
-        result = PyArg_ParseTuple(PyList_GET_ITEM(items, i), "OO", &topic, &payload) ? 0 : -1;
-        freeze_path top = freeze_path_top(NULL);
-        freeze_path at = freeze_path_key(&top, result == 0 ? topic : Py_None);
-        if (result == 0 && key_hash(topic, &hash) < 0) {
-            result = -1;
-        }
-        if (result == 0) {
-            result = draft_freeze_value(self->heap->st, self, self->txn.root, payload, &at, &frozen);
-        }
-        if (result == 0) {
-            theus_status status = theus_txn_signal(&self->txn, NULL, hash, topic, frozen);
-            freeze_drop(self->heap, frozen);
-            result = status == THEUS_OK ? 0 : txn_fail(self, status);
-        }
-    }
-    Py_XDECREF(items);
-    return result;
-}
-
-static int
 require_mapping(const module_state *st, PyObject *argument, const char *name)
 {
     if (PyDict_Check(argument)
@@ -632,6 +593,44 @@ require_mapping(const module_state *st, PyObject *argument, const char *name)
     }
     PyErr_Format(st->ContextError, "%s= must be a dict, not %R", name, argument);
     return -1;
+}
+
+static int
+send_signal(TxnObject *self, theus_cell *cell, PyObject *topic, PyObject *payload, const freeze_path *top)
+{
+    theus_value frozen;
+    uint64_t hash;
+    freeze_path at = freeze_path_key(top, topic);
+    if (key_hash(topic, &hash) < 0
+        || draft_freeze_value(self->heap->st, self, cell, payload, &at, &frozen) < 0) {
+        return -1;
+    }
+    theus_status status = theus_txn_signal(&self->txn, NULL, hash, topic, frozen);
+    freeze_drop(self->heap, frozen);
+    return status == THEUS_OK ? 0 : txn_fail(self, status);
+}
+
+/* One dict of topics, or a list or tuple of them. */
+static int
+send_signals(TxnObject *self, PyObject *signal)
+{
+    if (!PyList_Check(signal) && !PyTuple_Check(signal)) {
+        freeze_path top = freeze_path_top(NULL);
+        return require_mapping(self->heap->st, signal, "signal") < 0
+                   ? -1
+                   : merge_each(self, self->txn.root, signal, &top, send_signal);
+    }
+    if (Py_EnterRecursiveCall(" in signal=")) { /* a list that holds itself, for one */
+        return -1;
+    }
+    int result = 0;
+    for (Py_ssize_t i = 0; result == 0 && i < PySequence_Size(signal); i++) {
+        PyObject *one = PySequence_GetItem(signal, i);
+        result = one == NULL ? -1 : send_signals(self, one);
+        Py_XDECREF(one);
+    }
+    Py_LeaveRecursiveCall();
+    return result;
 }
 
 int

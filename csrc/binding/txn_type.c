@@ -26,7 +26,7 @@ running_context(void)
         }
         Py_XDECREF(copy);
     }
-    return tstate->context;
+    return tstate->context; /* borrowed */
 }
 
 TxnObject *
@@ -39,7 +39,7 @@ txn_current(EngineObject *engine)
     void *context = running_context();
     uint64_t epoch = theus_process_epoch();
     for (TxnObject *it = engine->active; it != NULL; it = it->next) {
-        if (it->thread == thread && it->context == context && it->txn.epoch == epoch) {
+        if (it->thread == thread && it->context == (PyObject *)context && it->txn.epoch == epoch) {
             return it;
         }
     }
@@ -164,18 +164,22 @@ txn_enter(TxnObject *self)
 PyObject *
 txn_path_tuple(const theus_segment *path, uint32_t length)
 {
-    PyObject *tuple = PyTuple_New(length);
-    if (tuple == NULL) {
-        return NULL;
-    }
+    /* The keys first: a tuple that is made may run the collector, and that a finalizer that removes them. */
     for (uint32_t i = 0; i < length; i++) {
-        PyObject *part = path[i].key != NULL ? Py_NewRef((PyObject *)path[i].key)
-                                             : PyLong_FromUnsignedLong(path[i].index);
-        if (part == NULL) {
-            Py_DECREF(tuple);
-            return NULL;
+        Py_XINCREF((PyObject *)path[i].key);
+    }
+    PyObject *tuple = PyTuple_New(length);
+    for (uint32_t i = 0; i < length; i++) {
+        PyObject *part = tuple != NULL && path[i].key == NULL ? PyLong_FromUnsignedLong(path[i].index)
+                                                              : (PyObject *)path[i].key;
+        if (tuple == NULL) {
+            Py_XDECREF(part);
+        } else {
+            PyTuple_SET_ITEM(tuple, i, part);
         }
-        PyTuple_SET_ITEM(tuple, i, part);
+        if (part == NULL) {
+            Py_CLEAR(tuple); /* with the keys it has; the others are given back one by one */
+        }
     }
     return tuple;
 }
@@ -238,9 +242,10 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
     self->callbacks = NULL;
     self->weakrefs = NULL;
     self->home = NULL;
+    self->context = NULL;
     self->guests = 0;
     self->outer = NULL;
-    self->savepoint = NULL;
+    self->savepoint = 0;
     self->next = self->previous = NULL;
     self->timeout_ms = timeout_ms;
     self->version = 0;
@@ -277,7 +282,7 @@ txn_begin(TxnObject *self, theus_version *pinned)
     self->txn.apply = txn_apply_deferred;
     self->txn.apply_ctx = self->heap;
     self->thread = theus_thread_id();
-    self->context = context;
+    Py_XSETREF(self->context, Py_XNewRef((PyObject *)context));
     self->started_ns = theus_clock_tick_ns();
     self->txn.deadline_ns = self->timeout_ms == 0 ? 0 : self->started_ns + self->timeout_ms * 1000000;
     active_add(self);
@@ -399,6 +404,7 @@ txn_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->callbacks);
     Py_VISIT(self->outer);
     Py_VISIT(self->home);
+    Py_VISIT(self->context);
     return theus_txn_visit(&self->txn, (int (*)(void *, void *))visit, arg);
 }
 
@@ -409,6 +415,7 @@ txn_clear(PyObject *op)
     txn_abort(self);
     Py_CLEAR(self->callbacks);
     Py_CLEAR(self->outer);
+    Py_CLEAR(self->context);
     return 0;
 }
 
@@ -427,6 +434,7 @@ txn_dealloc(PyObject *op)
     Py_CLEAR(self->outer);
     Py_CLEAR(self->process);
     Py_CLEAR(self->home);
+    Py_CLEAR(self->context);
     HeapObject *heap = self->heap;
     EngineObject *engine = self->engine;
     if (st->recycles && st->free_txn_count < FREE_TXNS) {
@@ -453,18 +461,26 @@ txn_drop_free_list(module_state *st)
 static PyObject *
 txn_join(TxnObject *self, TxnObject *outer)
 {
+    theus_savepoint *savepoint;
     if (txn_enter(outer) < 0) {
         return NULL;
     }
-    theus_status status = theus_txn_save(&outer->txn, &self->savepoint);
+    Py_INCREF(outer); /* a resolver that runs here may drop the last other reference, */
+    theus_status status = theus_txn_save(&outer->txn, &savepoint);
+    if (status == THEUS_OK && (self->savepoint != 0 || self->txn.state != THEUS_TXN_IDLE)) {
+        theus_savepoint_release(savepoint); /* or begin this very transaction */
+        status = THEUS_CHANGED;
+    }
     txn_leave(outer);
     if (status != THEUS_OK) {
         txn_fail(outer, status);
+        Py_DECREF(outer);
         return NULL;
     }
+    self->savepoint = theus_txn_savepoint(&outer->txn);
     self->callback_mark = outer->callbacks == NULL ? 0 : PyList_GET_SIZE(outer->callbacks);
     Py_XSETREF(self->outer, (TxnObject *)Py_NewRef((PyObject *)outer));
-    return Py_NewRef((PyObject *)outer);
+    return (PyObject *)outer;
 }
 
 /* Ends a savepoint: keeps or undoes what was done since. */
@@ -472,21 +488,21 @@ static int
 txn_unjoin(TxnObject *self, bool keep)
 {
     TxnObject *outer = self->outer;
-    theus_savepoint *savepoint = self->savepoint;
-    self->savepoint = NULL;
+    uint64_t savepoint = self->savepoint;
+    self->savepoint = 0;
     if (txn_enter(outer) < 0) {
         return -1;
     }
     int result = 0;
     if (outer->txn.depth > 1) {
         result = txn_error(self, "a savepoint cannot end inside an operation of its transaction");
-    } else if (outer->txn.savepoint != savepoint) {
+    } else if (theus_txn_savepoint(&outer->txn) != savepoint) {
         result = txn_error(self, "savepoints end in the reverse order of their beginning: "
                                  "end the inner one first");
     } else if (keep) {
-        theus_savepoint_release(savepoint);
+        theus_savepoint_release(outer->txn.savepoint);
     } else {
-        theus_savepoint_rollback(savepoint);
+        theus_savepoint_rollback(outer->txn.savepoint);
         if (outer->callbacks != NULL) {
             result = PyList_SetSlice(outer->callbacks, self->callback_mark, PY_SSIZE_T_MAX, NULL);
         }
@@ -499,7 +515,7 @@ static PyObject *
 txn_enter_block(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     TxnObject *self = (TxnObject *)op;
-    if (self->savepoint != NULL) {
+    if (self->savepoint != 0) {
         txn_error(self, "this savepoint is open already: ask the transaction for another one");
         return NULL;
     }
@@ -529,7 +545,7 @@ txn_enter_block(PyObject *op, PyObject *Py_UNUSED(ignored))
 static int
 txn_end_block(TxnObject *self, bool failed)
 {
-    if (self->savepoint != NULL) {
+    if (self->savepoint != 0) {
         return txn_unjoin(self, !failed);
     }
     if (self->outer != NULL) {
@@ -540,6 +556,7 @@ txn_end_block(TxnObject *self, bool failed)
     }
     theus_status status = theus_txn_enter(&self->txn);
     if (status != THEUS_OK) {
+        active_remove(self); /* in use by another thread: what begins here later must not join it */
         return failed ? 0 : txn_fail(self, status);
     }
     bool inside = self->txn.depth > 1;
@@ -669,18 +686,67 @@ txn_method_on_commit(PyObject *op, PyObject *callback)
     Py_RETURN_NONE;
 }
 
+/* Operations are noted first and made into Python objects when all are known: making one may run the collector, and
+ * that a finalizer that writes to the transaction whose cells are being walked. */
+typedef struct noted_operation {
+    struct noted_operation *next;
+    theus_op_kind kind;
+    uint32_t length;
+    theus_segment path[]; /* keys retained */
+} noted_operation;
+
+typedef struct {
+    noted_operation *first;
+    noted_operation **end;
+} noted_operations;
+
 static int
-add_operation(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t length)
+note_operation(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t length)
 {
-    static const char *const names[] = {"set", "delete", "add", "append", "merge"};
-    PyObject *where = txn_path_tuple(path, length);
-    PyObject *entry = where == NULL ? NULL : Py_BuildValue("(sN)", names[kind], where);
-    if (entry == NULL) {
+    noted_operations *noted = arg;
+    noted_operation *one = PyMem_Malloc(sizeof(*one) + length * sizeof(*path));
+    if (one == NULL) {
+        PyErr_NoMemory();
         return -1;
     }
-    int result = PyList_Append((PyObject *)arg, entry);
-    Py_DECREF(entry);
-    return result;
+    one->next = NULL;
+    one->kind = kind;
+    one->length = length;
+    for (uint32_t i = 0; i < length; i++) {
+        one->path[i] = path[i];
+        Py_XINCREF((PyObject *)path[i].key);
+    }
+    *noted->end = one;
+    noted->end = &one->next;
+    return 0;
+}
+
+static PyObject *
+operation_entry(const noted_operation *one)
+{
+    static const char *const names[] = {"set", "delete", "add", "append", "merge"};
+    PyObject *where = txn_path_tuple(one->path, one->length);
+    return where == NULL ? NULL : Py_BuildValue("(sN)", names[one->kind], where);
+}
+
+/* A list of what was noted if `wanted`, else NULL. Frees the notes. */
+static PyObject *
+operations_list(noted_operations *noted, bool wanted)
+{
+    PyObject *list = wanted ? PyList_New(0) : NULL;
+    for (noted_operation *one = noted->first, *next; one != NULL; one = next) {
+        PyObject *entry = list == NULL ? NULL : operation_entry(one);
+        if (list != NULL && (entry == NULL || PyList_Append(list, entry) < 0)) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(entry);
+        for (uint32_t i = 0; i < one->length; i++) {
+            Py_XDECREF((PyObject *)one->path[i].key);
+        }
+        next = one->next;
+        PyMem_Free(one);
+    }
+    return list;
 }
 
 static PyObject *
@@ -695,19 +761,14 @@ txn_method_operations(PyObject *op, PyObject *const *args, Py_ssize_t count)
     if (recent < 0 || txn_enter(self) < 0) {
         return NULL;
     }
-    PyObject *list = PyList_New(0);
-    if (list != NULL) {
-        int result = recent ? theus_txn_recent_operations(&self->txn, NULL, add_operation, list, &status)
-                            : theus_txn_operations(&self->txn, add_operation, list);
-        if (result != 0) {
-            if (!PyErr_Occurred()) {
-                txn_fail(self, status);
-            }
-            Py_CLEAR(list);
-        }
+    noted_operations noted = {NULL, &noted.first};
+    int result = recent ? theus_txn_recent_operations(&self->txn, NULL, note_operation, &noted, &status)
+                        : theus_txn_operations(&self->txn, note_operation, &noted);
+    if (result != 0 && !PyErr_Occurred()) {
+        txn_fail(self, status);
     }
     txn_leave(self);
-    return list;
+    return operations_list(&noted, result == 0);
 }
 
 static PyObject *
@@ -717,7 +778,7 @@ txn_repr(PyObject *op)
     TxnObject *self = (TxnObject *)op;
     if (self->outer != NULL) {
         return PyUnicode_FromFormat("<theus.Transaction: %s savepoint>",
-                                    self->savepoint != NULL ? "open" : "closed");
+                                    self->savepoint != 0 ? "open" : "closed");
     }
     return PyUnicode_FromFormat("<theus.Transaction: %s, %s%s, version %llu>", names[self->txn.state],
                                 self->isolation == THEUS_SNAPSHOT ? "snapshot" : "serializable",

@@ -21,12 +21,13 @@ struct TxnObject {
     PyObject *callbacks;        /* list of on_commit callables, or NULL */
     PyObject *weakrefs;
     struct TxnObject *outer;    /* owned: the transaction this one has joined, or NULL */
-    theus_savepoint *savepoint; /* of outer, while joined */
+    uint64_t savepoint;         /* while joined: which one of outer, as theus_txn_savepoint() names it; else 0 */
     uint32_t guests;            /* runs that have joined this transaction and are running */
     Py_ssize_t callback_mark;   /* callbacks that outer had when this savepoint began */
     struct TxnObject *next, *previous; /* engine->active; borrowed */
     uint64_t thread;            /* who began it */
-    void *context;              /* the contextvars context it began in: tells tasks apart; an identity only */
+    PyObject *context;          /* owned: the contextvars context it began in. Tells tasks apart, so no later one may
+                                 * have its address */
     PyObject *home;             /* owned: what home_of() gave there */
     uint64_t started_ns;
     uint64_t timeout_ms;

@@ -593,6 +593,7 @@ record_new(theus_txn *txn, op_summary *summary, theus_record **out)
     record->deletes = summary->deletes;
     record->reads = 0;
     for (theus_cell *cell = txn->root; cell != NULL; cell = cell->next) {
+        theus_numbers_sort(&cell->reads); /* each once */
         record->reads += cell->reads.count;
     }
     record->path_count = summary->paths;

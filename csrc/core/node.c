@@ -5,7 +5,7 @@
 /* Spare nodes make the steady state of an engine (a path made, a path freed) free of malloc. They
  * are bounded size by size: one that is rarely asked for must not crowd out the others. (With one
  * bound for all, what splitting segments had left behind filled it for ever, and a write to a map
- * of 10 000 keys spent half of its instructions in malloc.) One spare is always kept; more only
+ * of 10 000 keys spent a third of its instructions in malloc.) One spare is always kept; more only
  * as a fraction of what lives, so that a small map stays small. */
 static bool
 spare_is_wanted_locked(const theus_heap *heap, uint8_t count, size_t size)

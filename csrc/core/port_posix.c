@@ -14,7 +14,6 @@
 
 static struct {
     pthread_once_t watch_forks; /* runs process_watch_forks() once */
-    _Atomic(bool) watching;     /* it has run */
     _Atomic(uint64_t) epoch;    /* forks between the first call and this process */
     _Atomic(uint64_t) random_state;
 #ifdef THEUS_TESTING
@@ -221,15 +220,12 @@ process_watch_forks(void)
     /* It can fail only for lack of memory. Then forks go unseen, and what depends on
      * the epoch loses a diagnosis, not its safety. */
     (void)pthread_atfork(NULL, NULL, process_forked);
-    atomic_store_explicit(&process.watching, true, memory_order_release);
 }
 
 uint64_t
 theus_process_epoch(void)
 {
-    if (!atomic_load_explicit(&process.watching, memory_order_acquire)) {
-        pthread_once(&process.watch_forks, process_watch_forks);
-    }
+    pthread_once(&process.watch_forks, process_watch_forks);
     return atomic_load_explicit(&process.epoch, memory_order_relaxed);
 }
 

@@ -20,6 +20,7 @@ typedef struct {
 struct theus_savepoint {
     theus_txn *txn;
     theus_savepoint *outer;
+    uint64_t number;          /* theus_txn_savepoint() */
     theus_container *signals; /* counted; NULL if there were none */
     theus_cell *last_cell;
     uint32_t count;
@@ -99,9 +100,16 @@ theus_txn_save(theus_txn *txn, theus_savepoint **out)
         theus_container_retain(txn->signals);
         savepoint->signals = txn->signals;
     }
+    savepoint->number = ++txn->saves;
     txn->savepoint = savepoint;
     *out = savepoint;
     return THEUS_OK;
+}
+
+uint64_t
+theus_txn_savepoint(const theus_txn *txn)
+{
+    return txn->savepoint == NULL ? 0 : txn->savepoint->number;
 }
 
 void
@@ -175,12 +183,19 @@ theus_savepoint_rollback(theus_savepoint *savepoint)
 /* ---- what was done since ------------------------------------------------------------ */
 
 typedef struct {
-    const theus_cell *cell;
+    theus_cell *cell;
     theus_op_fn fn;
     void *arg;
     uint32_t length;
     theus_segment path[THEUS_PATH_ROOM];
 } recent_run;
+
+static uint32_t
+recent_path(recent_run *run)
+{
+    uint32_t length = theus_cell_path(run->cell, run->path, THEUS_PATH_ROOM - 1);
+    return length < THEUS_PATH_ROOM ? length : THEUS_PATH_ROOM - 1;
+}
 
 /* One entry that differs. A place whose child cell is known is left to that cell. */
 static int
@@ -198,24 +213,46 @@ recent_change(void *arg, theus_change_kind kind, void *key, uint32_t pos_a, theu
                    run->length + 1);
 }
 
+/* Compares with equality of keys, which may run a body that writes. So what is compared is sealed, for such a write
+ * to go to a copy, and counted; and the keys of the path to it are retained. */
+static int
+recent_by_content(recent_run *run, void *ctx, theus_cell *cell, theus_container *before, theus_status *status)
+{
+    theus_container *now = cell->now;
+    const theus_value_ops *ops = theus_heap_ops(now->heap);
+    void *keys[THEUS_PATH_ROOM];
+    uint32_t count = run->length;
+    for (uint32_t i = 0; i < count; i++) {
+        keys[i] = run->path[i].key;
+        if (keys[i] != NULL) {
+            ops->retain(keys[i]);
+        }
+    }
+    theus_seal_in_place(now);
+    cell->stamp++;
+    theus_container_retain(now);
+    int result = theus_container_diff(before, now, ctx, recent_change, run, status);
+    theus_container_release(now);
+    for (uint32_t i = 0; i < count; i++) {
+        if (keys[i] != NULL) {
+            ops->release(keys[i]);
+        }
+    }
+    return result;
+}
+
 static int
 recent_of_cell(recent_run *run, void *ctx, theus_container *before, theus_status *status)
 {
-    const theus_cell *cell = run->cell;
+    theus_cell *cell = run->cell;
     if (cell->now == before && cell->deferred == NULL) {
         return 0;
     }
-    run->length = theus_cell_path(cell, run->path, THEUS_PATH_ROOM - 1);
-    if (run->length > THEUS_PATH_ROOM - 1) {
-        run->length = THEUS_PATH_ROOM - 1;
-    }
+    run->length = recent_path(run);
     int result = 0;
     if (cell->now != before) {
-        /* Counted while it is compared: equality of keys may run a body that replaces it. */
-        theus_container *now = cell->now;
-        theus_container_retain(now);
-        result = theus_container_diff(before, now, ctx, recent_change, run, status);
-        theus_container_release(now);
+        result = recent_by_content(run, ctx, cell, before, status);
+        run->length = recent_path(run); /* that may have changed, too */
     }
     for (theus_deferral *it = cell->deferred; it != NULL && result == 0; it = it->next) {
         run->path[run->length] = (theus_segment){it->key, it->index};

@@ -24,7 +24,8 @@
     X(GONE, -9, "this version is no longer in the history")                   \
     X(FUTURE, -10, "this version does not exist yet")                         \
     X(BAD_PATH, -11, "the path does not lead to a container of that kind")    \
-    X(LATE, -12, "the write timeout passed while the commit was tried")
+    X(LATE, -12, "the write timeout passed while the commit was tried")       \
+    X(TOO_DEEP, -13, "containers are nested more than 2000 deep here: keep the data flatter")
 
 typedef enum {
 #define THEUS_STATUS_ENUM(name, number, text) THEUS_##name = number,

@@ -160,6 +160,9 @@ theus_txn_visit(theus_txn *txn, int (*visit)(void *atom, void *arg), void *arg)
         for (theus_absence *it = cell->absent; it != NULL && result == 0; it = it->next) {
             result = visit(it->key, arg);
         }
+        if (result == 0 && cell->last_key != NULL) {
+            result = visit(cell->last_key, arg);
+        }
     }
     return result != 0 ? result : visit_deferrals(txn->retired, visit, arg);
 }

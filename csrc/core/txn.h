@@ -48,9 +48,10 @@ typedef struct {
 typedef struct theus_absence theus_absence;   /* keys looked for in vain */
 typedef struct theus_deferral theus_deferral; /* add, append, merge */
 
+enum { THEUS_CELL_DEPTH = 2000 };  /* cells above one another: folding and building walk down by recursion */
 enum { THEUS_CELL_CHILDREN = 4 }; /* slots of the first table; a power of two */
 
-struct theus_cell {
+struct theus_cell { /* cell_blank() in cell.c sets each field */
     theus_txn *txn;
     theus_cell *next;        /* in the transaction's list, parents first */
     theus_container *base;   /* counted; NULL when the body made this container */
@@ -60,6 +61,7 @@ struct theus_cell {
     uint32_t home_pos;
     uint32_t pos;            /* where it is in parent->now */
     theus_cell *parent;      /* NULL for the root and for what was removed */
+    uint32_t depth;          /* cells it was entered through */
     theus_cell **children;   /* open hash by pos, see cell.c: few_children, or heap memory */
     uint32_t child_count;
     uint32_t child_room;
@@ -81,6 +83,10 @@ struct theus_cell {
     uint32_t absent_count;
     theus_absence *absent;
     theus_deferral *deferred;
+    void *last_key;          /* retained: the key of the atom that the last lookup found, or NULL; */
+    uint32_t last_pos;       /* where, */
+    uint32_t last_stamp;     /* as long as stamp is this one, */
+    theus_value last_value;  /* and what: borrowed from now */
     theus_container *current; /* commit only: the same place in the newest version; borrowed */
 };
 
@@ -121,6 +127,7 @@ struct theus_txn {
     void *process;             /* atom, borrowed from the embedder for the transaction's life; or NULL */
     theus_container *signals;  /* what the body has signalled, topic -> payload; or NULL */
     theus_savepoint *savepoint; /* innermost open one */
+    uint64_t saves;            /* savepoints opened so far */
     theus_cell cells[THEUS_TXN_CELLS];
 };
 
@@ -137,7 +144,7 @@ void theus_txn_abort(theus_txn *txn);
 THEUS_MUST_CHECK theus_status theus_txn_enter(theus_txn *txn);
 void theus_txn_leave(theus_txn *txn);
 
-/* For a cycle collector: the atoms that the logs keep (keys looked for in vain, deferred operands).
+/* For a cycle collector: the atoms that the cells keep (keys looked for last or in vain, deferred operands).
  * Everything else is in the heap. */
 int theus_txn_visit(theus_txn *txn, int (*visit)(void *atom, void *arg), void *arg);
 
@@ -206,6 +213,9 @@ theus_cell *theus_cell_child_at(const theus_cell *cell, uint32_t pos);
 THEUS_MUST_CHECK theus_status theus_txn_save(theus_txn *txn, theus_savepoint **out);
 /* Keeps what was done since; frees the savepoint, which must be the innermost. */
 void theus_savepoint_release(theus_savepoint *savepoint);
+/* Names the innermost open savepoint, for those who may hold on to one that is gone: never twice the same number in
+ * a transaction. 0: none is open. */
+uint64_t theus_txn_savepoint(const theus_txn *txn);
 /* Undoes every write since, keeps every read (the body may have seen it), frees the savepoint. Containers
  * first touched since then get dead cells. */
 void theus_savepoint_rollback(theus_savepoint *savepoint);

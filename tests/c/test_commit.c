@@ -138,7 +138,7 @@ test_deferred_settle(void)
     add(tx, "1", 100);
     add(tx, "2.0", 1);
     CHECK(get(tx, "1") == 115 && get(tx, "2.0") == 8);
-    CHECK(tx->txn.root->deferred == NULL && tx->txn.root->reads.count == 1);
+    CHECK(tx->txn.root->deferred == NULL && tx->txn.root->reads.count == 2);
     add(tx, "1", 1);
     CHECK(reads_as(tx, "", "{1:116 2:[8] 3:0}")); /* freezing settles everything below */
     add(tx, "1", 1);
@@ -407,7 +407,7 @@ test_records(void)
     theus_record *record = theus_store_next_record(scene.store, &sequence, &lost);
     REQUIRE(record != NULL);
     CHECK(record->version == 2 && record->rebased && record->thread == theus_thread_id());
-    CHECK(record->sets == 2 && record->deletes == 1 && record->reads == 2);
+    CHECK(record->sets == 2 && record->deletes == 1 && record->reads == 4); /* fetches count */
     CHECK(((fake_atom *)record->process)->id == 777);
     CHECK(record->path_count == 3 && record->segment_count == 5);
     CHECK(record->depth[0] == 1 && record->depth[1] == 2 && record->depth[2] == 2);

@@ -362,7 +362,7 @@ static const phantom phantoms[] = {
     {look_missing, change_insert, "absence", "1.9"},
     {look_missing, change_other_insert, NULL, NULL},
     {look_missing, change_remove, NULL, NULL},
-    {look_missing, change_replace_by_atom, "place", "1"},
+    {look_missing, change_replace_by_atom, "value", "1"},
     {look_all, change_insert, "content", "1"},
     {look_all, change_value, "content", "1"},
     {look_all, change_deep, "content", "1"},
@@ -375,12 +375,12 @@ static const phantom phantoms[] = {
     {look_value, change_deep, NULL, NULL},
     {look_value, change_clear, "value", "1.2"},
     {look_value, change_replace, "place", "1"},
-    {look_value, change_delete_parent, "place", "1"},
+    {look_value, change_delete_parent, "value", "1"},
     {look_deep, change_deep, "value", "1.3.4"},
     {look_deep, change_deep_insert, NULL, NULL},
     {look_deep, change_replace_deep, "place", "1.3"},
-    {look_deep, change_replace, "place", "1.3"},
-    {look_deep, change_delete_parent, "place", "1.3"},
+    {look_deep, change_replace, "place", "1"},
+    {look_deep, change_delete_parent, "value", "1"},
     {look_deep, change_value, NULL, NULL},
     {look_nested, change_deep, NULL, NULL}, /* that it is there, and a map */
     {look_nested, change_kind_deep, "value", "1.3"},
@@ -450,35 +450,81 @@ test_siblings(void)
     }
 }
 
-/* `below` writes 1.2.3 without reading; what the other does above decides. */
+/* `below` writes 1.3.4 without reading; what the other does above decides. A serializable one has seen
+ * the containers on its way; a snapshot is asked about its writes alone. */
 static void
 test_ancestor(void)
 {
     static const struct {
         void (*change)(session *tx);
-        const char *left;
+        const char *what, *path, *left;
     } rows[] = {
-        {change_replace, "{1:{2:20 3:{4:40}} 7:0}"},
-        {change_replace_deep, "{1:{2:20 3:{4:40}} 7:0}"},
-        {change_kind_deep, "{1:{2:20 3:[4]} 7:0}"},
-        {change_replace_by_atom, "{1:1 7:0}"},
-        {change_delete_parent, "{7:0}"},
-        {change_clear, "{1:{} 7:0}"},
+        {change_replace, "place", "1", "{1:{2:20 3:{4:40}} 7:0}"},
+        {change_replace_deep, "place", "1.3", "{1:{2:20 3:{4:40}} 7:0}"},
+        {change_kind_deep, "value", "1.3", "{1:{2:20 3:[4]} 7:0}"},
+        {change_replace_by_atom, "value", "1", "{1:1 7:0}"},
+        {change_delete_parent, "value", "1", "{7:0}"},
+        {change_clear, "value", "1.3", "{1:{} 7:0}"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        BOTH(level)
-        {
+        BOTH(level) {
             scene scene;
             scene_open(&scene, "{1:{2:20 3:{4:40}} 7:0}");
             session *below = session_open(&scene, level), *above = session_open(&scene, level);
             set(below, "1.3.4", "41");
             rows[i].change(above);
             session_done(above);
-            CHECK(session_refused(below, "place", "1.3"));
+            bool snapshot = level == THEUS_SNAPSHOT;
+            CHECK(session_refused(below, snapshot ? "place" : rows[i].what,
+                                  snapshot ? "1.3" : rows[i].path));
             CHECK(scene_is(&scene, rows[i].left));
             scene_close(&scene);
         }
     }
+}
+
+/* That the body found a container counts even when what it wrote there is thrown away. */
+static void
+test_fetch_is_a_read(void)
+{
+    scene scene;
+    scene_open(&scene, "{1:{2:{3:30}} 4:[40 41] 7:0}");
+    session *tx = session_open(&scene, THEUS_SERIALIZABLE);
+    set(tx, "1.2.3", "31");
+    set(tx, "1", "{}");
+    set(tx, "7", "1");
+    commit_set(&scene, "1", "{}");
+    CHECK(session_refused(tx, "place", "1"));
+    tx = session_open(&scene, THEUS_SERIALIZABLE); /* and so does the length of a list */
+    set(tx, "4.1", "42");
+    set(tx, "4", "0");
+    commit_set(&scene, "4.1", NULL);
+    CHECK(session_refused(tx, "keys", "4"));
+    scene_close(&scene);
+}
+
+/* A container of the pinned version that is put back in its place is written as a whole, as it was. */
+static void
+test_restored_container(void)
+{
+    scene scene;
+    scene_open(&scene, "{1:{2:20} 7:0}");
+    session *tx = session_open(&scene, THEUS_SERIALIZABLE);
+    theus_cell *root = tx->txn.root;
+    theus_value map = theus_container_value_at(root->now, 0);
+    CHECK(theus_cell_put(root, 0, map) == THEUS_OK);
+    set(tx, "1.3", "30");
+    commit_set(&scene, "1.2", "21");
+    session_done(tx);
+    CHECK(scene_is(&scene, "{1:{2:20 3:30} 7:0}"));
+    tx = session_open(&scene, THEUS_SERIALIZABLE); /* without another write, and without anybody */
+    root = tx->txn.root;
+    map = theus_container_value_at(root->now, 0);
+    CHECK(theus_cell_put(root, 0, map) == THEUS_OK);
+    set(tx, "1.3", "31");
+    session_done(tx);
+    CHECK(scene_is(&scene, "{1:{2:20 3:31} 7:0}"));
+    scene_close(&scene);
 }
 
 /* The other order: who replaces or removes without having looked inside takes everything with it; who emptied
@@ -690,6 +736,8 @@ main(void)
     test_phantoms();
     test_siblings();
     test_ancestor();
+    test_fetch_is_a_read();
+    test_restored_container();
     test_descendant();
     test_delete_and_reinsert();
     test_list_places();

@@ -1,4 +1,4 @@
-"""The engine in a hundred lines: what transactions mean, and nothing of how.
+"""The engine in plain Python: what transactions mean, and nothing of how.
 
 A version is a plain dict, kept whole. A session works on a deep copy of the version it began on
 and remembers each step with what the step showed. So strict serializability needs no read set:

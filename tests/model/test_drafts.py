@@ -334,5 +334,5 @@ def test_drafts_and_builtins() -> None:
 @pytest.mark.slow
 def test_drafts_and_builtins_at_length() -> None:
     run_state_machine_as_test(
-        SameProgram, settings=settings(max_examples=150, stateful_step_count=30, deadline=None)
+        SameProgram, settings=settings(max_examples=100, stateful_step_count=30, deadline=None)
     )

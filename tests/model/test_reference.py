@@ -101,7 +101,11 @@ def test_a_swap_of_an_old_version_merges_what_nobody_touched(model: Reference) -
     assert model.verdicts(free) == {"commit"}
     model.commit(free)
     assert model.versions[3]["domain"] == {
-        "x": 2, "y": 4, "sub": {"p": 1, "q": 3}, "xs": [1, 2], "s": {1},
+        "x": 2,
+        "y": 4,
+        "sub": {"p": 1, "q": 3},
+        "xs": [1, 2],
+        "s": {1},
     }
 
 
@@ -163,6 +167,13 @@ def test_kinds_and_copies() -> None:
     copy = plain(nested)
     assert copy == nested and copy["a"] is not nested["a"] and copy["a"][1]["b"] == {2}
     assert [kind(x) for x in ({}, [], set(), (), "s", b"", frozenset(), None)] == [
-        "dict", "list", "set", None, None, None, None, None,
+        "dict",
+        "list",
+        "set",
+        None,
+        None,
+        None,
+        None,
+        None,
     ]
     assert at({"a": 1}, ("b",)) is ABSENT

@@ -127,6 +127,7 @@ class Client:
                     self.read(tx, record, path)
                 self.ask(tx, record, "all")
         elif act == "add":
+
             def adding(tx: Any) -> None:
                 used[:] = [tx]
                 record.snapshot = tx.version
@@ -138,6 +139,7 @@ class Client:
             record.writes.append((("d", "count"), None))
             record.version = used[0].version
         else:
+
             def running(tx: Any) -> None:
                 used[:] = [tx]
                 self.body(tx, record, act)

@@ -648,6 +648,31 @@ def test_deletions_are_repeated_on_a_newer_version(isolation: str) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("remove", ["del", "pop", "popitem"])
+def test_g0_a_key_stored_and_removed_again_was_written(isolation: str, remove: str) -> None:
+    """Without effect on its own version, but not on one where others stored the key meanwhile."""
+    engine = bank(rows={"a": 1}, n=0)
+    tx, other = begin(engine, isolation), begin(engine, isolation)
+    rows = tx.domain["rows"]
+    rows["new"] = 1
+    if remove == "del":
+        del rows["new"]
+    elif remove == "pop":
+        assert rows.pop("new") == 1
+    else:
+        assert rows.popitem() == ("new", 1)
+    tx.domain["n"] = 1
+    other.domain["rows"]["new"] = 5
+    other.commit()
+    try:
+        tx.commit()
+        assert isolation == "serializable", "snapshot: first committer wins"
+        assert domain(engine) == {"rows": {"a": 1}, "n": 1}
+    except ConflictError:
+        assert domain(engine) == {"rows": {"a": 1, "new": 5}, "n": 0}
+
+
+@BOTH
 def test_keys_stand_in_the_order_of_commits(isolation: str) -> None:
     """Each transaction inserts two keys; the one that commits later comes later."""
     engine = bank(rows={"x": 0})

@@ -39,7 +39,7 @@ class Toy:
     def __init__(self, bug: str = "") -> None:
         self.bug = bug
         self.versions = [deepcopy(START)]
-        self.made = [[]]  # type: list[list[Any]]
+        self.made: list[list[Any]] = [[]]
         self.offset = 0
 
     def run(self, seed: int, count: int, isolation: str) -> list[Record]:

@@ -233,6 +233,28 @@ def test_numpy_scalars_pass_and_arrays_do_not() -> None:
         freeze(numpy.zeros(1, dtype=[("x", int)])[0])
 
 
+def test_a_metaclass_with_an_equality_of_its_own_is_not_asked() -> None:
+    class Meta(type):
+        def __eq__(cls, other: object) -> bool:
+            raise AssertionError
+
+        __hash__ = None  # type: ignore[assignment]
+
+    class Odd(metaclass=Meta):
+        pass
+
+    with pytest.raises(UnfreezableError):
+        freeze(Odd())
+    assert freeze(Odd) is Odd
+
+
+def test_a_real_pydantic_model_is_refused_with_the_way_out() -> None:
+    pydantic = pytest.importorskip("pydantic")
+    model = pydantic.create_model("Model", x=(int, 1))
+    with pytest.raises(UnfreezableError, match=r"model_dump\(\)"):
+        freeze({"a": model()})
+
+
 def test_a_value_that_contains_itself_is_refused() -> None:
     loop: Any = [1]
     loop.append({"in": (loop,)})

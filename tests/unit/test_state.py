@@ -345,9 +345,7 @@ def test_diff_of_equal_versions_is_empty(engine: Any) -> None:
 
 def test_diff_of_containers_replaced_by_values_and_back(engine: Any) -> None:
     commit(engine, "domain.rows", 7)
-    assert changes(engine.diff(1, 2)) == {
-        ("domain", "rows"): ({"a": {"v": 1}, "b": {"v": 1}}, 7)
-    }
+    assert changes(engine.diff(1, 2)) == {("domain", "rows"): ({"a": {"v": 1}, "b": {"v": 1}}, 7)}
 
 
 def test_diff_of_lists_can_be_replayed(engine: Any) -> None:

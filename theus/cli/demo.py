@@ -30,6 +30,7 @@ class Report:
 
     root: Path
     threads: int
+    files: int
     summary: Summary
     engine: EngineFacts
     checked: bool = False
@@ -41,6 +42,7 @@ class Report:
         return {
             "path": str(self.root),
             "threads": self.threads,
+            "files": self.files,
             "python": sys.version.split()[0],
             "totals": summary.totals,
             "size": summary.size,
@@ -114,7 +116,7 @@ def _demo(root: Path, threads: int, as_json: bool) -> int:
         if codemap is None:
             click.echo("Interrupted before the first file was read.", err=True)
             return INTERRUPTED
-    report = Report(root, threads, codemap.summary(), codemap.facts())
+    report = Report(root, threads, len(codemap.sources), codemap.summary(), codemap.facts())
     codemap.engine.close()
     if plain is not None:
         report.checked = True
@@ -126,7 +128,8 @@ def _demo(root: Path, threads: int, as_json: bool) -> int:
         _complain(report.differences)
         return 1
     if plain is None:
-        click.echo("Interrupted: this is what was found so far, unchecked.", err=True)
+        click.echo(f"Interrupted: this is what {len(report.summary.modules):,} of {report.files:,} "
+                   "files hold, unchecked.", err=True)
         return INTERRUPTED
     return 0
 

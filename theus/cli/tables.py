@@ -41,7 +41,7 @@ class Section:
         if not self.rows:
             return
         table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim",
-                      show_header=any(self.columns))
+                      show_header=any(name.strip(">") for name in self.columns))
         for name in self.columns:
             right = name.startswith(">")
             table.add_column(name.lstrip(">"), justify="right" if right else "left",
