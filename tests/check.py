@@ -54,7 +54,8 @@ def run(
     except FileNotFoundError:
         raise Failed(f"{words[0]} is not installed: pip install {words[0]}") from None
     if done.returncode != 0:
-        raise Failed(f"{words[0]} ended with status {done.returncode}")
+        what = words[words.index("-m") + 1] if "-m" in words else words[0]
+        raise Failed(f"{what} ended with status {done.returncode}")
 
 
 def tool(name: str) -> tuple[str, ...]:
@@ -176,13 +177,29 @@ def spans(numbers: list[int]) -> str:
 
 
 def lint() -> None:
-    run(*tool("ruff"), "check", ".")
-    run(*tool("mypy"), "--strict", "theus")
     # From elsewhere: in the source tree `theus` would be the folder without its C module.
     with tempfile.TemporaryDirectory() as elsewhere:
         config = ("--mypy-config-file", ROOT / "pyproject.toml")
         allowed = ("--allowlist", ROOT / "tests" / "typing" / "stubtest-allowlist.txt")
-        run(*tool("mypy.stubtest"), "theus._theus", *config, *allowed, cwd=Path(elsewhere))
+        in_turn(
+            lambda: run(*tool("ruff"), "check", "."),
+            lambda: run(*tool("mypy"), "--strict", "theus"),
+            lambda: run(
+                *tool("mypy.stubtest"), "theus._theus", *config, *allowed, cwd=Path(elsewhere)
+            ),
+        )
+
+
+def in_turn(*checks: Callable[[], None]) -> None:
+    """Runs them all, then fails if one of them did."""
+    failures = []
+    for check in checks:
+        try:
+            check()
+        except Failed as failure:
+            failures.append(str(failure))
+    if failures:
+        raise Failed("; ".join(failures))
 
 
 def pytest(*options: str) -> None:
@@ -296,8 +313,7 @@ def check_sdist(path: Path) -> None:
 
 
 def full() -> None:
-    for lane in (lint, c, asan, tsan, cov, asanpy, wheel, py):
-        lane()
+    in_turn(lint, c, asan, tsan, cov, asanpy, wheel, py)
 
 
 LANES: dict[str, Callable[[], None]] = {

@@ -3,7 +3,6 @@
 `stubtest` compares it with the module. Names with a leading underscore exist only here.
 """
 
-from _typeshed import structseq
 from collections.abc import (
     Awaitable,
     Callable,
@@ -22,6 +21,8 @@ from collections.abc import (
 from contextlib import AbstractContextManager
 from types import GenericAlias, TracebackType
 from typing import Any, Final, Generic, Literal, SupportsIndex, TypeVar, final, overload
+
+from _typeshed import structseq
 from typing_extensions import disjoint_base
 
 _K = TypeVar("_K")

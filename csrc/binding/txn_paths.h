@@ -2,6 +2,7 @@
 #ifndef THEUS_TXN_PATHS_H
 #define THEUS_TXN_PATHS_H
 
+#include "freeze.h"
 #include "txn_type.h"
 
 PyObject *txn_getattro(PyObject *self, PyObject *name);
@@ -38,7 +39,23 @@ PyObject *txn_method_merge(PyObject *self, PyObject *const *args, Py_ssize_t cou
      PyDoc_STR("merge(path, value, resolver): stores resolver(old, value) at commit; value itself\n" \
                "where nothing is. The resolver may run several times and must have no effects.")}
 
+/* ---- steps that txn_paths.c, txn_update.c and txn_defer.c share; the transaction has been entered ---- */
+
+/* PathError about `path`; -1. */
+int txn_path_error(module_state *st, PyObject *path, const char *message);
+/* The position of `key` in a cell: 1 found, 0 not there, -1 failed. What is found or missed is logged if `log`. */
+int txn_cell_find(TxnObject *self, theus_cell *cell, PyObject *key, bool log, uint64_t *hash, uint32_t *pos,
+                  theus_value *value);
+/* The cell that holds the last part of a path: 1, 0 (a part on the way is missing), -1. */
+int txn_walk(TxnObject *self, PyObject *path, theus_cell **out);
+PyObject *txn_path_last(PyObject *path);
+/* Stores `value` at `key` of a cell; `place` is the whole path, for messages. */
+int txn_cell_set(TxnObject *self, theus_cell *cell, const freeze_path *place, PyObject *key, PyObject *value);
+/* 1 removed, 0 nothing was there, -1 failed. */
+int txn_cell_delete(TxnObject *self, theus_cell *cell, PyObject *key);
+
 /* An awaitable that is done. Steals `value`. */
 PyObject *ready_new(module_state *st, PyObject *value);
+int add_ready_type(PyObject *module, module_state *st);
 
 #endif

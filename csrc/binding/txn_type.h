@@ -93,6 +93,18 @@ PyObject *txn_freeze_result(TxnObject *self, PyObject *result);
 int txn_apply_deferred(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand,
                        void *resolver, theus_value *out);
 
+/* ---- between txn_life.c and txn_type.c ---- */
+
+/* TransactionError with this message; -1. */
+int txn_error(TxnObject *self, const char *message);
+/* txn_commit() for callers that do not retry: -1 with ConflictError or another exception. */
+int txn_commit_or_raise(TxnObject *self);
+/* Takes it out of engine->active. */
+void txn_leave_active(TxnObject *self);
+int txn_traverse(PyObject *self, visitproc visit, void *arg);
+int txn_clear(PyObject *self);
+void txn_dealloc(PyObject *self);
+
 void txn_drop_free_list(module_state *st);
 
 #endif

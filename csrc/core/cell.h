@@ -64,6 +64,28 @@ void theus_cell_fini(theus_cell *cell); /* may run foreign code */
 THEUS_MUST_CHECK theus_status theus_cell_adopt(theus_cell *parent, uint32_t pos, theus_cell *child);
 void theus_cell_forget_children(theus_cell *cell);
 
+/* ---- steps that cell.c, cell_read.c and cell_write.c share ---- */
+
+/* Into a table of `room` slots go the children that still have this parent; the old table is freed. */
+void theus_cell_move_children(theus_cell *cell, theus_cell **table, uint32_t room);
+/* The child at pos, if there is one, lives on by itself. */
+void theus_cell_detach_child(theus_cell *cell, uint32_t pos);
+/* The cell has writes; mark_changed: and a new content, which its parent does not hold yet. */
+void theus_cell_mark_touched(theus_cell *cell);
+void theus_cell_mark_changed(theus_cell *cell);
+/* Makes now an edit. READ_ONLY in a read-only transaction. */
+THEUS_MUST_CHECK theus_status theus_cell_make_writable(theus_cell *cell);
+/* Drops the key that the last search remembered. May run foreign code. */
+void theus_cell_forget_last(theus_cell *cell);
+/* Does a read of base need to be logged? */
+bool theus_cell_logs_reads(theus_cell *cell);
+/* Is this the value that base has at pos? */
+bool theus_cell_base_holds(const theus_cell *cell, uint32_t pos, theus_value value);
+/* Logs that a key is not there. */
+THEUS_MUST_CHECK theus_status theus_cell_log_absence(theus_cell *cell, uint64_t hash, void *key);
+/* Applies what is deferred here, if anything is. */
+THEUS_MUST_CHECK theus_status theus_cell_settled(theus_cell *cell, void *ctx);
+
 /* Ends an edit without the compaction of theus_edit_seal(): positions stay what they are. What is sealed already may be
  * in other threads' hands, and is not even written to. */
 static inline void

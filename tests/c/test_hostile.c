@@ -206,6 +206,20 @@ apply_and_come_back(void *ctx, theus_deferred_kind kind, theus_value old, theus_
     return 0;
 }
 
+/* After a freeze of the root, every container holds what the cells below it have become. */
+static bool
+is_folded(const session *session)
+{
+    bool folded = true;
+    for (const theus_cell *cell = session->txn.root->next; cell != NULL; cell = cell->next) {
+        if (cell->touched && theus_cell_is_attached(cell)) {
+            folded &= theus_container_value_at(cell->parent->now, cell->pos)
+                      == theus_value_of_container(cell->now);
+        }
+    }
+    return folded;
+}
+
 static void
 test_reentry(unsigned long long seed)
 {
@@ -229,6 +243,7 @@ test_reentry(unsigned long long seed)
         REQUIRE(theus_cell_freeze(session->txn.root, &content) == THEUS_OK);
         value_show(theus_value_of_container(content), seen, sizeof(seen));
         theus_container_release(content);
+        CHECK(is_folded(session));
         CHECK_SOUND(theus_heap_check(scene.heap));
         hook.session = session;
         if (round == 5) { /* released while the transaction ends: it has ended for them */
@@ -467,6 +482,99 @@ test_defer_in_apply(void)
     scene_close(&scene);
 }
 
+/* An application that fails half way leaves the rest as it was deferred, in order; what was deferred meanwhile comes
+ * after it. */
+static int fails_at;
+
+static int
+apply_sometimes(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand, void *resolver,
+                theus_value *out)
+{
+    if (--fails_at == 0) {
+        fake_atom *key = fake_new(1), *last = fake_new(9);
+        REQUIRE(theus_cell_defer(hook.session->txn.root, THEUS_APPEND, 1, key, 0, theus_value_of_atom(last), NULL)
+                == THEUS_OK);
+        fake_release(key);
+        fake_release(last);
+        return -1;
+    }
+    return fake_apply(ctx, kind, old, operand, resolver, out);
+}
+
+static void
+test_order_after_a_failure(void)
+{
+    scene scene;
+    scene_open(&scene, "{1:[0]}");
+    session *tx = session_open(&scene, THEUS_SERIALIZABLE);
+    fake_atom *key = fake_new(1);
+    hook.session = tx;
+    tx->txn.apply = apply_sometimes;
+    for (uint64_t i = 1; i <= 4; i++) {
+        fake_atom *item = fake_new(i);
+        REQUIRE(theus_cell_defer(tx->txn.root, THEUS_APPEND, 1, key, 0, theus_value_of_atom(item), NULL)
+                == THEUS_OK);
+        fake_release(item);
+    }
+    fake_release(key);
+    fails_at = 2;
+    CHECK(theus_cell_settle(tx->txn.root, NULL) == THEUS_FOREIGN);
+    CHECK(reads_as(tx, "", "{1:[0 1 2 3 4 9]}"));
+    session_done(tx);
+    hook.session = NULL;
+    CHECK(scene_is(&scene, "{1:[0 1 2 3 4 9]}"));
+    scene_close(&scene);
+}
+
+/* The collector may come while a transaction gives back what it held: it must not see what is gone. */
+static int
+visit_one(void *atom, void *arg)
+{
+    (void)arg;
+    CHECK(((fake_atom *)atom)->refs > 0);
+    return 0;
+}
+
+static void
+collect(fake_atom *atom)
+{
+    (void)atom;
+    hook.calls++;
+    CHECK(theus_txn_visit(&hook.session->txn, visit_one, NULL) == 0);
+}
+
+static void
+test_collection_at_the_end(void)
+{
+    for (int settle = 0; settle < 2; settle++) {
+        scene scene;
+        scene_open(&scene, "{1:0}");
+        session *tx = session_open(&scene, THEUS_SERIALIZABLE);
+        hook.session = tx;
+        for (uint64_t i = 1; i < 6; i++) {
+            fake_atom *key = fake_new(i), *operand = fake_new(1), *missed = fake_new(50 + i);
+            uint32_t pos;
+            theus_value value;
+            key->on_free = operand->on_free = missed->on_free = collect;
+            REQUIRE(theus_cell_lookup(tx->txn.root, NULL, missed->hash, missed, &pos, &value) == THEUS_ABSENT);
+            REQUIRE(theus_cell_defer(tx->txn.root, THEUS_ADD, i, key, 0, theus_value_of_atom(operand), NULL)
+                    == THEUS_OK);
+            fake_release(key);
+            fake_release(operand);
+            fake_release(missed);
+        }
+        if (settle) {
+            CHECK(theus_cell_settle(tx->txn.root, NULL) == THEUS_OK);
+        }
+        long calls = hook.calls;
+        theus_txn_abort(&tx->txn);
+        CHECK(hook.calls >= calls + 10);
+        hook.session = NULL;
+        session_close(tx);
+        scene_close(&scene);
+    }
+}
+
 int
 main(int count, char **arguments)
 {
@@ -484,5 +592,7 @@ main(int count, char **arguments)
     test_commit_is_closed();
     test_list_shortened_by_apply();
     test_defer_in_apply();
+    test_order_after_a_failure();
+    test_collection_at_the_end();
     return check_result();
 }

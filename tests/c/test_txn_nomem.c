@@ -229,6 +229,49 @@ run(const scenario *scenario, long n, char *result, size_t room)
     return failed;
 }
 
+/* A write that failed is none: it is not in the log, so what others commit in its place stands; and a draft of
+ * what it would have overwritten goes on. */
+static void
+test_failed_write_is_none(void)
+{
+    for (int way = 0; way < 3; way++) {
+        theus_status status = THEUS_NOMEM;
+        for (long n = 1; status != THEUS_OK; n++) {
+            scene scene;
+            scene_open(&scene, "{1:10 2:{3:30} 4:[40 41]}");
+            fake_atom *key = fake_new(way == 0 ? 1 : 2), *value = fake_new(11);
+            theus_value word = theus_value_of_atom(value);
+            session *tx = session_open(&scene, THEUS_SERIALIZABLE);
+            theus_cell *root = tx->txn.root, *inner = cell_at(tx, way == 2 ? "4" : "2");
+            if (way == 1) {
+                set(tx, "2.3", "31");
+            }
+            theus_alloc_fail_at(n);
+            status = way == 2 ? theus_cell_put(inner, 1, word)
+                              : theus_cell_store(root, NULL, key->hash, key, word);
+            theus_alloc_fail_at(-1);
+            fake_release(key);
+            fake_release(value);
+            if (status != THEUS_OK) {
+                CHECK(status == THEUS_NOMEM);
+                CHECK(theus_cell_is_attached(inner));
+                CHECK(inner->writes.count == (way == 1) && root->writes.count == 0);
+                set(tx, "5", "50");
+                commit_set(&scene, way == 2 ? "4.1" : "1", "12");
+                session_done(tx);
+                CHECK(scene_is(&scene, way == 0   ? "{1:12 2:{3:30} 4:[40 41] 5:50}"
+                                       : way == 1 ? "{1:12 2:{3:31} 4:[40 41] 5:50}"
+                                                  : "{1:10 2:{3:30} 4:[40 12] 5:50}"));
+            }
+            else {
+                CHECK(n > 1);
+                session_close(tx);
+            }
+            scene_close(&scene);
+        }
+    }
+}
+
 /* A conflict that finds no memory for its path says less; it is still a conflict. */
 static void
 test_conflict(void)
@@ -270,6 +313,7 @@ main(void)
         }
         CHECK(n > 10);
     }
+    test_failed_write_is_none();
     test_conflict();
     return check_result();
 }

@@ -8,6 +8,7 @@ import pytest
 
 from support import elsewhere, exact, plain
 from theus import DELETE, TheusEngine
+from theus._theus import Engine
 from theus.errors import ConflictError, ContextError, UnfreezableError, VersionError
 
 DEEP = ("domain", "deep", "a", "b")
@@ -206,6 +207,22 @@ def test_what_is_no_version_is_refused(engine: Any, version: Any) -> None:
     with pytest.raises((TypeError, ValueError, OverflowError, ContextError)):
         engine.compare_and_swap(version, data={"domain": {"new": 1}})
     assert engine.version == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "named", "message"),
+    [
+        ((), {"data": {}}, "expected version"),
+        ((1,), {"date": {}}, "'date'"),
+        ((1, {}), {"data": {}}, "multiple values .* 'data'"),
+        ((1, None, None, None, None, None), {}, "at most 5"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(
+    args: tuple[Any, ...], named: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        Engine().compare_and_swap(*args, **named)
 
 
 def test_a_version_older_than_the_history_is_refused(engine: Any) -> None:

@@ -474,6 +474,44 @@ def test_views_and_iterators_are_collected(engine: TheusEngine) -> None:
     assert gone() is None
 
 
+class LikeN:
+    """Found under the key "n"."""
+
+    def __init__(self, tx: Any) -> None:
+        self.tx = tx
+
+    def __hash__(self) -> int:
+        return hash("n")
+
+    def __eq__(self, other: object) -> bool:
+        return other == "n"
+
+
+def test_the_key_that_was_looked_up_last_is_collected(engine: TheusEngine) -> None:
+    tx = begin(engine)
+    key = LikeN(tx)  # a cycle: transaction, key, transaction
+    assert tx.domain[key] == tx.domain[key] == 1
+    gone = weakref.ref(key)
+    del tx, key
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_key_that_is_looked_up_again_gives_what_is_there_now(domain: Any) -> None:
+    key = LikeN(None)
+    assert domain[key] == 1
+    domain[key] += 1
+    assert domain[key] == 2
+    domain["n"] = 3
+    assert domain[key] == 3
+    del domain["n"]
+    assert key not in domain
+    domain["n"] = 4
+    assert domain[key] == 4
+    domain.clear()
+    assert key not in domain
+
+
 def test_a_walk_survives_a_collection(domain: Any) -> None:
     """The pair of the last step is reused; a collection may have untracked it meanwhile."""
     domain.clear()

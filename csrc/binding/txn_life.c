@@ -1,0 +1,451 @@
+/* A transaction object from making to end: who runs it, what it refuses, its commit, its memory. */
+#include "txn_type.h"
+
+#include "engine_type.h"
+#include "errors.h"
+#include "state_type.h"
+
+/* ---- who runs here ---------------------------------------------------------------- */
+
+/* Each asyncio task runs in a contextvars context of its own, so thread and context together name
+ * the task. A thread that never set a variable has no context yet: one is made, so that it
+ * keeps the same identity when a body sets its first. */
+static void *
+running_context(void)
+{
+    PyThreadState *tstate = PyThreadState_Get();
+    if (tstate->context == NULL) {
+        PyObject *copy = PyContext_CopyCurrent();
+        if (copy == NULL) {
+            PyErr_Clear(); /* no memory: then tasks of this thread look alike, and join */
+        }
+        Py_XDECREF(copy);
+    }
+    return tstate->context; /* borrowed */
+}
+
+TxnObject *
+txn_current(EngineObject *engine)
+{
+    if (engine->active == NULL) {
+        return NULL;
+    }
+    uint64_t thread = theus_thread_id();
+    void *context = running_context();
+    uint64_t epoch = theus_process_epoch();
+    for (TxnObject *it = engine->active; it != NULL; it = it->next) {
+        if (it->thread == thread && it->context == (PyObject *)context && it->txn.epoch == epoch) {
+            return it;
+        }
+    }
+    return NULL;
+}
+
+/* The home of a context is a tuple (address of the context, home of the context it was copied from or None),
+ * kept in a ContextVar: asyncio tasks and asyncio.to_thread inherit the variable, so a child finds its parent's
+ * home there until it gets one of its own. New reference. */
+static PyObject *
+home_of(module_state *st, void *context)
+{
+    PyObject *home;
+    if (PyContextVar_Get(st->home, Py_None, &home) < 0) {
+        return NULL;
+    }
+    if (home != Py_None && PyLong_AsVoidPtr(PyTuple_GET_ITEM(home, 0)) == context) {
+        return home;
+    }
+    PyObject *address = PyLong_FromVoidPtr(context);
+    PyObject *own = address == NULL ? NULL : PyTuple_Pack(2, address, home);
+    PyObject *token = own == NULL ? NULL : PyContextVar_Set(st->home, own);
+    Py_DECREF(home);
+    Py_XDECREF(address);
+    if (token == NULL) {
+        Py_CLEAR(own);
+    }
+    Py_XDECREF(token);
+    return own;
+}
+
+int
+txn_refuse_child(EngineObject *engine)
+{
+    if (engine->active == NULL) {
+        return 0;
+    }
+    PyObject *home;
+    uint64_t epoch = theus_process_epoch();
+    if (PyContextVar_Get(engine->heap->st->home, Py_None, &home) < 0) {
+        return -1;
+    }
+    int result = 0;
+    for (PyObject *it = home; it != Py_None && result == 0; it = PyTuple_GET_ITEM(it, 1)) {
+        for (TxnObject *txn = engine->active; txn != NULL && result == 0; txn = txn->next) {
+            if (txn->home == it && txn->txn.epoch == epoch) {
+                PyErr_SetString(engine->heap->st->TransactionError,
+                                "this run was started by a child task or thread of a body whose transaction on the "
+                                "same engine is still open: call it in the body itself, start it after the body, or "
+                                "give it a transaction of its own with detached=True");
+                result = -1;
+            }
+        }
+    }
+    Py_DECREF(home);
+    return result;
+}
+
+static void
+active_add(TxnObject *self)
+{
+    EngineObject *engine = self->engine;
+    self->previous = NULL;
+    self->next = engine->active;
+    if (self->next != NULL) {
+        self->next->previous = self;
+    }
+    engine->active = self;
+}
+
+void
+txn_leave_active(TxnObject *self)
+{
+    if (self->previous != NULL) {
+        self->previous->next = self->next;
+    } else if (self->engine->active == self) {
+        self->engine->active = self->next;
+    }
+    if (self->next != NULL) {
+        self->next->previous = self->previous;
+    }
+    self->next = self->previous = NULL;
+}
+
+/* ---- refusals ------------------------------------------------------------------------ */
+
+int
+txn_error(TxnObject *self, const char *message)
+{
+    PyErr_SetString(self->heap->st->TransactionError, message);
+    return -1;
+}
+
+int
+txn_fail(TxnObject *self, theus_status status)
+{
+    switch (status) {
+    case THEUS_ENDED:
+        return txn_error(self, self->txn.state == THEUS_TXN_IDLE
+                                   ? "the transaction has not begun: use it in a with block"
+                                   : "the transaction has ended: begin another one");
+    case THEUS_BUSY:
+        return txn_error(self, "the transaction is in use by another thread at this moment: "
+                               "give each thread a transaction of its own");
+    case THEUS_FORKED:
+        return txn_error(self, "the transaction belongs to the parent process: "
+                               "begin another one in this process");
+    case THEUS_READ_ONLY:
+        return txn_error(self, "the transaction is read-only: begin one without read_only=True to write");
+    default:
+        return errors_fail(self->heap->st, status);
+    }
+}
+
+int
+txn_enter(TxnObject *self)
+{
+    theus_status status = theus_txn_enter(&self->txn);
+    return status == THEUS_OK ? 0 : txn_fail(self, status);
+}
+
+PyObject *
+txn_path_tuple(const theus_segment *path, uint32_t length)
+{
+    /* The keys first: a tuple that is made may run the collector, and that a finalizer that removes them. */
+    for (uint32_t i = 0; i < length; i++) {
+        Py_XINCREF((PyObject *)path[i].key);
+    }
+    PyObject *tuple = PyTuple_New(length);
+    for (uint32_t i = 0; i < length; i++) {
+        PyObject *part = tuple != NULL && path[i].key == NULL ? PyLong_FromUnsignedLong(path[i].index)
+                                                              : (PyObject *)path[i].key;
+        if (tuple == NULL) {
+            Py_XDECREF(part);
+        } else {
+            PyTuple_SET_ITEM(tuple, i, part);
+        }
+        if (part == NULL) {
+            Py_CLEAR(tuple); /* with the keys it has; the others are given back one by one */
+        }
+    }
+    return tuple;
+}
+
+/* The commit that changed the path, as the loser should see it; None if the history does not tell. */
+static PyObject *
+winner_of(EngineObject *engine, const theus_conflict *why)
+{
+    theus_version *version = NULL;
+    theus_status status = theus_store_blame(engine->store, NULL, why->path, why->length,
+                                            why->expected, why->found, &version);
+    if (status != THEUS_OK) {
+        return errors_raise(engine->heap->st, status);
+    }
+    PyObject *winner = record_wrap(engine->heap->st, version == NULL ? NULL : version->record);
+    theus_version_release(version);
+    return winner;
+}
+
+int
+txn_raise_conflict(EngineObject *engine, const theus_conflict *why, uint32_t attempts)
+{
+    module_state *st = engine->heap->st;
+    PyObject *path = txn_path_tuple(why->path, why->length);
+    PyObject *winner = path == NULL ? NULL : winner_of(engine, why);
+    if (winner != NULL) {
+        PyObject *error = PyObject_CallFunction(
+            st->ConflictError, "OKKOsI", path, (unsigned long long)why->expected,
+            (unsigned long long)why->found, winner, why->what, attempts);
+        if (error != NULL) {
+            PyErr_SetObject(st->ConflictError, error);
+            Py_DECREF(error);
+        }
+    }
+    Py_XDECREF(path);
+    Py_XDECREF(winner);
+    return -1;
+}
+
+/* ---- life -------------------------------------------------------------------------------- */
+
+TxnObject *
+txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_t timeout_ms,
+        PyObject *process)
+{
+    module_state *st = engine->heap->st;
+    TxnObject *self;
+    if (st->free_txn_count > 0) {
+        self = st->free_txns[--st->free_txn_count];
+        PyObject_Init((PyObject *)self, st->Transaction_type);
+    } else {
+        self = PyObject_GC_New(TxnObject, st->Transaction_type);
+        if (self == NULL) {
+            return NULL;
+        }
+    }
+    self->heap = (HeapObject *)Py_NewRef((PyObject *)engine->heap);
+    self->engine = (EngineObject *)Py_NewRef((PyObject *)engine);
+    self->process = Py_XNewRef(process);
+    self->callbacks = NULL;
+    self->weakrefs = NULL;
+    self->home = NULL;
+    self->context = NULL;
+    self->guests = 0;
+    self->outer = NULL;
+    self->savepoint = 0;
+    self->next = self->previous = NULL;
+    self->timeout_ms = timeout_ms;
+    self->version = 0;
+    self->isolation = isolation;
+    self->read_only = read_only;
+    self->detached = false;
+    self->txn.state = THEUS_TXN_IDLE;
+    self->txn.root = NULL;
+    self->txn.retired = NULL;
+    self->txn.epoch = theus_process_epoch();
+    PyObject_GC_Track(self);
+    return self;
+}
+
+int
+txn_begin(TxnObject *self, theus_version *pinned)
+{
+    void *context = running_context();
+    PyObject *home = home_of(self->heap->st, context);
+    if (home == NULL) {
+        return -1;
+    }
+    Py_XSETREF(self->home, home);
+    theus_version *version = pinned;
+    if (version == NULL) {
+        version = theus_store_pin(self->engine->store);
+    }
+    theus_txn_begin(&self->txn, self->engine->store, version, self->isolation, self->read_only);
+    self->version = version->number;
+    if (pinned == NULL) {
+        theus_version_release(version);
+    }
+    self->txn.process = self->process;
+    self->txn.apply = txn_apply_deferred;
+    self->txn.apply_ctx = self->heap;
+    self->thread = theus_thread_id();
+    Py_XSETREF(self->context, Py_XNewRef((PyObject *)context));
+    self->started_ns = theus_clock_tick_ns();
+    self->txn.deadline_ns = self->timeout_ms == 0 ? 0 : self->started_ns + self->timeout_ms * 1000000;
+    active_add(self);
+    return 0;
+}
+
+void
+txn_abort(TxnObject *self)
+{
+    if (self->txn.state != THEUS_TXN_OPEN) {
+        return;
+    }
+    PyObject *error = PyErr_GetRaisedException();
+    txn_leave_active(self);
+    theus_txn_abort(&self->txn);
+    Py_CLEAR(self->callbacks);
+    if (error != NULL) {
+        PyErr_SetRaisedException(error);
+    }
+}
+
+/* All callbacks run, whatever one of them raises; the first error is what the caller gets. */
+static int
+run_callbacks(TxnObject *self)
+{
+    PyObject *callbacks = self->callbacks, *error = NULL;
+    self->callbacks = NULL;
+    for (Py_ssize_t i = 0; callbacks != NULL && i < PyList_GET_SIZE(callbacks); i++) {
+        PyObject *done = PyObject_CallNoArgs(PyList_GET_ITEM(callbacks, i));
+        Py_XDECREF(done);
+        if (done == NULL) {
+            PyObject *raised = PyErr_GetRaisedException();
+            if (error == NULL) {
+                error = raised;
+            } else {
+                Py_DECREF(raised);
+            }
+        }
+    }
+    Py_XDECREF(callbacks);
+    if (error != NULL) {
+        PyErr_SetRaisedException(error);
+        return -1;
+    }
+    return 0;
+}
+
+static int
+raise_timeout(TxnObject *self)
+{
+    uint64_t elapsed_ms = (theus_clock_tick_ns() - self->started_ns) / 1000000;
+    PyObject *error = PyObject_CallFunction(self->heap->st->WriteTimeoutError, "KK",
+                                            (unsigned long long)self->timeout_ms,
+                                            (unsigned long long)elapsed_ms);
+    if (error != NULL) {
+        PyErr_SetObject(self->heap->st->WriteTimeoutError, error);
+        Py_DECREF(error);
+    }
+    return -1;
+}
+
+int
+txn_commit(TxnObject *self, theus_conflict *why)
+{
+    theus_version *made;
+    theus_status status;
+    why->cells = NULL;
+    bool writes = self->txn.root->touched || self->txn.root->touched_below || self->txn.signals != NULL;
+    if (writes && self->txn.deadline_ns != 0 && theus_clock_tick_ns() > self->txn.deadline_ns) {
+        txn_abort(self);
+        return raise_timeout(self);
+    }
+    /* Entered for its whole length: key equality may run a body that tries to end it a second time. */
+    if (txn_enter(self) < 0) {
+        return -1;
+    }
+    theus_outcome outcome = theus_txn_commit(&self->txn, NULL, &made, why, &status);
+    txn_leave(self);
+    txn_leave_active(self);
+    switch (outcome) {
+    case THEUS_COMMITTED:
+        self->version = made->number;
+        theus_version_release(made);
+        break;
+    case THEUS_UNCHANGED:
+        break;
+    case THEUS_CONFLICTED:
+        Py_CLEAR(self->callbacks);
+        engine_note_conflict(self->engine, why);
+        return 0;
+    case THEUS_COMMIT_FAILED:
+        Py_CLEAR(self->callbacks);
+        return status == THEUS_LATE ? raise_timeout(self) : txn_fail(self, status);
+    }
+    return self->callbacks != NULL && run_callbacks(self) < 0 ? -1 : 1;
+}
+
+int
+txn_commit_or_raise(TxnObject *self)
+{
+    theus_conflict why;
+    int done = txn_commit(self, &why);
+    if (done == 0) {
+        txn_raise_conflict(self->engine, &why, 1);
+        theus_conflict_fini(&why);
+        return -1;
+    }
+    return done < 0 ? -1 : 0;
+}
+
+int
+txn_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    TxnObject *self = (TxnObject *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(self->heap);
+    Py_VISIT(self->engine);
+    Py_VISIT(self->process);
+    Py_VISIT(self->callbacks);
+    Py_VISIT(self->outer);
+    Py_VISIT(self->home);
+    Py_VISIT(self->context);
+    return theus_txn_visit(&self->txn, (int (*)(void *, void *))visit, arg);
+}
+
+int
+txn_clear(PyObject *op)
+{
+    TxnObject *self = (TxnObject *)op;
+    txn_abort(self);
+    Py_CLEAR(self->callbacks);
+    Py_CLEAR(self->outer);
+    Py_CLEAR(self->context);
+    return 0;
+}
+
+void
+txn_dealloc(PyObject *op)
+{
+    TxnObject *self = (TxnObject *)op;
+    PyTypeObject *type = Py_TYPE(op);
+    module_state *st = self->heap->st;
+    PyObject_GC_UnTrack(op);
+    if (self->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    txn_abort(self);
+    Py_CLEAR(self->callbacks);
+    Py_CLEAR(self->outer);
+    Py_CLEAR(self->process);
+    Py_CLEAR(self->home);
+    Py_CLEAR(self->context);
+    HeapObject *heap = self->heap;
+    EngineObject *engine = self->engine;
+    if (st->recycles && st->free_txn_count < FREE_TXNS) {
+        st->free_txns[st->free_txn_count++] = self;
+    } else {
+        PyObject_GC_Del(op);
+    }
+    Py_DECREF(engine);
+    Py_DECREF(heap);
+    Py_DECREF(type);
+}
+
+void
+txn_drop_free_list(module_state *st)
+{
+    while (st->free_txn_count > 0) {
+        PyObject_GC_Del(st->free_txns[--st->free_txn_count]);
+    }
+}

@@ -1,0 +1,418 @@
+"""What a review by hostile programs has found: each test crashed, hung or lied before it was mended."""
+
+import gc
+import threading
+
+import pytest
+
+from theus import (
+    ContextError,
+    State,
+    TheusEngine,
+    TransactionError,
+)
+from theus._theus import Engine
+
+
+class Roots:
+    """A mapping of roots whose keys() runs a function first."""
+
+    def __init__(self, before):
+        self.before = before
+
+    def keys(self):
+        self.before()
+        return ["late"]
+
+    def __getitem__(self, key):
+        return {"x": 1}
+
+
+# ---- an engine before and during __init__ -------------------------------------------------
+
+
+def test_a_transaction_begun_while_init_reads_its_data_keeps_its_store():
+    """__init__ used to free the store that such a transaction then committed to."""
+    engine = Engine.__new__(Engine)
+    open_ones = []
+
+    def begin():
+        tx = engine.transaction()
+        tx.__enter__()
+        tx["early"] = {"x": 2}
+        open_ones.append(tx)
+
+    with pytest.raises(RuntimeError, match="in use"):
+        engine.__init__(Roots(begin))
+    open_ones[0].commit()
+    assert engine.state["early"] == {"x": 2}
+
+
+def test_a_commit_while_init_reads_its_data_is_not_thrown_away():
+    """The second look at the engine, after the data have been read, counts commits too."""
+    engine = Engine.__new__(Engine)
+
+    def commit():
+        engine.run(lambda tx: tx.update({"early": {"x": 2}}))
+
+    with pytest.raises(RuntimeError, match="in use"):
+        engine.__init__(Roots(commit))
+    assert engine.state["early"] == {"x": 2}
+
+
+def test_states_and_transactions_from_before_init_share_the_heap_of_later_versions():
+    """They held a heap of their own: a version they handed out was freed with the engine."""
+    engine = Engine.__new__(Engine)
+    before, idle = engine.state, engine.transaction()
+    engine.__init__({"a": {"b": ["text " * 3]}})
+    later = before.at(1)["a"]
+    with idle as tx:
+        tx["n"] = {"k": ["more " * 3]}
+        frozen = tx["n"].freeze()
+    del engine, before, idle, tx
+    gc.collect()
+    junk = [{"x": [number]} for number in range(500)]
+    assert later == {"b": ["text " * 3]} and frozen == {"k": ["more " * 3]}
+    assert len(junk) == 500
+
+
+# ---- results --------------------------------------------------------------------------------
+
+
+def test_a_resolver_that_empties_the_result_while_it_is_frozen():
+    """Keys were counted after freezing had run the resolver, and read beyond their end."""
+    engine = TheusEngine({"d": {"x": {"y": 1}}})
+
+    def body(tx):
+        result = {"draft": tx.d, **{str(number): number for number in range(100)}}
+        tx.merge(("d", "x", "y"), 5, lambda old, new: result.clear() or new)
+        return result
+
+    result = engine.run(body)
+    assert len(result) == 101 and result["draft"] == {"x": {"y": 5}}
+
+
+def test_a_result_nested_too_deep_leaves_the_recursion_limit_as_it_was():
+    """Each refusal gave one level back too many, until the C stack had no limit at all."""
+    engine = TheusEngine({"d": 1})
+    nested = ()
+    for _ in range(200_000):
+        nested = (nested,)
+
+    def depth():
+        reached = 0
+
+        def deeper():
+            nonlocal reached
+            reached += 1
+            deeper()
+
+        with pytest.raises(RecursionError):
+            deeper()
+        return reached
+
+    before = depth()
+    for _ in range(20):
+        with pytest.raises(RecursionError):
+            engine.run(lambda tx: nested)
+    assert depth() == before
+
+
+# ---- savepoints and joined runs -----------------------------------------------------------------
+
+
+def test_a_savepoint_that_a_run_left_open_cannot_end_a_later_one():
+    """Its memory was used again, and the stale object ended whatever stood there."""
+    engine = TheusEngine({"d": {}})
+    stale, refused = [], 0
+
+    def leave_one_open(tx):
+        savepoint = tx.savepoint()
+        savepoint.__enter__()
+        stale.append(savepoint)
+
+    def end_them(tx):
+        nonlocal refused
+        for savepoint in stale:
+            try:
+                savepoint.__exit__(None, None, None)
+            except TransactionError:
+                refused += 1
+
+    with engine.transaction() as tx:
+        for _ in range(20):
+            engine.run(leave_one_open)
+            engine.run(lambda tx: engine.run(end_them))
+        tx.d.done = True
+    assert refused == 20 and engine.state.d == {"done": True}
+
+
+@pytest.mark.parametrize("way", ["run", "with"])
+def test_a_resolver_may_drop_the_last_reference_to_the_transaction_being_joined(way):
+    """Joining settles what is deferred, and held the outer transaction by a borrowed reference."""
+    engine = TheusEngine({"d": {"x": 1}})
+    kept = {}
+
+    def resolver(old, new):
+        kept.clear()
+        gc.collect()
+        return new
+
+    kept["tx"] = engine.transaction()
+    kept["tx"].__enter__()
+    kept["tx"].merge(("d", "x"), 5, resolver)
+    if way == "run":
+        assert engine.run(lambda tx: tx.d.x) == 5
+    else:
+        with engine.transaction() as tx:
+            assert tx.d.x == 5
+        del tx
+    assert engine.current() is None and engine.state.d.x == 1
+
+
+def test_a_resolver_that_begins_the_very_transaction_that_is_joining():
+    """Of the two beginnings one is refused; before, the first savepoint was forgotten open."""
+    engine = TheusEngine({"d": {"x": 1}})
+    with engine.transaction() as tx:
+        inner = engine.transaction()
+        tx.merge(("d", "x"), 5, lambda old, new: inner.__enter__() and new)
+        with pytest.raises(RuntimeError, match="changed while a callback ran"):
+            inner.__enter__()
+        inner.__exit__(None, None, None)
+        tx.commit()
+    assert engine.state.d.x == 5
+
+
+@pytest.mark.parametrize("way", ["run", "with"])
+def test_a_commit_refused_because_another_thread_is_inside_is_not_joined_later(way):
+    """The transaction stayed current, and swallowed the writes of every later run of the thread."""
+    engine = TheusEngine({"d": {"x": 1}, "n": 0})
+    inside, go = threading.Event(), threading.Event()
+
+    class Slow:
+        def __hash__(self):
+            return 7
+
+        def __eq__(self, other):
+            inside.set()
+            assert go.wait(20)
+            return self is other
+
+    def body(tx):
+        tx.set(("d", Slow()), 1)
+        thread = threading.Thread(target=tx.get, args=(("d", Slow()),))
+        thread.start()
+        assert inside.wait(20)
+        threads.append(thread)
+
+    threads = []
+    with pytest.raises(TransactionError, match="another thread"):
+        if way == "run":
+            engine.run(body)
+        else:
+            with engine.transaction() as tx:
+                body(tx)
+    try:
+        assert engine.current() is None
+        engine.run(lambda tx: tx.set(("n",), 5))
+        assert engine.state.n == 5
+    finally:
+        go.set()
+        threads[0].join()
+
+
+def test_a_context_that_died_is_not_mistaken_for_a_new_one_at_its_address():
+    """A task was told by the address of its context, which a later task may get again."""
+    import contextvars
+
+    engine = TheusEngine({"n": 0})
+    left_open = []
+
+    def leave_open():
+        tx = engine.transaction()
+        tx.__enter__()
+        left_open.append(tx)
+
+    for _ in range(20):
+        contextvars.Context().run(leave_open)
+        assert contextvars.Context().run(engine.current) is None
+    assert all(tx.active for tx in left_open)
+
+
+# ---- operations() -------------------------------------------------------------------------------
+
+
+class Key:
+    """Equal by number; the first comparison runs a function."""
+
+    hook = None
+
+    def __init__(self, number):
+        self.number = number
+
+    def __hash__(self):
+        return 1
+
+    def __eq__(self, other):
+        hook, Key.hook = Key.hook, None
+        if hook is not None:
+            hook()
+        return isinstance(other, Key) and other.number == self.number
+
+
+def test_operations_while_key_equality_rewrites_what_is_compared():
+    """The container was changed in place under the comparison, and the keys of its path freed."""
+    engine, name = TheusEngine({"d": {}}), ["a name ", "made here"]
+    with engine.transaction() as tx:
+        tx.r = {}
+        tx.r["".join(name)] = {}  # the only reference is the state's
+        inner = tx.r["".join(name)]
+        for number in range(6):
+            inner[Key(number)] = number
+
+        def rewrite():
+            for number in range(100, 140):
+                inner[Key(number)] = number
+            inner.clear()
+            tx.r.clear()
+            gc.collect()
+
+        with tx.savepoint():
+            for number in range(4):
+                del inner[Key(number)]
+                inner[Key(number)] = -number
+            Key.hook = rewrite
+            listed = tx.operations(True)
+            assert Key.hook is None, "nothing was compared: this test proves nothing"
+        assert ("set", ("r", "a name made here", Key(1))) in listed
+
+
+def test_operations_while_a_finalizer_removes_what_they_name():
+    """Python objects were made between two looks at the cells, and making them may collect."""
+    engine = TheusEngine({"d": {}})
+
+    class Finalized:
+        def __init__(self, tx):
+            self.tx, self.me = tx, self
+
+        def __del__(self):
+            self.tx.r.clear()
+            self.tx.d.clear()
+
+    thresholds = gc.get_threshold()
+    with engine.transaction() as tx:
+        tx.r = {}
+        for number in range(5000):  # more than the interpreter has tuples in reserve
+            tx.d[f"a long key number {number}"] = number
+        gc.collect()
+        Finalized(tx)
+        gc.set_threshold(1000)  # so in the middle of the list, where objects are made while walking
+        try:
+            listed = tx.operations()
+        finally:
+            gc.set_threshold(*thresholds)
+        assert len(listed) == 5001
+
+
+def test_an_append_to_a_key_whose_equality_rewrites_the_dict():
+    """The search went on in a container that was freed, and its position in one that had moved."""
+    engine = TheusEngine({"d": {}})
+    with engine.transaction() as tx:
+        tx.d.update({Key(number): [number] for number in range(6)})
+        drafts = [tx.d[Key(number)] for number in range(6)]
+
+        def rewrite():
+            tx.d.clear()
+            tx.d["first"] = []
+            tx.d[Key(3)] = ["new"]
+
+        Key.hook = rewrite
+        tx.append(("d", Key(3)), "x")
+        assert Key.hook is None, "nothing was compared: this test proves nothing"
+        assert tx.d.to_dict() == {"first": [], Key(3): ["new", "x"]}
+    assert len(drafts) == 6
+
+
+# ---- arguments -------------------------------------------------------------------------------------
+
+
+def test_signals_in_a_list_that_holds_itself():
+    """They were sent one level deeper each time, until the C stack ended."""
+    engine = TheusEngine({})
+    signals = []
+    signals.append(signals)
+    with pytest.raises(RecursionError):
+        engine.compare_and_swap(0, signal=signals)
+
+
+@pytest.mark.parametrize("signal", [5, "text", [5]])
+def test_signals_that_are_no_mapping_are_named(signal):
+    """The error spoke of a missing attribute 'items' of somebody's int."""
+    with pytest.raises(ContextError, match="signal= must be a dict"):
+        TheusEngine({}).compare_and_swap(0, signal=signal)
+
+
+@pytest.mark.parametrize("items", [[1], [(1, 2, 3)], ["ab"]])
+def test_items_that_are_no_pairs_are_a_type_error(items):
+    """For signals this was a SystemError."""
+
+    class Odd(dict):
+        def items(self):
+            return items
+
+    for name in ("data", "signal"):
+        with pytest.raises(TypeError, match="must give pairs"):
+            TheusEngine({}).compare_and_swap(0, **{name: Odd()})
+
+
+@pytest.mark.parametrize("size", [0, -1, 2**24 + 1, 2**32 + 1, 2**70])
+@pytest.mark.parametrize("name", ["ring_capacity", "history"])
+def test_sizes_out_of_range_are_refused_whole(name, size):
+    """2**32 + 1 slots were taken for one."""
+    with pytest.raises(ValueError, match=rf"{name}= must be .* not {size}"):
+        Engine(**{name: size})
+    with pytest.raises(TypeError, match=rf"{name}= is an int, not 1.5"):
+        Engine(**{name: 1.5})
+
+
+def test_the_version_of_a_state_is_not_taken_modulo():
+    """State(version=-1) had version 2**64 - 1, and a float was no int "for argument 4"."""
+    with pytest.raises(ValueError, match="no -1"):
+        State(version=-1)
+    with pytest.raises(TypeError, match="not 1.5"):
+        State(version=1.5)
+    assert State(version=7).version == 7
+
+
+def test_more_retries_than_fit_a_word_are_no_fewer():
+    """2**32 retries were none."""
+    for retries in (2**32, 2**70):
+        engine, rivals = TheusEngine({"n": 0}), [1, 2]
+
+        def body(tx):
+            seen = tx.n
+            if rivals:
+                engine.run(lambda rival: rival.set(("n",), seen + rivals.pop()), detached=True)
+            tx.n = 100
+
+        engine.run(body, retries=retries)
+        assert engine.state.n == 100 and not rivals
+    with pytest.raises(TypeError, match="retries must be an int, 0 or more, or None, not 1.5"):
+        engine.run(body, retries=1.5)
+    with pytest.raises(TypeError, match="deadline must be a number of seconds, or None, not 'x'"):
+        engine.run(body, deadline="x")
+
+
+def test_containers_nested_step_by_step_have_a_limit():
+    """The commit walks down by recursion: a million levels ran over the C stack."""
+    engine = TheusEngine({"d": {}})
+
+    def body(tx):
+        here = tx.d
+        for _ in range(10_000):
+            here["x"] = {}
+            here = here["x"]
+
+    with pytest.raises(RecursionError, match="nested more than 2000 deep"):
+        engine.run(body)
+    assert engine.version == 1
