@@ -249,11 +249,15 @@ dict_set(PyObject *op, PyObject *const *args, Py_ssize_t count)
     if (found > 0 && old == value) {
         result = Py_NewRef(op);
     }
-    else if (found >= 0) {
+    else if (found > 0) {
+        theus_container *changed;
+        theus_status status = theus_container_with(self->node, pos, value, &changed);
+        result = status == THEUS_OK ? handle_new(heap, changed) : errors_raise(heap->st, status);
+    }
+    else if (found == 0) {
         theus_container *edit = container_edit(heap, self->node);
         if (edit != NULL) {
-            theus_status status = found ? theus_container_put(edit, pos, value)
-                                        : theus_container_insert(edit, hash, args[0], value, NULL);
+            theus_status status = theus_container_insert(edit, hash, args[0], value, NULL);
             if (status == THEUS_OK) {
                 result = handle_seal(heap, edit);
             }

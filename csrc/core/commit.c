@@ -13,6 +13,9 @@
  * that wrote nothing stands right after the version it pinned. Both points lie between begin and end, so real time is
  * respected. Under SNAPSHOT only written places are compared: first committer wins, write skew is possible.
  *
+ * A replay stores and removes keys in the order of their positions. So the content is that of T alone on v - 1, but where
+ * others have removed a key that T overwrote, it may stand elsewhere in the order: that is not promised.
+ *
  * Progress: publish is lost only to another commit, so somebody always gets through.
  *
  * Validation walks the cells parents first and skips every container that is still the same

@@ -261,6 +261,85 @@ test_reentry(unsigned long long seed)
     scene_close(&scene);
 }
 
+/* ---- during a fold -------------------------------------------------------------------------------------- */
+
+/* What falls out of the parent, when it gets the new content of a child, comes back while the rest waits. */
+static void
+write_the_child(fake_atom *atom)
+{
+    char path[16];
+    snprintf(path, sizeof(path), "1.%llu.3", (unsigned long long)(atom->id - 100));
+    set(hook.session, path, "7");
+}
+
+static void
+enter_others(fake_atom *atom)
+{
+    for (int i = 0; i < 40; i++) { /* the table of children moves; some stand before where it was walked */
+        char path[16];
+        snprintf(path, sizeof(path), "1.%llu", (unsigned long long)(20 + (atom->id + (unsigned)i) % 40));
+        cell_at(hook.session, path);
+    }
+}
+
+static void
+remove_another(fake_atom *atom)
+{
+    char path[16];
+    snprintf(path, sizeof(path), "1.%llu", (unsigned long long)((atom->id - 100) % 5 + 20));
+    discard(hook.session, path); /* its children close ranks */
+}
+
+static void
+test_fold(void (*comes_back)(fake_atom *atom), bool writes)
+{
+    scene scene;
+    scene_open(&scene, "{1:{}}");
+    session *setup = session_open(&scene, THEUS_SERIALIZABLE);
+    char path[16];
+    for (int i = 0; i < 60; i++) {
+        snprintf(path, sizeof(path), "1.%d", i);
+        set(setup, path, "{3:0}");
+    }
+    session_done(setup);
+    session *tx = session_open(&scene, THEUS_SERIALIZABLE);
+    hook.session = tx;
+    for (uint64_t i = 0; i < 12; i++) { /* what will fall: in the frozen content, and then nowhere else */
+        snprintf(path, sizeof(path), "1.%llu", (unsigned long long)i);
+        fake_atom *key = fake_new(3), *value = fake_new(100 + i);
+        value->on_free = comes_back;
+        REQUIRE(theus_cell_store(cell_at(tx, path), NULL, 3, key, theus_value_of_atom(value)) == THEUS_OK);
+        fake_release(key);
+        fake_release(value);
+    }
+    for (int i = 20; i < 25; i++) {
+        snprintf(path, sizeof(path), "1.%d.3", i);
+        set(tx, path, "5");
+    }
+    theus_container *content;
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < 12; i++) {
+            snprintf(path, sizeof(path), "1.%d.3", i);
+            if (round == 1) {
+                set(tx, path, "6");
+            }
+        }
+        REQUIRE(theus_cell_freeze(tx->txn.root, &content) == THEUS_OK);
+        CHECK(is_folded(tx));
+        theus_container_release(content);
+    }
+    hook.session = NULL;
+    CHECK(get(tx, "1.0.3") == (writes ? 7 : 6) && get(tx, "1.11.3") == (writes ? 7 : 6));
+    session_done(tx);
+    tx = session_open(&scene, THEUS_SERIALIZABLE);
+    for (int i = 0; i < 12; i++) {
+        snprintf(path, sizeof(path), "1.%d.3", i);
+        CHECK(get(tx, path) == (writes ? 7 : 6));
+    }
+    session_close(tx);
+    scene_close(&scene);
+}
+
 /* ---- callbacks that fail ---------------------------------------------------------------------------- */
 
 /* After any failure the same transaction goes on as if nothing had been tried. */
@@ -587,6 +666,9 @@ main(int count, char **arguments)
         }
     }
     CHECK(hook.calls > 500);
+    test_fold(write_the_child, true);
+    test_fold(enter_others, false);
+    test_fold(remove_another, false);
     test_failing_callbacks();
     test_commits_fail();
     test_commit_is_closed();
