@@ -1,4 +1,4 @@
-"""What a review by hostile programs has found: each test crashed, hung or lied before it was mended."""
+"""What hostile programs have found: each test crashed, hung or lied before it was mended."""
 
 import gc
 import threading
@@ -118,7 +118,7 @@ def test_a_result_nested_too_deep_leaves_the_recursion_limit_as_it_was():
     assert depth() == before
 
 
-# ---- savepoints and joined runs -----------------------------------------------------------------
+# ---- savepoints and joined runs ---------------------------------------------------------------
 
 
 def test_a_savepoint_that_a_run_left_open_cannot_end_a_later_one():
@@ -239,7 +239,7 @@ def test_a_context_that_died_is_not_mistaken_for_a_new_one_at_its_address():
     assert all(tx.active for tx in left_open)
 
 
-# ---- operations() -------------------------------------------------------------------------------
+# ---- operations() -----------------------------------------------------------------------------
 
 
 class Key:
@@ -333,7 +333,7 @@ def test_an_append_to_a_key_whose_equality_rewrites_the_dict():
     assert len(drafts) == 6
 
 
-# ---- arguments -------------------------------------------------------------------------------------
+# ---- arguments --------------------------------------------------------------------------------
 
 
 def test_signals_in_a_list_that_holds_itself():
@@ -384,19 +384,27 @@ def test_the_version_of_a_state_is_not_taken_modulo():
     assert State(version=7).version == 7
 
 
-def test_more_retries_than_fit_a_word_are_no_fewer():
+@pytest.mark.parametrize("retries", [2**32, 2**70])
+def test_more_retries_than_fit_a_word_are_no_fewer(retries):
     """2**32 retries were none."""
-    for retries in (2**32, 2**70):
-        engine, rivals = TheusEngine({"n": 0}), [1, 2]
+    engine, rivals = TheusEngine({"n": 0}), [1, 2]
 
-        def body(tx):
-            seen = tx.n
-            if rivals:
-                engine.run(lambda rival: rival.set(("n",), seen + rivals.pop()), detached=True)
-            tx.n = 100
+    def body(tx):
+        seen = tx.n
+        if rivals:
+            engine.run(lambda rival: rival.set(("n",), seen + rivals.pop()), detached=True)
+        tx.n = 100
 
-        engine.run(body, retries=retries)
-        assert engine.state.n == 100 and not rivals
+    engine.run(body, retries=retries)
+    assert engine.state.n == 100 and not rivals
+
+
+def test_bad_retries_and_deadlines_are_named():
+    engine = TheusEngine({"n": 0})
+
+    def body(tx):
+        tx.n = 100
+
     with pytest.raises(TypeError, match="retries must be an int, 0 or more, or None, not 1.5"):
         engine.run(body, retries=1.5)
     with pytest.raises(TypeError, match="deadline must be a number of seconds, or None, not 'x'"):
