@@ -208,3 +208,40 @@ def test_a_sub_interpreter_that_ends_leaves_the_main_one_alone() -> None:
         """
     run = "exec" if sys.version_info >= (3, 13) else "run_string"
     silent(script.replace("{run}", run))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="own-GIL interpreters begin with 3.12")
+def test_an_error_of_a_sub_interpreter_arrives_with_its_data() -> None:
+    """A conflict that happens there is pickled there and is a ConflictError here."""
+    script = """
+        import os, pickle, sys
+        if sys.version_info >= (3, 13):
+            import _interpreters as interpreters
+        else:
+            import _xxsubinterpreters as interpreters
+        from theus import ConflictError
+
+        reader, writer = os.pipe()
+        code = '''
+        import os, pickle
+        from theus import ConflictError, TheusEngine
+        engine = TheusEngine({"domain": {"n": 5}})
+        try:
+            with engine.transaction() as tx:
+                tx.domain["n"] += 1
+                engine.run(lambda other: other.set("domain.n", 0), detached=True)
+        except ConflictError as error:
+            os.write(WRITER, pickle.dumps(error))
+        '''.replace("WRITER", str(writer))
+        interpreter = interpreters.create()
+        failure = interpreters.{run}(interpreter, code)
+        assert failure is None, failure
+        interpreters.destroy(interpreter)
+        os.close(writer)
+        error = pickle.loads(os.read(reader, 65536))
+        assert type(error) is ConflictError, error
+        assert error.path == ("domain", "n") and error.expected == 1 and error.found == 2
+        assert error.winner.version == 2
+        """
+    run = "exec" if sys.version_info >= (3, 13) else "run_string"
+    silent(script.replace("{run}", run))
