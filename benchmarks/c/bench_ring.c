@@ -1,9 +1,9 @@
 /* What does the commit record add to a commit?
  *
  * Publishes versions with and without a record, in turns, through the real store. The record is filled as
- * a commit of one path of two keys fills it: two clocks' worth of facts, the path, and the atoms that keep
- * its keys alive. A full ring overwrites a record with each commit, so making and freeing
- * one are both in the price. What the commit does before (the transaction) is left out.
+ * a commit of one path of two keys fills it: its facts, the path, and the atoms that keep its keys
+ * alive. A full ring overwrites a record with each commit, so making and letting go of one are both in
+ * the price. What the commit does before (the transaction) is left out.
  *
  *   cmake -S . -B build/bench -DTHEUS_BUILD_BENCHMARKS=ON && cmake --build build/bench && build/bench/bench_ring
  */
@@ -65,36 +65,28 @@ check(theus_status status)
 }
 
 static theus_record *
-new_record(theus_heap *heap)
+new_record(theus_store *store)
 {
-    theus_record *record = theus_alloc(sizeof(*record) + 2 * sizeof(theus_segment));
-    if (record == NULL) {
-        check(THEUS_NOMEM);
-    }
-    memset(record, 0, sizeof(*record));
-    atomic_init(&record->refs, 1);
-    record->time_ns = theus_clock_wall_ns();
+    void *atoms[2] = {&keys[0], &keys[1]};
+    theus_record *record;
+    check(theus_record_new(store, atoms, 2, 2, &record));
     record->thread = theus_thread_id();
     record->sets = record->reads = record->path_count = 1;
     record->segment_count = record->depth[0] = 2;
-    record->heap = heap;
-    void *atoms[2];
     for (int i = 0; i < 2; i++) {
-        atoms[i] = &keys[i];
         record->segments[i] = (theus_segment){&keys[i], 0};
     }
-    check(theus_atoms_new(heap, atoms, 2, &record->cells));
     return record;
 }
 
 /* Nanoseconds of processor time for one commit. */
 static double
-turn(theus_store *store, theus_heap *heap, bool recorded)
+turn(theus_store *store, bool recorded)
 {
     clock_t started = clock();
     for (int i = 0; i < COMMITS; i++) {
         theus_version *base = theus_store_pin(store);
-        theus_record *record = recorded ? new_record(heap) : NULL;
+        theus_record *record = recorded ? new_record(store) : NULL;
         theus_version *next;
         check(theus_version_new(0, base->root, base->signals, record, &next));
         if (theus_store_publish(store, base, next) != THEUS_SWAPPED) {
@@ -139,10 +131,10 @@ main(void)
     check(theus_store_new(heap, first, &limits, &store));
 
     double with[TURNS], without[TURNS], added[TURNS];
-    turn(store, heap, true); /* fills the ring and the history */
+    turn(store, true); /* fills the ring and the history */
     for (int i = 0; i < TURNS; i++) {
-        without[i] = turn(store, heap, false);
-        with[i] = turn(store, heap, true);
+        without[i] = turn(store, false);
+        with[i] = turn(store, true);
         added[i] = with[i] - without[i];
     }
     double record = median(added);

@@ -576,53 +576,38 @@ summarise(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t len
 static theus_status
 record_new(theus_txn *txn, op_summary *summary, theus_record **out)
 {
-    theus_status status = THEUS_OK;
     summary->sets = summary->deletes = summary->paths = summary->segments = 0;
     int stopped = theus_txn_operations(txn, summarise, summary);
     assert(stopped == 0); /* summarise never stops it */
     (void)stopped;
-    theus_record *record
-        = theus_alloc(sizeof(*record) + summary->segments * sizeof(theus_segment));
-    if (record == NULL) {
-        return THEUS_NOMEM;
-    }
-    atomic_init(&record->refs, 1);
-    record->rebased = false;
-    record->version = 0;
-    record->time_ns = theus_clock_wall_ns();
-    record->thread = theus_thread_id();
-    record->process = txn->process;
-    record->sets = summary->sets;
-    record->deletes = summary->deletes;
-    record->reads = 0;
-    for (theus_cell *cell = txn->root; cell != NULL; cell = cell->next) {
-        theus_numbers_sort(&cell->reads); /* each once */
-        record->reads += cell->reads.count;
-    }
-    record->path_count = summary->paths;
-    record->segment_count = summary->segments;
-    memcpy(record->depth, summary->depth, sizeof(record->depth));
-    memcpy(record->segments, summary->kept, summary->segments * sizeof(theus_segment));
-    record->heap = theus_store_heap(txn->store);
-    record->cells = NULL;
-
     void *keys[THEUS_RECORD_PATHS * THEUS_PATH_ROOM + 1];
     uint32_t count = 0;
     if (txn->process != NULL) {
         keys[count++] = txn->process;
     }
     for (uint32_t i = 0; i < summary->segments; i++) {
-        if (record->segments[i].key != NULL) {
-            keys[count++] = record->segments[i].key;
+        if (summary->kept[i].key != NULL) {
+            keys[count++] = summary->kept[i].key;
         }
     }
-    if (count != 0) {
-        status = theus_atoms_new(record->heap, keys, count, &record->cells);
-        if (status != THEUS_OK) {
-            theus_free(record);
-            return status;
-        }
+    theus_record *record;
+    theus_status status
+        = theus_record_new(txn->store, keys, count, summary->segments, &record);
+    if (status != THEUS_OK) {
+        return status;
     }
+    record->thread = theus_thread_id();
+    record->process = txn->process;
+    record->sets = summary->sets;
+    record->deletes = summary->deletes;
+    for (theus_cell *cell = txn->root; cell != NULL; cell = cell->next) {
+        theus_numbers_sort(&cell->reads); /* each once */
+        record->reads += cell->reads.count;
+    }
+    record->path_count = summary->paths;
+    record->segment_count = summary->segments;
+    memcpy(record->depth, summary->depth, summary->paths * sizeof(record->depth[0]));
+    memcpy(record->segments, summary->kept, summary->segments * sizeof(theus_segment));
     *out = record;
     return THEUS_OK;
 }

@@ -48,4 +48,14 @@ THEUS_MUST_CHECK theus_status theus_atoms_new(theus_heap *heap, void *const *ato
 void *theus_atoms_at(const theus_atoms *cells, uint32_t index); /* borrowed */
 void theus_atoms_free(theus_heap *heap, theus_atoms *cells);    /* may run foreign code */
 
+/* For what makes cells all the time. Empty cells, with room for `count` atoms and, behind so many, for `extra` bytes of
+ * the owner's own (aligned to 8), which the heap does not look at. Fill and drain take no lock: what stands in
+ * cells is their owner's business alone, and the collector's while no one is inside the core. */
+THEUS_MUST_CHECK theus_status theus_atoms_alloc(theus_heap *heap, uint32_t count, size_t extra,
+                                                theus_atoms **out);
+bool theus_atoms_fit(const theus_atoms *cells, uint32_t count, size_t extra);
+void *theus_atoms_extra(theus_atoms *cells, uint32_t count);
+void theus_atoms_fill(theus_heap *heap, theus_atoms *cells, void *const *atoms, uint32_t count);
+void theus_atoms_drain(theus_heap *heap, theus_atoms *cells); /* may run foreign code */
+
 #endif

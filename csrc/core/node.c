@@ -466,25 +466,70 @@ theus_container_empty_locked(theus_container *container, theus_grave *grave)
 
 /* ---- bare cells ----------------------------------------------------------------- */
 
+static uint64_t
+cells_words(uint32_t count, size_t extra)
+{
+    return count + (extra + sizeof(uintptr_t) - 1) / sizeof(uintptr_t);
+}
+
 theus_status
-theus_atoms_new(theus_heap *heap, void *const *atoms, uint32_t count, theus_atoms **out)
+theus_atoms_alloc(theus_heap *heap, uint32_t count, size_t extra, theus_atoms **out)
 {
     unsigned log2 = THEUS_NODE_LOG2_MIN;
-    while (((uint64_t)1 << log2) < count) {
+    while (((uint64_t)1 << log2) < cells_words(count, extra)) {
         log2++;
     }
     theus_mutex_lock(&heap->lock);
-    theus_node *cells = theus_node_new_locked(heap, THEUS_CELLS, log2, 0);
+    theus_node *cells = node_alloc_locked(heap, log2);
     if (cells != NULL) {
-        cells->used = count;
-        for (uint32_t i = 0; i < count; i++) {
-            heap->ops->retain(atoms[i]);
-            cells->words[i] = theus_value_of_atom(atoms[i]);
-        }
+        cells = node_start_locked(heap, cells, THEUS_CELLS, 0);
     }
     theus_mutex_unlock(&heap->lock);
     *out = cells;
     return cells == NULL ? THEUS_NOMEM : THEUS_OK;
+}
+
+bool
+theus_atoms_fit(const theus_atoms *cells, uint32_t count, size_t extra)
+{
+    return cells_words(count, extra) <= theus_node_room(cells);
+}
+
+void *
+theus_atoms_extra(theus_atoms *cells, uint32_t count)
+{
+    return cells->words + count;
+}
+
+void
+theus_atoms_fill(theus_heap *heap, theus_atoms *cells, void *const *atoms, uint32_t count)
+{
+    assert(cells->used == 0 && count <= theus_node_room(cells));
+    for (uint32_t i = 0; i < count; i++) {
+        heap->ops->retain(atoms[i]);
+        cells->words[i] = theus_value_of_atom(atoms[i]);
+    }
+    cells->used = count;
+}
+
+void
+theus_atoms_drain(theus_heap *heap, theus_atoms *cells)
+{
+    uint32_t count = cells->used;
+    cells->used = 0; /* no collector sees them from here on */
+    for (uint32_t i = 0; i < count; i++) {
+        heap->ops->release(theus_value_atom(cells->words[i]));
+    }
+}
+
+theus_status
+theus_atoms_new(theus_heap *heap, void *const *atoms, uint32_t count, theus_atoms **out)
+{
+    theus_status status = theus_atoms_alloc(heap, count, 0, out);
+    if (status == THEUS_OK) {
+        theus_atoms_fill(heap, *out, atoms, count);
+    }
+    return status;
 }
 
 void *

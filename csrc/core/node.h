@@ -62,7 +62,7 @@ struct theus_node {
     };
     uint8_t sort;      /* theus_node_sort */
     uint8_t log2;      /* room for 1 << log2 words */
-    uint32_t used;     /* segments: entries; cells: atoms */
+    uint32_t used;     /* segments: entries; cells: atoms (without the lock: see heap.h) */
     uintptr_t words[]; /* segments pack two 32-bit numbers in one: a word is 64 bits */
 };
 

@@ -12,16 +12,36 @@ theus_record_retain(theus_record *record)
 void
 theus_record_release(theus_record *record)
 {
-    if (record == NULL
-        || atomic_fetch_sub_explicit(&record->refs, 1, memory_order_acq_rel) != 1) {
+    if (record != NULL
+        && atomic_fetch_sub_explicit(&record->refs, 1, memory_order_acq_rel) == 1) {
+        theus_atoms_free(record->heap, record->cells);
+    }
+}
+
+/* A full ring loses a record with each commit, and each commit needs one: so in the steady state the memory goes
+ * round, and neither the allocator nor the heap's lists (nor its lock) have a part in it. */
+void
+theus_ring_retire(theus_ring *ring, theus_record *record)
+{
+    if (record == NULL) {
         return;
     }
-    theus_heap *heap = record->heap;
-    theus_atoms *cells = record->cells;
-    theus_free(record);
-    if (cells != NULL) {
-        theus_atoms_free(heap, cells);
+    /* If ours is the only count there is nobody to get another one from: no locked instruction then. */
+    if (atomic_load_explicit(&record->refs, memory_order_acquire) != 1
+        && atomic_fetch_sub_explicit(&record->refs, 1, memory_order_acq_rel) != 1) {
+        return;
     }
+    theus_atoms_drain(record->heap, record->cells);
+    record = atomic_exchange_explicit(&ring->spare, record, memory_order_acq_rel);
+    if (record != NULL) {
+        theus_atoms_free(record->heap, record->cells);
+    }
+}
+
+theus_record *
+theus_ring_take_spare(theus_ring *ring)
+{
+    return atomic_exchange_explicit(&ring->spare, NULL, memory_order_acquire);
 }
 
 theus_status
@@ -37,6 +57,7 @@ theus_ring_init(theus_ring *ring, uint32_t capacity, bool serial)
     }
     memset(ring->slots, 0, capacity * sizeof(*ring->slots));
     ring->capacity = capacity;
+    atomic_init(&ring->spare, NULL);
     ring->written = 0;
     return THEUS_OK;
 }
@@ -47,6 +68,10 @@ theus_ring_fini(theus_ring *ring)
     for (uint32_t i = 0; i < ring->capacity; i++) {
         theus_record_release(ring->slots[i]);
     }
+    theus_record *spare = theus_ring_take_spare(ring);
+    if (spare != NULL) {
+        theus_atoms_free(spare->heap, spare->cells);
+    }
     theus_free(ring->slots);
     theus_mutex_fini(&ring->lock);
 }
@@ -54,7 +79,7 @@ theus_ring_fini(theus_ring *ring)
 theus_record *
 theus_ring_push(theus_ring *ring, theus_record *record)
 {
-    theus_record_retain(record);
+    theus_record_retain_private(record);
     theus_mutex_lock(&ring->lock);
     theus_record **slot = &ring->slots[ring->written & (ring->capacity - 1)];
     theus_record *overwritten = *slot;

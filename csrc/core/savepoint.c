@@ -154,7 +154,6 @@ theus_savepoint_rollback(theus_savepoint *savepoint)
         if (was_few) {
             saved->writes.items = saved->writes.few;
         }
-        cell->pos = saved->pos;
         cell->stale = saved->stale;
         cell->stale_below = saved->stale_below;
         cell->touched = saved->touched;

@@ -18,6 +18,8 @@ struct theus_store {
     uint32_t newest;
     uint32_t kept;
     theus_store_limits limits;
+    uint64_t wall_offset_ns;  /* wall clock minus monotonic clock, as of */
+    uint64_t offset_tick_ns;  /* this tick */
 };
 
 /* ---- versions ------------------------------------------------------------ */
@@ -38,7 +40,7 @@ theus_version_new(uint64_t number, theus_container *root, theus_container *signa
     theus_container_retain(signals);
     version->signals = signals;
     if (record != NULL) {
-        theus_record_retain(record);
+        theus_record_retain_private(record);
     }
     version->record = record;
     *out = version;
@@ -113,6 +115,20 @@ power_of_two(uint32_t wanted)
     return room;
 }
 
+static theus_status
+store_init_locks(theus_store *store, uint32_t ring_capacity)
+{
+    bool serial = theus_heap_ops(store->heap)->serial;
+    theus_status status = theus_mutex_init(&store->lock, THEUS_RANK_STORE, serial);
+    if (status == THEUS_OK) {
+        status = theus_ring_init(&store->ring, power_of_two(ring_capacity), serial);
+        if (status != THEUS_OK) {
+            theus_mutex_fini(&store->lock);
+        }
+    }
+    return status;
+}
+
 theus_status
 theus_store_new(theus_heap *heap, theus_version *first, const theus_store_limits *limits,
                 theus_store **out)
@@ -129,30 +145,19 @@ theus_store_new(theus_heap *heap, theus_version *first, const theus_store_limits
     }
     store->room = power_of_two(store->limits.history_count);
     store->history = theus_alloc(store->room * sizeof(*store->history));
-    if (store->history == NULL) {
-        goto no_history;
-    }
-    if (theus_mutex_init(&store->lock, THEUS_RANK_STORE, theus_heap_ops(heap)->serial) != THEUS_OK) {
-        goto no_lock;
-    }
-    if (theus_ring_init(&store->ring, power_of_two(limits->ring_capacity),
-                        theus_heap_ops(heap)->serial) != THEUS_OK) {
-        goto no_ring;
+    if (store->history == NULL || store_init_locks(store, limits->ring_capacity) != THEUS_OK) {
+        theus_free(store->history);
+        theus_free(store);
+        return THEUS_NOMEM;
     }
     theus_version_retain(first);
     store->current = first;
     store->history[0] = first;
     store->kept = 1;
+    store->offset_tick_ns = theus_clock_tick_ns();
+    store->wall_offset_ns = theus_clock_wall_ns() - store->offset_tick_ns;
     *out = store;
     return THEUS_OK;
-
-no_ring:
-    theus_mutex_fini(&store->lock);
-no_lock:
-    theus_free(store->history);
-no_history:
-    theus_free(store);
-    return THEUS_NOMEM;
 }
 
 void
@@ -341,7 +346,60 @@ theus_store_blame(theus_store *store, void *ctx, const theus_segment *path, uint
     return status;
 }
 
+/* ---- records ---------------------------------------------------------------------- */
+
+/* Not memset: gcc makes a `rep stos` of it, whose start alone takes as long as the rest of theus_record_new(). */
+static void
+record_blank(theus_record *record)
+{
+    atomic_init(&record->refs, 1);
+    record->rebased = false;
+    record->version = record->time_ns = record->thread = 0;
+    record->process = NULL;
+    record->sets = record->deletes = record->reads = 0;
+    record->path_count = record->segment_count = 0;
+    for (int i = 0; i < THEUS_RECORD_PATHS; i++) {
+        record->depth[i] = 0;
+    }
+}
+
+theus_status
+theus_record_new(theus_store *store, void *const *atoms, uint32_t count, uint32_t segments,
+                 theus_record **out)
+{
+    size_t size = sizeof(theus_record) + segments * sizeof(theus_segment);
+    theus_record *spare = theus_ring_take_spare(&store->ring);
+    theus_atoms *cells = spare == NULL ? NULL : spare->cells;
+    if (cells != NULL && !theus_atoms_fit(cells, count, size)) {
+        theus_atoms_free(store->heap, cells);
+        cells = NULL;
+    }
+    if (cells == NULL && theus_atoms_alloc(store->heap, count, size, &cells) != THEUS_OK) {
+        return THEUS_NOMEM;
+    }
+    theus_atoms_fill(store->heap, cells, atoms, count);
+    theus_record *record = theus_atoms_extra(cells, count);
+    record_blank(record);
+    record->heap = store->heap;
+    record->cells = cells;
+    *out = record;
+    return THEUS_OK;
+}
+
 /* ---- publishing ----------------------------------------------------------------- */
+
+/* The wall clock at a tick of the monotonic one that a version has been given anyway: reading a clock costs more than all
+ * else about a record. Looks again once a second, since people and daemons set the wall clock. */
+static uint64_t
+wall_at_locked(theus_store *store, uint64_t tick_ns)
+{
+    enum { SECOND_NS = 1000000000 };
+    if (tick_ns - store->offset_tick_ns > SECOND_NS) { /* or the ticks of two threads crossed: as good a reason */
+        store->offset_tick_ns = tick_ns;
+        store->wall_offset_ns = theus_clock_wall_ns() - tick_ns;
+    }
+    return tick_ns + store->wall_offset_ns;
+}
 
 theus_swap
 theus_store_publish(theus_store *store, theus_version *expected, theus_version *next)
@@ -364,6 +422,7 @@ theus_store_publish(theus_store *store, theus_version *expected, theus_version *
         store->current = next;
         if (next->record != NULL) {
             next->record->version = next->number;
+            next->record->time_ns = wall_at_locked(store, next->tick_ns);
             overwritten = theus_ring_push(&store->ring, next->record);
         }
         result = THEUS_SWAPPED;
@@ -372,7 +431,7 @@ theus_store_publish(theus_store *store, theus_version *expected, theus_version *
     theus_mutex_unlock(&store->lock);
 
     theus_version_release(fallen);
-    theus_record_release(overwritten);
+    theus_ring_retire(&store->ring, overwritten);
     if (bounded && result == THEUS_SWAPPED) {
         prune(store);
     }

@@ -33,7 +33,7 @@ typedef struct {
     _Atomic(uint32_t) refs;
     bool rebased;      /* the version had moved, the footprint had not */
     uint64_t version;  /* the version it made */
-    uint64_t time_ns;  /* wall clock, coarse */
+    uint64_t time_ns;  /* wall clock, coarse; a second late, at most, in noticing that it was set */
     uint64_t thread;
     void *process;     /* atom naming the process, or NULL; kept by `cells` */
     uint32_t sets;
@@ -43,7 +43,7 @@ typedef struct {
     uint32_t segment_count;
     uint16_t depth[THEUS_RECORD_PATHS];
     theus_heap *heap;
-    theus_atoms *cells; /* keeps every key below alive */
+    theus_atoms *cells; /* keeps every key below alive; the record stands in it, behind them */
     theus_segment segments[]; /* the paths, one after the other */
 } theus_record;
 
@@ -103,11 +103,18 @@ THEUS_MUST_CHECK theus_status theus_store_blame(theus_store *store, void *ctx, c
                                                 uint32_t length, uint64_t after, uint64_t upto,
                                                 theus_version **out);
 
+/* ---- records: made before, published with a version ------------------------------------ */
+
+/* A record with one count and room for `segments`, that keeps `atoms` alive; all else is 0. In the memory of the
+ * one that the ring has let go last, if that is large enough. Until it is published it is its maker's alone. */
+THEUS_MUST_CHECK theus_status theus_record_new(theus_store *store, void *const *atoms, uint32_t count,
+                                               uint32_t segments, theus_record **out);
+
 /* ---- publishing: the one place where current changes ------------------------------- */
 
 typedef enum { THEUS_SWAPPED, THEUS_SWAP_LOST } theus_swap;
 
-/* Makes `next` current if `expected` still is. Numbers next and its record (expected + 1), puts the record
+/* Makes `next` current if `expected` still is. Numbers next and its record (expected + 1), dates the record, puts it
  * into the ring and the version into the history. What falls out is released after the locks. */
 THEUS_MUST_CHECK theus_swap theus_store_publish(theus_store *store, theus_version *expected,
                                                 theus_version *next);

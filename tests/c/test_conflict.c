@@ -39,7 +39,8 @@ main(void)
     int shares[SHARES] = {0};
     unsigned long long random = 42;
     for (int i = 0; i < DRAWS; i++) {
-        uint64_t bits = (uint64_t)check_random(&random, 1u << 31) << 31 ^ check_random(&random, 1u << 31);
+        uint64_t bits =
+            (uint64_t)check_random(&random, 1u << 31) << 31 ^ check_random(&random, 1u << 31);
         shares[theus_backoff_ns(BODY, 2, bits) * SHARES / (4 * BODY + 1)]++;
     }
     for (int i = 0; i < SHARES; i++) { /* full jitter: every tenth of the span as often */

@@ -9,18 +9,15 @@
 /* ---- versions by hand, without transactions ------------------------------------------------- */
 
 static theus_record *
-new_record(theus_heap *heap, uint64_t key_id)
+new_record(const scene *scene, uint64_t key_id)
 {
-    theus_record *record = theus_alloc(sizeof(*record) + sizeof(theus_segment));
-    REQUIRE(record != NULL);
-    memset(record, 0, sizeof(*record));
-    atomic_init(&record->refs, 1);
-    record->heap = heap;
-    record->sets = record->path_count = record->segment_count = record->depth[0] = 1;
+    theus_record *record;
     fake_atom *key = fake_new(key_id);
-    record->segments[0].key = key;
     void *atoms[] = {key};
-    REQUIRE(theus_atoms_new(heap, atoms, 1, &record->cells) == THEUS_OK);
+    REQUIRE(theus_record_new(scene->store, atoms, 1, 1, &record) == THEUS_OK);
+    CHECK(record->refs == 1 && record->version == 0 && record->process == NULL);
+    record->sets = record->path_count = record->segment_count = record->depth[0] = 1;
+    record->segments[0] = (theus_segment){key, 0};
     fake_release(key);
     return record;
 }
@@ -31,7 +28,7 @@ publish(const scene *scene, const char *text, bool recorded)
 {
     theus_version *current = theus_store_pin(scene->store), *next;
     theus_value root = value_of(scene->heap, text);
-    theus_record *record = recorded ? new_record(scene->heap, current->number + 1) : NULL;
+    theus_record *record = recorded ? new_record(scene, current->number + 1) : NULL;
     REQUIRE(theus_version_new(0, theus_value_container(root), current->signals, record, &next)
             == THEUS_OK);
     CHECK(theus_store_publish(scene->store, current, next) == THEUS_SWAPPED);
@@ -84,7 +81,7 @@ test_publish_lost_is_not_recorded(void)
     scene_open(&scene, "{}");
     theus_version *first = theus_store_pin(scene.store), *late;
     publish(&scene, "{1:1}", true);
-    theus_record *record = new_record(scene.heap, 9);
+    theus_record *record = new_record(&scene, 9);
     REQUIRE(theus_version_new(0, first->root, first->signals, record, &late) == THEUS_OK);
     CHECK(theus_store_publish(scene.store, first, late) == THEUS_SWAP_LOST);
     CHECK(record->version == 0 && late->number == 0);
@@ -432,7 +429,7 @@ write_versions(void *arg)
     pthread_barrier_wait(&start);
     for (int i = 0; i < COMMITS;) {
         theus_version *current = theus_store_pin(shared.store), *next;
-        theus_record *record = new_record(shared.heap, current->number + 1);
+        theus_record *record = new_record(&shared, current->number + 1);
         REQUIRE(theus_version_new(0, current->root, current->signals, record, &next) == THEUS_OK);
         i += theus_store_publish(shared.store, current, next) == THEUS_SWAPPED;
         theus_record_release(record);

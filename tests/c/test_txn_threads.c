@@ -122,9 +122,9 @@ static void
 test_money(void)
 {
     theus_store_limits limits = {.ring_capacity = 16, .history_count = 4};
-    scene_open_with(&bank,
-                    "{1:{0:1000 1:1000 2:1000 3:1000 4:1000 5:1000 6:1000 7:1000 8:1000 9:1000} 2:0}",
-                    &limits);
+    scene_open_with(
+        &bank, "{1:{0:1000 1:1000 2:1000 3:1000 4:1000 5:1000 6:1000 7:1000 8:1000 9:1000} 2:0}",
+        &limits);
     void *(*bodies[THREADS])(void *);
     for (int i = 0; i < THREADS; i++) {
         bodies[i] = i < THREADS - 2 ? move_money : watch_money;
@@ -135,7 +135,8 @@ test_money(void)
     CHECK(get(tx, "2") == (THREADS - 2) * ROUNDS);
     session_close(tx);
     theus_counters *counters = theus_store_counters(bank.store);
-    CHECK(counters->commits == (THREADS - 2) * ROUNDS && counters->conflicts == (uint64_t)conflicts);
+    CHECK(counters->commits == (THREADS - 2) * ROUNDS
+          && counters->conflicts == (uint64_t)conflicts);
     scene_close(&bank);
 }
 
@@ -235,7 +236,8 @@ test_busy(void)
     pthread_barrier_init(&start, NULL, 2);
     REQUIRE(pthread_create(&thread, NULL, knock, NULL) == 0);
     CHECK(theus_txn_enter(shared_txn) == THEUS_OK);
-    CHECK(theus_txn_enter(shared_txn) == THEUS_OK); /* the same thread comes back: a callback does */
+    CHECK(theus_txn_enter(shared_txn)
+          == THEUS_OK); /* the same thread comes back: a callback does */
     theus_txn_leave(shared_txn);
     pthread_barrier_wait(&start);
     pthread_barrier_wait(&start);
