@@ -487,6 +487,56 @@ send(session *session, uint64_t topic, uint64_t payload)
 }
 
 void
+perform(session *tx, const char *line)
+{
+    char verb[16], path[32];
+    const char *rest = line + strcspn(line, " ");
+    snprintf(verb, sizeof(verb), "%.*s", (int)(rest - line), line);
+    rest += *rest == ' ';
+    size_t length = strcspn(rest, " ");
+    snprintf(path, sizeof(path), "%.*s", (int)length, rest);
+    rest += length + (rest[length] == ' ');
+#define IS(name) (strcmp(verb, name) == 0)
+    if (IS("get")) {
+        (void)get(tx, path);
+    }
+    else if (IS("len")) {
+        (void)length_of(tx, path);
+    }
+    else if (IS("all")) {
+        theus_container *content;
+        REQUIRE(theus_cell_freeze(cell_at(tx, path), &content) == THEUS_OK);
+        theus_container_release(content);
+    }
+    else if (IS("in")) {
+        (void)contains(tx, path, strtoull(rest, NULL, 10));
+    }
+    else if (IS("set")) {
+        set(tx, path, rest);
+    }
+    else if (IS("del")) {
+        discard(tx, path);
+    }
+    else if (IS("clear")) {
+        REQUIRE(theus_cell_clear(cell_at(tx, path)) == THEUS_OK);
+    }
+    else if (IS("push")) {
+        append(tx, path, rest);
+    }
+    else if (IS("unshift")) {
+        splice(tx, path, 0, 0, rest);
+    }
+    else if (IS("include")) {
+        include(tx, path, strtoull(rest, NULL, 10));
+    }
+    else {
+        REQUIRE(IS("exclude"));
+        exclude(tx, path, strtoull(rest, NULL, 10));
+    }
+#undef IS
+}
+
+void
 commit_set(const scene *scene, const char *path, const char *text)
 {
     session *other = session_open(scene, THEUS_SERIALIZABLE);

@@ -73,6 +73,11 @@ void splice(session *session, const char *path, uint32_t start, uint32_t drop, c
 void add(session *session, const char *path, uint64_t number); /* deferred */
 void send(session *session, uint64_t topic, uint64_t payload); /* a signal */
 
+/* One of the steps above, written down: a verb, a path, and what the verb needs.
+ *   get P    len P    all P    in P e    set P text    del P    clear P    push P [..]    unshift P [..]
+ *   include P e    exclude P e */
+void perform(session *session, const char *line);
+
 /* One committed write, by somebody else: sets, or discards if text is NULL. */
 void commit_set(const scene *scene, const char *path, const char *text);
 

@@ -103,6 +103,29 @@ test_lost_publishes(void)
     scene_close(&scene);
 }
 
+/* Who is never first gives up when it is late. */
+static void
+test_deadline(void)
+{
+    scene scene;
+    scene_open(&scene, "{1:0}");
+    contended = &scene;
+    session *tx = session_open(&scene, THEUS_SERIALIZABLE);
+    tx->txn.apply = apply_with_rival;
+    tx->txn.deadline_ns = theus_clock_tick_ns() + 10 * 1000 * 1000;
+    add(tx, "1", 10);
+    rivals = 1000 * 1000;
+    CHECK(session_commit(tx) == THEUS_COMMIT_FAILED && tx->status == THEUS_LATE);
+    CHECK(rivals > 0);
+    session_close(tx);
+    tx = session_open(&scene, THEUS_SERIALIZABLE); /* one round is for everybody */
+    tx->txn.deadline_ns = 1;
+    set(tx, "2", "2");
+    rivals = 0;
+    session_done(tx);
+    scene_close(&scene);
+}
+
 /* ---- deferred operations ----------------------------------------------------------------------- */
 
 static void
@@ -508,6 +531,7 @@ main(void)
     test_replay();
     test_replay_of_blind_writes();
     test_lost_publishes();
+    test_deadline();
     test_deferred_commute();
     test_deferred_settle();
     test_deferred_kinds();

@@ -183,7 +183,10 @@ test_nesting(void)
     scene_open(&scene, "{1:{2:0}}");
     session *tx = session_open(&scene, THEUS_SERIALIZABLE);
     set(tx, "1.2", "1");
+    CHECK(theus_txn_savepoint(&tx->txn) == 0);
     theus_savepoint *one = save(tx);
+    uint64_t name = theus_txn_savepoint(&tx->txn);
+    CHECK(name != 0);
     set(tx, "1.2", "2");
     theus_savepoint *two = save(tx);
     set(tx, "1.2", "3");
@@ -193,9 +196,12 @@ test_nesting(void)
     CHECK(get(tx, "1.2") == 3);
     theus_savepoint_release(two);
     CHECK(get(tx, "1.2") == 3);
+    CHECK(theus_txn_savepoint(&tx->txn) == name);
     theus_savepoint_rollback(one);
     CHECK(get(tx, "1.2") == 1);
+    CHECK(theus_txn_savepoint(&tx->txn) == 0);
     (void)save(tx); /* left open: the end of the transaction frees it */
+    CHECK(theus_txn_savepoint(&tx->txn) > name);
     set(tx, "1.3", "5");
     session_done(tx);
     CHECK(scene_is(&scene, "{1:{2:1 3:5}}"));

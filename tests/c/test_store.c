@@ -414,6 +414,29 @@ test_record_outlives_slot(void)
     scene_close(&scene);
 }
 
+/* The date of a record comes from the tick of its version and what the wall clock said not long ago. */
+static void
+test_record_time(void)
+{
+    scene scene;
+    scene_open_with(&scene, "{}", &(theus_store_limits){.ring_capacity = 4, .history_count = 4});
+    const uint64_t second = 1000000000, ahead[] = {0, 5 * second, 0, 2 * second};
+    for (size_t i = 0; i < 4; i++) {
+        theus_version *current = theus_store_pin(scene.store), *next;
+        theus_record *record = new_record(&scene, 1);
+        REQUIRE(theus_version_new(0, current->root, current->signals, record, &next) == THEUS_OK);
+        next->tick_ns += ahead[i]; /* as if so much time had gone by */
+        uint64_t before = theus_clock_wall_ns();
+        CHECK(theus_store_publish(scene.store, current, next) == THEUS_SWAPPED);
+        uint64_t after = theus_clock_wall_ns();
+        CHECK(record->time_ns + second / 10 >= before && record->time_ns <= after + second / 10);
+        theus_record_release(record);
+        theus_version_release(next);
+        theus_version_release(current);
+    }
+    scene_close(&scene);
+}
+
 /* ---- threads -------------------------------------------------------------------------------------------- */
 
 enum { WRITERS = 3, READERS = 3, COMMITS = 400 };
@@ -539,6 +562,7 @@ main(void)
     test_blame();
     test_ring();
     test_record_outlives_slot();
+    test_record_time();
     test_threads();
     test_nomem();
     return check_result();

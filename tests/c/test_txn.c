@@ -58,6 +58,8 @@ test_reads_are_logged(void)
     CHECK(get(tx, "9") == ABSENT && logged(root, 2, 1, false, false));
     CHECK(length_of(tx, "2") == 1 && logged(cell_at(tx, "2"), 0, 0, true, false));
     CHECK(get(tx, "2.3") == 30 && logged(cell_at(tx, "2"), 1, 0, true, false));
+    theus_cell_read_all(cell_at(tx, "2"));
+    CHECK(logged(cell_at(tx, "2"), 1, 0, true, true));
     CHECK(contains(tx, "4", 7) && !contains(tx, "4", 9));
     CHECK(logged(cell_at(tx, "4"), 1, 1, false, false));
     CHECK(get(tx, "5.1") == 51 && logged(cell_at(tx, "5"), 1, 0, false, false));
@@ -508,6 +510,31 @@ test_deep_paths(void)
     scene_close(&scene);
 }
 
+/* Cells nest as far as folding can follow, and no further. */
+static void
+test_depth(void)
+{
+    scene scene;
+    scene_open(&scene, "{}");
+    session *tx = session_open(&scene, THEUS_SERIALIZABLE);
+    theus_cell *cell = tx->txn.root;
+    theus_value map = value_of(scene.heap, "{}");
+    fake_atom *key = fake_new(1);
+    theus_status status = THEUS_OK;
+    uint32_t depth = 0;
+    while (status == THEUS_OK) {
+        REQUIRE(theus_cell_store(cell, NULL, 1, key, map) == THEUS_OK);
+        status = theus_cell_enter(cell, 0, &cell);
+        depth += status == THEUS_OK;
+    }
+    CHECK(status == THEUS_TOO_DEEP && depth == THEUS_CELL_DEPTH);
+    fake_release(key);
+    theus_value_release(scene.heap, map);
+    session_done(tx);
+    CHECK(scene_version(&scene) == 1);
+    scene_close(&scene);
+}
+
 /* ---- the collector's view --------------------------------------------------------------------------------- */
 
 static int
@@ -566,6 +593,7 @@ main(void)
     test_clear();
     test_operations();
     test_deep_paths();
+    test_depth();
     test_visit();
     return check_result();
 }
