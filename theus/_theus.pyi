@@ -466,7 +466,7 @@ class Engine:
     def compare_and_swap(
         self,
         expected_version: int,
-        data: Mapping[str, Any] | None = None,
+        data: Mapping[Any, Any] | None = None,
         heavy: Mapping[str, Any] | None = None,
         signal: Mapping[str, Any] | None = None,
         requester: str | None = None,

@@ -80,8 +80,10 @@ class EngineStats:
     rebases            of these, replayed on a newer version that they had not touched
     conflicts          attempts that met another commit
     retries            attempts made again after a conflict
-    noops              transactions that wrote nothing and so made no version
-    reads              read-only transactions
+    noops              transactions that made no version: what they wrote was there already, or
+                       they neither read nor wrote
+    reads              transactions that read and changed nothing: read-only ones, and others
+                       that wrote nothing
     conflicts_by_path  where the conflicts were, and how many
     ring_capacity      commit records that are kept
     ring_lost          commit records that were overwritten

@@ -357,9 +357,10 @@ SecurityViolationError = ContractViolationError
 
 
 class ProcessError(TheusError):
-    """Raised when a process cannot be registered or run, or returned what fits no output.
+    """Raised when a process cannot be registered or run.
 
-    `process` is its name.
+    `process` is its name. What it returns is held to its contract: a result that fits no
+    output raises ContractViolationError.
     """
 
     def __init__(self, message: str, process: str | None = None) -> None:

@@ -100,7 +100,7 @@ report(void *arg, theus_change_kind Py_UNUSED(kind), void *key, uint32_t pos_a, 
 static int
 compare(diff_run *run, const diff_step *at, theus_container *a, theus_container *b)
 {
-    if (Py_EnterRecursiveCall(" in diff()")) {
+    if (nesting_enter(" in diff()") < 0) {
         return -1;
     }
     diff_run inner = *run;
@@ -111,7 +111,7 @@ compare(diff_run *run, const diff_step *at, theus_container *a, theus_container 
     if (result < 0 && !PyErr_Occurred()) {
         errors_raise(run->heap_a->st, status);
     }
-    Py_LeaveRecursiveCall();
+    nesting_leave();
     return result;
 }
 

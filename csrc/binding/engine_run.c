@@ -67,9 +67,9 @@ txn_freeze_result(TxnObject *self, PyObject *result)
         }
         frozen = NULL;
         if (inside == 0) {
-            if (Py_EnterRecursiveCall(" in a result") == 0) {
+            if (nesting_enter(" in a result") == 0) {
                 frozen = freeze_parts(self, result);
-                Py_LeaveRecursiveCall();
+                nesting_leave();
             }
             Py_ReprLeave(result);
         }

@@ -45,6 +45,9 @@ engine_note_conflict(EngineObject *self, const theus_conflict *why)
     Py_XDECREF(path);
     Py_XDECREF(count);
     Py_XDECREF(more);
+    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+        PyErr_SetInterrupt(); /* it came while a key was compared: to be raised where the program can see it */
+    }
     PyErr_Clear(); /* a statistic is not worth failing for */
     if (error != NULL) {
         PyErr_SetRaisedException(error);

@@ -15,14 +15,14 @@ says_delete(const module_state *st, PyObject *data)
 {
     PyObject *key, *value;
     Py_ssize_t i = 0;
-    if (Py_EnterRecursiveCall(" in a dict of updates")) {
+    if (nesting_enter(" in a dict of updates") < 0) {
         return -1;
     }
     int says = 0;
     while (says == 0 && PyDict_Next(data, &i, &key, &value)) {
         says = value == st->DELETE ? 1 : PyDict_CheckExact(value) ? says_delete(st, value) : 0;
     }
-    Py_LeaveRecursiveCall();
+    nesting_leave();
     return says;
 }
 
@@ -102,11 +102,11 @@ merge_each(TxnObject *self, theus_cell *cell, PyObject *data, const freeze_path 
 static int
 merge_into(TxnObject *self, theus_cell *cell, PyObject *data, const freeze_path *at)
 {
-    if (Py_EnterRecursiveCall(" in an update")) {
+    if (nesting_enter(" in an update") < 0) {
         return -1;
     }
     int result = merge_each(self, cell, data, at, merge_entry);
-    Py_LeaveRecursiveCall();
+    nesting_leave();
     return result;
 }
 
@@ -219,7 +219,7 @@ send_signals(TxnObject *self, PyObject *signal)
                    ? -1
                    : merge_each(self, self->txn.root, signal, &top, send_signal);
     }
-    if (Py_EnterRecursiveCall(" in signal=")) { /* a list that holds itself, for one */
+    if (nesting_enter(" in signal=") < 0) { /* a list that holds itself, for one */
         return -1;
     }
     int result = 0;
@@ -228,7 +228,7 @@ send_signals(TxnObject *self, PyObject *signal)
         result = one == NULL ? -1 : send_signals(self, one);
         Py_XDECREF(one);
     }
-    Py_LeaveRecursiveCall();
+    nesting_leave();
     return result;
 }
 

@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from theus import (
+    ConflictError,
     ContextError,
     State,
     TheusEngine,
@@ -424,3 +425,40 @@ def test_containers_nested_step_by_step_have_a_limit():
     with pytest.raises(RecursionError, match="nested more than 2000 deep"):
         engine.run(body)
     assert engine.version == 1
+
+
+def test_an_interrupt_while_a_conflict_is_noted_is_not_lost():
+    """Ctrl-C in a key's __hash__ went with the statistic that it kept from being written."""
+
+    class Key:
+        until = -1  # hashes that are left before the user presses Ctrl-C
+
+        def __hash__(self):
+            Key.until -= 1
+            if Key.until == 0:
+                raise KeyboardInterrupt
+            return 7
+
+    def left_after_a_conflict(until):
+        engine, key = TheusEngine({"d": {}}), Key()
+        engine.run(lambda tx: tx.set(("d", key), 0))
+
+        def body(tx):
+            tx.d[key] += 1
+            engine.run(lambda rival: rival.set(("d", key), 9), detached=True)
+            Key.until = until
+
+        try:
+            with pytest.raises(ConflictError):
+                engine.run(body, retries=0)
+            for _ in range(100):
+                len(str(until))  # an interrupt that came in C arrives with a later line
+        except KeyboardInterrupt:
+            return None
+        finally:
+            left, Key.until = Key.until, -1
+        return left
+
+    hashes = 100 - left_after_a_conflict(100)
+    assert hashes > 1
+    assert all(left_after_a_conflict(n + 1) is None for n in range(hashes))
