@@ -1,11 +1,14 @@
-"""Plain data that the public interface hands out or takes. A leaf: imports nothing of ours."""
+"""Plain data that the public interface hands out or takes. A leaf: imports nothing of ours.
+
+No dataclasses here, nor anywhere else that `import theus` comes by: they bring `inspect`, `ast` and
+`dis` with them, and with those would take half of the time of that import.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["SET", "EngineStats", "SemanticType", "StateUpdate"]
 
@@ -46,7 +49,6 @@ class SET:
     __hash__ = None  # type: ignore[assignment]  # it may hold anything
 
 
-@dataclass(slots=True)
 class StateUpdate:
     """A returned value that says itself where it goes. Every field is honoured.
 
@@ -63,16 +65,41 @@ class StateUpdate:
     All paths must be among the outputs of the process.
     """
 
-    key: str | tuple[Any, ...] | None = None
-    val: Any = None
-    data: Mapping[str | tuple[Any, ...], Any] | None = None
-    heavy: Mapping[str, Any] | None = None
-    signal: Mapping[str, Any] | None = None
-    assert_version: int | None = None
+    __slots__ = ("assert_version", "data", "heavy", "key", "signal", "val")
+    __match_args__ = ("key", "val", "data", "heavy", "signal", "assert_version")
+
+    def __init__(
+        self,
+        key: str | tuple[Any, ...] | None = None,
+        val: Any = None,
+        data: Mapping[str | tuple[Any, ...], Any] | None = None,
+        heavy: Mapping[str, Any] | None = None,
+        signal: Mapping[str, Any] | None = None,
+        assert_version: int | None = None,
+    ) -> None:
+        self.key = key
+        self.val = val
+        self.data = data
+        self.heavy = heavy
+        self.signal = signal
+        self.assert_version = assert_version
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__match_args__}
+
+    def __repr__(self) -> str:
+        given = (f"{name}={value!r}" for name, value in self._fields().items() if value is not None)
+        return f"StateUpdate({', '.join(given)})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, StateUpdate):
+            return NotImplemented
+        return self._fields() == other._fields()
+
+    __hash__ = None  # type: ignore[assignment]  # its fields can be set
 
 
-@dataclass(frozen=True, slots=True)
-class EngineStats:
+class EngineStats(NamedTuple):
     """What an engine has done since it was made.
 
     version            the version that stands

@@ -11,12 +11,9 @@ enforces the contract when it runs the function.
 
 from __future__ import annotations
 
-import difflib
 import functools
-import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from theus._types import SemanticType
 from theus.errors import ContractViolationError
@@ -29,8 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _ISOLATIONS = ("serializable", "snapshot")
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessContract:
+class ProcessContract(NamedTuple):
     """What one process declares: paths it reads, paths it writes, and how it behaves.
 
     `errors` and `side_effects` are for readers and tools; nothing checks them.
@@ -129,6 +125,8 @@ def _attach(function: F, contract: ProcessContract) -> F:
 
 
 def _wrap(function: F) -> F:
+    import inspect  # here: see theus._types
+
     call: Any
     if inspect.iscoroutinefunction(function):
 
@@ -225,6 +223,8 @@ def _semantic(what: str, given: SemanticType | str) -> SemanticType:
     try:
         return SemanticType(given.lower())
     except ValueError:
+        import difflib  # only for who mistyped
+
         near = difflib.get_close_matches(given.lower(), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(map(repr, known))}"
         raise ValueError(f"{what} is {given!r}, which is no semantic; {hint}") from None

@@ -22,7 +22,6 @@ In a contract a plain segment may hold wildcards, see `theus.scope`.
 
 from __future__ import annotations
 
-from ast import literal_eval
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
@@ -152,6 +151,8 @@ def _end_of_literal(text: str, at: int) -> int:
 
 def _literal(text: str, begin: int, end: int) -> Hashable:
     """The key between the "[" at `begin` and the "]" at `end`."""
+    from ast import literal_eval  # a few milliseconds that only brackets need
+
     source = text[begin + 1 : end].strip()
     try:
         key = literal_eval(source)

@@ -13,7 +13,6 @@ not belong to an engine, do not change after they are made, and may be shared by
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from types import MethodType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -38,7 +37,9 @@ _STANDARD_ROOTS = frozenset(("domain", "global", "heavy"))
 
 def is_coroutine_function(function: object) -> bool:
     """Whether calling `function` gives a coroutine, as far as that can be known before."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+    from inspect import iscoroutinefunction  # not with `import theus`: see theus._types
+
+    return iscoroutinefunction(function) or iscoroutinefunction(
         type(function).__call__  # an object that is called like a function
     )
 
@@ -213,6 +214,8 @@ class Plan:
     def parameters(self) -> tuple[str, ...]:
         """The names of the positional parameters after the context."""
         if self._parameters is None:
+            import inspect
+
             try:
                 signature = inspect.signature(self.function)
             except (TypeError, ValueError):  # some builtins do not tell

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from helpers import run_fresh
 
-HEAVY = ("numpy", "pydantic", "rich", "click", "asyncio", "multiprocessing", "yaml")
+HEAVY = (
+    "numpy", "pydantic", "rich", "click", "asyncio", "multiprocessing", "yaml",
+    "dataclasses", "inspect", "ast",
+)  # fmt: skip
 
 
 def test_import_loads_nothing_heavy_and_prints_nothing() -> None:

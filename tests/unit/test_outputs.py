@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -588,6 +588,6 @@ def test_coroutine_processes_map_alike(engine: TheusEngine) -> None:
 def test_an_update_is_plain_data() -> None:
     update = StateUpdate("domain.a", 5)
     assert (update.key, update.val, update.assert_version) == ("domain.a", 5, None)
-    assert [field.name for field in dataclasses.fields(update)] == [
-        "key", "val", "data", "heavy", "signal", "assert_version",
-    ]  # fmt: skip
+    assert update == StateUpdate(key="domain.a", val=5) != StateUpdate("domain.a", 6)
+    assert repr(update) == "StateUpdate(key='domain.a', val=5)"
+    assert pickle.loads(pickle.dumps(update)) == update
