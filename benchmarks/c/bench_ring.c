@@ -88,7 +88,7 @@ turn(theus_store *store, bool recorded)
         theus_version *base = theus_store_pin(store);
         theus_record *record = recorded ? new_record(store) : NULL;
         theus_version *next;
-        check(theus_version_new(0, base->root, base->signals, record, &next));
+        check(theus_version_new(store, 0, base->root, base->signals, record, &next));
         if (theus_store_publish(store, base, next) != THEUS_SWAPPED) {
             fputs("bench_ring: somebody else committed\n", stderr);
             exit(1);
@@ -126,7 +126,7 @@ main(void)
     check(theus_container_new(heap, THEUS_MAP, &signals));
     check(theus_edit_seal(root));
     check(theus_edit_seal(signals));
-    check(theus_version_new(0, root, signals, NULL, &first));
+    check(theus_version_new(NULL, 0, root, signals, NULL, &first));
     theus_store_limits limits = {.ring_capacity = 1024, .history_count = 128};
     check(theus_store_new(heap, first, &limits, &store));
 

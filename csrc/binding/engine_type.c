@@ -197,7 +197,7 @@ engine_fill(EngineObject *self, PyObject *data, PyObject *heavy, const theus_sto
             status = theus_edit_seal(signals);
         }
         if (status == THEUS_OK) {
-            status = theus_version_new(root->count == 0 ? 0 : 1, root, signals, NULL, &first);
+            status = theus_version_new(NULL, root->count == 0 ? 0 : 1, root, signals, NULL, &first);
         }
         result = status == THEUS_OK ? engine_set_store(self, first, limits) : errors_fail(heap->st, status);
     }

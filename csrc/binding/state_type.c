@@ -510,7 +510,7 @@ state_type_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         || freeze_value(heap, latch, NULL, &signals) < 0) {
         goto done;
     }
-    theus_status status = theus_version_new(number, root, theus_value_container(signals), NULL, &version);
+    theus_status status = theus_version_new(NULL, number, root, theus_value_container(signals), NULL, &version);
     if (status != THEUS_OK) {
         errors_raise(st, status);
         goto done;

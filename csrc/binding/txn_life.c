@@ -247,7 +247,7 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
     self->isolation = isolation;
     self->read_only = read_only;
     self->detached = false;
-    self->txn.state = THEUS_TXN_IDLE;
+    atomic_init(&self->txn.state, THEUS_TXN_IDLE);
     self->txn.root = NULL;
     self->txn.retired = NULL;
     self->txn.epoch = theus_process_epoch();

@@ -57,12 +57,11 @@ theus_cell_new(theus_txn *txn, theus_container *base, theus_container *now, theu
     }
     cell_blank(cell);
     cell->txn = txn;
-    if (base != NULL) {
-        theus_container_retain(base);
-        cell->base = base;
-    }
-    theus_container_retain(now);
+    cell->base = base;
     cell->first = now;
+    if (base == NULL) {
+        theus_container_retain(now);
+    }
     theus_container_retain(now);
     cell->now = now;
     if (txn->last_cell != NULL) {
@@ -109,8 +108,9 @@ theus_cell_fini(theus_cell *cell)
     children_free(cell, cell->children);
     cell->children = NULL;
     theus_container_release(cell->now);
-    theus_container_release(cell->first);
-    theus_container_release(cell->base);
+    if (cell->base == NULL) {
+        theus_container_release(cell->first);
+    }
     cell->now = cell->first = cell->base = NULL;
 }
 

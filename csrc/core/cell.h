@@ -55,7 +55,8 @@ theus_numbers_push(theus_numbers *numbers, uint32_t number)
     return status;
 }
 
-/* A new cell at the end of the transaction's list. base and now are counted here. */
+/* A new cell at the end of the transaction's list. now is counted here; base (which is now, or NULL) need not be: the
+ * pinned version holds it. */
 THEUS_MUST_CHECK theus_status theus_cell_new(theus_txn *txn, theus_container *base, theus_container *now,
                                              theus_cell **out);
 void theus_cell_fini(theus_cell *cell); /* may run foreign code */

@@ -89,9 +89,14 @@ cell_find(theus_cell *cell, void *ctx, uint64_t hash, void *key, uint32_t *pos, 
     for (;;) {
         uint32_t stamp = cell->stamp;
         theus_container *now = cell->now;
-        theus_container_retain(now); /* equality may run a body that replaces it */
+        bool passing = now != cell->base; /* equality may run a body that replaces it */
+        if (passing) {
+            theus_container_retain(now);
+        }
         theus_find found = theus_container_find(now, ctx, hash, key, pos, value);
-        theus_container_release(now);
+        if (passing) {
+            theus_container_release(now);
+        }
         if (found == THEUS_FIND_FAILED) {
             return find_failed(cell, THEUS_FOREIGN);
         }

@@ -40,12 +40,11 @@ position_named(theus_cell *cell)
     }
 }
 
-/* Overwrites a live position. */
+/* Overwrites a live position, at which `old` stands. */
 static theus_status
-cell_overwrite(theus_cell *cell, uint32_t pos, theus_value value)
+cell_overwrite(theus_cell *cell, uint32_t pos, theus_value old, theus_value value)
 {
     position_named(cell);
-    theus_value old = theus_container_value_at(cell->now, pos);
     theus_status status = write_reserve(cell);
     if (theus_value_kind(value) != THEUS_ATOM && cell->base != NULL && theus_cell_base_holds(cell, pos, value)) {
         cell->restored = true;
@@ -103,7 +102,7 @@ theus_cell_store(theus_cell *cell, void *ctx, uint64_t hash, void *key, theus_va
     case THEUS_ABSENT:
         return cell_insert(cell, hash, key, value);
     case THEUS_FOUND:
-        return cell_overwrite(cell, pos, cell->now->kind == THEUS_SET ? old : value);
+        return cell_overwrite(cell, pos, old, cell->now->kind == THEUS_SET ? old : value);
     default:
         return cell->txn->find_status;
     }
@@ -120,8 +119,8 @@ theus_cell_put(theus_cell *cell, uint32_t pos, theus_value value)
         return status;
     }
     /* Settling may have run a body that emptied the place. */
-    bool live = pos < cell->now->span && theus_container_value_at(cell->now, pos) != THEUS_NONE;
-    return live ? cell_overwrite(cell, pos, value) : THEUS_CHANGED;
+    theus_value old = pos < cell->now->span ? theus_container_value_at(cell->now, pos) : THEUS_NONE;
+    return old != THEUS_NONE ? cell_overwrite(cell, pos, old, value) : THEUS_CHANGED;
 }
 
 theus_status

@@ -657,7 +657,7 @@ try_commit(commit_run *run, theus_record *record, theus_version **made, theus_st
     theus_version *next = NULL;
     *status = build_signals(run, &signals);
     if (*status == THEUS_OK) {
-        *status = theus_version_new(0, root, signals, record, &next);
+        *status = theus_version_new(txn->store, 0, root, signals, record, &next);
     }
     theus_container_release(root);
     theus_container_release(signals);

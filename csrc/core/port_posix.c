@@ -14,7 +14,7 @@
 
 static struct {
     pthread_once_t watch_forks; /* runs process_watch_forks() once */
-    _Atomic(uint64_t) epoch;    /* forks between the first call and this process */
+    _Atomic(uint64_t) epoch;    /* 1 + forks between the first call and this process; 0: no call yet */
     _Atomic(uint64_t) random_state;
 #ifdef THEUS_TESTING
     _Atomic(long) live_allocations;
@@ -220,13 +220,18 @@ process_watch_forks(void)
     /* It can fail only for lack of memory. Then forks go unseen, and what depends on
      * the epoch loses a diagnosis, not its safety. */
     (void)pthread_atfork(NULL, NULL, process_forked);
+    atomic_store(&process.epoch, 1);
 }
 
 uint64_t
 theus_process_epoch(void)
 {
-    pthread_once(&process.watch_forks, process_watch_forks);
-    return atomic_load_explicit(&process.epoch, memory_order_relaxed);
+    uint64_t epoch = atomic_load_explicit(&process.epoch, memory_order_relaxed);
+    if (epoch == 0) {
+        pthread_once(&process.watch_forks, process_watch_forks);
+        epoch = atomic_load_explicit(&process.epoch, memory_order_relaxed);
+    }
+    return epoch;
 }
 
 /* splitmix64 over a shared counter; thread and time go in so that a forked child and

@@ -10,6 +10,7 @@ struct theus_store {
     theus_heap *heap;       /* constant; outlives the store */
     theus_counters counters;
     theus_ring ring;        /* has its own lock */
+    _Atomic(theus_version *) spare; /* memory for the next version, or NULL */
     theus_mutex lock;       /* rank STORE */
     /* guarded by lock: */
     theus_version *current;   /* == history[newest] */
@@ -24,11 +25,27 @@ struct theus_store {
 
 /* ---- versions ------------------------------------------------------------ */
 
-theus_status
-theus_version_new(uint64_t number, theus_container *root, theus_container *signals,
-                  theus_record *record, theus_version **out)
+/* Like records (ring.c): in the steady state the memory goes round, and the allocator has no part in it. */
+static theus_version *
+spare_take(theus_store *store)
 {
-    theus_version *version = theus_alloc(sizeof(*version));
+    return atomic_exchange_explicit(&store->spare, NULL, memory_order_acquire);
+}
+
+static void
+spare_put(theus_store *store, theus_version *version)
+{
+    theus_free(atomic_exchange_explicit(&store->spare, version, memory_order_acq_rel));
+}
+
+theus_status
+theus_version_new(theus_store *store, uint64_t number, theus_container *root,
+                  theus_container *signals, theus_record *record, theus_version **out)
+{
+    theus_version *version = store == NULL ? NULL : spare_take(store);
+    if (version == NULL) {
+        version = theus_alloc(sizeof(*version));
+    }
     if (version == NULL) {
         return THEUS_NOMEM;
     }
@@ -53,8 +70,9 @@ theus_version_retain(theus_version *version)
     atomic_fetch_add_explicit(&version->refs, 1, memory_order_relaxed);
 }
 
-void
-theus_version_release(theus_version *version)
+/* Gives up a count; the memory goes to `store`, or back if that is NULL. */
+static void
+version_drop(theus_version *version, theus_store *store)
 {
     if (version == NULL
         || atomic_fetch_sub_explicit(&version->refs, 1, memory_order_acq_rel) != 1) {
@@ -63,10 +81,21 @@ theus_version_release(theus_version *version)
     theus_container *root = version->root;
     theus_container *signals = version->signals;
     theus_record *record = version->record;
-    theus_free(version);
+    if (store != NULL) {
+        spare_put(store, version);
+    }
+    else {
+        theus_free(version);
+    }
     theus_container_release(root);
     theus_container_release(signals);
     theus_record_release(record);
+}
+
+void
+theus_version_release(theus_version *version)
+{
+    version_drop(version, NULL);
 }
 
 theus_find
@@ -167,6 +196,7 @@ theus_store_free(theus_store *store)
         theus_version_release(store->history[(store->newest - i) & (store->room - 1)]);
     }
     theus_ring_fini(&store->ring);
+    theus_free(spare_take(store));
     theus_mutex_fini(&store->lock);
     theus_free(store->history);
     theus_free(store);
@@ -430,7 +460,7 @@ theus_store_publish(theus_store *store, theus_version *expected, theus_version *
     bool bounded = store->limits.history_age_ns != 0 || store->limits.history_bytes != 0;
     theus_mutex_unlock(&store->lock);
 
-    theus_version_release(fallen);
+    version_drop(fallen, store);
     theus_ring_retire(&store->ring, overwritten);
     if (bounded && result == THEUS_SWAPPED) {
         prune(store);

@@ -61,8 +61,9 @@ typedef struct {
     theus_record *record;      /* the commit that made it; NULL for a first version */
 } theus_version;
 
-/* Takes counts of its own of root, signals and record (record may be NULL). */
-THEUS_MUST_CHECK theus_status theus_version_new(uint64_t number, theus_container *root,
+/* Takes counts of its own of root, signals and record (record may be NULL). In the memory of the version that the
+ * history of `store` has let go last, if store is not NULL and that is to be had. */
+THEUS_MUST_CHECK theus_status theus_version_new(theus_store *store, uint64_t number, theus_container *root,
                                                 theus_container *signals, theus_record *record,
                                                 theus_version **out);
 void theus_version_retain(theus_version *version);

@@ -6,11 +6,32 @@
 
 /* ---- life -------------------------------------------------------------------- */
 
+/* Every field but the cells. (For memset, see cell_blank() in cell.c.) */
+static void
+txn_blank(theus_txn *txn)
+{
+    txn->store = NULL;
+    txn->pinned = NULL;
+    txn->isolation = THEUS_SERIALIZABLE;
+    txn->read_only = txn->committing = txn->sparse = txn->strict = txn->pledged = false;
+    atomic_init(&txn->state, THEUS_TXN_IDLE);
+    atomic_init(&txn->user, 0);
+    txn->depth = txn->cell_count = 0;
+    txn->epoch = txn->deadline_ns = txn->saves = 0;
+    txn->root = txn->last_cell = NULL;
+    txn->find_status = THEUS_OK;
+    txn->apply = NULL;
+    txn->apply_ctx = txn->process = NULL;
+    txn->retired = NULL;
+    txn->signals = NULL;
+    txn->savepoint = NULL;
+}
+
 void
 theus_txn_begin(theus_txn *txn, theus_store *store, theus_version *pinned,
                 theus_isolation isolation, bool read_only)
 {
-    memset(txn, 0, offsetof(theus_txn, cells));
+    txn_blank(txn);
     txn->store = store;
     txn->isolation = isolation;
     txn->read_only = read_only;
@@ -20,7 +41,7 @@ theus_txn_begin(theus_txn *txn, theus_store *store, theus_version *pinned,
     (void)status;
     theus_version_retain(pinned);
     txn->pinned = pinned;
-    txn->state = THEUS_TXN_OPEN;
+    atomic_store_explicit(&txn->state, THEUS_TXN_OPEN, memory_order_release);
 }
 
 static void
@@ -52,7 +73,7 @@ deferrals_free(theus_txn *txn, theus_deferral *list)
 void
 theus_txn_finish(theus_txn *txn, theus_txn_state state)
 {
-    txn->state = (uint8_t)state;
+    atomic_store_explicit(&txn->state, (uint8_t)state, memory_order_release);
     txn->committing = false;
     while (txn->savepoint != NULL) {
         theus_savepoint_release(txn->savepoint);

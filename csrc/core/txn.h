@@ -54,8 +54,8 @@ enum { THEUS_CELL_CHILDREN = 4 }; /* slots of the first table; a power of two */
 struct theus_cell { /* cell_blank() in cell.c sets each field */
     theus_txn *txn;
     theus_cell *next;        /* in the transaction's list, parents first */
-    theus_container *base;   /* counted; NULL when the body made this container */
-    theus_container *first;  /* counted: content when the body entered it; base, where there is one */
+    theus_container *base;   /* borrowed from the pinned version; NULL when the body made this container */
+    theus_container *first;  /* content when the body entered it: base, or counted where there is none */
     theus_container *now;    /* counted */
     theus_cell *home;        /* cell in whose base this container was found */
     uint32_t home_pos;
@@ -103,7 +103,7 @@ typedef enum { THEUS_ADD, THEUS_APPEND, THEUS_MERGE } theus_deferred_kind;
 typedef int (*theus_apply_fn)(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand,
                               void *resolver, theus_value *out);
 
-struct theus_txn {
+struct theus_txn { /* txn_blank() in txn.c sets each field */
     theus_store *store;
     theus_version *pinned;     /* counted */
     theus_isolation isolation;

@@ -143,7 +143,7 @@ scene_open_with(scene *scene, const char *text, const theus_store_limits *limits
     theus_value root = value_of(scene->heap, text);
     theus_container *signals = sealed(new_edit(scene->heap, THEUS_MAP));
     theus_version *first;
-    REQUIRE(theus_version_new(0, theus_value_container(root), signals, NULL, &first) == THEUS_OK);
+    REQUIRE(theus_version_new(NULL, 0, theus_value_container(root), signals, NULL, &first) == THEUS_OK);
     REQUIRE(theus_store_new(scene->heap, first, limits, &scene->store) == THEUS_OK);
     theus_version_release(first);
     theus_container_release(signals);

@@ -29,7 +29,7 @@ publish(const scene *scene, const char *text, bool recorded)
     theus_version *current = theus_store_pin(scene->store), *next;
     theus_value root = value_of(scene->heap, text);
     theus_record *record = recorded ? new_record(scene, current->number + 1) : NULL;
-    REQUIRE(theus_version_new(0, theus_value_container(root), current->signals, record, &next)
+    REQUIRE(theus_version_new(NULL, 0, theus_value_container(root), current->signals, record, &next)
             == THEUS_OK);
     CHECK(theus_store_publish(scene->store, current, next) == THEUS_SWAPPED);
     uint64_t number = next->number;
@@ -57,8 +57,8 @@ test_publish(void)
     scene_open(&scene, "{1:1}");
     theus_version *first = theus_store_pin(scene.store), *won, *lost;
     CHECK(first->number == 0 && first->record == NULL);
-    REQUIRE(theus_version_new(0, first->root, first->signals, NULL, &won) == THEUS_OK);
-    REQUIRE(theus_version_new(0, first->root, first->signals, NULL, &lost) == THEUS_OK);
+    REQUIRE(theus_version_new(NULL, 0, first->root, first->signals, NULL, &won) == THEUS_OK);
+    REQUIRE(theus_version_new(NULL, 0, first->root, first->signals, NULL, &lost) == THEUS_OK);
     CHECK(theus_store_publish(scene.store, first, won) == THEUS_SWAPPED);
     CHECK(theus_store_publish(scene.store, first, lost) == THEUS_SWAP_LOST);
     CHECK(won->number == 1 && facts_of(&scene).version == 1);
@@ -82,7 +82,7 @@ test_publish_lost_is_not_recorded(void)
     theus_version *first = theus_store_pin(scene.store), *late;
     publish(&scene, "{1:1}", true);
     theus_record *record = new_record(&scene, 9);
-    REQUIRE(theus_version_new(0, first->root, first->signals, record, &late) == THEUS_OK);
+    REQUIRE(theus_version_new(NULL, 0, first->root, first->signals, record, &late) == THEUS_OK);
     CHECK(theus_store_publish(scene.store, first, late) == THEUS_SWAP_LOST);
     CHECK(record->version == 0 && late->number == 0);
     CHECK(facts_of(&scene).ring_written == 1);
@@ -261,7 +261,7 @@ test_release_may_publish(void)
     REQUIRE(theus_container_insert(root, 1, key, theus_value_of_atom(value), NULL) == THEUS_OK);
     fake_release(key);
     fake_release(value);
-    REQUIRE(theus_version_new(0, sealed(root), current->signals, NULL, &next) == THEUS_OK);
+    REQUIRE(theus_version_new(NULL, 0, sealed(root), current->signals, NULL, &next) == THEUS_OK);
     theus_container_release(root);
     CHECK(theus_store_publish(scene.store, current, next) == THEUS_SWAPPED);
     theus_version_release(next);
@@ -424,7 +424,7 @@ test_record_time(void)
     for (size_t i = 0; i < 4; i++) {
         theus_version *current = theus_store_pin(scene.store), *next;
         theus_record *record = new_record(&scene, 1);
-        REQUIRE(theus_version_new(0, current->root, current->signals, record, &next) == THEUS_OK);
+        REQUIRE(theus_version_new(NULL, 0, current->root, current->signals, record, &next) == THEUS_OK);
         next->tick_ns += ahead[i]; /* as if so much time had gone by */
         uint64_t before = theus_clock_wall_ns();
         CHECK(theus_store_publish(scene.store, current, next) == THEUS_SWAPPED);
@@ -453,7 +453,7 @@ write_versions(void *arg)
     for (int i = 0; i < COMMITS;) {
         theus_version *current = theus_store_pin(shared.store), *next;
         theus_record *record = new_record(&shared, current->number + 1);
-        REQUIRE(theus_version_new(0, current->root, current->signals, record, &next) == THEUS_OK);
+        REQUIRE(theus_version_new(NULL, 0, current->root, current->signals, record, &next) == THEUS_OK);
         i += theus_store_publish(shared.store, current, next) == THEUS_SWAPPED;
         theus_record_release(record);
         theus_version_release(next);
@@ -528,7 +528,7 @@ test_nomem(void)
         theus_version *first = NULL;
         theus_store *store = NULL;
         theus_alloc_fail_at(n);
-        theus_status status = theus_version_new(0, root, root, NULL, &first);
+        theus_status status = theus_version_new(NULL, 0, root, root, NULL, &first);
         if (status == THEUS_OK) {
             status = theus_store_new(heap, first, &limits, &store);
             theus_version_release(first);
