@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # ci: the same examples every time, so that a red run is the change's fault.
@@ -26,3 +27,11 @@ os.environ["PYTHONSAFEPATH"] = "1"
 _root = Path(__file__).resolve().parent.parent
 if not list((_root / "theus").glob("_theus*.so")):
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _root]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is marked `long` runs only when -m asks for it."""
+    if "long" not in config.option.markexpr:
+        skipped = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=skipped)

@@ -1,0 +1,455 @@
+"""Recorder: runs transactions of an engine and writes down what each of them saw and did.
+
+What a body gets is not the transaction but a stand-in with its path methods; nested dicts come
+as maps that work like dicts (`tx.domain.accounts["bob"] -= 5`). Each step is an operation by
+path on the engine's own transaction, written down after the engine has answered: nothing is
+simulated, and a step that raised did not happen.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping, MutableMapping, Sequence, Set
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from theus._theus import MISSING, Transaction
+from theus.errors import TransactionError
+from theus.paths import Path, as_path
+from theus.testing.history import Attempt, History, Step
+
+if TYPE_CHECKING:
+    from theus.engine import TheusEngine
+
+R = TypeVar("R")
+
+_ATOMS = frozenset({int, str, float, bool, bytes, tuple, frozenset, type(None), type(MISSING)})
+
+
+class Recorder:
+    """Records the transactions that are run through it, in any number of threads and tasks.
+
+        recorder = Recorder(engine)
+        recorder.run(transfer, "bob", 5)              # as engine.run(transfer, "bob", 5)
+        with recorder.transaction() as tx: ...        # as engine.transaction()
+        report = check_history(recorder.take())
+
+    Every attempt is kept, also those that met a conflict or were aborted. What changes the engine
+    meanwhile without the recorder makes the history incomplete, and the check will say so. Memory
+    grows with each step until `take`. All methods may be called from any thread and any task.
+    """
+
+    def __init__(self, engine: TheusEngine) -> None:
+        self._engine = engine
+        self._attempts: list[Attempt] = []  # appending and popping are atomic
+        self._live: dict[int, RecordingTransaction] = {}  # by id of the engine's transaction
+        self._first, self._start = self._now()
+
+    def _now(self) -> tuple[int, dict[str, Any]]:
+        state = self._engine.state
+        return state.version, state.data.to_dict()
+
+    def take(self) -> History:
+        """Everything since the recorder was made, or since the last call; the next history
+        begins here.
+
+        Raises TransactionError if a recorded transaction is open: the run must stand still.
+        """
+        if self._live:
+            raise TransactionError(
+                f"{len(self._live)} recorded transactions are open: "
+                "take the history when all have ended"
+            )
+        version, state = self._now()
+        history = History(self._start, self._first, self._attempts, state)
+        self._attempts = []
+        self._first, self._start = version, state
+        return history
+
+    def run(self, fn: Callable[..., R], /, *args: Any, **options: Any) -> R:
+        """`engine.run(fn, *args, **options)`, recorded; `fn` gets a RecordingTransaction.
+
+        Inside a recorded body it joins that one as a savepoint, as `engine.run` does. Raises
+        TransactionError inside a body that is not recorded, unless `detached=True`.
+        """
+        chain = _Chain(self, options)
+
+        def body(tx: Transaction, *rest: Any) -> R:
+            with chain.attempt(tx) as recording:
+                result: R = _bare(fn(recording, *rest))
+                return result
+
+        with chain:
+            return self._engine.run(body, *args, **options)
+
+    async def run_async(
+        self, fn: Callable[..., Coroutine[Any, Any, R]], /, *args: Any, **options: Any
+    ) -> R:
+        """`await engine.run_async(fn, *args, **options)`, recorded; else as `run`."""
+        chain = _Chain(self, options)
+
+        async def body(tx: Transaction, *rest: Any) -> R:
+            with chain.attempt(tx) as recording:
+                result: R = _bare(await fn(recording, *rest))
+                return result
+
+        with chain:
+            return await self._engine.run_async(body, *args, **options)
+
+    def transaction(self, **options: Any) -> RecordedScope:
+        """`engine.transaction(**options)`, recorded: for `with` and `async with`.
+
+        Raises TransactionError inside a body, unless `detached=True`: there, use `tx.savepoint()`.
+        """
+        if self._engine.current() is not None and not options.get("detached"):
+            raise TransactionError("a transaction is open in this task: use its savepoint()")
+        return RecordedScope(self, options)
+
+
+class _Chain:
+    """One logical run: its attempts, of which at most the last was committed."""
+
+    def __init__(self, recorder: Recorder, options: Mapping[str, Any]) -> None:
+        self.recorder = recorder
+        self.floor = recorder._engine.version
+        self.last: RecordingTransaction | None = None
+        self.outer: RecordingTransaction | None = None
+        current = recorder._engine.current()
+        if current is not None and not options.get("detached"):
+            self.outer = recorder._live.get(id(current))
+            if self.outer is None:
+                raise TransactionError(
+                    "this body is not recorded, so a run that joins it cannot be: begin it through "
+                    "the recorder, or pass detached=True"
+                )
+
+    @contextmanager
+    def attempt(self, tx: Transaction) -> Iterator[RecordingTransaction]:
+        if self.outer is not None:
+            with self.outer._saved():
+                yield self.outer
+            return
+        if self.last is not None:
+            self.last._end(retried=True)
+        self.last = RecordingTransaction(self.recorder, tx, self.floor)
+        try:
+            yield self.last
+        finally:
+            self.floor = self.recorder._engine.version
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.last is not None:
+            self.last._end(failed=kind is not None)
+
+
+class RecordedScope:
+    """What `with recorder.transaction()` and `async with recorder.transaction()` enter, once."""
+
+    def __init__(self, recorder: Recorder, options: Mapping[str, Any]) -> None:
+        self._recorder = recorder
+        self._floor = recorder._engine.version
+        self._tx = recorder._engine.transaction(**options)
+        self._recording: RecordingTransaction | None = None
+
+    def _begin(self) -> RecordingTransaction:
+        self._recording = RecordingTransaction(self._recorder, self._tx, self._floor)
+        return self._recording
+
+    def _end(self, failed: bool) -> None:
+        if self._recording is not None:
+            self._recording._end(failed=failed)
+
+    def __enter__(self) -> RecordingTransaction:
+        self._tx.__enter__()
+        return self._begin()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        failed = True
+        try:
+            self._tx.__exit__(kind, error, trace)
+            failed = kind is not None
+        finally:
+            self._end(failed)
+
+    async def __aenter__(self) -> RecordingTransaction:
+        await self._tx.__aenter__()
+        return self._begin()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        failed = True
+        try:
+            await self._tx.__aexit__(kind, error, trace)
+            failed = kind is not None
+        finally:
+            self._end(failed)
+
+
+class RecordingTransaction:
+    """The stand-in for a transaction that a recorded body gets.
+
+    Paths are tuples or written paths, as in Transaction. `tx.domain` and `tx["domain"]` are roots;
+    names of methods here come before roots of that name. For one thread or task at a time.
+    """
+
+    __slots__ = ("_attempt", "_recorder", "_tx")
+
+    def __init__(self, recorder: Recorder, tx: Transaction, floor: int) -> None:
+        self._recorder = recorder
+        self._tx = tx
+        self._attempt = Attempt(
+            _who(),
+            tx.version,
+            isolation=tx.isolation,
+            read_only=tx.read_only,
+            floor=floor,
+        )
+        recorder._live[id(tx)] = self
+
+    def _end(self, *, failed: bool = False, retried: bool = False) -> None:
+        attempt = self._attempt
+        made = None if retried else self._tx.version
+        if (
+            made is not None and made > attempt.snapshot
+        ):  # also if something failed after the commit
+            attempt.version, attempt.outcome = made, "committed"
+        else:
+            attempt.outcome = "aborted" if failed or retried else "unchanged"
+        self._recorder._attempts.append(attempt)
+        del self._recorder._live[id(self._tx)]
+
+    def _note(self, kind: str, path: Path = (), value: Any = None) -> None:
+        self._attempt.steps.append(Step(kind, path, value))
+
+    # ---- questions ------------------------------------------------------------------------------
+
+    @property
+    def version(self) -> int:
+        """The version that it pinned; after the commit, the one that it made."""
+        return self._tx.version
+
+    @property
+    def isolation(self) -> str:
+        return self._tx.isolation
+
+    def get(self, path: Path | str, default: Any = None) -> Any:
+        """What is at a path: an atom, a RecordingMap, or a copy of a list or set; else
+        `default`.
+        """
+        path = as_path(path)
+        value = self._tx.get(path, MISSING)
+        word = _container(value)
+        if word is None:
+            self._note("get", path, value)
+            return default if value is MISSING else value
+        self._note("kind", path, word)
+        return RecordingMap(self, path) if word == "dict" else self.all(path)
+
+    def has(self, path: Path | str) -> bool:
+        """Is anything at that path?"""
+        path = as_path(path)
+        found = self._tx.get(path, MISSING) is not MISSING
+        self._note("has", path, found)
+        return found
+
+    def keys(self, path: Path | str) -> list[Any]:
+        """The keys of the dict at a path, in its order. Raises KeyError if there is none."""
+        path = as_path(path)
+        keys = list(self._there(path))
+        self._note("keys", path, frozenset(keys))
+        return keys
+
+    def length(self, path: Path | str) -> int:
+        """How long the container at a path is. Raises KeyError if there is none."""
+        path = as_path(path)
+        length = len(self._there(path))
+        self._note("length", path, length)
+        return length
+
+    def all(self, path: Path | str) -> Any:
+        """An independent copy, in builtins, of what is at a path. Raises KeyError if nothing is."""
+        path = as_path(path)
+        value = _plain(self._there(path))
+        self._note("all", path, value)
+        return _plain(value)  # the caller's own: what is noted must not change
+
+    def _there(self, path: Path) -> Any:
+        value = self._tx.get(path, MISSING)
+        if value is MISSING:
+            self._note("get", path, MISSING)
+            raise KeyError(path)
+        return value
+
+    # ---- changes --------------------------------------------------------------------------------
+
+    def set(self, path: Path | str, value: Any) -> None:
+        """Sets what is at a path. The dict above it must be there."""
+        path, value = as_path(path), _plain(_bare(value))
+        self._tx.set(path, value)
+        self._note("set", path, value)
+
+    def delete(self, path: Path | str) -> None:
+        """Removes what is at a path. Raises PathError if nothing is."""
+        path = as_path(path)
+        self._tx.delete(path)
+        self._note("delete", path)
+
+    def add(self, path: Path | str, amount: Any) -> None:
+        """Adds to whatever is at a path when the transaction is committed."""
+        path = as_path(path)
+        self._tx.add(path, amount)
+        self._note("add", path, amount)
+
+    def append(self, path: Path | str, value: Any) -> None:
+        """Appends to whatever list is at a path when the transaction is committed."""
+        path, value = as_path(path), _plain(_bare(value))
+        self._tx.append(path, value)
+        self._note("append", path, value)
+
+    @contextmanager
+    def savepoint(self) -> Iterator[RecordingTransaction]:
+        """What happens inside is undone if it raises."""
+        with self._saved(), self._tx.savepoint():
+            yield self
+
+    @contextmanager
+    def _saved(self) -> Iterator[None]:
+        self._note("save")
+        try:
+            yield
+        except BaseException:
+            self._note("undo")
+            raise
+        self._note("keep")
+
+    # ---- as a map of roots ----------------------------------------------------------------------
+
+    def __getitem__(self, root: str) -> Any:
+        return RecordingMap(self, ())[root]
+
+    def __setitem__(self, root: str, value: Any) -> None:
+        self.set((root,), value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _attribute(RecordingMap(self, ()), name)
+
+
+class RecordingMap(MutableMapping[Any, Any]):
+    """The dict at one path of a recorded transaction, by that path: it holds nothing itself.
+
+    Works as a dict does; texts that are no method's name also as attributes. Unlike a draft it does
+    not follow a dict that is moved to another place.
+    """
+
+    __slots__ = ("_path", "_tx")
+
+    def __init__(self, tx: RecordingTransaction, path: Path) -> None:
+        object.__setattr__(self, "_tx", tx)
+        object.__setattr__(self, "_path", path)
+
+    def __getitem__(self, key: Any) -> Any:
+        value = self._tx.get((*self._path, key), MISSING)
+        if value is MISSING:
+            raise KeyError(key)
+        return value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._tx.set((*self._path, key), value)
+
+    def __delitem__(self, key: Any) -> None:
+        if key not in self:
+            raise KeyError(key)
+        self._tx.delete((*self._path, key))
+
+    def __contains__(self, key: object) -> bool:
+        found: bool = self._tx.has((*self._path, key))
+        return found
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._tx.keys(self._path))
+
+    def __len__(self) -> int:
+        length: int = self._tx.length(self._path)
+        return length
+
+    def __getattr__(self, name: str) -> Any:
+        return _attribute(self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def __repr__(self) -> str:
+        return f"<RecordingMap at {self._path!r}>"
+
+    def to_dict(self) -> dict[Any, Any]:
+        """An independent copy in builtins."""
+        copy: dict[Any, Any] = self._tx.all(self._path)
+        return copy
+
+
+def _attribute(there: RecordingMap, name: str) -> Any:
+    try:
+        return there[name]
+    except KeyError:
+        raise AttributeError(f"nothing is at {(*there._path, name)!r}") from None
+
+
+def _container(value: Any) -> str | None:
+    """ "dict", "list" or "set" for containers of any make, None for all other values."""
+    if type(value) in _ATOMS:
+        return None
+    if isinstance(value, Mapping):
+        return "dict"
+    if isinstance(value, Set):
+        return "set"
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, tuple, range)):
+        return "list"
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """A deep copy in builtins of a container of any make; any other value as it is."""
+    match _container(value):
+        case "dict":
+            return {key: _plain(value[key]) for key in value}
+        case "list":
+            return [_plain(part) for part in value]
+        case "set":
+            return set(value)
+    return value
+
+
+def _bare(value: Any) -> Any:
+    """A map at a path means nothing outside its transaction: what it holds instead."""
+    return value.to_dict() if isinstance(value, RecordingMap) else value
+
+
+def _who() -> str:
+    """The name of the thread, and of the task if there is one."""
+    thread = threading.current_thread().name
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None or asyncio.events._get_running_loop() is None:
+        return thread
+    task = asyncio.current_task()
+    return thread if task is None else f"{thread}, {task.get_name()}"
