@@ -14,20 +14,29 @@
 everything that is raised.
 """
 
-from theus._theus import (
-    DELETE,
-    MISSING,
-    Change,
-    CommitRecord,
-    FrozenDict,
-    FrozenList,
-    FrozenSet,
-    Opaque,
-    State,
-    Transaction,
-    freeze,
-    thaw,
-)
+try:
+    from theus._theus import (
+        DELETE,
+        MISSING,
+        Change,
+        CommitRecord,
+        FrozenDict,
+        FrozenList,
+        FrozenSet,
+        Opaque,
+        State,
+        Transaction,
+        freeze,
+        thaw,
+    )
+except ModuleNotFoundError as error:
+    if error.name != "theus._theus":
+        raise
+    raise ModuleNotFoundError(
+        f"there is no C module of theus for this Python in {__path__[0]}; if that is a clone, it "
+        "hides the installed package: run python with -P, or in another folder",
+        name=error.name,
+    ) from None
 from theus._types import SET, EngineStats, SemanticType, StateUpdate
 from theus.contracts import ProcessContract, process
 from theus.engine import TheusEngine

@@ -85,6 +85,11 @@ _local = Context.__dict__["_local"]  # asked directly: an empty slot would go to
 
 _OWN_NAMES = frozenset(("add", "append", "input", "local", "state", "transaction"))
 
+# What a transaction has and a context has not.
+_OTHER_NAMES = frozenset(
+    ("delete", "get", "merge", "on_commit", "operations", "savepoint", "set", "update")
+)
+
 
 def _root(name: str) -> str:
     return ROOT_ALIASES.get(name, name)
@@ -175,6 +180,8 @@ class EffectContext(Context):
         tx, plan, _, _ = self._core
         roots = plan.open_roots
         if roots is not None and name not in roots:
+            if name in _OTHER_NAMES:
+                raise _no_such_root(name)
             plan.check_root(name)
         try:
             return tx[_root(name)]
@@ -183,6 +190,8 @@ class EffectContext(Context):
 
 
 def _no_such_root(name: str) -> AttributeError:
+    if name in _OTHER_NAMES:
+        return AttributeError(f"a context has no {name}(): use ctx.transaction.{name}()")
     return AttributeError(
         f"the state has no root {_root(name)!r} yet; give it to TheusEngine(context={{...}}), or "
         f"assign it first: ctx.{name} = {{}}"

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
 
 from theus import _theus
 from theus._theus import Change, CommitRecord, State, Transaction
@@ -16,8 +16,8 @@ from theus.errors import (
     ProcessError,
     SecurityViolationError,
     TransactionError,
-    UnfreezableError,
     UnknownProcessError,
+    _shown,
 )
 from theus.outputs import release
 from theus.paths import Path
@@ -389,6 +389,12 @@ class TheusEngine(_theus.Engine):
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an engine cannot be pickled or copied; pickle engine.state, and begin another engine "
+            "with it: TheusEngine(state)"
+        )
+
     def __repr__(self) -> str:
         if self.closed:
             return "<TheusEngine: closed>"
@@ -419,11 +425,9 @@ def _roots_of(context: object) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         if given is not context:
             raise TypeError(f"the context's {way}() gave {given!r}, which is not a mapping")
-        raise UnfreezableError(
-            None,
-            type(context),
-            "give the initial state as a dict of roots, or as an object with to_dict() or "
-            "model_dump()",
+        raise TypeError(
+            "the initial state is a dict of roots, such as {'domain': {...}}, or an object with "
+            f"to_dict() or model_dump(), not a {type(context).__name__}: {_shown(context)}"
         )
     roots: dict[str, Any] = {}
     for key, value in given.items():

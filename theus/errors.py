@@ -30,6 +30,8 @@ and calls the constructors with positional arguments, in the order given here.
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "ClosedError",
     "ConflictError",
@@ -142,7 +144,7 @@ class ConflictError(ContextError):
         self.args = (path, expected, found, winner, reason, attempts)
         self.expected = expected
         self.found = found
-        self.winner = winner
+        self.winner: Any = winner  # a CommitRecord or None
         self.reason = reason
         self.attempts = attempts
 

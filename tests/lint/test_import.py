@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from helpers import run_fresh
+import shutil
+from pathlib import Path
+
+from helpers import ROOT, run_fresh
 
 HEAVY = (
     "numpy", "pydantic", "rich", "click", "asyncio", "multiprocessing", "yaml",
@@ -51,3 +54,25 @@ import importlib.metadata, theus
 assert importlib.metadata.version("theus") == theus.__version__
 """
     run_fresh(code)
+
+
+def test_a_source_tree_says_how_to_get_past_it(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "theus", tmp_path / "theus", ignore=shutil.ignore_patterns("*.so"))
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+try:
+    import theus
+except ModuleNotFoundError as error:
+    print(error.name, "run python with -P" in str(error), sys.argv[1] in str(error))
+"""
+    assert run_fresh(code, str(tmp_path)) == "theus._theus True True\n"
+
+
+def test_types_are_named_as_they_are_imported() -> None:
+    code = """
+import theus
+print([t for t in map(vars(theus).get, theus.__all__)
+       if isinstance(t, type) and t.__module__ == "theus._theus"])
+"""
+    assert run_fresh(code) == "[]\n"

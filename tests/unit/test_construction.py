@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 from typing import Any
 
 import pytest
 
 from processes import effect, small_engine
-from theus import (
-    TheusEngine,
-)
-from theus.errors import (
-    UnfreezableError,
-)
+from theus import TheusEngine
 
 
 @pytest.fixture
@@ -49,7 +46,7 @@ def test_contexts_that_can_be_dumped(way: str) -> None:
 
 
 def test_contexts_that_cannot_be_taken() -> None:
-    with pytest.raises(UnfreezableError, match=r"model_dump\(\)"):
+    with pytest.raises(TypeError, match=r"a dict of roots.* not a object: <object"):
         TheusEngine(object())
     with pytest.raises(TypeError, match="5"):
         TheusEngine({5: {}})
@@ -57,6 +54,14 @@ def test_contexts_that_cannot_be_taken() -> None:
         TheusEngine({"global": {"a": 1}, "global_": {"a": 2}})
     with pytest.raises(TypeError, match="to_dict"):
         TheusEngine(type("Context", (), {"to_dict": lambda self: [1]})())
+
+
+def test_a_state_begins_another_engine_and_an_engine_is_not_copied(engine: TheusEngine) -> None:
+    again = pickle.loads(pickle.dumps(engine.state))
+    assert TheusEngine(again).state == engine.state
+    for way in pickle.dumps, copy.copy, copy.deepcopy:
+        with pytest.raises(TypeError, match=r"TheusEngine\(state\)"):
+            way(engine)
 
 
 def test_namespaces_become_roots() -> None:

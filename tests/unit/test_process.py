@@ -205,6 +205,13 @@ def test_a_root_without_a_declared_path_is_not_read(engine: TheusEngine) -> None
         assert caught.value.declared == ("domain.b", "domain.a")
 
 
+@pytest.mark.parametrize("name", ["get", "set", "delete", "merge", "update"])
+def test_a_method_that_only_the_transaction_has(engine: TheusEngine, name: str) -> None:
+    for run in (effect("domain"), lambda body: body):
+        with pytest.raises(AttributeError, match=rf"ctx\.transaction\.{name}\(\)"):
+            engine.run_process(run(lambda ctx: getattr(ctx, name)))
+
+
 def test_wildcards_in_outputs(engine: TheusEngine) -> None:
     @effect("domain.*.name", "domain.log_*")
     def body(ctx: Any, key: str) -> None:
