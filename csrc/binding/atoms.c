@@ -256,6 +256,7 @@ static const type_mark marks[] = {
     {"__attrs_attrs__", "store attrs.asdict(value)" OR_OPAQUE},
     {"__array_interface__", "store value.tolist() or bytes(value)" OR_OPAQUE},
     {"__array__", "store its plain values, such as a list or bytes" OR_OPAQUE},
+    {"fileno", "it is a handle on something outside; store its path, or what it holds" OR_OPAQUE},
     {"__next__", "an iterator is used up by reading; store list(value)"},
     {"__await__", "await it, and store the result"},
 };

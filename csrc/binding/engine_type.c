@@ -500,6 +500,9 @@ parse_limit(PyObject *argument, const char *name, double scale, uint64_t *out)
     }
     double wanted = PyFloat_AsDouble(argument);
     if (wanted == -1.0 && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_Format(PyExc_TypeError, "%s= must be a positive number or None, not %R", name, argument);
+        }
         return -1;
     }
     if (!(wanted > 0.0) || wanted * scale >= 9.0e18) {

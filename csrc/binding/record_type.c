@@ -15,7 +15,7 @@ static PyStructSequence_Field record_fields[] = {
 };
 
 static PyStructSequence_Desc record_desc = {
-    "theus._theus.CommitRecord", "What one commit did.", record_fields, 9,
+    "theus.CommitRecord", "What one commit did.", record_fields, 9,
 };
 
 static PyStructSequence_Field change_fields[] = {
@@ -26,7 +26,7 @@ static PyStructSequence_Field change_fields[] = {
 };
 
 static PyStructSequence_Desc change_desc = {
-    "theus._theus.Change", "One difference between two versions.", change_fields, 3,
+    "theus.Change", "One difference between two versions.", change_fields, 3,
 };
 
 static PyStructSequence_Field meta_fields[] = {

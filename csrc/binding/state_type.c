@@ -1,4 +1,4 @@
-/* theus._theus.State: one version, immutable, with what its engine remembers of others. */
+/* State: one version, immutable, with what its engine remembers of others. */
 #include "state_type.h"
 
 #include "diff.h"
@@ -115,6 +115,24 @@ state_getattro(PyObject *op, PyObject *name)
         PyErr_Format(PyExc_AttributeError, "the state has no root named %R", name);
     }
     return value;
+}
+
+/* For completion, and for Python's "Did you mean". */
+static PyObject *
+state_dir(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    StateObject *self = state_of(op);
+    PyObject *list = PyObject_CallMethod((PyObject *)&PyBaseObject_Type, "__dir__", "O", op);
+    theus_cursor cursor;
+    void *key;
+    theus_cursor_init(&cursor, self->version->root, false);
+    while (list != NULL && theus_cursor_next(&cursor, NULL, &key, NULL)) {
+        PyObject *name = (PyObject *)key; /* borrowed from the container */
+        if (PyUnicode_Check(name) && PyUnicode_IsIdentifier(name) == 1 && PyList_Append(list, name) < 0) {
+            Py_CLEAR(list);
+        }
+    }
+    return list;
 }
 
 static int
@@ -646,6 +664,7 @@ static PyMethodDef state_methods[] = {
     {"get_meta_logs", state_get_meta_logs, METH_NOARGS, PyDoc_STR("The meta log, oldest first.")},
     {"to_dict", state_to_dict, METH_NOARGS, PyDoc_STR("All roots as plain builtins, independent of the state.")},
     {"__reduce__", state_reduce, METH_NOARGS, NULL},
+    {"__dir__", state_dir, METH_NOARGS, PyDoc_STR("Methods, and roots that are identifiers.")},
     {NULL, NULL, 0, NULL},
 };
 
@@ -688,7 +707,7 @@ static PyType_Slot state_slots[] = {
 };
 
 static PyType_Spec state_spec = {
-    .name = "theus._theus.State",
+    .name = "theus.State",
     .basicsize = sizeof(StateObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = state_slots,

@@ -1,4 +1,4 @@
-/* theus._theus.State, and the records that people read: CommitRecord, Change, MetaLogEntry. */
+/* State, and the records that people read: CommitRecord, Change, MetaLogEntry. */
 #ifndef THEUS_STATE_TYPE_H
 #define THEUS_STATE_TYPE_H
 

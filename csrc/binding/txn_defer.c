@@ -17,7 +17,12 @@ append_value(HeapObject *heap, theus_value old, theus_value item, theus_value *o
     } else if (theus_value_kind(old) == THEUS_LIST) {
         status = theus_edit_begin(theus_value_container(old), &edit);
     } else {
-        PyErr_SetString(PyExc_TypeError, "append() needs a list at its path; something else is there");
+        PyObject *found = handle_wrap(heap, old);
+        if (found != NULL) {
+            PyErr_Format(PyExc_TypeError, "append() needs a list at its path, and %R is there: append to a list, or set() "
+                         "one first", found);
+            Py_DECREF(found);
+        }
         return -1;
     }
     if (status == THEUS_OK) {

@@ -272,7 +272,9 @@ txn_cell_set(TxnObject *self, theus_cell *cell, const freeze_path *place, PyObje
         theus_status status = theus_cell_put(cell, pos, frozen);
         found = status == THEUS_OK ? 1 : txn_fail(self, status);
     } else if (found == 0) {
-        found = place_error(st, place, "the list has no such index; append() makes it longer");
+        found = place_error(st, place, PyIndex_Check(key)
+                            ? "the list has no such index; append() makes it longer"
+                            : "a list is asked by index: a path has it in brackets, as in log[0]");
     }
     freeze_drop(self->heap, frozen);
     return found < 0 ? -1 : 0;

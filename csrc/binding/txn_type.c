@@ -489,7 +489,7 @@ static PyType_Slot txn_slots[] = {
 };
 
 static PyType_Spec txn_spec = {
-    .name = "theus._theus.Transaction",
+    .name = "theus.Transaction",
     .basicsize = sizeof(TxnObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = txn_slots,

@@ -1,4 +1,4 @@
-/* theus._theus.Transaction: one core transaction and what Python hangs on it.
+/* Transaction: one core transaction and what Python hangs on it.
  *
  *     idle --begin--> open --commit / rollback--> ended
  *

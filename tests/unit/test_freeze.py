@@ -10,6 +10,7 @@ import datetime
 import decimal
 import enum
 import fractions
+import io
 import ipaddress
 import math
 import pathlib
@@ -190,6 +191,7 @@ REFUSED: list[tuple[Any, str]] = [
     (Plain, None),  # type: ignore[list-item]
     (sys, r"theus\.Opaque"),
     (asyncio.Lock(), r"theus\.Opaque"),
+    (io.TextIOWrapper(io.BytesIO()), "outside; store its path"),
     (DELETE, "marks, not values"),
     (MISSING, "marks, not values"),
 ]

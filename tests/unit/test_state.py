@@ -60,6 +60,11 @@ def test_construction_copies() -> None:
     assert plain(state.data) == {"domain": {"xs": [1]}}
 
 
+def test_its_roots_are_in_dir() -> None:
+    names = dir(State({"domain": {}, "shop": {}, "a b": 1, "class": 2}))
+    assert {"domain", "shop", "at", "version", "__eq__"} <= set(names) and "a b" not in names
+
+
 def test_the_ways_to_a_root(state: Any) -> None:
     assert state["domain"] == state.domain == state.data["domain"] == state.get(("domain",))
     assert getattr(state, "global") == state["global"] == {"limit": 5}
@@ -254,6 +259,14 @@ def test_at_what_is_no_version(engine: Any) -> None:
     for version in (-1, "1", None):
         with pytest.raises((TheusError, TypeError, ValueError, OverflowError)):
             engine.state.at(version)
+
+
+def test_limits_that_are_none(engine: Any) -> None:
+    for name in "count", "bytes", "age":
+        with pytest.raises(ValueError, match=f"{name}= must be a positive number"):
+            engine.history_limit(**{name: 0})
+        with pytest.raises(TypeError, match=f"{name}= must be a positive number .* not 'x'"):
+            engine.history_limit(**{name: "x"})
 
 
 def test_history_by_count(engine: Any) -> None:

@@ -17,6 +17,7 @@ from theus import DELETE, FrozenDict, FrozenList, Opaque, TheusEngine
 from theus.errors import (
     ConflictError,
     ContextError,
+    PathError,
     TransactionError,
     UnfreezableError,
     WriteTimeoutError,
@@ -376,6 +377,21 @@ def test_merge_resolves_against_the_newest_value(engine: Any) -> None:
     assert domain(engine)["xs"] == [1, 2, 5, 7]
     assert calls[-1] == ([1, 2, 7], [5, 1])
     assert engine.stats().conflicts == 0
+
+
+def test_an_append_to_what_is_no_list_says_what_is_there(engine: Any) -> None:
+    for path, found in ("domain.n", "1"), ("domain.rows", "FrozenDict"):
+        with pytest.raises(TypeError, match=f"needs a list at its path, and {found}"):
+            engine.run(lambda tx, path=path: tx.append(path, 3))
+
+
+def test_a_list_is_asked_by_index(engine: Any) -> None:
+    with pytest.raises(PathError, match=r"domain\.xs\['0'\]: .* as in log\[0\]"):
+        engine.run(lambda tx: tx.set("domain.xs.0", 5))
+    with pytest.raises(PathError, match=r"domain\.xs\[2\]: .* append\(\) makes it longer"):
+        engine.run(lambda tx: tx.set("domain.xs[2]", 5))
+    engine.run(lambda tx: tx.set("domain.xs[0]", 5))
+    assert domain(engine)["xs"] == [5, 2]
 
 
 @pytest.mark.parametrize("method, operand", [("add", "text"), ("append", 1)])
