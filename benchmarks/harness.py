@@ -199,11 +199,13 @@ def main(question: str | None, rows: Iterable[Callable[[], Row]]) -> None:
     turns = {"rounds": 3, "seconds": 0.005} if options.quick else {}
 
     results: list[Result] = []
+    titles: list[str] = []
     if not options.json:
         print(question or "")
         print(machine_line())
     for build in rows:
         row = build()
+        titles.append(row.title)
         if options.only not in row.title:
             continue
         result = measure(row, **turns)    # type: ignore[arg-type]
@@ -212,6 +214,8 @@ def main(question: str | None, rows: Iterable[Callable[[], Row]]) -> None:
             _print(result)
         del row
         gc.collect()
+    if titles and not results:
+        parser.error(f"--only {options.only!r} is in no title; there are: {'; '.join(titles)}")
     if options.json:
         print(json.dumps({"question": question, "machine": machine(),
                           "rows": [vars(result) for result in results]}))
