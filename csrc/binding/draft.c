@@ -57,9 +57,7 @@ draft_dealloc(PyObject *op)
     DraftObject *self = draft_of(op);
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
-    if (self->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(op);
-    }
+    THEUS_CLEAR_WEAKREFS(op, self->weakrefs);
     TxnObject *txn = self->txn;
     module_state *st = draft_state(self);
     if (st->recycles && st->free_draft_count < FREE_DRAFTS) {

@@ -1,4 +1,5 @@
 /* Functions as transactions: run() with its retries, and compare_and_swap(). */
+#include "active.h"
 #include "draft.h"
 #include "engine_type.h"
 #include "errors.h"
@@ -189,15 +190,13 @@ run_joined(TxnObject *outer, PyObject *const *args, Py_ssize_t count)
     if (txn_enter(outer) < 0) {
         return NULL;
     }
-    Py_INCREF(outer); /* a resolver that runs here may drop the last other reference */
     theus_status status = theus_txn_save(&outer->txn, &savepoint);
+    Py_ssize_t mark = outer->callbacks == NULL ? 0 : PyList_GET_SIZE(outer->callbacks);
     txn_leave(outer);
     if (status != THEUS_OK) {
         txn_fail(outer, status);
-        Py_DECREF(outer);
         return NULL;
     }
-    Py_ssize_t mark = outer->callbacks == NULL ? 0 : PyList_GET_SIZE(outer->callbacks);
     outer->guests++;
     PyObject *result = call_body(args[0], outer, args, count);
     outer->guests--;
@@ -217,7 +216,6 @@ run_joined(TxnObject *outer, PyObject *const *args, Py_ssize_t count)
         }
         txn_leave(outer);
     }
-    Py_DECREF(outer);
     if (error != NULL) {
         PyErr_SetRaisedException(error);
     }
@@ -264,7 +262,9 @@ engine_run(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *name
     if (!options.detached) {
         TxnObject *outer = txn_current(self);
         if (outer != NULL) {
-            return run_joined(outer, args, count);
+            PyObject *result = run_joined(outer, args, count);
+            Py_DECREF(outer);
+            return result;
         }
         if (txn_refuse_child(self) < 0) {
             return NULL;
@@ -322,7 +322,8 @@ engine_run(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *name
         theus_conflict_fini(&why);
         if (try_ns != 0) {
             uint64_t body_ns = theus_clock_fine_ns() - try_ns;
-            self->body_ns = self->body_ns == 0 ? body_ns : (self->body_ns * 7 + body_ns) / 8;
+            uint64_t mean_ns = self->body_ns; /* two threads at once: one of the two samples counts */
+            self->body_ns = mean_ns == 0 ? body_ns : (mean_ns * 7 + body_ns) / 8;
         }
         atomic_fetch_add_explicit(&theus_store_counters(self->store)->retries, 1, memory_order_relaxed);
         if (wait_for_turn(theus_backoff_ns(self->body_ns, failures, theus_random())) < 0) {

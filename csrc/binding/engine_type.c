@@ -30,21 +30,32 @@ engine_check_open(EngineObject *self)
     return -1;
 }
 
+static void
+count_conflict(PyObject *conflicts, PyObject *path)
+{
+    PyObject *count = NULL, *more = NULL;
+    int known = PyDict_GetItemRef(conflicts, path, &count);
+    if (known > 0 || (known == 0 && PyDict_GET_SIZE(conflicts) < CONFLICT_PATHS_MAX)) {
+        more = PyLong_FromLong((known > 0 ? PyLong_AsLong(count) : 0) + 1);
+        if (more != NULL) {
+            PyDict_SetItem(conflicts, path, more);
+        }
+    }
+    Py_XDECREF(count);
+    Py_XDECREF(more);
+}
+
 void
 engine_note_conflict(EngineObject *self, const theus_conflict *why)
 {
     PyObject *error = PyErr_GetRaisedException();
-    PyObject *path = txn_path_tuple(why->path, why->length), *count = NULL, *more = NULL;
-    int known = path == NULL ? -1 : PyDict_GetItemRef(self->conflicts, path, &count);
-    if (known > 0 || (known == 0 && PyDict_GET_SIZE(self->conflicts) < CONFLICT_PATHS_MAX)) {
-        more = PyLong_FromLong((known > 0 ? PyLong_AsLong(count) : 0) + 1);
-        if (more != NULL) {
-            PyDict_SetItem(self->conflicts, path, more);
-        }
+    PyObject *path = txn_path_tuple(why->path, why->length);
+    if (path != NULL) {
+        Py_BEGIN_CRITICAL_SECTION(self->conflicts); /* in one piece, unless comparing keys runs Python code */
+        count_conflict(self->conflicts, path);
+        Py_END_CRITICAL_SECTION();
+        Py_DECREF(path);
     }
-    Py_XDECREF(path);
-    Py_XDECREF(count);
-    Py_XDECREF(more);
     if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
         PyErr_SetInterrupt(); /* it came while a key was compared: to be raised where the program can see it */
     }
@@ -126,7 +137,7 @@ engine_check_unused(EngineObject *self)
     if (self->store != NULL) {
         theus_store_read_facts(self->store, &facts);
     }
-    if (self->active != NULL || facts.version != 0) {
+    if (!active_is_empty(&self->active) || facts.version != 0) {
         PyErr_SetString(PyExc_RuntimeError, "this engine is in use: make a new one instead of calling __init__ again");
         return -1;
     }
@@ -158,8 +169,14 @@ engine_alloc(PyTypeObject *type)
         return NULL;
     }
     self->timeout_ms = DEFAULT_TIMEOUT_MS;
-    self->conflicts = PyDict_New();
+    if (active_init(&self->active) != THEUS_OK) {
+        PyErr_NoMemory();
+        Py_CLEAR(self);
+        return NULL;
+    }
+    self->conflicts = PyDict_New(); /* for dealloc: there is one only if active is whole */
     if (self->conflicts == NULL) {
+        active_fini(&self->active);
         Py_CLEAR(self);
     }
     return self;
@@ -277,13 +294,14 @@ engine_dealloc(PyObject *op)
     EngineObject *self = engine_of(op);
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
-    if (self->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(op);
-    }
+    THEUS_CLEAR_WEAKREFS(op, self->weakrefs);
     if (self->store != NULL) {
         theus_store_free(self->store);
     }
-    Py_XDECREF(self->conflicts);
+    if (self->conflicts != NULL) {
+        active_fini(&self->active);
+        Py_DECREF(self->conflicts);
+    }
     Py_XDECREF(self->heap);
     type->tp_free(op);
     Py_DECREF(type);
@@ -293,9 +311,8 @@ static PyObject *
 engine_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     EngineObject *self = engine_of(op);
-    if (!self->closed) {
+    if (!atomic_exchange(&self->closed, true)) {
         theus_store_limits limits = {.history_count = 1};
-        self->closed = true;
         theus_status status = theus_store_limit_history(self->store, &limits);
         if (status != THEUS_OK) {
             return errors_raise(self->heap->st, status);
@@ -360,7 +377,7 @@ static PyObject *
 engine_current(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     TxnObject *txn = txn_current(engine_of(op));
-    return Py_NewRef(txn == NULL ? Py_None : (PyObject *)txn);
+    return txn == NULL ? Py_NewRef(Py_None) : (PyObject *)txn;
 }
 
 static PyObject *
@@ -420,7 +437,12 @@ set_timeout(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
         PyErr_SetString(PyExc_AttributeError, "write_timeout_ms cannot be deleted");
         return -1;
     }
-    return engine_parse_timeout(value, &engine_of(op)->timeout_ms);
+    uint64_t timeout_ms;
+    if (engine_parse_timeout(value, &timeout_ms) < 0) {
+        return -1;
+    }
+    engine_of(op)->timeout_ms = timeout_ms;
+    return 0;
 }
 
 static PyObject *

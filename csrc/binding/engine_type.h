@@ -2,19 +2,19 @@
 #ifndef THEUS_ENGINE_TYPE_H
 #define THEUS_ENGINE_TYPE_H
 
-#include "txn_type.h"
+#include "active.h"
 
 struct EngineObject {
     PyObject_HEAD
     HeapObject *heap;        /* owned */
-    theus_store *store;      /* owned */
+    theus_store *store;      /* owned; constant once the engine is in use */
     PyObject *conflicts;     /* dict: path tuple -> number of conflicts there; bounded */
     PyObject *weakrefs;
-    TxnObject *active;       /* open transactions, newest first; borrowed, each removes itself */
-    uint64_t timeout_ms;     /* of runs; transactions name their own */
-    uint64_t body_ns;        /* running mean of measured bodies: the scale of back-off */
-    bool strict_cas;
-    bool closed;
+    active_txns active;
+    _Atomic(uint64_t) timeout_ms; /* of runs; transactions name their own */
+    _Atomic(uint64_t) body_ns;    /* running mean of measured bodies: the scale of back-off */
+    _Atomic(bool) strict_cas;
+    _Atomic(bool) closed;
 };
 
 /* -1 with ClosedError set if the engine was closed. */

@@ -86,9 +86,7 @@ handle_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     HeapObject *heap = self->heap;
     module_state *st = heap->st;
-    if (self->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(op);
-    }
+    THEUS_CLEAR_WEAKREFS(op, self->weakrefs);
     theus_container_release(self->node);
     if (st->recycles && st->free_handle_count < FREE_HANDLES) {
         st->free_handles[st->free_handle_count++] = self;

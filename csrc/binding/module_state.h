@@ -6,6 +6,7 @@
 
 typedef struct HandleObject HandleObject;
 typedef struct TxnObject TxnObject;
+typedef struct active_txns active_txns;
 
 /* Exception classes, by their names in theus.errors. errors.c expands this list too. */
 #define THEUS_ERROR_FIELDS(X)     \

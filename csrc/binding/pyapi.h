@@ -89,8 +89,11 @@ PyObject_GetOptionalAttrString(PyObject *object, const char *name, PyObject **re
 #define THEUS_SLOT_INTERPRETERS
 #endif
 
-/* Says "not safe without the GIL" until the thread suite has run on a free-threaded build. */
-#if PY_VERSION_HEX >= 0x030D0000
+/* Safe without the GIL: see "Free threading" in csrc/README.md. Not on 3.13: what object_try_ref() needs
+ * came with 3.14. */
+#if PY_VERSION_HEX >= 0x030E0000
+#define THEUS_SLOT_GIL {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#elif PY_VERSION_HEX >= 0x030D0000
 #define THEUS_SLOT_GIL {Py_mod_gil, Py_MOD_GIL_USED},
 #else
 #define THEUS_SLOT_GIL
@@ -102,6 +105,44 @@ PyObject_GetOptionalAttrString(PyObject *object, const char *name, PyObject **re
 #define THEUS_HAVE_GIL 0
 #else
 #define THEUS_HAVE_GIL 1
+#endif
+
+/* A reference to an object that was found where it may stand without any: its last one may go at this moment, in
+ * another thread, and its dealloc waits for a lock that the caller holds. False: there is none to be had. To be
+ * allowed once, while the object is new. */
+static inline void
+object_allow_try_ref(PyObject *object)
+{
+#if defined(Py_GIL_DISABLED) && PY_VERSION_HEX >= 0x030E0000
+    PyUnstable_EnableTryIncRef(object);
+#else
+    (void)object;
+#endif
+}
+
+static inline bool
+object_try_ref(PyObject *object)
+{
+#if defined(Py_GIL_DISABLED) && PY_VERSION_HEX >= 0x030E0000
+    return PyUnstable_TryIncRef(object) != 0;
+#else
+    if (Py_REFCNT(object) == 0) { /* a callback of its weak references is what asks */
+        return false;
+    }
+    Py_INCREF(object);
+    return true;
+#endif
+}
+
+/* In dealloc. Without a GIL a weak reference may be taking itself off the list at this moment, in another thread: only
+ * the call waits for that. */
+#ifdef Py_GIL_DISABLED
+#define THEUS_CLEAR_WEAKREFS(object, list) PyObject_ClearWeakRefs(object)
+#else
+#define THEUS_CLEAR_WEAKREFS(object, list) \
+    if ((list) != NULL) {                  \
+        PyObject_ClearWeakRefs(object);    \
+    }
 #endif
 
 /* ---- small things that every file wants --------------------------------------------- */

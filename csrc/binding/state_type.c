@@ -66,9 +66,7 @@ state_dealloc(PyObject *op)
     StateObject *self = state_of(op);
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
-    if (self->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(op);
-    }
+    THEUS_CLEAR_WEAKREFS(op, self->weakrefs);
     Py_CLEAR(self->meta);
     theus_version_release(self->version);
     Py_XDECREF(self->engine);

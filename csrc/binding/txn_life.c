@@ -1,123 +1,9 @@
 /* A transaction object from making to end: who runs it, what it refuses, its commit, its memory. */
-#include "txn_type.h"
+#include "active.h"
 
 #include "engine_type.h"
 #include "errors.h"
 #include "state_type.h"
-
-/* ---- who runs here ---------------------------------------------------------------- */
-
-/* Each asyncio task runs in a contextvars context of its own, so thread and context together name
- * the task. A thread that never set a variable has no context yet: one is made, so that it
- * keeps the same identity when a body sets its first. */
-static void *
-running_context(void)
-{
-    PyThreadState *tstate = PyThreadState_Get();
-    if (tstate->context == NULL) {
-        PyObject *copy = PyContext_CopyCurrent();
-        if (copy == NULL) {
-            PyErr_Clear(); /* no memory: then tasks of this thread look alike, and join */
-        }
-        Py_XDECREF(copy);
-    }
-    return tstate->context; /* borrowed */
-}
-
-TxnObject *
-txn_current(EngineObject *engine)
-{
-    if (engine->active == NULL) {
-        return NULL;
-    }
-    uint64_t thread = theus_thread_id();
-    void *context = running_context();
-    uint64_t epoch = theus_process_epoch();
-    for (TxnObject *it = engine->active; it != NULL; it = it->next) {
-        if (it->thread == thread && it->context == (PyObject *)context && it->txn.epoch == epoch) {
-            return it;
-        }
-    }
-    return NULL;
-}
-
-/* The home of a context is a tuple (address of the context, home of the context it was copied from or None),
- * kept in a ContextVar: asyncio tasks and asyncio.to_thread inherit the variable, so a child finds its parent's
- * home there until it gets one of its own. New reference. */
-static PyObject *
-home_of(module_state *st, void *context)
-{
-    PyObject *home;
-    if (PyContextVar_Get(st->home, Py_None, &home) < 0) {
-        return NULL;
-    }
-    if (home != Py_None && PyLong_AsVoidPtr(PyTuple_GET_ITEM(home, 0)) == context) {
-        return home;
-    }
-    PyObject *address = PyLong_FromVoidPtr(context);
-    PyObject *own = address == NULL ? NULL : PyTuple_Pack(2, address, home);
-    PyObject *token = own == NULL ? NULL : PyContextVar_Set(st->home, own);
-    Py_DECREF(home);
-    Py_XDECREF(address);
-    if (token == NULL) {
-        Py_CLEAR(own);
-    }
-    Py_XDECREF(token);
-    return own;
-}
-
-int
-txn_refuse_child(EngineObject *engine)
-{
-    if (engine->active == NULL) {
-        return 0;
-    }
-    PyObject *home;
-    uint64_t epoch = theus_process_epoch();
-    if (PyContextVar_Get(engine->heap->st->home, Py_None, &home) < 0) {
-        return -1;
-    }
-    int result = 0;
-    for (PyObject *it = home; it != Py_None && result == 0; it = PyTuple_GET_ITEM(it, 1)) {
-        for (TxnObject *txn = engine->active; txn != NULL && result == 0; txn = txn->next) {
-            if (txn->home == it && txn->txn.epoch == epoch) {
-                PyErr_SetString(engine->heap->st->TransactionError,
-                                "this run was started by a child task or thread of a body whose transaction on the "
-                                "same engine is still open: call it in the body itself, start it after the body, or "
-                                "give it a transaction of its own with detached=True");
-                result = -1;
-            }
-        }
-    }
-    Py_DECREF(home);
-    return result;
-}
-
-static void
-active_add(TxnObject *self)
-{
-    EngineObject *engine = self->engine;
-    self->previous = NULL;
-    self->next = engine->active;
-    if (self->next != NULL) {
-        self->next->previous = self;
-    }
-    engine->active = self;
-}
-
-void
-txn_leave_active(TxnObject *self)
-{
-    if (self->previous != NULL) {
-        self->previous->next = self->next;
-    } else if (self->engine->active == self) {
-        self->engine->active = self->next;
-    }
-    if (self->next != NULL) {
-        self->next->previous = self->previous;
-    }
-    self->next = self->previous = NULL;
-}
 
 /* ---- refusals ------------------------------------------------------------------------ */
 
@@ -247,10 +133,12 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
     self->isolation = isolation;
     self->read_only = read_only;
     self->detached = false;
+    atomic_init(&self->claimed, false);
     atomic_init(&self->txn.state, THEUS_TXN_IDLE);
     self->txn.root = NULL;
     self->txn.retired = NULL;
     self->txn.epoch = theus_process_epoch();
+    object_allow_try_ref((PyObject *)self);
     PyObject_GC_Track(self);
     return self;
 }
@@ -258,11 +146,12 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
 int
 txn_begin(TxnObject *self, theus_version *pinned)
 {
-    void *context = running_context();
+    PyObject *context = running_context();
     PyObject *home = home_of(self->heap->st, context);
     if (home == NULL) {
         return -1;
     }
+    atomic_store_explicit(&self->claimed, true, memory_order_relaxed);
     Py_XSETREF(self->home, home);
     theus_version *version = pinned;
     if (version == NULL) {
@@ -277,10 +166,10 @@ txn_begin(TxnObject *self, theus_version *pinned)
     self->txn.apply = txn_apply_deferred;
     self->txn.apply_ctx = self->heap;
     self->thread = theus_thread_id();
-    Py_XSETREF(self->context, Py_XNewRef((PyObject *)context));
+    Py_XSETREF(self->context, Py_XNewRef(context));
     self->started_ns = theus_clock_tick_ns();
     self->txn.deadline_ns = self->timeout_ms == 0 ? 0 : self->started_ns + self->timeout_ms * 1000000;
-    active_add(self);
+    active_add(&self->engine->active, self);
     return 0;
 }
 
@@ -291,9 +180,10 @@ txn_abort(TxnObject *self)
         return;
     }
     PyObject *error = PyErr_GetRaisedException();
-    txn_leave_active(self);
-    theus_txn_abort(&self->txn);
-    Py_CLEAR(self->callbacks);
+    active_remove(&self->engine->active, self);
+    if (theus_txn_abort(&self->txn)) {
+        Py_CLEAR(self->callbacks);
+    }
     if (error != NULL) {
         PyErr_SetRaisedException(error);
     }
@@ -345,18 +235,19 @@ txn_commit(TxnObject *self, theus_conflict *why)
     theus_version *made;
     theus_status status;
     why->cells = NULL;
-    bool writes = self->txn.root->touched || self->txn.root->touched_below || self->txn.signals != NULL;
-    if (writes && self->txn.deadline_ns != 0 && theus_clock_tick_ns() > self->txn.deadline_ns) {
-        txn_abort(self);
-        return raise_timeout(self);
-    }
     /* Entered for its whole length: key equality may run a body that tries to end it a second time. */
     if (txn_enter(self) < 0) {
         return -1;
     }
+    bool writes = self->txn.root->touched || self->txn.root->touched_below || self->txn.signals != NULL;
+    if (writes && self->txn.deadline_ns != 0 && theus_clock_tick_ns() > self->txn.deadline_ns) {
+        txn_leave(self);
+        txn_abort(self);
+        return raise_timeout(self);
+    }
     theus_outcome outcome = theus_txn_commit(&self->txn, NULL, &made, why, &status);
     txn_leave(self);
-    txn_leave_active(self);
+    active_remove(&self->engine->active, self);
     switch (outcome) {
     case THEUS_COMMITTED:
         self->version = made->number;
@@ -421,9 +312,7 @@ txn_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     module_state *st = self->heap->st;
     PyObject_GC_UnTrack(op);
-    if (self->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(op);
-    }
+    THEUS_CLEAR_WEAKREFS(op, self->weakrefs);
     txn_abort(self);
     Py_CLEAR(self->callbacks);
     Py_CLEAR(self->outer);

@@ -1,6 +1,7 @@
 /* The Transaction type: with blocks and methods. Its life is in txn_life.c, paths are in txn_paths.c. */
 #include "txn_type.h"
 
+#include "active.h"
 #include "draft.h"
 #include "engine_type.h"
 #include "errors.h"
@@ -21,9 +22,12 @@ txn_join(TxnObject *self, TxnObject *outer)
     }
     Py_INCREF(outer); /* a resolver that runs here may drop the last other reference, */
     theus_status status = theus_txn_save(&outer->txn, &savepoint);
-    if (status == THEUS_OK && (self->savepoint != 0 || self->txn.state != THEUS_TXN_IDLE)) {
-        theus_savepoint_release(savepoint); /* or begin this very transaction */
-        status = THEUS_CHANGED;
+    if (status == THEUS_OK) {
+        self->callback_mark = outer->callbacks == NULL ? 0 : PyList_GET_SIZE(outer->callbacks);
+        if (self->outer == NULL) {
+            self->outer = (TxnObject *)Py_NewRef((PyObject *)outer);
+        }
+        self->savepoint = theus_txn_savepoint(&outer->txn);
     }
     txn_leave(outer);
     if (status != THEUS_OK) {
@@ -31,76 +35,92 @@ txn_join(TxnObject *self, TxnObject *outer)
         Py_DECREF(outer);
         return NULL;
     }
-    self->savepoint = theus_txn_savepoint(&outer->txn);
-    self->callback_mark = outer->callbacks == NULL ? 0 : PyList_GET_SIZE(outer->callbacks);
-    Py_XSETREF(self->outer, (TxnObject *)Py_NewRef((PyObject *)outer));
     return (PyObject *)outer;
 }
 
 /* Ends a savepoint: keeps or undoes what was done since. */
 static int
-txn_unjoin(TxnObject *self, bool keep)
+txn_unjoin(TxnObject *self, uint64_t savepoint, bool keep)
 {
     TxnObject *outer = self->outer;
-    uint64_t savepoint = self->savepoint;
-    self->savepoint = 0;
-    if (txn_enter(outer) < 0) {
-        return -1;
-    }
-    int result = 0;
-    if (outer->txn.depth > 1) {
-        result = txn_error(self, "a savepoint cannot end inside an operation of its transaction");
-    } else if (theus_txn_savepoint(&outer->txn) != savepoint) {
-        result = txn_error(self, "savepoints end in the reverse order of their beginning: "
-                                 "end the inner one first");
-    } else if (keep) {
-        theus_savepoint_release(outer->txn.savepoint);
-    } else {
-        theus_savepoint_rollback(outer->txn.savepoint);
-        if (outer->callbacks != NULL) {
-            result = PyList_SetSlice(outer->callbacks, self->callback_mark, PY_SSIZE_T_MAX, NULL);
+    int result = txn_enter(outer);
+    if (result == 0) {
+        if (outer->txn.depth > 1) {
+            result = txn_error(self, "a savepoint cannot end inside an operation of its transaction");
+        } else if (theus_txn_savepoint(&outer->txn) != savepoint) {
+            result = txn_error(self, "savepoints end in the reverse order of their beginning: "
+                                     "end the inner one first");
+        } else if (keep) {
+            theus_savepoint_release(outer->txn.savepoint);
+        } else {
+            theus_savepoint_rollback(outer->txn.savepoint);
+            if (outer->callbacks != NULL) {
+                result = PyList_SetSlice(outer->callbacks, self->callback_mark, PY_SSIZE_T_MAX, NULL);
+            }
         }
+        txn_leave(outer);
     }
-    txn_leave(outer);
+    atomic_store(&self->claimed, false);
     return result;
 }
 
+/* Why a transaction that is claimed cannot begin. */
 static PyObject *
-txn_enter_block(PyObject *op, PyObject *Py_UNUSED(ignored))
+refuse_claimed(TxnObject *self)
 {
-    TxnObject *self = (TxnObject *)op;
-    if (self->savepoint != 0) {
-        txn_error(self, "this savepoint is open already: ask the transaction for another one");
-        return NULL;
-    }
+    bool joins = self->savepoint != 0;
+    txn_error(self, joins ? "this savepoint is open already: ask the transaction for another one"
+                    : self->txn.state == THEUS_TXN_OPEN
+                        ? "the transaction is open already: use `with tx.savepoint():` inside it"
+                    : self->txn.state == THEUS_TXN_IDLE
+                        ? "the transaction is just being begun elsewhere: give each thread one of its own"
+                        : "the transaction has ended: begin another one");
+    return NULL;
+}
+
+/* The transaction that a block is about: self, or the one that it joins. The caller has claimed self. */
+static PyObject *
+txn_begin_block(TxnObject *self)
+{
     if (self->outer != NULL) {
         return txn_join(self, self->outer);
-    }
-    if (self->txn.state != THEUS_TXN_IDLE) {
-        txn_error(self, self->txn.state == THEUS_TXN_OPEN
-                            ? "the transaction is open already: use `with tx.savepoint():` inside it"
-                            : "the transaction has ended: begin another one");
-        return NULL;
     }
     if (engine_check_open(self->engine) < 0) {
         return NULL;
     }
     TxnObject *outer = self->detached ? NULL : txn_current(self->engine);
     if (outer != NULL) {
-        return txn_join(self, outer);
+        PyObject *joined = txn_join(self, outer);
+        Py_DECREF(outer);
+        return joined;
     }
     if (!self->detached && txn_refuse_child(self->engine) < 0) {
         return NULL;
     }
-    return txn_begin(self, NULL) < 0 ? NULL : Py_NewRef(op);
+    return txn_begin(self, NULL) < 0 ? NULL : Py_NewRef((PyObject *)self);
+}
+
+static PyObject *
+txn_enter_block(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    TxnObject *self = (TxnObject *)op;
+    if (atomic_exchange(&self->claimed, true)) {
+        return refuse_claimed(self);
+    }
+    PyObject *entered = txn_begin_block(self);
+    if (entered == NULL) {
+        atomic_store(&self->claimed, false);
+    }
+    return entered;
 }
 
 /* Ends the block; `failed` when an exception left it. */
 static int
 txn_end_block(TxnObject *self, bool failed)
 {
-    if (self->savepoint != 0) {
-        return txn_unjoin(self, !failed);
+    uint64_t savepoint = atomic_exchange(&self->savepoint, 0); /* whoever gets it ends it, once */
+    if (savepoint != 0) {
+        return txn_unjoin(self, savepoint, !failed);
     }
     if (self->outer != NULL) {
         return 0;
@@ -110,7 +130,7 @@ txn_end_block(TxnObject *self, bool failed)
     }
     theus_status status = theus_txn_enter(&self->txn);
     if (status != THEUS_OK) {
-        txn_leave_active(self); /* in use by another thread: what begins here later must not join it */
+        active_remove(&self->engine->active, self); /* another thread is inside: what begins here later must not join it */
         return failed ? 0 : txn_fail(self, status);
     }
     bool inside = self->txn.depth > 1;
@@ -122,7 +142,11 @@ txn_end_block(TxnObject *self, bool failed)
         txn_abort(self);
         return 0;
     }
-    return txn_commit_or_raise(self);
+    int result = txn_commit_or_raise(self);
+    if (result < 0) {
+        active_remove(&self->engine->active, self); /* as above: the other thread may have come just now */
+    }
+    return result;
 }
 
 static PyObject *
@@ -156,7 +180,7 @@ txn_exit_async(PyObject *op, PyObject *const *args, Py_ssize_t count)
 
 /* commit() and rollback() by hand: only by whoever began the transaction, and not from below. */
 static int
-refuse_end(TxnObject *self)
+refuse_end(TxnObject *self, bool commits)
 {
     if (self->outer != NULL) {
         return txn_error(self, "this is a savepoint: leave its block to end it");
@@ -164,10 +188,13 @@ refuse_end(TxnObject *self)
     if (txn_enter(self) < 0) {
         return -1;
     }
-    bool inside = self->txn.depth > 1;
+    bool inside = self->txn.depth > 1, joined = self->txn.savepoint != NULL;
     txn_leave(self);
     if (inside) {
         return txn_error(self, "a transaction cannot end inside one of its own operations");
+    }
+    if (commits && joined) {
+        return txn_error(self, "a savepoint of this transaction is open: leave its block first");
     }
     if (self->process != NULL || self->guests != 0) {
         return txn_error(self, "a process or a nested run ends by returning or raising: whoever began the "
@@ -180,11 +207,7 @@ static PyObject *
 txn_method_commit(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     TxnObject *self = (TxnObject *)op;
-    if (refuse_end(self) < 0) {
-        return NULL;
-    }
-    if (self->txn.savepoint != NULL) {
-        txn_error(self, "a savepoint of this transaction is open: leave its block first");
+    if (refuse_end(self, true) < 0) {
         return NULL;
     }
     if (txn_commit_or_raise(self) < 0) {
@@ -197,7 +220,7 @@ static PyObject *
 txn_method_rollback(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     TxnObject *self = (TxnObject *)op;
-    if (self->txn.state == THEUS_TXN_OPEN && refuse_end(self) < 0) {
+    if (self->txn.state == THEUS_TXN_OPEN && refuse_end(self, false) < 0) {
         return NULL;
     }
     txn_abort(self);
@@ -230,14 +253,12 @@ txn_method_on_commit(PyObject *op, PyObject *callback)
     if (txn_enter(self) < 0) {
         return NULL;
     }
+    if (self->callbacks == NULL) {
+        self->callbacks = PyList_New(0);
+    }
+    int result = self->callbacks == NULL ? -1 : PyList_Append(self->callbacks, callback);
     txn_leave(self);
-    if (self->callbacks == NULL && (self->callbacks = PyList_New(0)) == NULL) {
-        return NULL;
-    }
-    if (PyList_Append(self->callbacks, callback) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 /* Operations are noted first and made into Python objects when all are known: making one may run the collector, and
@@ -389,9 +410,18 @@ get_timeout(PyObject *op, void *Py_UNUSED(closure))
 static PyObject *
 get_written(PyObject *op, void *Py_UNUSED(closure))
 {
-    const theus_txn *txn = &((TxnObject *)op)->txn;
-    return PyBool_FromLong(txn->state == THEUS_TXN_OPEN
-                           && (txn->root->touched || txn->root->touched_below || txn->signals != NULL));
+    theus_txn *txn = &((TxnObject *)op)->txn;
+    theus_status status = theus_txn_enter(txn);
+    if (status == THEUS_BUSY) {
+        txn_fail((TxnObject *)op, status);
+        return NULL;
+    }
+    bool written = status == THEUS_OK
+                   && (txn->root->touched || txn->root->touched_below || txn->signals != NULL);
+    if (status == THEUS_OK) {
+        theus_txn_leave(txn);
+    }
+    return PyBool_FromLong(written);
 }
 
 static PyGetSetDef txn_getset[] = {

@@ -18,20 +18,21 @@ struct TxnObject {
     HeapObject *heap;           /* owned */
     EngineObject *engine;       /* owned */
     PyObject *process;          /* str or NULL: named in the commit record */
-    PyObject *callbacks;        /* list of on_commit callables, or NULL */
+    PyObject *callbacks;        /* list of on_commit callables, or NULL. Only for who has entered, or ended it */
     PyObject *weakrefs;
     struct TxnObject *outer;    /* owned: the transaction this one has joined, or NULL */
-    uint64_t savepoint;         /* while joined: which one of outer, as theus_txn_savepoint() names it; else 0 */
-    uint32_t guests;            /* runs that have joined this transaction and are running */
+    _Atomic(uint64_t) savepoint; /* while joined: which one of outer, as theus_txn_savepoint() names it; else 0 */
+    _Atomic(uint32_t) guests;   /* runs that have joined this transaction and are running */
+    _Atomic(bool) claimed;      /* somebody has begun it or joins with it: the one to write what follows */
     Py_ssize_t callback_mark;   /* callbacks that outer had when this savepoint began */
-    struct TxnObject *next, *previous; /* engine->active; borrowed */
+    struct TxnObject *next, *previous; /* see active.h; borrowed */
     uint64_t thread;            /* who began it */
     PyObject *context;          /* owned: the contextvars context it began in. Tells tasks apart, so no later one may
                                  * have its address */
     PyObject *home;             /* owned: what home_of() gave there */
     uint64_t started_ns;
     uint64_t timeout_ms;
-    uint64_t version;           /* pinned, then made */
+    _Atomic(uint64_t) version;  /* pinned, then made */
     theus_isolation isolation;
     bool read_only;
     bool detached;              /* begins for itself, inside whatever it is */
@@ -51,13 +52,6 @@ int txn_commit(TxnObject *self, theus_conflict *why);
 
 /* Ends it without a trace. Never fails, keeps the current exception. */
 void txn_abort(TxnObject *self);
-
-/* The open transaction that this thread and task runs on the engine, or NULL. Borrowed. */
-TxnObject *txn_current(EngineObject *engine);
-
-/* -1 with TransactionError set in a child task or thread of a body whose transaction on this engine is open: it
- * cannot join, and must not slip out unsaid. To be asked where txn_current() found nothing. */
-int txn_refuse_child(EngineObject *engine);
 
 /* Door of every operation: -1 with TransactionError set if it may not be used now. */
 int txn_enter(TxnObject *self);
@@ -99,8 +93,6 @@ int txn_apply_deferred(void *ctx, theus_deferred_kind kind, theus_value old, the
 int txn_error(TxnObject *self, const char *message);
 /* txn_commit() for callers that do not retry: -1 with ConflictError or another exception. */
 int txn_commit_or_raise(TxnObject *self);
-/* Takes it out of engine->active. */
-void txn_leave_active(TxnObject *self);
 int txn_traverse(PyObject *self, visitproc visit, void *arg);
 int txn_clear(PyObject *self);
 void txn_dealloc(PyObject *self);

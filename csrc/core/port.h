@@ -30,9 +30,10 @@ long theus_alloc_live(void);          /* allocations not freed yet, all threads 
 /* A thread takes locks only in rising rank; debug builds assert it. No region
  * runs foreign code, waits, or allocates Python objects: see csrc/README.md. */
 typedef enum {
-    THEUS_RANK_STORE = 1, /* store.lock: current version, history, statistics */
-    THEUS_RANK_RING = 2,  /* ring.lock: audit slots */
-    THEUS_RANK_HEAP = 3,  /* heap.lock: nodes, their links and free lists */
+    THEUS_RANK_ACTIVE = 1, /* of the embedder: which transactions are open */
+    THEUS_RANK_STORE = 2,  /* store.lock: current version, history, statistics */
+    THEUS_RANK_RING = 3,   /* ring.lock: audit slots */
+    THEUS_RANK_HEAP = 4,   /* heap.lock: nodes, their links and free lists */
 } theus_rank;
 
 typedef struct {

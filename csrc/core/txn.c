@@ -100,18 +100,24 @@ theus_txn_finish(theus_txn *txn, theus_txn_state state)
     theus_version_release(pinned);
 }
 
-void
-theus_txn_abort(theus_txn *txn)
-{
-    if (txn->state == THEUS_TXN_OPEN && txn->depth == 0 && !txn->committing) {
-        theus_txn_finish(txn, THEUS_TXN_ABORTED);
-    }
-}
-
 static bool
 txn_is_open(const theus_txn *txn)
 {
-    return atomic_load_explicit(&txn->state, memory_order_relaxed) == THEUS_TXN_OPEN;
+    return atomic_load_explicit(&txn->state, memory_order_acquire) == THEUS_TXN_OPEN;
+}
+
+/* Makes this thread the user, once more if it is that already. False: another thread is. */
+static bool
+txn_take(theus_txn *txn)
+{
+    uint64_t me = theus_thread_id(), nobody = 0;
+    if (!atomic_compare_exchange_strong_explicit(&txn->user, &nobody, me, memory_order_acquire,
+                                                 memory_order_relaxed)
+        && nobody != me) {
+        return false;
+    }
+    txn->depth++;
+    return true;
 }
 
 theus_status
@@ -123,13 +129,9 @@ theus_txn_enter(theus_txn *txn)
     if (txn->epoch != theus_process_epoch()) {
         return THEUS_FORKED;
     }
-    uint64_t me = theus_thread_id(), nobody = 0;
-    if (!atomic_compare_exchange_strong_explicit(&txn->user, &nobody, me, memory_order_acquire,
-                                                 memory_order_relaxed)
-        && nobody != me) {
+    if (!txn_take(txn)) {
         return THEUS_BUSY;
     }
-    txn->depth++;
     if (!txn_is_open(txn) || txn->committing) { /* who was inside until now may have ended it */
         theus_txn_leave(txn);
         return THEUS_ENDED;
@@ -143,6 +145,22 @@ theus_txn_leave(theus_txn *txn)
     if (--txn->depth == 0) {
         atomic_store_explicit(&txn->user, 0, memory_order_release);
     }
+}
+
+/* The cells go while we are the user: no other thread can be looking at one. Foreign code that runs here is this
+ * thread, and finds the transaction ended. In a forked child too, where enter would refuse: memory is memory. */
+bool
+theus_txn_abort(theus_txn *txn)
+{
+    if (!txn_is_open(txn) || !txn_take(txn)) {
+        return false;
+    }
+    bool ends = txn->depth == 1 && txn_is_open(txn) && !txn->committing;
+    if (ends) {
+        theus_txn_finish(txn, THEUS_TXN_ABORTED);
+    }
+    theus_txn_leave(txn);
+    return ends;
 }
 
 static int

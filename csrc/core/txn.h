@@ -136,10 +136,10 @@ struct theus_txn { /* txn_blank() in txn.c sets each field */
 /* Begins on `pinned` (a count of its own is taken) in memory that the caller owns. */
 void theus_txn_begin(theus_txn *txn, theus_store *store, theus_version *pinned, theus_isolation isolation,
                      bool read_only);
-/* Ends without a trace; nothing if it has ended, or if an operation or the commit of it is what runs the caller.
- * Frees the cells: no draft may touch one again.
+/* Ends without a trace. False, and nothing has happened, if it has ended, or if an operation or the commit of it is
+ * what runs the caller, or is running in another thread. Frees the cells: no draft may touch one again.
  * May run foreign code. */
-void theus_txn_abort(theus_txn *txn);
+bool theus_txn_abort(theus_txn *txn);
 
 THEUS_MUST_CHECK theus_status theus_txn_enter(theus_txn *txn);
 void theus_txn_leave(theus_txn *txn);

@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import weakref
 
 import pytest
 
@@ -174,14 +175,35 @@ def test_a_resolver_may_drop_the_last_reference_to_the_transaction_being_joined(
 def test_a_resolver_that_begins_the_very_transaction_that_is_joining():
     """Of the two beginnings one is refused; before, the first savepoint was forgotten open."""
     engine = TheusEngine({"d": {"x": 1}})
+    asked = []
+
+    def resolve(old, new):
+        if not asked:
+            asked.append(new)
+            inner.__enter__()
+        return new
+
     with engine.transaction() as tx:
         inner = engine.transaction()
-        tx.merge(("d", "x"), 5, lambda old, new: inner.__enter__() and new)
-        with pytest.raises(RuntimeError, match="changed while a callback ran"):
+        tx.merge(("d", "x"), 5, resolve)
+        with pytest.raises(TransactionError, match="just being begun"):
             inner.__enter__()
-        inner.__exit__(None, None, None)
+        with inner:
+            pass
         tx.commit()
     assert engine.state.d.x == 5
+
+
+def test_a_transaction_that_goes_is_not_current_any_more():
+    """A callback of its weak reference got it as current(), and so a second end of its memory."""
+    engine = TheusEngine({"d": {"x": 1}})
+    tx = engine.transaction()
+    tx.__enter__()
+    seen = []
+    watch = weakref.ref(tx, lambda _: seen.append(engine.current()))
+    del tx
+    gc.collect()
+    assert seen == [None] and watch() is None
 
 
 @pytest.mark.parametrize("way", ["run", "with"])

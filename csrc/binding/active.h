@@ -1,0 +1,50 @@
+/* The open transactions of one engine: which of them this thread and task runs, and who its children are.
+ *
+ * Invariant: a transaction stands in the list from its beginning until it ends, or until its memory goes; it takes
+ * itself out first, under the lock. So under the lock whatever stands there can be looked at, and what is
+ * looked at (thread, context, home) does not change while it stands there. A reference to it there may be none left:
+ * another thread, or a callback of a weak reference, may see it between the last one's end and its own. Then it
+ * counts as gone.
+ *
+ * The lock (rank ACTIVE) is held for pointers and comparisons only; under the GIL it is elided like those of the core. */
+#ifndef THEUS_ACTIVE_H
+#define THEUS_ACTIVE_H
+
+#include "txn_type.h"
+
+struct active_txns {
+    theus_mutex lock;
+    _Atomic(TxnObject *) first; /* newest first, through next and previous; written under lock */
+};
+
+THEUS_MUST_CHECK theus_status active_init(active_txns *list);
+void active_fini(active_txns *list);
+
+void active_add(active_txns *list, TxnObject *txn);
+void active_remove(active_txns *list, TxnObject *txn); /* or nothing, if it is not there */
+
+/* Is none open? What other threads begin or end meanwhile may or may not count. */
+static inline bool
+active_is_empty(active_txns *list)
+{
+    return atomic_load_explicit(&list->first, memory_order_relaxed) == NULL;
+}
+
+/* The contextvars context of this thread, borrowed. Each asyncio task runs in one of its own, so thread and context
+ * together name the task. A thread that never set a variable has none yet: one is made, so that it keeps the same
+ * identity when a body sets its first. NULL only for lack of memory: then tasks of this thread look alike, and join. */
+PyObject *running_context(void);
+
+/* A tuple (address of the context, home of the context that it was copied from or None), kept in a ContextVar: asyncio
+ * tasks, asyncio.to_thread and, on some Pythons, threads inherit the variable, so a child finds its parent's home
+ * there until it gets one of its own. New reference. */
+PyObject *home_of(module_state *st, PyObject *context);
+
+/* The open transaction that this thread and task runs on the engine, or NULL. New reference. */
+TxnObject *txn_current(EngineObject *engine);
+
+/* -1 with TransactionError set in a child task or thread of a body whose transaction on this engine is open: it
+ * cannot join, and must not slip out unsaid. To be asked where txn_current() found nothing. */
+int txn_refuse_child(EngineObject *engine);
+
+#endif
