@@ -119,12 +119,9 @@ list_equals_list(HeapObject *heap, const theus_container *list, PyObject *other)
     int equal = 1;
     theus_cursor_init(&cursor, list, false);
     while (equal == 1 && theus_cursor_next(&cursor, &pos, NULL, &value)) {
-        if ((Py_ssize_t)pos >= PyList_GET_SIZE(other)) {
-            return 0; /* an __eq__ made it shorter */
-        }
-        PyObject *part = PyList_GetItemRef(other, pos);
+        PyObject *part = list_part(other, pos);
         if (part == NULL) {
-            return -1;
+            return 0; /* an __eq__, or another thread, has made it shorter */
         }
         equal = value_equals_object(heap, value, part);
         Py_DECREF(part);
@@ -234,8 +231,10 @@ Py_hash_t
 handle_hash(PyObject *op)
 {
     HandleObject *self = handle_of(op);
-    if (self->hash == -1) {
-        self->hash = container_hash(self->heap, self->node);
+    Py_hash_t hash = atomic_load_explicit(&self->hash, memory_order_relaxed);
+    if (hash == -1) {
+        hash = container_hash(self->heap, self->node);
+        atomic_store_explicit(&self->hash, hash, memory_order_relaxed);
     }
-    return self->hash;
+    return hash;
 }

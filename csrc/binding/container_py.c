@@ -332,12 +332,8 @@ list_extend(HeapObject *heap, theus_container *edit, PyObject *source, const fre
     int result = 0;
     if (PyList_CheckExact(source)) {
         /* By index: freezing a part can run Python code that changes the list. */
-        for (; result == 0 && here.index < PyList_GET_SIZE(source); here.index++) {
-            PyObject *part = PyList_GetItemRef(source, here.index);
-            if (part == NULL) {
-                result = -1;
-                break;
-            }
+        PyObject *part;
+        for (; result == 0 && (part = list_part(source, here.index)) != NULL; here.index++) {
             result = batch_add(&filled, part, &here);
             Py_DECREF(part);
         }

@@ -156,9 +156,8 @@ step_keyed(DraftIterator *self, PyObject **result)
 }
 
 static PyObject *
-iterator_next(PyObject *op)
+iterator_step(DraftIterator *self)
 {
-    DraftIterator *self = (DraftIterator *)op;
     DraftObject *draft = self->draft;
     PyObject *result = NULL;
     if (draft == NULL || draft_enter(draft) < 0) {
@@ -174,6 +173,16 @@ iterator_next(PyObject *op)
         Py_DECREF((PyObject *)draft);
     }
     return result;
+}
+
+static PyObject *
+iterator_next(PyObject *op)
+{
+    PyObject *next;
+    Py_BEGIN_CRITICAL_SECTION(op); /* two threads may share it; the transaction refuses one of them */
+    next = iterator_step((DraftIterator *)op);
+    Py_END_CRITICAL_SECTION();
+    return next;
 }
 
 static PyObject *

@@ -164,7 +164,7 @@ update_from_keys(DraftObject *self, PyObject *source, PyObject *keys)
 static int
 store_pair(DraftObject *self, PyObject *item, Py_ssize_t index)
 {
-    PyObject *pair = PySequence_Fast(item, "");
+    PyObject *pair = sequence_parts(item, "");
     if (pair == NULL) {
         if (PyErr_ExceptionMatches(PyExc_TypeError)) {
             PyErr_Format(PyExc_TypeError, "element %zd is no pair of key and value but of type %s",

@@ -124,7 +124,10 @@ load_dict(HeapObject *heap, theus_container *edit, PyObject *dict, const freeze_
 static int
 load_set(HeapObject *heap, theus_container *edit, PyObject *set)
 {
-    PyObject *iterator = PyObject_GetIter(set), *element;
+    /* Without a GIL another thread may take an element out and put it back, and it would come twice. */
+    PyObject *source = THEUS_HAVE_GIL ? Py_NewRef(set) : PyFrozenSet_New(set), *element;
+    PyObject *iterator = source == NULL ? NULL : PyObject_GetIter(source);
+    Py_XDECREF(source);
     if (iterator == NULL) {
         return -1;
     }

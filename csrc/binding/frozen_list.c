@@ -248,7 +248,7 @@ list_richcompare(PyObject *op, PyObject *other, int how)
                            : list_equals_list(self->heap, self->node, other);
         return equal < 0 ? NULL : PyBool_FromLong(equal == (how == Py_EQ));
     }
-    PyObject *parts = PySequence_Fast(other, "a FrozenList compares with lists");
+    PyObject *parts = sequence_parts(other, "a FrozenList compares with lists");
     if (parts == NULL) {
         return NULL;
     }

@@ -44,7 +44,7 @@ handle_new(HeapObject *heap, theus_container *node)
     self->heap = (HeapObject *)Py_NewRef((PyObject *)heap);
     self->node = node;
     self->weakrefs = NULL;
-    self->hash = -1;
+    atomic_init(&self->hash, -1);
     PyObject_GC_Track(self);
     return (PyObject *)self;
 }

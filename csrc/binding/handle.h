@@ -13,7 +13,7 @@ struct HandleObject {
     HeapObject *heap;      /* owned; constant */
     theus_container *node; /* one count; constant and sealed in frozen handles */
     PyObject *weakrefs;
-    Py_hash_t hash; /* -1 until it was asked for */
+    _Atomic(Py_hash_t) hash; /* -1 until it was asked for; the same whoever finds it out */
 };
 
 /* A frozen handle over `node`, which must be sealed. Steals one count of node, also

@@ -7,7 +7,7 @@
 
 typedef struct {
     PyObject_HEAD
-    PyObject *owner;  /* owned; NULL when the end was reached */
+    PyObject *owner;  /* owned; NULL when the end was reached, unless live: then constant */
     HeapObject *heap; /* borrowed through owner, as is cursor.container */
     theus_cursor cursor;
     PyObject *pair; /* owned: the last tuple given out, reused if nobody kept it */
@@ -16,6 +16,7 @@ typedef struct {
     iterate_what what;
     bool reversed;
     bool live; /* the container was an edit when iteration began */
+    bool ended;
 } IteratorObject;
 
 PyObject *
@@ -35,6 +36,7 @@ iterator_new(HeapObject *heap, PyObject *owner, const theus_container *container
     self->what = what;
     self->reversed = reversed;
     self->live = container->edit != 0;
+    self->ended = false;
     PyObject_GC_Track(self);
     return (PyObject *)self;
 }
@@ -114,12 +116,11 @@ iterator_step_live(IteratorObject *self, void **key, theus_value *value)
 }
 
 static PyObject *
-iterator_next(PyObject *op)
+iterator_step(IteratorObject *self)
 {
-    IteratorObject *self = (IteratorObject *)op;
     void *key;
     theus_value value;
-    if (self->owner == NULL) {
+    if (self->ended) {
         return NULL;
     }
     bool more = self->live       ? iterator_step_live(self, &key, &value)
@@ -129,15 +130,37 @@ iterator_next(PyObject *op)
         self->left--;
         return iterator_emit(self, (PyObject *)key, value);
     }
-    Py_CLEAR(self->owner);
+    self->ended = true;
+    if (!self->live) {
+        Py_CLEAR(self->owner);
+    }
     return NULL;
+}
+
+/* Two threads may share an iterator, and one may write to the edit meanwhile. */
+static PyObject *
+iterator_next(PyObject *op)
+{
+    IteratorObject *self = (IteratorObject *)op;
+    PyObject *next;
+    if (self->live) {
+        Py_BEGIN_CRITICAL_SECTION2(op, self->owner);
+        next = iterator_step(self);
+        Py_END_CRITICAL_SECTION2();
+    }
+    else {
+        Py_BEGIN_CRITICAL_SECTION(op);
+        next = iterator_step(self);
+        Py_END_CRITICAL_SECTION();
+    }
+    return next;
 }
 
 static PyObject *
 iterator_length_hint(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     const IteratorObject *self = (const IteratorObject *)op;
-    return PyLong_FromLong(self->owner == NULL ? 0 : (long)self->left);
+    return PyLong_FromLong(self->ended ? 0 : (long)self->left);
 }
 
 static int

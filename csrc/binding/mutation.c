@@ -2,7 +2,10 @@
  *
  * Comparing keys can run Python code that writes to this very edit. So no position is used
  * after any call that can run Python: look up, then act at once. Making an object can run the
- * collector, which counts. */
+ * collector, which counts.
+ *
+ * Threads that share one are kept apart by its critical section, which lasts until Python code runs that
+ * waits: what can happen between is what that code can do anyway. Functions named *_held run in it. */
 #include "mutation.h"
 
 #include "compare.h"
@@ -62,20 +65,42 @@ mutation_dealloc(PyObject *op)
     THEUS_TRASHCAN_END
 }
 
+/* ---- one thread at a time ------------------------------------------------------------------ */
+
+/* name(op ...) is name_held(op ...) in the critical section of op. */
+#define HOLDING(type, name, parameters, ...)   \
+    static type name parameters                \
+    {                                          \
+        type result;                           \
+        Py_BEGIN_CRITICAL_SECTION(op);         \
+        result = name##_held(op, __VA_ARGS__); \
+        Py_END_CRITICAL_SECTION();             \
+        return result;                         \
+    }
+#define HOLDING_NOARGS(name) HOLDING(PyObject *, name, (PyObject * op, PyObject *ignored), ignored)
+#define HOLDING_FASTCALL(name) \
+    HOLDING(PyObject *, name, (PyObject * op, PyObject *const *args, Py_ssize_t count), args, count)
+
 /* ---- reading ---------------------------------------------------------------------------- */
 
 static Py_ssize_t
 mutation_length(PyObject *op)
 {
-    return mutation_of(op)->edit->count;
+    Py_ssize_t length;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    length = mutation_of(op)->edit->count;
+    Py_END_CRITICAL_SECTION();
+    return length;
 }
 
 static int
-mutation_contains(PyObject *op, PyObject *key)
+mutation_contains_held(PyObject *op, PyObject *key)
 {
     uint32_t pos;
     return container_find(mutation_of(op)->heap, mutation_of(op)->edit, key, &pos, NULL);
 }
+
+HOLDING(int, mutation_contains, (PyObject * op, PyObject *key), key)
 
 /* The value of a key, as a new reference in *value: 1; or 0, or -1. */
 static int
@@ -93,7 +118,7 @@ mutation_lookup(MutationObject *self, PyObject *key, PyObject **value)
 }
 
 static PyObject *
-mutation_subscript(PyObject *op, PyObject *key)
+mutation_subscript_held(PyObject *op, PyObject *key)
 {
     PyObject *value;
     if (mutation_lookup(mutation_of(op), key, &value) == 0) {
@@ -102,8 +127,10 @@ mutation_subscript(PyObject *op, PyObject *key)
     return value;
 }
 
+HOLDING(PyObject *, mutation_subscript, (PyObject * op, PyObject *key), key)
+
 static PyObject *
-mutation_get(PyObject *op, PyObject *const *args, Py_ssize_t count)
+mutation_get_held(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     if (count < 1 || count > 2) {
         return PyErr_Format(PyExc_TypeError,
@@ -114,16 +141,28 @@ mutation_get(PyObject *op, PyObject *const *args, Py_ssize_t count)
     return found == 0 ? Py_NewRef(count == 2 ? args[1] : Py_None) : value;
 }
 
+HOLDING_FASTCALL(mutation_get)
+
+static PyObject *
+mutation_iterate(PyObject *op, bool reversed)
+{
+    PyObject *iterator;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    iterator = iterator_new(mutation_of(op)->heap, op, mutation_of(op)->edit, ITERATE_KEYS, reversed);
+    Py_END_CRITICAL_SECTION();
+    return iterator;
+}
+
 static PyObject *
 mutation_iter(PyObject *op)
 {
-    return iterator_new(mutation_of(op)->heap, op, mutation_of(op)->edit, ITERATE_KEYS, false);
+    return mutation_iterate(op, false);
 }
 
 static PyObject *
 mutation_reversed(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return iterator_new(mutation_of(op)->heap, op, mutation_of(op)->edit, ITERATE_KEYS, true);
+    return mutation_iterate(op, true);
 }
 
 /* KeysView(self) and its sisters from collections.abc: a mutation is not the place to be fast
@@ -154,7 +193,7 @@ mutation_items(PyObject *op, PyObject *Py_UNUSED(ignored))
 
 /* The content as it is now, as a FrozenDict. Entry by entry: only what is sealed can be shared. */
 static PyObject *
-mutation_snapshot(PyObject *op)
+mutation_snapshot_held(PyObject *op)
 {
     MutationObject *self = mutation_of(op);
     if (self->edit->edit == 0) {
@@ -166,6 +205,16 @@ mutation_snapshot(PyObject *op)
         return NULL;
     }
     return handle_seal(self->heap, copy);
+}
+
+static PyObject *
+mutation_snapshot(PyObject *op)
+{
+    PyObject *snapshot;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    snapshot = mutation_snapshot_held(op);
+    Py_END_CRITICAL_SECTION();
+    return snapshot;
 }
 
 static PyObject *
@@ -241,7 +290,7 @@ mutation_remove(MutationObject *self, PyObject *key)
 }
 
 static int
-mutation_ass_subscript(PyObject *op, PyObject *key, PyObject *value)
+mutation_ass_subscript_held(PyObject *op, PyObject *key, PyObject *value)
 {
     if (value != NULL) {
         return mutation_store(mutation_of(op), key, value);
@@ -250,6 +299,8 @@ mutation_ass_subscript(PyObject *op, PyObject *key, PyObject *value)
     return removed == 0 ? errors_key(key) : removed < 0 ? -1 : 0;
 }
 
+HOLDING(int, mutation_ass_subscript, (PyObject * op, PyObject *key, PyObject *value), key, value)
+
 static PyObject *
 mutation_set(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
@@ -257,14 +308,11 @@ mutation_set(PyObject *op, PyObject *const *args, Py_ssize_t count)
         return PyErr_Format(PyExc_TypeError, "set() takes a key and a value, not %zd arguments",
                             count);
     }
-    if (mutation_store(mutation_of(op), args[0], args[1]) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
+    return mutation_ass_subscript(op, args[0], args[1]) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *
-mutation_pop(PyObject *op, PyObject *const *args, Py_ssize_t count)
+mutation_pop_held(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     if (count < 1 || count > 2) {
         return PyErr_Format(PyExc_TypeError,
@@ -287,8 +335,10 @@ mutation_pop(PyObject *op, PyObject *const *args, Py_ssize_t count)
     return value;
 }
 
+HOLDING_FASTCALL(mutation_pop)
+
 static PyObject *
-mutation_popitem(PyObject *op, PyObject *Py_UNUSED(ignored))
+mutation_popitem_held(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     MutationObject *self = mutation_of(op);
     theus_cursor cursor;
@@ -313,8 +363,10 @@ mutation_popitem(PyObject *op, PyObject *Py_UNUSED(ignored))
     return pair;
 }
 
+HOLDING_NOARGS(mutation_popitem)
+
 static PyObject *
-mutation_setdefault(PyObject *op, PyObject *const *args, Py_ssize_t count)
+mutation_setdefault_held(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     if (count < 1 || count > 2) {
         return PyErr_Format(PyExc_TypeError,
@@ -340,8 +392,10 @@ mutation_setdefault(PyObject *op, PyObject *const *args, Py_ssize_t count)
     return value;
 }
 
+HOLDING_FASTCALL(mutation_setdefault)
+
 static PyObject *
-mutation_update(PyObject *op, PyObject *args, PyObject *kwargs)
+mutation_update_held(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     MutationObject *self = mutation_of(op);
     PyObject *source = NULL;
@@ -355,8 +409,10 @@ mutation_update(PyObject *op, PyObject *args, PyObject *kwargs)
     Py_RETURN_NONE;
 }
 
+HOLDING(PyObject *, mutation_update, (PyObject * op, PyObject *args, PyObject *kwargs), args, kwargs)
+
 static PyObject *
-mutation_clear_all(PyObject *op, PyObject *Py_UNUSED(ignored))
+mutation_clear_all_held(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     MutationObject *self = mutation_of(op);
     if (mutation_check(self) < 0) {
@@ -369,10 +425,12 @@ mutation_clear_all(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+HOLDING_NOARGS(mutation_clear_all)
+
 /* ---- the end -------------------------------------------------------------------------------- */
 
 static PyObject *
-mutation_finish(PyObject *op, PyObject *Py_UNUSED(ignored))
+mutation_finish_held(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     MutationObject *self = mutation_of(op);
     theus_status status = theus_edit_seal(self->edit);
@@ -381,6 +439,8 @@ mutation_finish(PyObject *op, PyObject *Py_UNUSED(ignored))
     }
     return handle_wrap_container(self->heap, self->edit);
 }
+
+HOLDING_NOARGS(mutation_finish)
 
 static PyObject *
 mutation_enter(PyObject *op, PyObject *Py_UNUSED(ignored))

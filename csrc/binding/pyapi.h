@@ -77,6 +77,8 @@ PyObject_GetOptionalAttrString(PyObject *object, const char *name, PyObject **re
 
 #define Py_BEGIN_CRITICAL_SECTION(object) {
 #define Py_END_CRITICAL_SECTION() }
+#define Py_BEGIN_CRITICAL_SECTION2(a, b) {
+#define Py_END_CRITICAL_SECTION2() }
 
 #endif
 
@@ -197,13 +199,37 @@ enum { TRASHCAN_WEIGHT = 10 };
 #define THEUS_TRASHCAN_END Py_TRASHCAN_END
 #endif
 
+/* The item at `index`, a new reference; NULL without an exception at the end, wherever that is by now. */
+static inline PyObject *
+list_part(PyObject *list, Py_ssize_t index)
+{
+    if (index >= PyList_GET_SIZE(list)) {
+        return NULL;
+    }
+    PyObject *part = PyList_GetItemRef(list, index);
+    if (part == NULL) {
+        PyErr_Clear(); /* IndexError: another thread has made it shorter just now */
+    }
+    return part;
+}
+
+/* PySequence_Fast() of something that other threads may change meanwhile. */
+static inline PyObject *
+sequence_parts(PyObject *sequence, const char *message)
+{
+    if (!THEUS_HAVE_GIL && PyList_Check(sequence)) {
+        return PyList_AsTuple(sequence);
+    }
+    return PySequence_Fast(sequence, message);
+}
+
 /* The hash of a key. A str that was hashed before keeps its hash; reading that field saves the
- * call. */
+ * call. (Atomic, for the thread that may be finding it out; the same instruction.) */
 static inline Py_hash_t
 object_hash(PyObject *object)
 {
     if (PyUnicode_CheckExact(object)) {
-        Py_hash_t hash = ((PyASCIIObject *)object)->hash;
+        Py_hash_t hash = __atomic_load_n(&((PyASCIIObject *)object)->hash, __ATOMIC_RELAXED);
         if (hash != -1) {
             return hash;
         }

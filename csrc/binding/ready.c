@@ -23,8 +23,11 @@ static PyObject *
 ready_next(PyObject *op)
 {
     ReadyObject *self = (ReadyObject *)op;
-    PyObject *value = self->value;
+    PyObject *value;
+    Py_BEGIN_CRITICAL_SECTION(op); /* two threads may await it: one gets the value */
+    value = self->value;
     self->value = NULL;
+    Py_END_CRITICAL_SECTION();
     if (value == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "this was awaited before");
         return NULL;

@@ -289,6 +289,20 @@ get_signals(PyObject *op, void *Py_UNUSED(closure))
 
 /* ---- the meta log ------------------------------------------------------------------------- */
 
+/* The log, a new reference. If there is none yet it is made, or NULL (without an exception) if that is not wanted. */
+static PyObject *
+state_meta(StateObject *self, bool make)
+{
+    PyObject *meta;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (self->meta == NULL && make) {
+        self->meta = PyList_New(0);
+    }
+    meta = Py_XNewRef(self->meta);
+    Py_END_CRITICAL_SECTION();
+    return meta;
+}
+
 static PyObject *
 state_log_meta(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
@@ -303,12 +317,14 @@ state_log_meta(PyObject *op, PyObject *const *args, Py_ssize_t count)
     if (self->meta_capacity == 0) {
         Py_RETURN_NONE;
     }
-    if (self->meta == NULL && (self->meta = PyList_New(0)) == NULL) {
+    PyObject *meta = state_meta(self, true);
+    if (meta == NULL) {
         return NULL;
     }
     PyObject *entry = PyStructSequence_New(self->heap->st->MetaLogEntry_type);
     PyObject *now = PyFloat_FromDouble((double)theus_clock_wall_ns() * 1e-9);
     if (entry == NULL || now == NULL) {
+        Py_DECREF(meta);
         Py_XDECREF(entry);
         Py_XDECREF(now);
         return NULL;
@@ -316,20 +332,26 @@ state_log_meta(PyObject *op, PyObject *const *args, Py_ssize_t count)
     PyStructSequence_SetItem(entry, 0, now);
     PyStructSequence_SetItem(entry, 1, Py_NewRef(args[0]));
     PyStructSequence_SetItem(entry, 2, Py_NewRef(args[1]));
-    int result = PyList_Append(self->meta, entry);
-    Py_DECREF(entry);
-    Py_ssize_t over = PyList_GET_SIZE(self->meta) - self->meta_capacity;
+    int result;
+    Py_BEGIN_CRITICAL_SECTION(meta);
+    result = PyList_Append(meta, entry);
+    Py_ssize_t over = PyList_GET_SIZE(meta) - self->meta_capacity;
     if (result == 0 && over > 0) {
-        result = PyList_SetSlice(self->meta, 0, over, NULL);
+        result = PyList_SetSlice(meta, 0, over, NULL);
     }
+    Py_END_CRITICAL_SECTION();
+    Py_DECREF(entry);
+    Py_DECREF(meta);
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *
 state_get_meta_logs(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    StateObject *self = state_of(op);
-    return self->meta == NULL ? PyList_New(0) : PyList_GetSlice(self->meta, 0, PY_SSIZE_T_MAX);
+    PyObject *meta = state_meta(state_of(op), false);
+    PyObject *copy = meta == NULL ? PyList_New(0) : PyList_GetSlice(meta, 0, PY_SSIZE_T_MAX);
+    Py_XDECREF(meta);
+    return copy;
 }
 
 static PyObject *
@@ -573,11 +595,12 @@ state_update(PyObject *op, PyObject *args, PyObject *kwargs)
         made = state_new(self->heap, self->engine, version);
     }
     if (made != NULL) {
-        if (self->meta == NULL && self->meta_capacity != 0) {
-            self->meta = PyList_New(0); /* shared from now on */
-        }
-        state_of(made)->meta = Py_XNewRef(self->meta);
+        bool logs = self->meta_capacity != 0;
+        state_of(made)->meta = state_meta(self, logs); /* shared from now on */
         state_of(made)->meta_capacity = self->meta_capacity;
+        if (logs && state_of(made)->meta == NULL) {
+            Py_CLEAR(made);
+        }
     }
 done:
     Py_XDECREF((PyObject *)txn);

@@ -11,6 +11,22 @@
 
 /* ---- paths ---------------------------------------------------------------------------- */
 
+/* theus.paths.parse_path, kept in the state from now on. Borrowed from there. */
+static PyObject *
+import_parse_path(module_state *st)
+{
+    PyObject *paths = PyImport_ImportModule("theus.paths"), *nothing = NULL;
+    PyObject *parse = paths == NULL ? NULL : PyObject_GetAttrString(paths, "parse_path");
+    Py_XDECREF(paths);
+    if (parse != NULL
+        && !__atomic_compare_exchange_n(&st->parse_path, &nothing, parse, false, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_ACQUIRE)) {
+        Py_DECREF(parse); /* another thread was faster */
+        parse = nothing;
+    }
+    return parse;
+}
+
 PyObject *
 txn_path_argument(module_state *st, PyObject *path)
 {
@@ -21,18 +37,11 @@ txn_path_argument(module_state *st, PyObject *path)
         PyErr_Format(PyExc_TypeError, "a path is a tuple or a str such as 'domain.users', not %R", path);
         return NULL;
     }
-    if (st->parse_path == NULL) {
-        PyObject *paths = PyImport_ImportModule("theus.paths");
-        if (paths == NULL) {
-            return NULL;
-        }
-        st->parse_path = PyObject_GetAttrString(paths, "parse_path");
-        Py_DECREF(paths);
-        if (st->parse_path == NULL) {
-            return NULL;
-        }
+    PyObject *parse = __atomic_load_n(&st->parse_path, __ATOMIC_ACQUIRE);
+    if (parse == NULL && (parse = import_parse_path(st)) == NULL) {
+        return NULL;
     }
-    return PyObject_CallOneArg(st->parse_path, path);
+    return PyObject_CallOneArg(parse, path);
 }
 
 /* PathError(path, message); returns -1. */

@@ -19,9 +19,13 @@ says_delete(const module_state *st, PyObject *data)
         return -1;
     }
     int says = 0;
+    Py_BEGIN_CRITICAL_SECTION(data);
     while (says == 0 && PyDict_Next(data, &i, &key, &value)) {
+        Py_INCREF(value);
         says = value == st->DELETE ? 1 : PyDict_CheckExact(value) ? says_delete(st, value) : 0;
+        Py_DECREF(value);
     }
+    Py_END_CRITICAL_SECTION();
     nesting_leave();
     return says;
 }
@@ -73,9 +77,15 @@ merge_each(TxnObject *self, theus_cell *cell, PyObject *data, const freeze_path 
     PyObject *key, *value;
     Py_ssize_t first = 0;
     int result = 0;
-    if (PyDict_CheckExact(data) && PyDict_GET_SIZE(data) == 1 && PyDict_Next(data, &first, &key, &value)) {
+    bool single;
+    Py_BEGIN_CRITICAL_SECTION(data);
+    single = PyDict_CheckExact(data) && PyDict_GET_SIZE(data) == 1 && PyDict_Next(data, &first, &key, &value);
+    if (single) {
         Py_INCREF(key);
         Py_INCREF(value);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (single) {
         result = step(self, cell, key, value, up);
         Py_DECREF(key);
         Py_DECREF(value);
