@@ -129,6 +129,13 @@ parse_size(PyObject *argument, const char *name, uint32_t *out)
 
 /* ---- life -------------------------------------------------------------------------------- */
 
+static int
+refuse_again(void)
+{
+    PyErr_SetString(PyExc_RuntimeError, "this engine is in use: make a new one instead of calling __init__ again");
+    return -1;
+}
+
 /* Is the engine still as __new__ made it? Transactions keep the store they began on. */
 static int
 engine_check_unused(EngineObject *self)
@@ -138,8 +145,7 @@ engine_check_unused(EngineObject *self)
         theus_store_read_facts(self->store, &facts);
     }
     if (!active_is_empty(&self->active) || facts.version != 0) {
-        PyErr_SetString(PyExc_RuntimeError, "this engine is in use: make a new one instead of calling __init__ again");
-        return -1;
+        return refuse_again();
     }
     return 0;
 }
@@ -155,8 +161,10 @@ engine_set_store(EngineObject *self, theus_version *first, const theus_store_lim
         return errors_fail(self->heap->st, status);
     }
     self->store = store;
-    if (old != NULL) {
+    if (THEUS_HAVE_GIL && old != NULL) {
         theus_store_free(old);
+    } else {
+        self->outdated = old;
     }
     return 0;
 }
@@ -261,7 +269,11 @@ engine_init(PyObject *op, PyObject *args, PyObject *kwargs)
     if (timeout != Py_None && engine_parse_timeout(timeout, &timeout_ms) < 0) {
         return -1;
     }
+    if (atomic_exchange(&self->initialised, true)) {
+        return refuse_again();
+    }
     if (engine_check_unused(self) < 0 || engine_fill(self, data, heavy, &limits) < 0) {
+        self->initialised = false;
         return -1;
     }
     self->strict_cas = strict;
@@ -295,6 +307,9 @@ engine_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     THEUS_CLEAR_WEAKREFS(op, self->weakrefs);
+    if (self->outdated != NULL) {
+        theus_store_free(self->outdated);
+    }
     if (self->store != NULL) {
         theus_store_free(self->store);
     }

@@ -7,13 +7,15 @@
 struct EngineObject {
     PyObject_HEAD
     HeapObject *heap;        /* owned */
-    theus_store *store;      /* owned; constant once the engine is in use */
+    _Atomic(theus_store *) store; /* owned; of __init__, before that of __new__ */
+    theus_store *outdated;   /* owned: that of __new__, once there is a later one, if other threads may be reading it */
     PyObject *conflicts;     /* dict: path tuple -> number of conflicts there; bounded */
     PyObject *weakrefs;
     active_txns active;
     _Atomic(uint64_t) timeout_ms; /* of runs; transactions name their own */
     _Atomic(uint64_t) body_ns;    /* running mean of measured bodies: the scale of back-off */
     _Atomic(bool) strict_cas;
+    _Atomic(bool) initialised; /* by one __init__, now or before */
     _Atomic(bool) closed;
 };
 

@@ -292,6 +292,52 @@ test_one_at_a_time(void)
     scene_close(&bank);
 }
 
+/* One of them ends it: what the cells hold goes while nobody is inside. */
+static void *
+go_in_until_ended(void *arg)
+{
+    pthread_barrier_wait(&start);
+    for (;;) {
+        theus_status status = theus_txn_enter(shared_txn);
+        if (status == THEUS_ENDED) {
+            return arg;
+        }
+        if (status == THEUS_OK) {
+            theus_cell_read_shape(shared_txn->root);
+            theus_txn_leave(shared_txn);
+        }
+    }
+}
+
+static void *
+abort_soon(void *arg)
+{
+    pthread_barrier_wait(&start);
+    theus_yield();
+    while (!theus_txn_abort(shared_txn)) { /* refused while another thread is inside */
+        CHECK(shared_txn->state == THEUS_TXN_OPEN);
+    }
+    return arg;
+}
+
+static void
+test_abort_while_others_come(void)
+{
+    for (int round = 0; round < 50; round++) {
+        scene_open(&bank, "{1:0}");
+        session *tx = open_newest(THEUS_SERIALIZABLE);
+        shared_txn = &tx->txn;
+        void *(*bodies[THREADS])(void *);
+        for (int i = 0; i < THREADS; i++) {
+            bodies[i] = i == 0 ? abort_soon : go_in_until_ended;
+        }
+        run_threads(bodies);
+        CHECK(!theus_txn_abort(shared_txn));
+        session_close(tx);
+        scene_close(&bank);
+    }
+}
+
 static void
 test_fork(void)
 {
@@ -325,6 +371,7 @@ main(void)
     test_fork(); /* while there is one thread */
     test_busy();
     test_one_at_a_time();
+    test_abort_while_others_come();
     test_counter();
     test_siblings();
     atomic_store(&conflicts, 0);

@@ -62,6 +62,21 @@ def test_a_commit_while_init_reads_its_data_is_not_thrown_away():
     assert engine.state["early"] == {"x": 2}
 
 
+def test_an_engine_is_initialised_once():
+    """Another thread may be reading the store that a second __init__ would free."""
+    engine = Engine.__new__(Engine)
+    with pytest.raises(TypeError, match="root is named by a str"):
+        engine.__init__({1: 2})
+    engine.__init__({"a": 1})
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="in use"):
+            engine.__init__({"b": 1})
+    inner = Engine.__new__(Engine)
+    with pytest.raises(RuntimeError, match="in use"):
+        inner.__init__(Roots(lambda: inner.__init__({"c": 1})))
+    assert engine.state["a"] == 1
+
+
 def test_states_and_transactions_from_before_init_share_the_heap_of_later_versions():
     """They held a heap of their own: a version they handed out was freed with the engine."""
     engine = Engine.__new__(Engine)
@@ -335,6 +350,7 @@ def test_operations_while_a_finalizer_removes_what_they_name():
         finally:
             gc.set_threshold(*thresholds)
         assert len(listed) == 5001
+        gc.collect()  # not all Pythons collect on the way: while there is something to finalize
 
 
 def test_an_append_to_a_key_whose_equality_rewrites_the_dict():
