@@ -182,6 +182,52 @@ call_body(PyObject *fn, TxnObject *txn, PyObject *const *args, Py_ssize_t count)
     return result;
 }
 
+/* Refused before its first step, so it must not complain that nobody awaited it. */
+static void
+close_coroutine(PyObject *coroutine)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *closed = PyObject_CallMethod(coroutine, "close", NULL);
+    Py_XDECREF(closed);
+    Py_DECREF(coroutine);
+    PyErr_SetRaisedException(error); /* in place of whatever close() raised */
+}
+
+/* Whether a generator is a call of `fn`, rather than something that it made. */
+static bool
+is_call_of(PyObject *generator, PyObject *fn)
+{
+    const char *name = PyGen_CheckExact(generator) ? "gi_code" : "ag_code";
+    PyObject *code = PyObject_GetAttrString(generator, name);
+    PyObject *own = code == NULL ? NULL : PyObject_GetAttrString(fn, "__code__");
+    bool same = own != NULL && own == code;
+    PyErr_Clear(); /* not every callable has code */
+    Py_XDECREF(own);
+    Py_XDECREF(code);
+    return same;
+}
+
+/* The result, or NULL: not a line of a coroutine function or a generator function has run. */
+static PyObject *
+refuse_what_has_not_run(PyObject *fn, PyObject *result)
+{
+    if (result == NULL) {
+        return NULL;
+    }
+    if (PyCoro_CheckExact(result)) {
+        PyErr_Format(PyExc_TypeError, "%R is a coroutine function: await engine.run_async() runs those", fn);
+        close_coroutine(result);
+        return NULL;
+    }
+    if ((PyGen_CheckExact(result) || PyAsyncGen_CheckExact(result)) && is_call_of(result, fn)) {
+        PyErr_Format(PyExc_TypeError, "%R is a generator function, which would run after its transaction: "
+                     "return a list instead of yielding", fn);
+        Py_DECREF(result);
+        return NULL;
+    }
+    return result;
+}
+
 /* A run inside a body of the same thread and task is a savepoint of that transaction. */
 static PyObject *
 run_joined(TxnObject *outer, PyObject *const *args, Py_ssize_t count)
@@ -198,7 +244,7 @@ run_joined(TxnObject *outer, PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
     outer->guests++;
-    PyObject *result = call_body(args[0], outer, args, count);
+    PyObject *result = refuse_what_has_not_run(args[0], call_body(args[0], outer, args, count));
     outer->guests--;
     PyObject *error = result == NULL ? PyErr_GetRaisedException() : NULL;
     if (outer->txn.state == THEUS_TXN_OPEN && txn_enter(outer) == 0) {
@@ -220,17 +266,6 @@ run_joined(TxnObject *outer, PyObject *const *args, Py_ssize_t count)
         PyErr_SetRaisedException(error);
     }
     return result;
-}
-
-/* Refused before its first step, so it must not complain that nobody awaited it. */
-static void
-close_coroutine(PyObject *coroutine)
-{
-    PyObject *error = PyErr_GetRaisedException();
-    PyObject *closed = PyObject_CallMethod(coroutine, "close", NULL);
-    Py_XDECREF(closed);
-    Py_DECREF(coroutine);
-    PyErr_SetRaisedException(error); /* in place of whatever close() raised */
 }
 
 /* Gives others the processor for a while. -1 when a signal handler raised. */
@@ -282,13 +317,7 @@ engine_run(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *name
         if (start_ns == 0) {
             start_ns = txn->started_ns;
         }
-        PyObject *result = call_body(args[0], txn, args, count);
-        if (result != NULL && PyCoro_CheckExact(result)) {
-            PyErr_Format(PyExc_TypeError, "%R is a coroutine function: await engine.run_async() runs those",
-                         args[0]);
-            close_coroutine(result);
-            result = NULL;
-        }
+        PyObject *result = refuse_what_has_not_run(args[0], call_body(args[0], txn, args, count));
         if (result != NULL && txn->txn.state == THEUS_TXN_OPEN) {
             result = txn_freeze_result(txn, result);
         }

@@ -21,7 +21,8 @@ txn_fail(TxnObject *self, theus_status status)
     case THEUS_ENDED:
         return txn_error(self, self->txn.state == THEUS_TXN_IDLE
                                    ? "the transaction has not begun: use it in a with block"
-                                   : "the transaction has ended: begin another one");
+                                   : "the transaction has ended, and its drafts with it: begin another one, "
+                                     "or read what was committed in engine.state");
     case THEUS_BUSY:
         return txn_error(self, "the transaction is in use by another thread at this moment: "
                                "give each thread a transaction of its own");

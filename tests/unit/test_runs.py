@@ -456,6 +456,36 @@ def test_a_coroutine_given_to_run_is_refused(engine: Any) -> None:
     async def body(tx: Any) -> None:
         tx.domain["n"] = 1
 
+    def around(tx: Any) -> None:
+        tx.domain["m"] = 1
+        with pytest.raises(TypeError, match="run_async"):
+            engine.run(body)
+
     with pytest.raises(TypeError, match="run_async"):
         engine.run(body)
     assert engine.version == 1
+    engine.run(around)
+    assert (domain(engine)["n"], domain(engine)["m"]) == (0, 1)
+
+
+class Yielding:
+    def method(self, tx: Any) -> Any:
+        tx.domain["n"] = yield
+
+
+def test_a_generator_function_given_to_run_is_refused(engine: Any) -> None:
+    """No line of it has run when the transaction ends. One that a body made may be returned."""
+
+    def body(tx: Any) -> Any:
+        tx.domain["n"] = yield
+
+    async def body_async(tx: Any) -> Any:
+        tx.domain["n"] = yield
+
+    for fn in body, body_async, Yielding().method, lambda tx: engine.run(body):
+        with pytest.raises(TypeError, match="generator function"):
+            engine.run(fn)
+    with pytest.raises(TypeError, match="generator function"):
+        engine.transactional(body)()
+    assert engine.version == 1
+    assert list(engine.run(lambda tx: (n * 2 for n in [1, 2]))) == [2, 4]
