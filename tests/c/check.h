@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static _Atomic(int) check_failures;
+extern _Atomic(int) check_failures; /* of the whole program, in fakes.c: the shared files check, too */
 
 #define CHECK(condition)                                                            \
     do {                                                                            \

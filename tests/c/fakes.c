@@ -2,6 +2,8 @@
 
 #include "check.h"
 
+_Atomic(int) check_failures;
+
 fake_behaviour fakes;
 
 static _Atomic(long) live_atoms;
