@@ -237,11 +237,12 @@ object_hash(PyObject *object)
     return PyObject_Hash(object);
 }
 
-/* Does the type have this attribute? From the type's cache, without making an AttributeError. */
-static inline bool
-type_has(PyTypeObject *type, PyObject *name)
+/* What the type has under this name, or NULL: from its cache, without making an AttributeError. Borrowed; for types
+ * that cannot change. */
+static inline PyObject *
+type_lookup(PyTypeObject *type, PyObject *name)
 {
-    return _PyType_Lookup(type, name) != NULL;
+    return _PyType_Lookup(type, name);
 }
 
 #endif

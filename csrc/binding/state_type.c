@@ -100,7 +100,7 @@ root_value(StateObject *self, PyObject *name)
 static PyObject *
 state_getattro(PyObject *op, PyObject *name)
 {
-    if (type_has(Py_TYPE(op), name)) {
+    if (type_lookup(Py_TYPE(op), name) != NULL) {
         return PyObject_GenericGetAttr(op, name);
     }
     PyObject *value = root_value(state_of(op), name);
