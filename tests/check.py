@@ -18,6 +18,7 @@ one by hand. The Python lanes test the theus that is installed for this Python:
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -60,6 +61,9 @@ def run(
 
 def tool(name: str) -> tuple[str, ...]:
     """A Python tool, as a module of this interpreter."""
+    package = name.split(".")[0]
+    if importlib.util.find_spec(package) is None:
+        raise Failed(f"{package} is not installed for {sys.executable}: pip install {package}")
     return (sys.executable, "-m", name)
 
 
