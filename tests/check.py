@@ -6,7 +6,6 @@
     c       the C tests                                       needs cmake
     asan    the C tests under AddressSanitizer and UBSan
     tsan    the C tests under ThreadSanitizer
-    sim     the commit protocol under a deterministic scheduler, deeper than `c` does: minutes
     cov     the C tests, and which lines of the core they reach (at least 90 %)
     asanpy  the quick Python tests over a module built with AddressSanitizer and UBSan
     wheel   sdist and wheel: what is in them, and that they work
@@ -19,7 +18,6 @@ one by hand. The Python lanes test the theus that is installed for this Python:
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -62,26 +60,21 @@ def run(
 
 def tool(name: str) -> tuple[str, ...]:
     """A Python tool, as a module of this interpreter."""
-    package = name.split(".")[0]
-    if importlib.util.find_spec(package) is None:
-        raise Failed(f"{package} is not installed for {sys.executable}: pip install {package}")
     return (sys.executable, "-m", name)
 
 
 # ---- C --------------------------------------------------------------------------------
 
 
-def c_tests(
-    folder: str, *settings: str, wrapper: tuple[str, ...] = (), only: str = "", **environ: str
-) -> Path:
-    """Configures, builds and runs the C tests (whose names match `only`) in build/<folder>."""
+def c_tests(folder: str, *settings: str, wrapper: tuple[str, ...] = (), **environ: str) -> Path:
+    """Configures, builds and runs the C tests in build/<folder>."""
     build = BUILD / folder
     generator = ("-G", "Ninja") if shutil.which("ninja") else ()
     options = (f"-D{setting}" for setting in ("THEUS_BUILD_TESTS=ON", *settings))
     run("cmake", "-S", ".", "-B", build, *generator, *options, "--log-level=WARNING")
     run("cmake", "--build", build, "--parallel", str(os.cpu_count() or 1))
     ctest = ("ctest", "--test-dir", str(build), "--output-on-failure", "--no-tests=error")
-    run(*wrapper, *ctest, "--tests-regex", only, environ=environ)
+    run(*wrapper, *ctest, environ=environ)
     return build
 
 
@@ -111,13 +104,6 @@ def tsan() -> None:
         wrapper=wrapper,
         TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1",
     )
-
-
-def sim() -> None:
-    build = c_tests("c", "CMAKE_BUILD_TYPE=RelWithDebInfo", "THEUS_WERROR=ON", only="sim_.*")
-    for program in sorted(build.glob("sim_*")):
-        if program.is_file() and os.access(program, os.X_OK):
-            run(program, "deep")
 
 
 def works(*command: str) -> bool:
@@ -331,7 +317,7 @@ def full() -> None:
 
 
 LANES: dict[str, Callable[[], None]] = {
-    lane.__name__: lane for lane in (quick, full, lint, c, sim, asan, tsan, cov, asanpy, wheel, py)
+    lane.__name__: lane for lane in (quick, full, lint, c, asan, tsan, cov, asanpy, wheel, py)
 }
 
 

@@ -48,6 +48,7 @@ from theus.errors import (
     FrozenError,
     PathError,
     ProcessError,
+    RingFullError,
     SchemaViolationError,
     SecurityViolationError,
     TheusError,
@@ -55,6 +56,7 @@ from theus.errors import (
     UnfreezableError,
     UnknownProcessError,
     VersionError,
+    WaitTimeoutError,
     WriteTimeoutError,
 )
 from theus.interop import json_default
@@ -85,6 +87,7 @@ __all__ = [
     "PathError",
     "ProcessContract",
     "ProcessError",
+    "RingFullError",
     "SchemaViolationError",
     "SecurityViolationError",
     "SemanticType",
@@ -97,6 +100,7 @@ __all__ = [
     "UnfreezableError",
     "UnknownProcessError",
     "VersionError",
+    "WaitTimeoutError",
     "WriteTimeoutError",
     "__version__",
     "format_path",

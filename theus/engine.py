@@ -6,7 +6,15 @@ import functools
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    NoReturn,
+    ParamSpec,
+    TypeVar,
+    overload,
+)
 
 from theus import _theus
 from theus._theus import Change, CommitRecord, State, Transaction
@@ -24,6 +32,9 @@ from theus.paths import Path
 from theus.plan import Plan, is_coroutine_function, plan_of
 from theus.retry import Patience
 from theus.scope import ROOT_ALIASES
+
+if TYPE_CHECKING:
+    from theus.changes import Changes, RecordReader
 
 # The errors are exported here, too, because older programs import them from here.
 __all__ = ["SecurityViolationError", "TheusEngine", "TransactionError"]
@@ -50,7 +61,10 @@ class TheusEngine(_theus.Engine):
     checked all the same. `strict_cas` makes every newer version a conflict for
     `compare_and_swap`. `write_timeout_ms` bounds the engine's own runs and the time for
     which they are retried (default: the environment's THEUS_WRITE_TIMEOUT_MS, else five
-    minutes). `ring_capacity` is the number of commit records kept, `history` of versions.
+    minutes). `history` is the number of versions kept, `ring_capacity` of commit records, and
+    `ring_mode` says what becomes of a record for which there is no room: "overwrite" (the
+    oldest goes), "drop_new" (it is not kept), "block" (the commit waits for a `reader`, at most
+    `ring_timeout_ms`; 0: no limit) or "strict" (the commit fails). See `reader`.
 
     Engines share nothing. All methods may be called from any thread and any task.
     """
@@ -68,6 +82,8 @@ class TheusEngine(_theus.Engine):
         *,
         strict_mode: bool | None = None,
         ring_capacity: int = 1024,
+        ring_mode: str = "overwrite",
+        ring_timeout_ms: int = 1000,
         history: int = 128,
     ) -> None:
         if audit_recipe is not None:
@@ -84,6 +100,8 @@ class TheusEngine(_theus.Engine):
             strict_cas=strict_cas,
             write_timeout_ms=_write_timeout(write_timeout_ms),
             ring_capacity=ring_capacity,
+            ring_mode=ring_mode,
+            ring_timeout_ms=ring_timeout_ms,
             history=history,
         )
         self.strict_guards = bool(strict_guards if strict_mode is None else strict_mode)
@@ -241,6 +259,8 @@ class TheusEngine(_theus.Engine):
     ) -> R:
         from asyncio import sleep
 
+        from theus.waiting import make_room
+
         limit = self.write_timeout_ms
         patience = Patience(retries, limit / 1000 if deadline is None else deadline)
         while True:
@@ -255,6 +275,8 @@ class TheusEngine(_theus.Engine):
                             f"{pending!r}: use engine.run"
                         )
                     result: R = release(await pending)
+                    if self.ring_mode == "block" and tx.active:
+                        await make_room(self, tx)
                     finished = True
                 return result
             except ConflictError as conflict:
@@ -347,6 +369,92 @@ class TheusEngine(_theus.Engine):
     def provenance(self, path: Path | str) -> CommitRecord | None:
         """The commit that gave `path` its present value, or None if the history has forgotten."""
         return self.state.provenance(path)
+
+    def restore(
+        self,
+        version: State | int,
+        *,
+        retries: int | None = None,
+        deadline: float | None = None,
+        process: str | None = "restore",
+    ) -> int:
+        """Makes the content that of another version again, in one commit. Returns the version
+        that now stands: a new one, unless nothing differs.
+
+        It is a run like any other: recorded (under the name `process`), repeated when another
+        commit came first (`retries`, `deadline` in seconds: as in `run`), and a part of the
+        body if it is called in one (`tx.restore(state)` there). What is the same in both
+        versions is shared, not copied; signals stay as they are. A State of another engine, or
+        one made by hand or unpickled, is copied in.
+
+        Raises VersionError for a version that the history does not hold, ConflictError when
+        retries are used up, ClosedError.
+        """
+        wanted = self.state.at(version) if isinstance(version, int) else version
+
+        def put_back(tx: Transaction) -> Transaction:
+            tx.restore(wanted)
+            return tx
+
+        return self.run(put_back, retries=retries, deadline=deadline, process=process).version
+
+    def changes(self, path: Path | str | None = None, since: int | None = None) -> Changes:
+        """The versions in which what stands at `path` is another one, as they come.
+
+            for commit in engine.changes("domain.jobs"):
+                print(commit.version, commit.old, commit.value)
+
+        Begins after version `since` (None: after the present one), for every version if `path`
+        is None. `for` waits in its thread, `async for` in its task; both end when the engine is
+        closed, or the iterator is. `poll(timeout)` gives the next item or None. See
+        `theus.changes.Commit` for the items; each tells how many versions were missed before it.
+
+        Compares by identity: a value that was stored anew counts as a change although it is
+        equal, unless it is the very same object; one that is put back before it was looked
+        at does not. Raises VersionError for a version that does not exist yet.
+        """
+        from theus.changes import Changes
+
+        return Changes(self, path, since)
+
+    def wait_for(self, predicate: Callable[[State], object], timeout: float | None = None) -> State:
+        """Waits until `predicate(state)` is true of the newest version, and returns that state.
+
+        It is asked here and now, and after each commit, in this thread, outside all locks;
+        versions that came and went in between may be left out (`changes` shows each). What
+        it raises goes to the caller.
+
+        Raises WaitTimeoutError when `timeout` seconds (None: no limit) have passed, ClosedError
+        when the engine is closed, RuntimeError where it would block a running event loop.
+        """
+        from theus.waiting import wait_for
+
+        return wait_for(self, predicate, timeout)
+
+    async def wait_for_async(
+        self, predicate: Callable[[State], object], timeout: float | None = None
+    ) -> State:
+        """`wait_for` for a task, which is where the predicate is asked: a plain function."""
+        from theus.waiting import wait_for_async
+
+        return await wait_for_async(self, predicate, timeout)
+
+    def reader(self, since: int | None = None) -> RecordReader:
+        """Attaches a reader to the ring of commit records, and returns it as an iterator.
+
+            with engine.reader() as records:
+                for record in records:
+                    archive(record)
+
+        Begins with the record of commit number `since`, or (None) with the oldest that no
+        reader has taken; in mode "overwrite" with the oldest that is kept. `records.lost`
+        counts exactly what was not kept for it. In the modes "block" and "strict" nothing is
+        lost: commits need an attached reader, and wait or fail while one of them has a whole
+        ring of records to read. Raises ClosedError.
+        """
+        from theus.changes import RecordReader
+
+        return RecordReader(self, since)
 
     def stats(self) -> EngineStats:
         """What the engine has done so far. The figures are read one after the other."""

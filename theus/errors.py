@@ -8,6 +8,8 @@
     │   └── VersionError             a version that the history does not hold
     ├── TransactionError             a transaction used after its end, elsewhere, or wrongly
     ├── WriteTimeoutError            a transaction took too long         (TimeoutError)
+    ├── WaitTimeoutError             what was waited for did not come    (TimeoutError)
+    ├── RingFullError                a commit whose record cannot be kept
     ├── ClosedError                  an engine used after close()
     ├── UnfreezableError             a value that a state cannot own     (TypeError)
     ├── SchemaViolationError         a commit that does not fit the schema
@@ -40,6 +42,7 @@ __all__ = [
     "FrozenError",
     "PathError",
     "ProcessError",
+    "RingFullError",
     "SchemaViolationError",
     "SecurityViolationError",
     "TheusError",
@@ -47,6 +50,7 @@ __all__ = [
     "UnfreezableError",
     "UnknownProcessError",
     "VersionError",
+    "WaitTimeoutError",
     "WriteTimeoutError",
 ]
 
@@ -242,6 +246,60 @@ class WriteTimeoutError(TheusError, TimeoutError):
         return (
             f"{self.doing} took {self.elapsed_ms:.0f} ms and may take {self.limit_ms:.0f} ms, so "
             "it was rolled back; do slow work before it, or raise write_timeout_ms"
+        )
+
+
+class WaitTimeoutError(TheusError, TimeoutError):
+    """Raised when what `wait_for` waits for has not come in time. Nothing was changed.
+
+    `timeout` is in seconds, `version` the last one that the predicate was asked about.
+    """
+
+    def __init__(self, timeout: float, version: int) -> None:
+        super().__init__()
+        self.args = (timeout, version)
+        self.timeout = timeout
+        self.version = version
+
+    def __str__(self) -> str:
+        return (
+            f"waited {self.timeout:g} s, and the predicate is still false of version "
+            f"{self.version}; give a longer timeout=, or look at that version"
+        )
+
+
+# Why a commit got no place in the ring, and what to do.
+_RING_TEXT = {
+    "full": "has no room: read faster, give it a larger ring_capacity, or use ring_mode='block'",
+    "timeout": "had no room for {timeout_ms} ms: read faster, or give a larger ring_capacity or "
+    "ring_timeout_ms",
+    "no reader": "has no reader: attach one first, with engine.reader()",
+    "event loop": "has no room, and to wait would block the event loop of this thread: use "
+    "engine.run_async() or engine.execute(), which wait without blocking it",
+}
+
+
+class RingFullError(TheusError):
+    """Raised when a commit's record cannot be kept, in the ring modes "block" and "strict".
+
+    The transaction was rolled back. `mode`, `capacity` (records) and `timeout_ms` are the
+    ring's; `reason` is "full" (strict), "timeout" (block), "no reader", or "event loop": a
+    synchronous commit that would have to wait on the thread of a running loop.
+    """
+
+    def __init__(self, mode: str, capacity: int, reason: str, timeout_ms: int = 0) -> None:
+        super().__init__()
+        self.args = (mode, capacity, reason, timeout_ms)
+        self.mode = mode
+        self.capacity = capacity
+        self.reason = reason
+        self.timeout_ms = timeout_ms
+
+    def __str__(self) -> str:
+        why = _RING_TEXT.get(self.reason, self.reason).format(timeout_ms=self.timeout_ms)
+        return (
+            f"nothing was committed: the ring of {self.capacity} commit records "
+            f"(mode {self.mode!r}) {why}"
         )
 
 

@@ -11,6 +11,7 @@ enum {
     DEFAULT_TRANSACTION_TIMEOUT_MS = 5000,
     DEFAULT_RING = 1024,
     DEFAULT_HISTORY = 128,
+    DEFAULT_RING_TIMEOUT_MS = 1000,
     CONFLICT_PATHS_MAX = 1024, /* more different paths are only counted in the total */
 };
 
@@ -66,12 +67,12 @@ engine_note_conflict(EngineObject *self, const theus_conflict *why)
 }
 
 /* A time in milliseconds: 0 (none) or more. More than a century counts as none, and cannot overflow in ns. */
-int
-engine_parse_timeout(PyObject *argument, uint64_t *out)
+static int
+parse_milliseconds(PyObject *argument, const char *name, uint64_t *out)
 {
     const long long century_ms = 100LL * 366 * 24 * 3600 * 1000;
     if (!PyLong_Check(argument)) {
-        PyErr_Format(PyExc_TypeError, "write_timeout_ms is an int, in milliseconds, not %R", argument);
+        PyErr_Format(PyExc_TypeError, "%s is an int, in milliseconds, not %R", name, argument);
         return -1;
     }
     int overflow;
@@ -80,11 +81,17 @@ engine_parse_timeout(PyObject *argument, uint64_t *out)
         return -1;
     }
     if (overflow < 0 || (!overflow && wanted < 0)) {
-        PyErr_Format(PyExc_ValueError, "write_timeout_ms must be 0 (no limit) or more, not %R", argument);
+        PyErr_Format(PyExc_ValueError, "%s must be 0 (no limit) or more, not %R", name, argument);
         return -1;
     }
     *out = overflow > 0 || wanted > century_ms ? 0 : (uint64_t)wanted;
     return 0;
+}
+
+int
+engine_parse_timeout(PyObject *argument, uint64_t *out)
+{
+    return parse_milliseconds(argument, "write_timeout_ms", out);
 }
 
 /* The number of a version, or of a record. Larger ones than the core can count are as good as its largest. */
@@ -141,10 +148,12 @@ static int
 engine_check_unused(EngineObject *self)
 {
     theus_store_facts facts = {0};
+    theus_ring_facts ring = {0};
     if (self->store != NULL) {
         theus_store_read_facts(self->store, &facts);
+        theus_ring_read_facts(theus_store_ring(self->store), &ring);
     }
-    if (!active_is_empty(&self->active) || facts.version != 0) {
+    if (!active_is_empty(&self->active) || facts.version != 0 || ring.readers != 0) {
         return refuse_again();
     }
     return 0;
@@ -169,6 +178,34 @@ engine_set_store(EngineObject *self, theus_version *first, const theus_store_lim
     return 0;
 }
 
+/* All of them or none. */
+static theus_status
+engine_init_locks(EngineObject *self)
+{
+    theus_status status = active_init(&self->active);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    status = theus_bell_init(&self->commits, THEUS_HAVE_GIL);
+    if (status == THEUS_OK) {
+        status = theus_bell_init(&self->room, THEUS_HAVE_GIL);
+        if (status == THEUS_OK) {
+            return THEUS_OK;
+        }
+        theus_bell_fini(&self->commits);
+    }
+    active_fini(&self->active);
+    return status;
+}
+
+static void
+engine_fini_locks(EngineObject *self)
+{
+    theus_bell_fini(&self->room);
+    theus_bell_fini(&self->commits);
+    active_fini(&self->active);
+}
+
 static EngineObject *
 engine_alloc(PyTypeObject *type)
 {
@@ -177,14 +214,15 @@ engine_alloc(PyTypeObject *type)
         return NULL;
     }
     self->timeout_ms = DEFAULT_TIMEOUT_MS;
-    if (active_init(&self->active) != THEUS_OK) {
+    self->ring_timeout_ms = DEFAULT_RING_TIMEOUT_MS;
+    if (engine_init_locks(self) != THEUS_OK) {
         PyErr_NoMemory();
         Py_CLEAR(self);
         return NULL;
     }
-    self->conflicts = PyDict_New(); /* for dealloc: there is one only if active is whole */
+    self->conflicts = PyDict_New(); /* for dealloc: there is one only if the locks are there */
     if (self->conflicts == NULL) {
-        active_fini(&self->active);
+        engine_fini_locks(self);
         Py_CLEAR(self);
     }
     return self;
@@ -253,20 +291,23 @@ engine_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kw
 static int
 engine_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"data", "heavy", "strict_cas", "write_timeout_ms", "ring_capacity", "history",
-                            NULL};
+    static char *names[] = {"data", "heavy", "strict_cas", "write_timeout_ms", "ring_capacity", "ring_mode",
+                            "ring_timeout_ms", "history", NULL};
     EngineObject *self = engine_of(op);
     PyObject *data = NULL, *heavy = NULL, *timeout = Py_None, *ring = NULL, *history = NULL;
+    PyObject *mode = NULL, *patience = NULL;
     int strict = 0;
     theus_store_limits limits = {.ring_capacity = DEFAULT_RING, .history_count = DEFAULT_HISTORY};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO$pOOO:Engine", names, &data, &heavy, &strict,
-                                     &timeout, &ring, &history)
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO$pOOOOO:Engine", names, &data, &heavy, &strict,
+                                     &timeout, &ring, &mode, &patience, &history)
         || (ring != NULL && parse_size(ring, "ring_capacity", &limits.ring_capacity) < 0)
+        || (mode != NULL && engine_parse_ring_mode(mode, &limits.ring_mode) < 0)
         || (history != NULL && parse_size(history, "history", &limits.history_count) < 0)) {
         return -1;
     }
-    uint64_t timeout_ms = DEFAULT_TIMEOUT_MS;
-    if (timeout != Py_None && engine_parse_timeout(timeout, &timeout_ms) < 0) {
+    uint64_t timeout_ms = DEFAULT_TIMEOUT_MS, ring_timeout_ms = DEFAULT_RING_TIMEOUT_MS;
+    if ((timeout != Py_None && engine_parse_timeout(timeout, &timeout_ms) < 0)
+        || (patience != NULL && parse_milliseconds(patience, "ring_timeout_ms", &ring_timeout_ms) < 0)) {
         return -1;
     }
     if (atomic_exchange(&self->initialised, true)) {
@@ -278,6 +319,7 @@ engine_init(PyObject *op, PyObject *args, PyObject *kwargs)
     }
     self->strict_cas = strict;
     self->timeout_ms = timeout_ms;
+    self->ring_timeout_ms = ring_timeout_ms;
     return 0;
 }
 
@@ -287,7 +329,20 @@ engine_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(engine_of(op)->heap);
     Py_VISIT(engine_of(op)->conflicts);
-    return 0;
+    int stopped = theus_bell_visit(&engine_of(op)->commits, (int (*)(void *, void *))visit, arg);
+    return stopped != 0 ? stopped : theus_bell_visit(&engine_of(op)->room, (int (*)(void *, void *))visit, arg);
+}
+
+/* Whoever listens is in the same cycle, and waits no longer. */
+static void
+drop_listeners(theus_bell *bell)
+{
+    theus_listener *next;
+    for (theus_listener *it = theus_bell_take(bell); it != NULL; it = next) {
+        next = it->next;
+        Py_DECREF((PyObject *)it->who);
+        theus_free(it);
+    }
 }
 
 /* The heap stays until the end: whoever else is in the cycle may still look at it. */
@@ -297,6 +352,8 @@ engine_clear(PyObject *op)
     if (engine_of(op)->conflicts != NULL) {
         PyDict_Clear(engine_of(op)->conflicts);
     }
+    drop_listeners(&engine_of(op)->commits);
+    drop_listeners(&engine_of(op)->room);
     return 0;
 }
 
@@ -310,11 +367,13 @@ engine_dealloc(PyObject *op)
     if (self->outdated != NULL) {
         theus_store_free(self->outdated);
     }
+    drop_listeners(&self->commits);
+    drop_listeners(&self->room);
     if (self->store != NULL) {
         theus_store_free(self->store);
     }
     if (self->conflicts != NULL) {
-        active_fini(&self->active);
+        engine_fini_locks(self);
         Py_DECREF(self->conflicts);
     }
     Py_XDECREF(self->heap);
@@ -329,8 +388,12 @@ engine_close(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (!atomic_exchange(&self->closed, true)) {
         theus_store_limits limits = {.history_count = 1};
         theus_status status = theus_store_limit_history(self->store, &limits);
+        int commits = waiting_ring(&self->commits), room = waiting_ring(&self->room);
         if (status != THEUS_OK) {
             return errors_raise(self->heap->st, status);
+        }
+        if (commits < 0 || room < 0) {
+            return NULL;
         }
     }
     Py_RETURN_NONE;
@@ -461,6 +524,18 @@ set_timeout(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+get_ring_mode(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyUnicode_FromString(engine_ring_mode_name(engine_of(op)));
+}
+
+static PyObject *
+get_ring_timeout(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLongLong(engine_of(op)->ring_timeout_ms);
+}
+
+static PyObject *
 get_closed(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(engine_of(op)->closed);
@@ -499,13 +574,15 @@ engine_counters(PyObject *op, PyObject *Py_UNUSED(ignored))
     theus_counters *counters = theus_store_counters(self->store);
     theus_store_facts facts;
     theus_heap_stats heap;
+    theus_ring_facts ring;
+    theus_ring_read_facts(theus_store_ring(self->store), &ring);
     theus_store_read_facts(self->store, &facts);
     theus_heap_read_stats(self->heap->core, &heap);
     PyObject *dict = Py_BuildValue(
-        "{s:K,s:K,s:I,s:I,s:K,s:K,s:K,s:K,s:K}", "version", (unsigned long long)facts.version,
+        "{s:K,s:K,s:I,s:I,s:K,s:K,s:I,s:K,s:K,s:K}", "version", (unsigned long long)facts.version,
         "oldest_version", (unsigned long long)facts.oldest, "history_versions", facts.history_count,
-        "ring_capacity", facts.ring_capacity, "ring_written", (unsigned long long)facts.ring_written,
-        "ring_lost", (unsigned long long)facts.ring_lost, "heap_bytes", (unsigned long long)heap.bytes,
+        "ring_capacity", ring.capacity, "ring_written", (unsigned long long)ring.written,
+        "ring_lost", (unsigned long long)ring.lost, "ring_readers", ring.readers, "heap_bytes", (unsigned long long)heap.bytes,
         "heap_nodes", (unsigned long long)heap.nodes, "heap_containers",
         (unsigned long long)heap.containers);
 #define ADD_COUNTER(name)                                                                             \
@@ -550,6 +627,16 @@ parse_limit(PyObject *argument, const char *name, double scale, uint64_t *out)
     return 0;
 }
 
+static int
+check_whole(PyObject *argument, const char *name)
+{
+    if (argument == Py_None || (PyLong_Check(argument) && !PyBool_Check(argument))) {
+        return 0;
+    }
+    PyErr_Format(PyExc_TypeError, "%s= must be a positive number (an int) or None, not %R", name, argument);
+    return -1;
+}
+
 static PyObject *
 engine_history_limit(PyObject *op, PyObject *args, PyObject *kwargs)
 {
@@ -559,6 +646,7 @@ engine_history_limit(PyObject *op, PyObject *args, PyObject *kwargs)
     theus_store_limits limits = {0};
     uint64_t versions;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOO:history_limit", names, &count, &bytes, &age)
+        || check_whole(count, "count") < 0 || check_whole(bytes, "bytes") < 0
         || parse_limit(count, "count", 1.0, &versions) < 0
         || parse_limit(bytes, "bytes", 1.0, &limits.history_bytes) < 0
         || parse_limit(age, "age", 1e9, &limits.history_age_ns) < 0) {
@@ -621,8 +709,18 @@ static PyMethodDef engine_methods[] = {
     {"history_limit", THEUS_FASTCALL(engine_history_limit), METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("history_limit(count=None, bytes=None, age=None): how many versions to keep (None: 128), how many\n"
                "bytes of structure, for how many seconds after they were superseded.")},
+    {"attach", engine_attach, METH_O,
+     PyDoc_STR("attach(since): a RecordCursor that begins with the record of commit number since, or (None) with the\n"
+               "oldest that no reader has read. reader() makes the usual one.")},
+    {"listen", THEUS_FASTCALL(engine_listen), METH_FASTCALL,
+     PyDoc_STR("listen(wake, room=False): calls wake() once, after the next commit or close(), in the thread that made\n"
+               "it; with room=True after a record was read, so that the ring has room. What it raises goes to that\n"
+               "thread. To miss nothing: listen, then look, then wait.")},
+    {"unlisten", THEUS_FASTCALL(engine_unlisten), METH_FASTCALL,
+     PyDoc_STR("unlisten(wake, room=False): undoes listen(wake), by identity: True, or False if it was called or\n"
+               "will be at once.")},
     {"close", engine_close, METH_NOARGS,
-     PyDoc_STR("Refuses new transactions and drops the history. States that are held stay good.")},
+     PyDoc_STR("Refuses new transactions, drops the history and ends every wait. States that are held stay good.")},
     {NULL, NULL, 0, NULL},
 };
 
@@ -631,6 +729,10 @@ static PyGetSetDef engine_getset[] = {
     {"version", get_version, NULL, PyDoc_STR("The number of the current version."), NULL},
     {"strict_cas", get_strict, set_strict, PyDoc_STR("Refuse every compare_and_swap on an old version."), NULL},
     {"write_timeout_ms", get_timeout, set_timeout, PyDoc_STR("Default deadline of run(), in milliseconds."), NULL},
+    {"ring_timeout_ms", get_ring_timeout, NULL,
+     PyDoc_STR("How long a commit waits for room in the ring, in mode 'block'. 0: no limit."), NULL},
+    {"ring_mode", get_ring_mode, NULL,
+     PyDoc_STR("What becomes of a commit record for which the ring has no room."), NULL},
     {"closed", get_closed, NULL, PyDoc_STR("True after close()."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -641,7 +743,8 @@ static PyMemberDef engine_members[] = {
 };
 
 PyDoc_STRVAR(engine_doc,
-"Engine(data=None, heavy=None, *, strict_cas=False, write_timeout_ms=None, ring_capacity=1024, history=128)\n\n"
+"Engine(data=None, heavy=None, *, strict_cas=False, write_timeout_ms=None, ring_capacity=1024,\n"
+"ring_mode='overwrite', ring_timeout_ms=1000, history=128)\n\n"
 "One immutable, versioned state and the transactions on it. The data are copied in. All methods may be called\n"
 "from any thread.");
 

@@ -3,6 +3,9 @@
 #define THEUS_ENGINE_TYPE_H
 
 #include "active.h"
+#include "waiting.h"
+
+#include "../core/ring.h"
 
 struct EngineObject {
     PyObject_HEAD
@@ -13,7 +16,10 @@ struct EngineObject {
     PyObject *weakrefs;
     active_txns active;
     _Atomic(uint64_t) timeout_ms; /* of runs; transactions name their own */
+    uint64_t ring_timeout_ms;     /* ring mode block: how long a commit waits for room; 0: no limit. Set by __init__ */
     _Atomic(uint64_t) body_ns;    /* running mean of measured bodies: the scale of back-off */
+    theus_bell commits;        /* rings after each commit, and when the engine closes */
+    theus_bell room;           /* rings when the ring may have room again, and when the engine closes */
     _Atomic(bool) strict_cas;
     _Atomic(bool) initialised; /* by one __init__, now or before */
     _Atomic(bool) closed;
@@ -41,5 +47,14 @@ void engine_note_conflict(EngineObject *self, const theus_conflict *why);
 PyObject *engine_run(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 PyObject *engine_compare_and_swap(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 
+/* engine_wait.c: methods listen and unlisten; the mode of the ring */
+PyObject *engine_listen(PyObject *self, PyObject *const *args, Py_ssize_t count);
+PyObject *engine_unlisten(PyObject *self, PyObject *const *args, Py_ssize_t count);
+const char *engine_ring_mode_name(EngineObject *self);
+/* -1 with TypeError or ValueError. */
+int engine_parse_ring_mode(PyObject *argument, theus_ring_mode *out);
+
+/* cursor_type.c: method attach */
+PyObject *engine_attach(PyObject *self, PyObject *since);
 
 #endif

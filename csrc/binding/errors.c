@@ -51,6 +51,8 @@ errors_raise(const module_state *st, theus_status status)
     case THEUS_READ_ONLY:
         type = st->TransactionError;
         break;
+    case THEUS_FULL:
+    case THEUS_UNREAD:
     case THEUS_GONE:
     case THEUS_FUTURE:
     case THEUS_BAD_PATH:

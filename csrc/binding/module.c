@@ -34,7 +34,7 @@ module_exec(PyObject *module)
         add_heap_type,        add_opaque_types,    add_iterator_type,     add_frozen_dict_type,
         add_frozen_list_type, add_frozen_set_type, add_frozen_view_types, add_mutation_type,
         add_record_types,     add_state_type,      add_txn_type,          add_draft_types,
-        add_engine_type,
+        add_engine_type,      add_cursor_type,
     };
     module_state *st = module_state_of(module);
     st->module = module;

@@ -15,6 +15,7 @@ typedef struct active_txns active_txns;
     X(PyObject, ContextError)     \
     X(PyObject, FrozenError)      \
     X(PyObject, PathError)        \
+    X(PyObject, RingFullError)    \
     X(PyObject, TransactionError) \
     X(PyObject, UnfreezableError) \
     X(PyObject, VersionError)     \
@@ -53,6 +54,7 @@ typedef struct active_txns active_txns;
     X(PyTypeObject, Transaction_type)                                                       \
     X(PyTypeObject, Ready_type)                                                             \
     X(PyTypeObject, Engine_type)                                                            \
+    X(PyTypeObject, RecordCursor_type)                                                      \
     X(PyObject, parse_path) /* theus.paths.parse_path, once a path came as text */          \
     X(PyObject, home)       /* ContextVar: see home_of() in txn_type.c */                   \
     THEUS_ERROR_FIELDS(X)
@@ -114,5 +116,6 @@ int add_record_types(PyObject *module, module_state *st);
 int add_state_type(PyObject *module, module_state *st);
 int add_txn_type(PyObject *module, module_state *st);
 int add_engine_type(PyObject *module, module_state *st);
+int add_cursor_type(PyObject *module, module_state *st);
 
 #endif

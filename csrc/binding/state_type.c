@@ -43,6 +43,16 @@ state_new(HeapObject *heap, EngineObject *engine, theus_version *version)
     return (PyObject *)self;
 }
 
+theus_version *
+state_version(const module_state *st, PyObject *state, HeapObject **heap)
+{
+    if (Py_TYPE(state) != st->State_type) {
+        return NULL;
+    }
+    *heap = state_of(state)->heap;
+    return state_of(state)->version;
+}
+
 static int
 state_traverse(PyObject *op, visitproc visit, void *arg)
 {
@@ -227,6 +237,13 @@ static PyObject *
 get_version(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyLong_FromUnsignedLongLong(state_of(op)->version->number);
+}
+
+static PyObject *
+get_record(PyObject *op, void *Py_UNUSED(closure))
+{
+    StateObject *self = state_of(op);
+    return record_wrap(self->heap->st, self->version->record);
 }
 
 static PyObject *
@@ -450,6 +467,50 @@ state_diff(PyObject *op, PyObject *const *args, Py_ssize_t count)
     return changes;
 }
 
+/* The value word at a path, THEUS_NONE where nothing is: 0, or -1. */
+static int
+word_at(StateObject *self, PyObject *path, theus_value *word)
+{
+    theus_segment *segments;
+    int found = find_path(self, path, &segments, word);
+    PyMem_Free(segments);
+    if (found == 0) {
+        *word = THEUS_NONE;
+    }
+    return found < 0 ? -1 : 0;
+}
+
+static PyObject *
+state_shares(PyObject *op, PyObject *const *args, Py_ssize_t count)
+{
+    StateObject *self = state_of(op);
+    theus_value here, there;
+    if (errors_check_count("shares", count, 1, 2) < 0) {
+        return NULL;
+    }
+    if (Py_TYPE(args[0]) != Py_TYPE(op)) {
+        PyErr_Format(PyExc_TypeError, "shares() compares with another State, not with %R", args[0]);
+        return NULL;
+    }
+    PyObject *path = count == 2 ? txn_path_argument(self->heap->st, args[1]) : PyTuple_New(0);
+    int result = path == NULL || word_at(self, path, &here) < 0 || word_at(state_of(args[0]), path, &there) < 0;
+    Py_XDECREF(path);
+    return result != 0 ? NULL : PyBool_FromLong(here == there);
+}
+
+/* Does the engine's history hold this very version? A state made by update() has the number of another. */
+static bool
+is_in_history(StateObject *self)
+{
+    theus_version *version = NULL;
+    if (self->engine == NULL
+        || theus_store_at(self->engine->store, self->version->number, &version) != THEUS_OK) {
+        return false;
+    }
+    theus_version_release(version);
+    return version == self->version; /* which we hold: so the address is not another one's by now */
+}
+
 static PyObject *
 state_provenance(PyObject *op, PyObject *argument)
 {
@@ -462,7 +523,7 @@ state_provenance(PyObject *op, PyObject *argument)
     }
     PyObject *result = NULL;
     int found = find_path(self, path, &segments, &value);
-    if (found >= 0 && self->engine == NULL) {
+    if (found >= 0 && !is_in_history(self)) {
         result = Py_NewRef(Py_None);
     } else if (found >= 0) {
         theus_version *made = NULL;
@@ -675,9 +736,12 @@ static PyMethodDef state_methods[] = {
     {"diff", THEUS_FASTCALL(state_diff), METH_FASTCALL,
      PyDoc_STR("diff(a, b=self): what changed from a to b, as a list of Change. Costs what changed, where the\n"
                "two share structure.")},
+    {"shares", THEUS_FASTCALL(state_shares), METH_FASTCALL,
+     PyDoc_STR("shares(other, path=()): is what stands at a path the very same in both states, or absent in both? Looks\n"
+               "at identity, not at content, so it costs the way there. What was stored anew is not the same.")},
     {"provenance", state_provenance, METH_O,
      PyDoc_STR("provenance(path): the CommitRecord of the transaction that gave the path its value, or None\n"
-               "if that was before the history.")},
+               "if that was before the history, or the state is none of its engine's versions.")},
     {"restrict_view", state_restrict_view, METH_NOARGS,
      PyDoc_STR("The same data without the engine: no history, no other versions.")},
     {"log_meta", THEUS_FASTCALL(state_log_meta), METH_FASTCALL,
@@ -691,6 +755,7 @@ static PyMethodDef state_methods[] = {
 
 static PyGetSetDef state_getset[] = {
     {"version", get_version, NULL, PyDoc_STR("The number of this version."), NULL},
+    {"record", get_record, NULL, PyDoc_STR("The CommitRecord of the commit that made this version, or None."), NULL},
     {"data", get_data, NULL, PyDoc_STR("All roots but heavy, as a FrozenDict."), NULL},
     {"heavy", get_heavy, NULL, PyDoc_STR("The root 'heavy', as a FrozenDict."), NULL},
     {"signals", get_signals, NULL, PyDoc_STR("The last payload of each topic, as a FrozenDict."), NULL},

@@ -7,6 +7,9 @@
 /* A State over `version` (its count is stolen, also on failure). `engine` may be NULL. New reference. */
 PyObject *state_new(HeapObject *heap, EngineObject *engine, theus_version *version);
 
+/* The version and the heap of a State, borrowed from it; NULL, without an exception, for anything else. */
+theus_version *state_version(const module_state *st, PyObject *state, HeapObject **heap);
+
 /* A commit record as Python sees it; None for NULL. New reference. */
 PyObject *record_wrap(module_state *st, const theus_record *record);
 

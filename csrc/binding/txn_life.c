@@ -181,9 +181,13 @@ txn_abort(TxnObject *self)
         return;
     }
     PyObject *error = PyErr_GetRaisedException();
+    bool reserved = self->txn.reserved;
     active_remove(&self->engine->active, self);
     if (theus_txn_abort(&self->txn)) {
         Py_CLEAR(self->callbacks);
+        if (reserved) {
+            waiting_ring_quietly(&self->engine->room, (PyObject *)Py_TYPE(self)); /* its place is free */
+        }
     }
     if (error != NULL) {
         PyErr_SetRaisedException(error);
@@ -216,8 +220,8 @@ run_callbacks(TxnObject *self)
     return 0;
 }
 
-static int
-raise_timeout(TxnObject *self)
+int
+txn_raise_timeout(TxnObject *self)
 {
     uint64_t elapsed_ms = (theus_clock_tick_ns() - self->started_ns) / 1000000;
     PyObject *error = PyObject_CallFunction(self->heap->st->WriteTimeoutError, "KK",
@@ -235,6 +239,7 @@ txn_commit(TxnObject *self, theus_conflict *why)
 {
     theus_version *made;
     theus_status status;
+    int rung = 0;
     why->cells = NULL;
     /* Entered for its whole length: key equality may run a body that tries to end it a second time. */
     if (txn_enter(self) < 0) {
@@ -244,15 +249,25 @@ txn_commit(TxnObject *self, theus_conflict *why)
     if (writes && self->txn.deadline_ns != 0 && theus_clock_tick_ns() > self->txn.deadline_ns) {
         txn_leave(self);
         txn_abort(self);
-        return raise_timeout(self);
+        return txn_raise_timeout(self);
     }
+    if (writes && txn_reserve(self) < 0) {
+        txn_leave(self);
+        txn_abort(self);
+        return -1;
+    }
+    bool reserved = self->txn.reserved;
     theus_outcome outcome = theus_txn_commit(&self->txn, NULL, &made, why, &status);
     txn_leave(self);
     active_remove(&self->engine->active, self);
+    if (reserved && outcome != THEUS_COMMITTED) {
+        waiting_ring_quietly(&self->engine->room, (PyObject *)Py_TYPE(self));
+    }
     switch (outcome) {
     case THEUS_COMMITTED:
         self->version = made->number;
         theus_version_release(made);
+        rung = waiting_ring(&self->engine->commits);
         break;
     case THEUS_UNCHANGED:
         break;
@@ -262,7 +277,15 @@ txn_commit(TxnObject *self, theus_conflict *why)
         return 0;
     case THEUS_COMMIT_FAILED:
         Py_CLEAR(self->callbacks);
-        return status == THEUS_LATE ? raise_timeout(self) : txn_fail(self, status);
+        return status == THEUS_LATE ? txn_raise_timeout(self) : txn_fail(self, status);
+    }
+    if (rung < 0) { /* a signal handler raised while others were woken: the callbacks run all the same */
+        PyObject *error = PyErr_GetRaisedException();
+        if (self->callbacks != NULL && run_callbacks(self) < 0) {
+            PyErr_Clear();
+        }
+        PyErr_SetRaisedException(error);
+        return -1;
     }
     return self->callbacks != NULL && run_callbacks(self) < 0 ? -1 : 1;
 }

@@ -15,6 +15,7 @@ PyObject *txn_method_get(PyObject *self, PyObject *const *args, Py_ssize_t count
 PyObject *txn_method_set(PyObject *self, PyObject *const *args, Py_ssize_t count);
 PyObject *txn_method_delete(PyObject *self, PyObject *path);
 PyObject *txn_method_update(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *txn_method_restore(PyObject *self, PyObject *state); /* in txn_restore.c */
 PyObject *txn_method_add(PyObject *self, PyObject *const *args, Py_ssize_t count);
 PyObject *txn_method_append(PyObject *self, PyObject *const *args, Py_ssize_t count);
 PyObject *txn_method_merge(PyObject *self, PyObject *const *args, Py_ssize_t count);
@@ -30,6 +31,9 @@ PyObject *txn_method_merge(PyObject *self, PyObject *const *args, Py_ssize_t cou
     {"update", THEUS_FASTCALL(txn_method_update), METH_VARARGS | METH_KEYWORDS,                    \
      PyDoc_STR("update(data=None, heavy=None, signal=None): merges dicts at any depth into the\n"  \
                "state; DELETE as a value removes; other values replace.")},                        \
+    {"restore", txn_method_restore, METH_O,                                                        \
+     PyDoc_STR("restore(state): the whole content becomes that of a State. What both share stays\n"  \
+               "the same; a State of another engine is copied. Any other commit is a conflict.")},    \
     {"add", THEUS_FASTCALL(txn_method_add), METH_FASTCALL,                                         \
      PyDoc_STR("add(path, amount): adds at commit, to whatever is there then. Never conflicts\n"   \
                "with another add.")},                                                              \

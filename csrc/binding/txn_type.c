@@ -438,6 +438,19 @@ static PyGetSetDef txn_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+static PyObject *
+txn_method_reserve(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    TxnObject *self = (TxnObject *)op;
+    if (txn_enter(self) < 0) {
+        return NULL;
+    }
+    bool writes = self->txn.root->touched || self->txn.root->touched_below || self->txn.signals != NULL;
+    int room = writes ? txn_try_reserve(self) : 1;
+    txn_leave(self);
+    return room < 0 ? NULL : PyBool_FromLong(room);
+}
+
 static PyMethodDef txn_methods[] = {
     {"__enter__", txn_enter_block, METH_NOARGS,
      PyDoc_STR("Begins. Inside another transaction of this task on this engine: a savepoint of that one.")},
@@ -450,6 +463,9 @@ static PyMethodDef txn_methods[] = {
     {"rollback", txn_method_rollback, METH_NOARGS, PyDoc_STR("Ends without a trace; harmless after the end.")},
     {"savepoint", txn_method_savepoint, METH_NOARGS,
      PyDoc_STR("A block whose writes are undone if an exception leaves it. Reads stay logged.")},
+    {"reserve", txn_method_reserve, METH_NOARGS,
+     PyDoc_STR("Reserves the place in the ring that the commit record will need: True if it has one, or needs none;\n"
+               "False if the ring is full and the commit would wait. RingFullError as the commit would raise it.")},
     {"on_commit", txn_method_on_commit, METH_O,
      PyDoc_STR("Calls a function after the commit, never after a rollback. All callbacks run; the first\n"
                "exception of one then propagates, and the commit stands.")},

@@ -50,6 +50,16 @@ int txn_begin(TxnObject *self, theus_version *pinned);
  * frees it; -1 = exception set. The transaction has ended in any case. */
 int txn_commit(TxnObject *self, theus_conflict *why);
 
+/* Where the mode of the ring asks for a place for the commit record: reserves it, in mode block after waiting. -1 with
+ * RingFullError or what else ended the wait; the transaction is open still. The caller has entered, if others may use it. In
+ * engine_wait.c. */
+int txn_reserve(TxnObject *self);
+/* The same without waiting: 1, it has a place or needs none; 0, it would have to wait; -1. */
+int txn_try_reserve(TxnObject *self);
+
+/* WriteTimeoutError; returns -1. */
+int txn_raise_timeout(TxnObject *self);
+
 /* Ends it without a trace. Never fails, keeps the current exception. */
 void txn_abort(TxnObject *self);
 

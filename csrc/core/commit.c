@@ -668,6 +668,7 @@ try_commit(commit_run *run, theus_record *record, theus_version **made, theus_st
         theus_version_release(next);
         return THEUS_UNCHANGED; /* not yet: somebody was faster */
     }
+    txn->reserved = false; /* filled */
     *made = next;
     return THEUS_COMMITTED;
 }
@@ -720,6 +721,13 @@ theus_txn_commit(theus_txn *txn, void *ctx, theus_version **made, theus_conflict
         bool nothing = record->sets + record->deletes == 0 && !has_signals(txn);
         bool again = !nothing || txn->pledged;
         outcome = THEUS_UNCHANGED;
+        if (!nothing) {
+            *status = theus_txn_reserve(txn);
+            if (*status != THEUS_OK) {
+                outcome = THEUS_COMMIT_FAILED;
+                again = false;
+            }
+        }
         while (again) {
             run.newest = theus_store_pin(txn->store);
             outcome = nothing ? confirm(&run, record, status) : try_commit(&run, record, made, status);

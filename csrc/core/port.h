@@ -34,6 +34,7 @@ typedef enum {
     THEUS_RANK_STORE = 2,  /* store.lock: current version, history, statistics */
     THEUS_RANK_RING = 3,   /* ring.lock: audit slots */
     THEUS_RANK_HEAP = 4,   /* heap.lock: nodes, their links and free lists */
+    THEUS_RANK_BELL = 5,   /* bell.lock: who waits */
 } theus_rank;
 
 typedef struct {
@@ -77,10 +78,6 @@ theus_mutex_unlock(theus_mutex *mutex)
 
 #ifndef NDEBUG
 bool theus_mutex_is_mine(theus_mutex *mutex);
-#endif
-#ifdef THEUS_TESTING
-/* For a test that runs many threads in one: the set of ranks that this one holds, exchanged. */
-uint32_t theus_swap_held_ranks(uint32_t held);
 #endif
 
 /* ---- time and identity -------------------------------------------------- */

@@ -25,7 +25,9 @@
     X(FUTURE, -10, "this version does not exist yet")                         \
     X(BAD_PATH, -11, "the path does not lead to a container of that kind")    \
     X(LATE, -12, "the write timeout passed while the commit was tried")       \
-    X(TOO_DEEP, -13, "containers are nested more than 2000 deep here: keep the data flatter")
+    X(TOO_DEEP, -13, "containers are nested more than 2000 deep here: keep the data flatter") \
+    X(FULL, -14, "the ring has no room for another commit record")           \
+    X(UNREAD, -15, "no reader is attached to the ring of commit records")
 
 typedef enum {
 #define THEUS_STATUS_ENUM(name, number, text) THEUS_##name = number,

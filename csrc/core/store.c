@@ -145,12 +145,12 @@ power_of_two(uint32_t wanted)
 }
 
 static theus_status
-store_init_locks(theus_store *store, uint32_t ring_capacity)
+store_init_locks(theus_store *store, const theus_store_limits *limits)
 {
     bool serial = theus_heap_ops(store->heap)->serial;
     theus_status status = theus_mutex_init(&store->lock, THEUS_RANK_STORE, serial);
     if (status == THEUS_OK) {
-        status = theus_ring_init(&store->ring, power_of_two(ring_capacity), serial);
+        status = theus_ring_init(&store->ring, power_of_two(limits->ring_capacity), limits->ring_mode, serial);
         if (status != THEUS_OK) {
             theus_mutex_fini(&store->lock);
         }
@@ -174,7 +174,7 @@ theus_store_new(theus_heap *heap, theus_version *first, const theus_store_limits
     }
     store->room = power_of_two(store->limits.history_count);
     store->history = theus_alloc(store->room * sizeof(*store->history));
-    if (store->history == NULL || store_init_locks(store, limits->ring_capacity) != THEUS_OK) {
+    if (store->history == NULL || store_init_locks(store, limits) != THEUS_OK) {
         theus_free(store->history);
         theus_free(store);
         return THEUS_NOMEM;
@@ -206,6 +206,12 @@ theus_heap *
 theus_store_heap(theus_store *store)
 {
     return store->heap;
+}
+
+theus_ring *
+theus_store_ring(theus_store *store)
+{
+    return &store->ring;
 }
 
 theus_counters *
@@ -384,7 +390,7 @@ record_blank(theus_record *record)
 {
     atomic_init(&record->refs, 1);
     record->rebased = false;
-    record->version = record->time_ns = record->thread = 0;
+    record->version = record->sequence = record->time_ns = record->thread = 0;
     record->process = NULL;
     record->sets = record->deletes = record->reads = 0;
     record->path_count = record->segment_count = 0;
@@ -476,7 +482,6 @@ theus_store_read_facts(theus_store *store, theus_store_facts *out)
     out->oldest = store->current->number - (store->kept - 1);
     out->history_count = store->kept;
     theus_mutex_unlock(&store->lock);
-    theus_ring_read_facts(&store->ring, &out->ring_capacity, &out->ring_written, &out->ring_lost);
 }
 
 theus_record *

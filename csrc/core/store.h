@@ -33,6 +33,7 @@ typedef struct {
     _Atomic(uint32_t) refs;
     bool rebased;      /* the version had moved, the footprint had not */
     uint64_t version;  /* the version it made */
+    uint64_t sequence; /* how many were pushed into the ring before it */
     uint64_t time_ns;  /* wall clock, coarse; a second late, at most, in noticing that it was set */
     uint64_t thread;
     void *process;     /* atom naming the process, or NULL; kept by `cells` */
@@ -75,7 +76,11 @@ THEUS_MUST_CHECK theus_find theus_path_find(theus_container *root, void *ctx, co
 
 /* ---- the store ------------------------------------------------------------------- */
 
+/* What becomes of a record for which the ring has no room: see ring.h. */
+typedef enum { THEUS_RING_OVERWRITE, THEUS_RING_DROP_NEW, THEUS_RING_BLOCK, THEUS_RING_STRICT } theus_ring_mode;
+
 typedef struct {
+    theus_ring_mode ring_mode;
     uint32_t ring_capacity; /* slots, rounded up to a power of two; at least 1 */
     uint32_t history_count; /* versions kept, the current one included; at least 1 */
     uint64_t history_bytes; /* 0 = no limit */
@@ -88,6 +93,7 @@ THEUS_MUST_CHECK theus_status theus_store_new(theus_heap *heap, theus_version *f
 void theus_store_free(theus_store *store); /* may run foreign code */
 
 theus_heap *theus_store_heap(theus_store *store);
+struct theus_ring *theus_store_ring(theus_store *store);
 
 /* The current version, retained. Never fails, never waits for more than a short region. */
 theus_version *theus_store_pin(theus_store *store);
@@ -95,7 +101,7 @@ theus_version *theus_store_pin(theus_store *store);
 /* Version `number`, retained: OK, GONE (older than the history) or FUTURE. */
 THEUS_MUST_CHECK theus_status theus_store_at(theus_store *store, uint64_t number, theus_version **out);
 
-/* Changes the limits (ring_capacity excepted) and prunes at once. NOMEM: nothing changed. */
+/* Changes the limits (those of the ring excepted) and prunes at once. NOMEM: nothing changed. */
 THEUS_MUST_CHECK theus_status theus_store_limit_history(theus_store *store, const theus_store_limits *limits);
 
 /* The newest version in (after, upto] whose value at `path` differs from the one before it,
@@ -116,7 +122,8 @@ THEUS_MUST_CHECK theus_status theus_record_new(theus_store *store, void *const *
 typedef enum { THEUS_SWAPPED, THEUS_SWAP_LOST } theus_swap;
 
 /* Makes `next` current if `expected` still is. Numbers next and its record (expected + 1), dates the record, puts it
- * into the ring and the version into the history. What falls out is released after the locks. */
+ * into the ring (in its modes block and strict: into the place that was reserved) and the version into the history. What
+ * falls out is released after the locks. */
 THEUS_MUST_CHECK theus_swap theus_store_publish(theus_store *store, theus_version *expected,
                                                 theus_version *next);
 
@@ -136,15 +143,12 @@ typedef struct {
     uint64_t version;
     uint64_t oldest;         /* oldest version still in the history */
     uint32_t history_count;
-    uint32_t ring_capacity;
-    uint64_t ring_written;   /* records ever written */
-    uint64_t ring_lost;      /* of these, overwritten */
 } theus_store_facts;
 
 void theus_store_read_facts(theus_store *store, theus_store_facts *out);
 
 /* The oldest record with sequence >= *sequence (the first commit has 0), retained, or NULL at
- * the end. *sequence is moved to the one after it; *lost grows by what was overwritten in between. One slot per call,
+ * the end. *sequence is moved to the one after it; *lost grows by what was not kept in between. One slot per call,
  * so a reader holds ring.lock for the time of one retain. */
 theus_record *theus_store_next_record(theus_store *store, uint64_t *sequence, uint64_t *lost);
 

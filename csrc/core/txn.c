@@ -4,6 +4,8 @@
 #include <assert.h>
 #include <string.h>
 
+#include "ring.h"
+
 /* ---- life -------------------------------------------------------------------- */
 
 /* Every field but the cells. (For memset, see cell_blank() in cell.c.) */
@@ -13,7 +15,7 @@ txn_blank(theus_txn *txn)
     txn->store = NULL;
     txn->pinned = NULL;
     txn->isolation = THEUS_SERIALIZABLE;
-    txn->read_only = txn->committing = txn->sparse = txn->strict = txn->pledged = false;
+    txn->read_only = txn->committing = txn->sparse = txn->strict = txn->pledged = txn->reserved = false;
     atomic_init(&txn->state, THEUS_TXN_IDLE);
     atomic_init(&txn->user, 0);
     txn->depth = txn->cell_count = 0;
@@ -92,12 +94,28 @@ theus_txn_finish(theus_txn *txn, theus_txn_state state)
     theus_deferral *retired = txn->retired;
     theus_container *signals = txn->signals;
     theus_version *pinned = txn->pinned;
+    if (txn->reserved) {
+        txn->reserved = false;
+        theus_ring_unreserve(theus_store_ring(txn->store), txn->epoch);
+    }
     txn->retired = NULL; /* out of the collector's sight before anything is released */
     txn->signals = NULL;
     txn->pinned = NULL;
     deferrals_free(txn, retired);
     theus_container_release(signals);
     theus_version_release(pinned);
+}
+
+theus_status
+theus_txn_reserve(theus_txn *txn)
+{
+    theus_ring *ring = theus_store_ring(txn->store);
+    if (txn->reserved || !theus_ring_reserves(ring)) {
+        return THEUS_OK;
+    }
+    theus_status status = theus_ring_reserve(ring);
+    txn->reserved = status == THEUS_OK;
+    return status;
 }
 
 static bool

@@ -120,6 +120,7 @@ struct theus_txn { /* txn_blank() in txn.c sets each field */
     theus_status find_status;  /* why the last lookup or probe failed; FOREIGN: the callback left its own error */
     uint64_t deadline_ns;      /* theus_clock_tick_ns() after which no further round of the commit begins; 0: none */
     bool strict;               /* commit only if the pinned version is still current */
+    bool reserved;             /* has a place in the ring that its commit will fill, or the end gives back */
     bool pledged;              /* validate also when the writes come to nothing: for compare-and-swap */
     theus_apply_fn apply;      /* set by the embedder if it defers anything, with its context */
     void *apply_ctx;
@@ -136,6 +137,11 @@ struct theus_txn { /* txn_blank() in txn.c sets each field */
 /* Begins on `pinned` (a count of its own is taken) in memory that the caller owns. */
 void theus_txn_begin(theus_txn *txn, theus_store *store, theus_version *pinned, theus_isolation isolation,
                      bool read_only);
+
+/* Reserves a place for the commit record where the ring's mode asks for one (block, strict) and it has none yet.
+ * FULL or UNREAD: not now; the transaction goes on. The commit does this by itself, and fails then. */
+THEUS_MUST_CHECK theus_status theus_txn_reserve(theus_txn *txn);
+
 /* Ends without a trace. False, and nothing has happened, if it has ended, or if an operation or the commit of it is
  * what runs the caller, or is running in another thread. Frees the cells: no draft may touch one again.
  * May run foreign code. */

@@ -2,6 +2,7 @@
 #define _POSIX_C_SOURCE 200809L
 
 #include "port.h"
+#include "ring.h"
 #include "scene.h"
 
 #include <pthread.h>
@@ -50,6 +51,14 @@ facts_of(const scene *scene)
     return facts;
 }
 
+static theus_ring_facts
+ring_of(const scene *scene)
+{
+    theus_ring_facts facts;
+    theus_ring_read_facts(theus_store_ring(scene->store), &facts);
+    return facts;
+}
+
 static void
 test_publish(void)
 {
@@ -85,7 +94,7 @@ test_publish_lost_is_not_recorded(void)
     REQUIRE(theus_version_new(NULL, 0, first->root, first->signals, record, &late) == THEUS_OK);
     CHECK(theus_store_publish(scene.store, first, late) == THEUS_SWAP_LOST);
     CHECK(record->version == 0 && late->number == 0);
-    CHECK(facts_of(&scene).ring_written == 1);
+    CHECK(ring_of(&scene).written == 1);
     theus_record_release(record);
     theus_version_release(late);
     theus_version_release(first);
@@ -135,7 +144,8 @@ test_least_limits(void)
     publish(&scene, "{1:2}", true);
     theus_store_facts facts = facts_of(&scene);
     CHECK(facts.version == 2 && facts.oldest == 2 && facts.history_count == 1);
-    CHECK(facts.ring_capacity == 1 && facts.ring_written == 2 && facts.ring_lost == 1);
+    theus_ring_facts ring = ring_of(&scene);
+    CHECK(ring.capacity == 1 && ring.written == 2 && ring.lost == 1);
     CHECK(status_at(&scene, 1) == THEUS_GONE);
     scene_close(&scene);
 }
@@ -370,7 +380,7 @@ test_ring(void)
 {
     scene scene;
     scene_open_with(&scene, "{}", &(theus_store_limits){.ring_capacity = 3, .history_count = 1});
-    CHECK(facts_of(&scene).ring_capacity == 4);
+    CHECK(ring_of(&scene).capacity == 4);
     uint64_t early = 0, early_lost = 0, late = 0, late_lost = 0, now = 0, now_lost = 0;
     CHECK(next_version(&scene, &early, &early_lost) == 0 && early == 0);
     for (uint64_t i = 1; i <= 4; i++) {
@@ -390,8 +400,7 @@ test_ring(void)
         CHECK(next_version(&scene, &early, &early_lost) == i && early_lost == 6);
     }
     CHECK(next_version(&scene, &early, &early_lost) == 0 && early == 11);
-    theus_store_facts facts = facts_of(&scene);
-    CHECK(facts.ring_written == 11 && facts.ring_lost == 7);
+    CHECK(ring_of(&scene).written == 11 && ring_of(&scene).lost == 7);
     uint64_t beyond = 1000, none = 0; /* a cursor from elsewhere: nothing yet, nothing lost */
     CHECK(next_version(&scene, &beyond, &none) == 0 && beyond == 1000 && none == 0);
     scene_close(&scene);

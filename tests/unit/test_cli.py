@@ -75,8 +75,13 @@ def test_it_knows_its_version(command: Command) -> None:
 
 
 def test_it_runs_as_a_module() -> None:
-    ended = subprocess.run([sys.executable, "-m", "theus", "--version"], cwd="/",
-                           capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-m", "theus", "--version"],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert theus.__version__ in ended.stdout
     assert ended.stderr == ""
 
@@ -98,10 +103,20 @@ def test_the_library_loads_without_the_command_line() -> None:
 def test_demo_shows_what_a_developer_wants_to_know(command: Command, tree: Path) -> None:
     ended = command("demo", tree, "--threads", "2")
     assert (ended.status, ended.err) == (0, "")
-    for words in ("2 modules", "Most complex functions",
-                  "Most imported modules", "Import cycles", "a > b > a", "bad.py", "transactions",
-                  "conflicts", "retries", "a second", "versions",
-                  "equal those of a plain sequential count"):
+    for words in (
+        "2 modules",
+        "Most complex functions",
+        "Most imported modules",
+        "Import cycles",
+        "a > b > a",
+        "bad.py",
+        "transactions",
+        "conflicts",
+        "retries",
+        "a second",
+        "versions",
+        "equal those of a plain sequential count",
+    ):
         assert words in ended.out
 
 
@@ -114,7 +129,8 @@ def test_demo_json_is_one_document_and_nothing_else(command: Command, tree: Path
     assert document["outside"] == {"sys": 1}
     assert document["importers"] == {"a": ["b"], "b": ["a"]}
     assert document["most_complex"] == [
-        {"complexity": 2, "module": "a", "function": "f", "line": 3}]
+        {"complexity": 2, "module": "a", "function": "f", "line": 3}
+    ]
     assert list(document["problems"]) == ["bad.py"]
     assert document["check"] == {"complete": True, "differences": []}
     assert document["engine"]["commits"] >= 5
@@ -132,14 +148,17 @@ def test_demo_of_one_file_of_an_empty_folder_and_of_here(
     assert command.json(".")["path"] == str(tree)
 
 
-@pytest.mark.parametrize(("path", "why"), [
-    ("nothing-here", "no such file or directory"),
-    ("", "no such file or directory"),
-    ("notes.txt", "neither a folder nor a Python file"),
-    ("pipe.py", "neither a folder nor a Python file"),
-    ("a.py/b", "not a directory"),
-    ("x" * 5000, "name too long"),
-])
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("nothing-here", "no such file or directory"),
+        ("", "no such file or directory"),
+        ("notes.txt", "neither a folder nor a Python file"),
+        ("pipe.py", "neither a folder nor a Python file"),
+        ("a.py/b", "not a directory"),
+        ("x" * 5000, "name too long"),
+    ],
+)
 def test_a_wrong_path_is_refused_clearly(
     command: Command, tree: Path, monkeypatch: pytest.MonkeyPatch, path: str, why: str
 ) -> None:
@@ -177,8 +196,11 @@ def test_names_of_files_cannot_upset_the_output(command: Command, tmp_path: Path
 def test_demo_writes_to_a_terminal_that_knows_only_ascii(tree: Path) -> None:
     (tree / "ü.py").write_text("def ä(: pass\n")
     ended = subprocess.run(
-        [sys.executable, "-m", "theus", "demo", str(tree)], cwd="/", capture_output=True,
-        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+        [sys.executable, "-m", "theus", "demo", str(tree)],
+        cwd="/",
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+    )
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert b"\\xfc.py" in ended.stdout
 
@@ -187,8 +209,13 @@ def test_demo_writes_to_a_terminal_that_knows_only_ascii(tree: Path) -> None:
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_output_that_cannot_be_written_is_an_error(tree: Path, options: list[str]) -> None:
     with open("/dev/full", "w") as full:
-        ended = subprocess.run([sys.executable, "-m", "theus", "demo", str(tree), *options],
-                               cwd="/", stdout=full, stderr=subprocess.PIPE, text=True)
+        ended = subprocess.run(
+            [sys.executable, "-m", "theus", "demo", str(tree), *options],
+            cwd="/",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     assert ended.returncode == 1
     assert ended.stderr == "Error: the report cannot be written: No space left on device\n"
 
@@ -196,8 +223,13 @@ def test_output_that_cannot_be_written_is_an_error(tree: Path, options: list[str
 def test_a_reader_that_leaves_early_is_no_error_worth_a_word(tree: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    ended = subprocess.run([sys.executable, "-m", "theus", "demo", str(tree), "--json"],
-                           cwd="/", stdout=writer, stderr=subprocess.PIPE, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-m", "theus", "demo", str(tree), "--json"],
+        cwd="/",
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     os.close(writer)
     assert ended.stderr == ""
 
@@ -213,8 +245,10 @@ def test_a_lost_update_ends_with_1_and_is_named(
     assert "importers of a: nothing in the engine, 1 counted" in ended.err
     ended = command("demo", tree, "--json")
     assert ended.status == 1
-    assert "importers of b: nothing in the engine, 1 counted" in json.loads(
-        ended.out)["check"]["differences"]
+    assert (
+        "importers of b: nothing in the engine, 1 counted"
+        in json.loads(ended.out)["check"]["differences"]
+    )
 
 
 @pytest.mark.slow
@@ -222,8 +256,12 @@ def test_a_lost_update_ends_with_1_and_is_named(
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_ctrl_c_leaves_at_once_with_what_was_found(options: list[str]) -> None:
     demo = subprocess.Popen(
-        [sys.executable, "-m", "theus", "demo", "--threads", "3", *options], cwd="/",
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        [sys.executable, "-m", "theus", "demo", "--threads", "3", *options],
+        cwd="/",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     tasks = Path(f"/proc/{demo.pid}/task")
     deadline = time.monotonic() + 60
     while demo.poll() is None and len(list(tasks.iterdir())) < 4 and time.monotonic() < deadline:
@@ -232,9 +270,10 @@ def test_ctrl_c_leaves_at_once_with_what_was_found(options: list[str]) -> None:
     sent = time.monotonic()
     out, err = demo.communicate(timeout=60)
     assert demo.returncode == 130
-    assert time.monotonic() - sent < 20    # a whole run takes longer; nobody measures here
+    assert time.monotonic() - sent < 20  # a whole run takes longer; nobody measures here
     assert re.fullmatch(
-        r"Interrupted: this is what [\d,]+ of [\d,]+ files hold, unchecked\.\n", err)
+        r"Interrupted: this is what [\d,]+ of [\d,]+ files hold, unchecked\.\n", err
+    )
     if options:
         assert json.loads(out)["check"] == {"complete": False, "differences": []}
     else:
@@ -248,8 +287,13 @@ def test_a_terminal_gets_a_progress_bar_on_stderr_only(tree: Path) -> None:
     shown = b""
     try:
         ended = subprocess.run(
-            [sys.executable, "-m", "theus", "demo", str(tree)], cwd="/", stdout=subprocess.PIPE,
-            stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "80"}, check=True)
+            [sys.executable, "-m", "theus", "demo", str(tree)],
+            cwd="/",
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
+            check=True,
+        )
         os.set_blocking(ours, False)
         shown = os.read(ours, 65536)
     finally:

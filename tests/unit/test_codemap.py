@@ -52,10 +52,18 @@ def mapped(root: Path, threads: int = 4) -> Summary:
 def test_the_map_says_what_the_files_say(tree: Path) -> None:
     summary = mapped(tree)
     assert summary.totals == {
-        "modules": 4, "functions": 2, "classes": 1, "complexity": 5, "imports": 4,
-        "lazy_imports": 1}
+        "modules": 4,
+        "functions": 2,
+        "classes": 1,
+        "complexity": 5,
+        "imports": 4,
+        "lazy_imports": 1,
+    }
     assert summary.size == {
-        "files": 4, "lines": 15, "bytes": sum(map(len, FILES.values())) - len("def half(:\n")}
+        "files": 4,
+        "lines": 15,
+        "bytes": sum(map(len, FILES.values())) - len("def half(:\n"),
+    }
     assert summary.modules["shop.cart"] == {
         "path": "shop/cart.py",
         "lines": 6,
@@ -90,8 +98,9 @@ def test_everything_in_a_summary_is_a_builtin_of_its_own(tree: Path) -> None:
 def test_threads_come_to_what_a_plain_count_comes_to(tmp_path: Path, threads: int) -> None:
     for n in range(120):
         imports = "".join(f"import m{n * k % 120}, x{k}\n" for k in range(2, 8))
-        bodies = "".join(f"def f{k}(x):\n" + "    if x: pass\n" * (n % 7) + "    return x\n"
-                         for k in range(5))
+        bodies = "".join(
+            f"def f{k}(x):\n" + "    if x: pass\n" * (n % 7) + "    return x\n" for k in range(5)
+        )
         (tmp_path / f"m{n}.py").write_text(imports + bodies)
     codemap = CodeMap(tmp_path)
     with codemap.engine:
@@ -101,8 +110,8 @@ def test_threads_come_to_what_a_plain_count_comes_to(tmp_path: Path, threads: in
         assert found.totals["functions"] == 600
         assert found.names == {f"f{k}": 120 for k in range(5)}
         assert facts.version == codemap.engine.version
-        assert facts.commits >= 240    # at least the module itself and the totals
-        assert facts.unchanged >= 120    # at least the PURE process
+        assert facts.commits >= 240  # at least the module itself and the totals
+        assert facts.unchanged >= 120  # at least the PURE process
 
 
 def test_losers_of_a_race_run_again_and_nothing_is_lost(tree: Path) -> None:
@@ -121,8 +130,12 @@ def test_losers_of_a_race_run_again_and_nothing_is_lost(tree: Path) -> None:
     module = Module(lines=1, functions=(), classes=("A", "B"), imports=frozenset())
     links = Links((), (), ())
     with codemap.engine as engine:
-        run_threads(2, lambda n: engine.run_process(
-            app.add_to_totals, Slow(Source(f"m{n}", f"m{n}.py", ""), 1, module, links)))
+        run_threads(
+            2,
+            lambda n: engine.run_process(
+                app.add_to_totals, Slow(Source(f"m{n}", f"m{n}.py", ""), 1, module, links)
+            ),
+        )
         totals, facts = codemap.summary().totals, codemap.facts()
     assert totals["modules"] == 2
     assert totals["classes"] == 4

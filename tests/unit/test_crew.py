@@ -31,7 +31,7 @@ def test_nothing_to_do_is_done() -> None:
 
 def test_items_are_in_hand_at_the_same_time() -> None:
     meet = threading.Barrier(3, timeout=10)
-    work_through(range(3), lambda item: meet.wait(), threads=3)    # one thread alone would break it
+    work_through(range(3), lambda item: meet.wait(), threads=3)  # one thread alone would break it
 
 
 def test_an_error_stops_the_crew_and_arrives_here() -> None:

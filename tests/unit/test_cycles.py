@@ -27,7 +27,8 @@ def test_a_cycle_is_a_group_that_reaches_itself(graph: dict[str, list[str]]) -> 
     reach = {node: reachable(graph, node) for node in "abcdefgh"}
     expected = {
         tuple(sorted(other for other in reach if other in reach[node] and node in reach[other]))
-        for node in reach if node in reach[node]
+        for node in reach
+        if node in reach[node]
     }
     found = import_cycles(graph)
     assert set(found) == {group for group in expected if len(group) > 1}

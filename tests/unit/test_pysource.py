@@ -22,7 +22,8 @@ from theus.examples.pysource import (
 )
 
 not_as_root = pytest.mark.skipif(
-    hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read everything")
+    hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read everything"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -54,26 +55,29 @@ def complexity(body: str) -> int:
 # ---- complexity ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("body", "expected"), [
-    ("return x", 1),
-    ("if x: pass", 2),
-    ("if x: pass\nelse: pass", 2),
-    ("if x: pass\nelif x: pass\nelse: pass", 3),
-    ("return 1 if x else 2", 2),
-    ("for i in x: pass\nelse: pass", 2),
-    ("while x: pass", 2),
-    ("try: pass\nexcept A: pass\nexcept B: pass\nfinally: pass", 3),
-    ("with x: assert x", 1),
-    ("return a and b and c", 3),
-    ("return a and (b or c)", 3),
-    ("return [i for i in x]", 2),
-    ("return {i: j for i in x for j in i if j if i}", 5),
-    ("match x:\n case 1: pass\n case 2: pass", 3),
-    ("match x:\n case 1: pass\n case _: pass", 2),
-    ("match x:\n case 1: pass\n case _ if x: pass", 3),
-    ("return lambda y: 1 if y else 2", 2),
-    ("return f'{1 if x else 2}'", 2),
-])
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("return x", 1),
+        ("if x: pass", 2),
+        ("if x: pass\nelse: pass", 2),
+        ("if x: pass\nelif x: pass\nelse: pass", 3),
+        ("return 1 if x else 2", 2),
+        ("for i in x: pass\nelse: pass", 2),
+        ("while x: pass", 2),
+        ("try: pass\nexcept A: pass\nexcept B: pass\nfinally: pass", 3),
+        ("with x: assert x", 1),
+        ("return a and b and c", 3),
+        ("return a and (b or c)", 3),
+        ("return [i for i in x]", 2),
+        ("return {i: j for i in x for j in i if j if i}", 5),
+        ("match x:\n case 1: pass\n case 2: pass", 3),
+        ("match x:\n case 1: pass\n case _: pass", 2),
+        ("match x:\n case 1: pass\n case _ if x: pass", 3),
+        ("return lambda y: 1 if y else 2", 2),
+        ("return f'{1 if x else 2}'", 2),
+    ],
+)
 def test_complexity_counts_decisions(body: str, expected: int) -> None:
     assert complexity(body) == expected
 
@@ -87,14 +91,17 @@ def test_a_nested_function_counts_for_itself() -> None:
     module = parsed(
         "def outer(x):\n"
         "    if x: pass\n"
-        "    def inner(y=1 if 2 else 3):\n"       # a default belongs to the function around it
+        "    def inner(y=1 if 2 else 3):\n"  # a default belongs to the function around it
         "        while y: pass\n"
         "    class Local:\n"
-        "        flag = x or 1\n"                 # so does the body of a class
+        "        flag = x or 1\n"  # so does the body of a class
         "        def method(self): return 1 if self else 2\n"
     )
     assert [(f.name, f.line, f.complexity) for f in module.functions] == [
-        ("outer", 1, 4), ("outer.inner", 3, 2), ("outer.Local.method", 7, 2)]
+        ("outer", 1, 4),
+        ("outer.inner", 3, 2),
+        ("outer.Local.method", 7, 2),
+    ]
     assert module.classes == ("outer.Local",)
 
 
@@ -109,8 +116,9 @@ def test_functions_and_classes_stand_in_the_order_of_the_file() -> None:
     assert module.classes == ("B", "B.A", "C")
 
 
-@pytest.mark.parametrize(("data", "lines"), [
-    (b"", 0), (b"x", 1), (b"x\n", 1), (b"x\n\ny", 3), (b"x = '''\n\n'''\n", 3)])
+@pytest.mark.parametrize(
+    ("data", "lines"), [(b"", 0), (b"x", 1), (b"x\n", 1), (b"x\n\ny", 3), (b"x = '''\n\n'''\n", 3)]
+)
 def test_lines_are_counted_with_and_without_a_last_newline(data: bytes, lines: int) -> None:
     module = parse_source("m.py", data)
     assert isinstance(module, Module)
@@ -124,17 +132,20 @@ def test_a_syntax_error_is_a_problem_with_its_line() -> None:
     assert problem(b"x = 1\ndef f(:\n").line == 2
 
 
-@pytest.mark.parametrize("data", [
-    b"x = '\0'\n",
-    b"# -*- coding: uft-8 -*-\n",
-    b"x = '\xff'\n",
-    b"\xef\xbb\xbf# coding: latin-1\n",
-    b"(" * 100_000,
-    b"-" * 100_000 + b"1",
-    b"a" + b"+a" * 100_000,
-    b"a" + b".b" * 100_000,
-    b"".join(b" " * depth + b"if 1:\n" for depth in range(150)),
-])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"x = '\0'\n",
+        b"# -*- coding: uft-8 -*-\n",
+        b"x = '\xff'\n",
+        b"\xef\xbb\xbf# coding: latin-1\n",
+        b"(" * 100_000,
+        b"-" * 100_000 + b"1",
+        b"a" + b"+a" * 100_000,
+        b"a" + b".b" * 100_000,
+        b"".join(b" " * depth + b"if 1:\n" for depth in range(150)),
+    ],
+)
 def test_whatever_a_file_holds_is_a_problem_at_most(data: bytes) -> None:
     found = parse_source("m.py", data)
     assert isinstance(found, Module) or found.reason
@@ -179,8 +190,12 @@ def names(root: Path) -> dict[str, str]:
 def test_modules_are_named_as_they_are_imported(tmp_path: Path) -> None:
     write(tmp_path, "a.py", "p/__init__.py", "p/m.py", "p/q/__init__.py", "ns/x.py", "README.md")
     assert names(tmp_path) == {
-        "a": "a.py", "p": "p/__init__.py", "p.m": "p/m.py", "p.q": "p/q/__init__.py",
-        "ns.x": "ns/x.py"}
+        "a": "a.py",
+        "p": "p/__init__.py",
+        "p.m": "p/m.py",
+        "p.q": "p/q/__init__.py",
+        "ns.x": "ns/x.py",
+    }
 
 
 def test_a_package_is_named_with_the_packages_around_it(tmp_path: Path) -> None:
@@ -192,14 +207,22 @@ def test_a_package_is_named_with_the_packages_around_it(tmp_path: Path) -> None:
 def test_a_src_folder_is_where_names_begin(tmp_path: Path) -> None:
     write(tmp_path, "src/p/__init__.py", "src/p/m.py", "tests/test_m.py")
     assert names(tmp_path) == {
-        "p": "src/p/__init__.py", "p.m": "src/p/m.py", "tests.test_m": "tests/test_m.py"}
+        "p": "src/p/__init__.py",
+        "p.m": "src/p/m.py",
+        "tests.test_m": "tests/test_m.py",
+    }
 
 
 def test_what_cannot_be_imported_is_known_by_its_path(tmp_path: Path) -> None:
     write(tmp_path, "a.py", "a/__init__.py", "b-c.py", "p-q/x.py", "d.e.py", "d/e.py")
     assert names(tmp_path) == {
-        "a": "a/__init__.py", "./a.py": "a.py", "./b-c.py": "b-c.py", "./p-q/x.py": "p-q/x.py",
-        "./d.e.py": "d.e.py", "d.e": "d/e.py"}
+        "a": "a/__init__.py",
+        "./a.py": "a.py",
+        "./b-c.py": "b-c.py",
+        "./p-q/x.py": "p-q/x.py",
+        "./d.e.py": "d.e.py",
+        "d.e": "d/e.py",
+    }
 
 
 def test_a_lone_init_file_is_a_module(tmp_path: Path) -> None:
@@ -208,8 +231,15 @@ def test_a_lone_init_file_is_a_module(tmp_path: Path) -> None:
 
 
 def test_environments_caches_and_hidden_folders_are_left_out(tmp_path: Path) -> None:
-    write(tmp_path, "a.py", ".git/x.py", "__pycache__/x.py", "site-packages/x.py",
-          "env/pyvenv.cfg", "env/x.py")
+    write(
+        tmp_path,
+        "a.py",
+        ".git/x.py",
+        "__pycache__/x.py",
+        "site-packages/x.py",
+        "env/pyvenv.cfg",
+        "env/x.py",
+    )
     assert names(tmp_path) == {"a": "a.py"}
 
 
@@ -283,22 +313,25 @@ def links(source: str, name: str = "p.q.c", package: str = "p.q") -> tuple[set[s
     return set(found.eager), set(found.outside)
 
 
-@pytest.mark.parametrize(("source", "inside", "outside"), [
-    ("import other", {"other"}, set()),
-    ("import other.attribute as o", {"other"}, set()),
-    ("import p.a, os.path", {"p.a"}, {"os"}),
-    ("from p import a, name", {"p.a", "p"}, set()),
-    ("from p.a import name", {"p.a"}, set()),
-    ("from p import *", {"p"}, set()),
-    ("from json.decoder import x", set(), {"json"}),
-    ("from . import name", {"p.q"}, set()),
-    ("from .. import a, b", {"p.a", "p.b"}, set()),
-    ("from ..a import name", {"p.a"}, set()),
-    ("from .missing import x", {"p.q"}, set()),
-    ("from ... import x", set(), {"..."}),
-    ("from ...x import y", set(), {"...x"}),
-    ("import p.q.c", set(), set()),
-])
+@pytest.mark.parametrize(
+    ("source", "inside", "outside"),
+    [
+        ("import other", {"other"}, set()),
+        ("import other.attribute as o", {"other"}, set()),
+        ("import p.a, os.path", {"p.a"}, {"os"}),
+        ("from p import a, name", {"p.a", "p"}, set()),
+        ("from p.a import name", {"p.a"}, set()),
+        ("from p import *", {"p"}, set()),
+        ("from json.decoder import x", set(), {"json"}),
+        ("from . import name", {"p.q"}, set()),
+        ("from .. import a, b", {"p.a", "p.b"}, set()),
+        ("from ..a import name", {"p.a"}, set()),
+        ("from .missing import x", {"p.q"}, set()),
+        ("from ... import x", set(), {"..."}),
+        ("from ...x import y", set(), {"...x"}),
+        ("import p.q.c", set(), set()),
+    ],
+)
 def test_imports_resolve_to_the_longest_name_in_the_tree(
     source: str, inside: set[str], outside: set[str]
 ) -> None:
@@ -330,4 +363,6 @@ def test_imports_that_do_not_happen_on_import_are_lazy() -> None:
 
 def test_an_import_is_kept_once() -> None:
     assert parsed("import a\nimport a\nfrom b import c, c\n").imports == {
-        Import("a", None, 0, True), Import("b", "c", 0, True)}
+        Import("a", None, 0, True),
+        Import("b", "c", 0, True),
+    }

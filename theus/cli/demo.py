@@ -67,8 +67,13 @@ class Report:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("path", required=False)
-@click.option("--threads", type=click.IntRange(1, 64), default=min(4, 2 * (os.cpu_count() or 1)),
-              show_default=True, help="How many threads read and merge.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 64),
+    default=min(4, 2 * (os.cpu_count() or 1)),
+    show_default=True,
+    help="How many threads read and merge.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 @click.pass_context
 def demo(context: click.Context, path: str | None, threads: int, as_json: bool) -> None:
@@ -85,6 +90,7 @@ def demo(context: click.Context, path: str | None, threads: int, as_json: bool) 
 
 def _checked_root(path: str) -> Path:
     """The path, made absolute, if there is something to map; else exit status 2."""
+
     def refuse(why: str) -> click.BadParameter:
         return click.BadParameter(f"{path!r} {why}", param_hint="PATH")
 
@@ -128,15 +134,18 @@ def _demo(root: Path, threads: int, as_json: bool) -> int:
         _complain(report.differences)
         return 1
     if plain is None:
-        click.echo(f"Interrupted: this is what {len(report.summary.modules):,} of {report.files:,} "
-                   "files hold, unchecked.", err=True)
+        click.echo(
+            f"Interrupted: this is what {len(report.summary.modules):,} of {report.files:,} "
+            "files hold, unchecked.",
+            err=True,
+        )
         return INTERRUPTED
     return 0
 
 
 def _write(report: Report, as_json: bool) -> None:
     """Put the report on standard output, all of it, or say why that cannot be."""
-    if sys.stdout is None:    # closed by whoever started us: nobody wants to read
+    if sys.stdout is None:  # closed by whoever started us: nobody wants to read
         return
     try:
         if as_json:
@@ -147,7 +156,7 @@ def _write(report: Report, as_json: bool) -> None:
             show(report)
         sys.stdout.flush()
     except BrokenPipeError:
-        raise    # the reader has seen enough; click ends in silence
+        raise  # the reader has seen enough; click ends in silence
     except OSError as error:
         # What is left in the buffer would fail once more, and loudly, when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -155,8 +164,9 @@ def _write(report: Report, as_json: bool) -> None:
 
 
 def _complain(lines: list[str]) -> None:
-    click.echo(f"The check failed: {len(lines)} numbers differ from a plain sequential count.",
-               err=True)
+    click.echo(
+        f"The check failed: {len(lines)} numbers differ from a plain sequential count.", err=True
+    )
     for line in lines[:SHOWN_DIFFERENCES]:
         click.echo(f"  {line}", err=True)
     if len(lines) > SHOWN_DIFFERENCES:
@@ -173,8 +183,12 @@ def _progress(files: int, *, visible: bool) -> Iterator[Callable[[str], Callable
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(),
-               TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description:>8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
 
         def step(label: str) -> Callable[[object], None]:

@@ -40,12 +40,16 @@ class Section:
         """What to print, if there is a row."""
         if not self.rows:
             return
-        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim",
-                      show_header=any(name.strip(">") for name in self.columns))
+        table = Table(
+            box=None,
+            pad_edge=False,
+            padding=(0, 3, 0, 0),
+            header_style="dim",
+            show_header=any(name.strip(">") for name in self.columns),
+        )
         for name in self.columns:
             right = name.startswith(">")
-            table.add_column(name.lstrip(">"), justify="right" if right else "left",
-                             no_wrap=right)
+            table.add_column(name.lstrip(">"), justify="right" if right else "left", no_wrap=right)
         for row in self.rows:
             table.add_row(*map(_text, row))
         yield Text()
@@ -67,8 +71,10 @@ def show(report: Report) -> None:
             console.print(line)
     if report.checked:
         console.print()
-        console.print(f"Checked: {len(report.summary.numbers()):,} numbers equal those of a plain "
-                      "sequential count.")
+        console.print(
+            f"Checked: {len(report.summary.numbers()):,} numbers equal those of a plain "
+            "sequential count."
+        )
 
 
 def _text(value: object, style: str = "") -> Text:
@@ -89,37 +95,59 @@ def _totals(report: Report) -> Text:
 def _sections(report: Report) -> Iterator[Section]:
     summary = report.summary
     yield Section(
-        "Most complex functions", (">complexity", "function", "module", ">line"),
-        [(complexity, function, module, str(line))
-         for complexity, module, function, line in summary.ranking[:ROWS]])
-    yield _ranking("Most imported modules", "importers", "module",
-                   ((name, len(by)) for name, by in summary.importers.items()))
-    yield _ranking("Most imported from outside the tree", "importers", "module",
-                   summary.outside.items())
-    yield _ranking("Function names defined most often", "definitions", "name",
-                   summary.names.items())
+        "Most complex functions",
+        (">complexity", "function", "module", ">line"),
+        [
+            (complexity, function, module, str(line))
+            for complexity, module, function, line in summary.ranking[:ROWS]
+        ],
+    )
+    yield _ranking(
+        "Most imported modules",
+        "importers",
+        "module",
+        ((name, len(by)) for name, by in summary.importers.items()),
+    )
+    yield _ranking(
+        "Most imported from outside the tree", "importers", "module", summary.outside.items()
+    )
+    yield _ranking(
+        "Function names defined most often", "definitions", "name", summary.names.items()
+    )
     yield _cycles(report)
     yield Section(
-        "Not read, or not Python", ("path", ">line", "why"),
-        [(path, "" if problem["line"] is None else str(problem["line"]), problem["reason"])
-         for path, problem in sorted(summary.problems.items())])
+        "Not read, or not Python",
+        ("path", ">line", "why"),
+        [
+            (path, "" if problem["line"] is None else str(problem["line"]), problem["reason"])
+            for path, problem in sorted(summary.problems.items())
+        ],
+    )
     yield _engine(report)
 
 
 def _ranking(title: str, count: str, name: str, counts: Iterable[tuple[str, int]]) -> Section:
     """The largest numbers first; equal ones by name."""
     ordered = sorted(counts, key=lambda item: (-item[1], item[0]))
-    return Section(title, (f">{count}", name),
-                   [(number, named) for named, number in ordered[:ROWS]], len(ordered) - ROWS)
+    return Section(
+        title,
+        (f">{count}", name),
+        [(number, named) for named, number in ordered[:ROWS]],
+        len(ordered) - ROWS,
+    )
 
 
 def _cycles(report: Report) -> Section:
     graph, cycles = report.summary.graph(), report.summary.cycles()
     return Section(
-        "Import cycles", (">modules", "the shortest way round from the first of them"),
-        [(len(cycle), " > ".join([*shortest_loop(graph, cycle[0]), cycle[0]]))
-         for cycle in cycles[:ROWS]],
-        len(cycles) - ROWS)
+        "Import cycles",
+        (">modules", "the shortest way round from the first of them"),
+        [
+            (len(cycle), " > ".join([*shortest_loop(graph, cycle[0]), cycle[0]]))
+            for cycle in cycles[:ROWS]
+        ],
+        len(cycles) - ROWS,
+    )
 
 
 def _engine(report: Report) -> Section:
@@ -130,12 +158,16 @@ def _engine(report: Report) -> Section:
         (">", ""),
         [
             (facts.transactions, f"transactions; {facts.unchanged:,} of them changed nothing"),
-            (facts.commits, f"commits, {facts.commits_per_second:,.0f} a second; in between, the "
-                            "files were parsed"),
+            (
+                facts.commits,
+                f"commits, {facts.commits_per_second:,.0f} a second; in between, the "
+                "files were parsed",
+            ),
             (facts.rebases, "rebases: others had committed, but nothing that was read"),
             (facts.conflicts, "conflicts"),
             (facts.retries, "retries"),
             (facts.version, "versions of the state"),
             *((count, f"conflicts at {path}") for path, count in by_path[:ROWS]),
         ],
-        len(by_path) - ROWS)
+        len(by_path) - ROWS,
+    )

@@ -93,8 +93,10 @@ class Finding:
 
     def ranked(self) -> list[Ranked]:
         """The functions, as the ranking holds them."""
-        return [(function.complexity, self.source.name, function.name, function.line)
-                for function in self.module.functions]
+        return [
+            (function.complexity, self.source.name, function.name, function.line)
+            for function in self.module.functions
+        ]
 
 
 def examine(source: Source, data: bytes, tree: Container[str]) -> Finding | Problem:
@@ -114,7 +116,8 @@ Finished = Callable[[Source], None]
 """Told of each file that is done, on the thread that waits for the others."""
 
 NO_COUNTS: Mapping[str, int] = dict.fromkeys(
-    ("modules", "functions", "classes", "complexity", "imports", "lazy_imports"), 0)
+    ("modules", "functions", "classes", "complexity", "imports", "lazy_imports"), 0
+)
 
 
 # ---- the processes ------------------------------------------------------------------
@@ -149,8 +152,9 @@ def add_to_totals(ctx: Any, found: Finding) -> None:
         totals[name] += count
 
 
-@process(inputs=["domain.importers", "domain.outside"],
-         outputs=["domain.importers", "domain.outside"])
+@process(
+    inputs=["domain.importers", "domain.outside"], outputs=["domain.importers", "domain.outside"]
+)
 def link_imports(ctx: Any, found: Finding) -> None:
     """Draw the import edges backwards, and count what lies outside the tree."""
     importers, outside = ctx.domain.importers, ctx.domain.outside
@@ -213,8 +217,10 @@ class Summary:
             **{f"imports of {name} from outside": n for name, n in self.outside.items()},
             **{f"definitions of {name}": count for name, count in self.names.items()},
             **{f"place {place} of the ranking": item for place, item in enumerate(self.ranking, 1)},
-            **{f"line of the problem in {path}": problem["line"]
-               for path, problem in self.problems.items()},
+            **{
+                f"line of the problem in {path}": problem["line"]
+                for path, problem in self.problems.items()
+            },
             **{f"modules in cycle {n}": len(cycle) for n, cycle in enumerate(self.cycles(), 1)},
         }
         for name, entry in self.modules.items():
@@ -256,10 +262,14 @@ class CodeMap:
         self.sources = find_sources(root, self.skipped)
         self.seconds = 0.0
         nothing = Summary()
-        self.engine = TheusEngine({"domain": {
-            "tree": {source.name: source.path for source in self.sources},
-            **{part.name: getattr(nothing, part.name) for part in fields(Summary)},
-        }})
+        self.engine = TheusEngine(
+            {
+                "domain": {
+                    "tree": {source.name: source.path for source in self.sources},
+                    **{part.name: getattr(nothing, part.name) for part in fields(Summary)},
+                }
+            }
+        )
         for problem in self.skipped:
             self.engine.run_process(record_problem, problem)
 
@@ -291,8 +301,16 @@ class CodeMap:
         """The engine's own counters, and how long `run` took."""
         stats = self.engine.stats()
         by_path = {format_path(path): count for path, count in stats.conflicts_by_path.items()}
-        return EngineFacts(self.seconds, stats.commits, stats.noops + stats.reads, stats.rebases,
-                           stats.conflicts, stats.retries, stats.version, by_path)
+        return EngineFacts(
+            self.seconds,
+            stats.commits,
+            stats.noops + stats.reads,
+            stats.rebases,
+            stats.conflicts,
+            stats.retries,
+            stats.version,
+            by_path,
+        )
 
 
 def count_plainly(codemap: CodeMap, *, finished: Finished) -> Summary:
@@ -339,8 +357,11 @@ def differences(found: Summary, plain: Summary) -> list[str]:
         if ours.get(name) != theirs.get(name)
     ]
     if not lines and found != plain:
-        lines = [f"{part.name}: equal numbers, but unequal contents" for part in fields(Summary)
-                 if getattr(found, part.name) != getattr(plain, part.name)]
+        lines = [
+            f"{part.name}: equal numbers, but unequal contents"
+            for part in fields(Summary)
+            if getattr(found, part.name) != getattr(plain, part.name)
+        ]
     return lines
 
 

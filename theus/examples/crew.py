@@ -52,7 +52,7 @@ def work_through(
                     break
                 work(item)
                 results.put(item)
-        except BaseException as error:    # raised again in the thread that waits
+        except BaseException as error:  # raised again in the thread that waits
             results.put(_Left(error))
         else:
             results.put(_Left())

@@ -192,9 +192,9 @@ def _reason(error: OSError) -> str:
 
 
 class _Scope(NamedTuple):
-    function: int    # place in the list of functions; -1 outside of any
-    prefix: str      # qualified name so far, with its dot
-    eager: bool      # runs while the module is imported
+    function: int  # place in the list of functions; -1 outside of any
+    prefix: str  # qualified name so far, with its dot
+    eager: bool  # runs while the module is imported
 
 
 class _Survey:
@@ -216,8 +216,10 @@ class _Survey:
 
     def module(self, lines: int) -> Module:
         """The findings; functions and classes in the order of their lines."""
-        functions = (Function(*named, count)
-                     for named, count in zip(self.functions, self.complexity, strict=True))
+        functions = (
+            Function(*named, count)
+            for named, count in zip(self.functions, self.complexity, strict=True)
+        )
         return Module(
             lines,
             tuple(sorted(functions, key=lambda function: function.line)),
@@ -286,8 +288,9 @@ class _Survey:
         self.imports.update(Import(alias.name, None, 0, scope.eager) for alias in node.names)
 
     def _import_from(self, node: ast.ImportFrom, scope: _Scope) -> None:
-        self.imports.update(Import(node.module or "", alias.name, node.level, scope.eager)
-                            for alias in node.names)
+        self.imports.update(
+            Import(node.module or "", alias.name, node.level, scope.eager) for alias in node.names
+        )
 
 
 def _is_off(test: ast.expr) -> bool:
@@ -319,9 +322,12 @@ _VISITS: dict[type[ast.AST], Callable[[_Survey, Any, _Scope], None]] = {
 
 # Nodes with no decision and no definition below them: not worth a visit.
 _LEAVES = frozenset(
-    {ast.Name, ast.Constant, ast.Pass, ast.Break, ast.Continue, ast.Global, ast.Nonlocal}
-    .union(*(base.__subclasses__() for base in
-             (ast.expr_context, ast.operator, ast.unaryop, ast.cmpop, ast.boolop)))
+    {ast.Name, ast.Constant, ast.Pass, ast.Break, ast.Continue, ast.Global, ast.Nonlocal}.union(
+        *(
+            base.__subclasses__()
+            for base in (ast.expr_context, ast.operator, ast.unaryop, ast.cmpop, ast.boolop)
+        )
+    )
 )
 
 
@@ -356,7 +362,7 @@ def _absolute(package: str, item: Import) -> str:
     parts = package.split(".") if package else []
     if item.level > len(parts):
         return "." * item.level + item.module
-    parts = parts[:len(parts) - item.level + 1]
+    parts = parts[: len(parts) - item.level + 1]
     return ".".join([*parts, item.module] if item.module else parts)
 
 
