@@ -71,17 +71,23 @@ def main() -> None:
     parser.add_argument("--ring", type=Path, metavar="PROGRAM", help="the built c/bench_ring")
     options = parser.parse_args()
 
-    parts = [conditions()]
-    for file in sorted(HERE.glob("bench_*.py")):
-        parts.append(table(run(file, ["--quick"] if options.quick else [])))
+    parts: list[str] = []
+
+    def done(part: str) -> None:
+        if not options.write:
+            print("\n" * bool(parts) + part, end="", flush=True)
+        parts.append(part)
+
+    done(conditions())
+    files = sorted(HERE.glob("bench_*.py"))
+    for number, file in enumerate(files, 1):
+        print(f"{number} of {len(files)}: {file.name}", file=sys.stderr, flush=True)
+        done(table(run(file, ["--quick"] if options.quick else [])))
     if options.ring:
-        parts.append(ring(options.ring))
-    measured = "\n".join(parts)
+        done(ring(options.ring))
     if options.write:
         kept = RESULTS.read_text(encoding="utf-8").partition(MARK)[0]
-        RESULTS.write_text(kept + MARK + "\n" + measured, encoding="utf-8")
-    else:
-        print(measured, end="")
+        RESULTS.write_text(kept + MARK + "\n" + "\n".join(parts), encoding="utf-8")
 
 
 if __name__ == "__main__":
