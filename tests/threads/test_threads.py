@@ -42,6 +42,7 @@ def test_bank_transfers_keep_the_sum() -> None:
     total = 1000
     stop = threading.Event()
     audits = Counter[str]()
+    tellers: list[int] = []
 
     def transfer(tx: Any, source: str, target: str, amount: int) -> bool:
         accounts = tx.domain.accounts
@@ -76,8 +77,8 @@ def test_bank_transfers_keep_the_sum() -> None:
         try:
             return teller(number)
         finally:
-            audits["tellers"] += 1
-            if audits["tellers"] == 6:
+            tellers.append(number)  # one step; a count would lose one at times, and nobody would stop
+            if len(tellers) == 6:
                 stop.set()
 
     done = sum(crowd(worker))
