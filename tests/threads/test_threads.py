@@ -77,7 +77,7 @@ def test_bank_transfers_keep_the_sum() -> None:
         try:
             return teller(number)
         finally:
-            tellers.append(number)  # one step; a count would lose one at times, and nobody would stop
+            tellers.append(number)  # in one step: a count could lose one
             if len(tellers) == 6:
                 stop.set()
 
