@@ -9,7 +9,8 @@ typedef struct {
     PyObject_HEAD
     EngineObject *engine; /* owned */
     theus_ring *ring;     /* of its store */
-    bool attached;
+    _Atomic(bool) attached;
+    _Atomic(uint64_t) lost; /* reader.lost after the last take: that one belongs to ring.lock */
     theus_reader reader;
 } CursorObject;
 
@@ -33,7 +34,8 @@ engine_attach(PyObject *op, PyObject *argument)
     }
     self->engine = (EngineObject *)Py_NewRef(op);
     self->ring = theus_store_ring(engine->store);
-    self->attached = true;
+    atomic_init(&self->attached, true);
+    atomic_init(&self->lost, 0);
     theus_ring_attach(self->ring, &self->reader,
                       argument == Py_None ? THEUS_RING_UNREAD : since > INT64_MAX ? INT64_MAX : (int64_t)since);
     PyObject_GC_Track(self);
@@ -43,8 +45,7 @@ engine_attach(PyObject *op, PyObject *argument)
 static void
 cursor_let_go(CursorObject *self)
 {
-    if (self->attached) {
-        self->attached = false;
+    if (atomic_exchange(&self->attached, false)) {
         theus_ring_detach(self->ring, &self->reader);
         waiting_ring_quietly(&self->engine->room, (PyObject *)Py_TYPE(self)); /* commits wait for it no longer */
     }
@@ -73,7 +74,9 @@ cursor_take(PyObject *op, PyObject *Py_UNUSED(ignored))
         }
         return NULL;
     }
-    theus_record *record = theus_ring_read(self->ring, &self->reader);
+    uint64_t lost;
+    theus_record *record = theus_ring_read(self->ring, &self->reader, &lost);
+    self->lost = lost;
     PyObject *shown = record_wrap(self->engine->heap->st, record);
     theus_record_release(record);
     if (shown != NULL && record != NULL && waiting_ring(&self->engine->room) < 0) {
@@ -85,7 +88,7 @@ cursor_take(PyObject *op, PyObject *Py_UNUSED(ignored))
 static PyObject *
 get_lost(PyObject *op, void *Py_UNUSED(closure))
 {
-    return PyLong_FromUnsignedLongLong(cursor_of(op)->reader.lost);
+    return PyLong_FromUnsignedLongLong(cursor_of(op)->lost);
 }
 
 static PyObject *

@@ -320,6 +320,7 @@ engine_init(PyObject *op, PyObject *args, PyObject *kwargs)
     self->strict_cas = strict;
     self->timeout_ms = timeout_ms;
     self->ring_timeout_ms = ring_timeout_ms;
+    self->reserves = theus_ring_reserves(theus_store_ring(self->store));
     return 0;
 }
 

@@ -16,6 +16,7 @@ struct EngineObject {
     PyObject *weakrefs;
     active_txns active;
     _Atomic(uint64_t) timeout_ms; /* of runs; transactions name their own */
+    bool reserves;                /* ring mode block or strict. Set by __init__ */
     uint64_t ring_timeout_ms;     /* ring mode block: how long a commit waits for room; 0: no limit. Set by __init__ */
     _Atomic(uint64_t) body_ns;    /* running mean of measured bodies: the scale of back-off */
     theus_bell commits;        /* rings after each commit, and when the engine closes */

@@ -251,7 +251,7 @@ txn_commit(TxnObject *self, theus_conflict *why)
         txn_abort(self);
         return txn_raise_timeout(self);
     }
-    if (writes && txn_reserve(self) < 0) {
+    if (writes && self->engine->reserves && txn_reserve(self) < 0) {
         txn_leave(self);
         txn_abort(self);
         return -1;

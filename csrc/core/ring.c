@@ -270,10 +270,11 @@ theus_ring_detach(theus_ring *ring, theus_reader *reader)
 }
 
 theus_record *
-theus_ring_read(theus_ring *ring, theus_reader *reader)
+theus_ring_read(theus_ring *ring, theus_reader *reader, uint64_t *lost)
 {
     theus_mutex_lock(&ring->lock);
     theus_record *record = take_locked(ring, &reader->position, &reader->sequence, &reader->lost);
+    *lost = reader->lost;
     theus_mutex_unlock(&ring->lock);
     return record;
 }

@@ -96,8 +96,8 @@ enum { THEUS_RING_UNREAD = -1 };
 void theus_ring_attach(theus_ring *ring, theus_reader *reader, int64_t since);
 void theus_ring_detach(theus_ring *ring, theus_reader *reader); /* does nothing if it is not attached here */
 
-/* Its next record, retained, or NULL when it has read all. reader->lost is exact after each call. */
-theus_record *theus_ring_read(theus_ring *ring, theus_reader *reader);
+/* Its next record, retained, or NULL when it has read all. *lost: how many it has lost until here, in all; exact. */
+theus_record *theus_ring_read(theus_ring *ring, theus_reader *reader, uint64_t *lost);
 
 /* The same for people who only look, and hold nobody up: see theus_store_next_record(). */
 theus_record *theus_ring_next(theus_ring *ring, uint64_t *sequence, uint64_t *lost);

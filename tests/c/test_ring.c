@@ -42,7 +42,9 @@ commit(const scene *scene, uint64_t value)
 static int64_t
 read_next(const scene *scene, theus_reader *reader)
 {
-    theus_record *record = theus_ring_read(ring_of(scene), reader);
+    uint64_t lost;
+    theus_record *record = theus_ring_read(ring_of(scene), reader, &lost);
+    CHECK(lost == reader->lost); /* each reader has one thread here */
     int64_t sequence = record == NULL ? -1 : (int64_t)record->sequence;
     theus_record_release(record);
     return sequence;
@@ -173,6 +175,32 @@ test_late_reader_and_reservation(void)
     CHECK(read_next(&scene, &late) == 2 && late.lost == 1);
     theus_ring_detach(ring_of(&scene), &first);
     theus_ring_detach(ring_of(&scene), &late);
+    scene_close(&scene);
+}
+
+/* A commit that runs out of memory, wherever it does, gives its place back. */
+static void
+test_out_of_memory(void)
+{
+    scene scene;
+    theus_reader reader;
+    ring_open(&scene, THEUS_RING_STRICT, 1);
+    theus_ring_attach(ring_of(&scene), &reader, THEUS_RING_UNREAD);
+    for (long n = 1;; n++) {
+        session *session = session_open(&scene, THEUS_SERIALIZABLE);
+        set(session, "1", "1");
+        CHECK(n % 2 == 0 || theus_txn_reserve(&session->txn) == THEUS_OK); /* in the commit, or before */
+        theus_alloc_fail_at(n);
+        theus_outcome outcome = session_commit(session);
+        theus_alloc_fail_at(-1);
+        CHECK(outcome == THEUS_COMMITTED || session->status == THEUS_NOMEM);
+        session_close(session);
+        if (outcome == THEUS_COMMITTED) {
+            break;
+        }
+    }
+    CHECK(commit(&scene, 2) == THEUS_FULL && read_next(&scene, &reader) == 0 && commit(&scene, 2) == THEUS_OK);
+    theus_ring_detach(ring_of(&scene), &reader);
     scene_close(&scene);
 }
 
@@ -495,6 +523,7 @@ main(void)
     test_only_commits_need_room();
     test_reservations();
     test_late_reader_and_reservation();
+    test_out_of_memory();
     test_since();
     test_fork();
     for (theus_ring_mode mode = THEUS_RING_OVERWRITE; mode <= THEUS_RING_STRICT; mode++) {
