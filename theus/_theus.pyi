@@ -19,7 +19,7 @@ from collections.abc import (
     ValuesView,
 )
 from contextlib import AbstractContextManager
-from types import GenericAlias, TracebackType
+from types import GenericAlias, MappingProxyType, TracebackType
 from typing import Any, Final, Generic, Literal, SupportsIndex, TypeVar, final, overload
 
 from _typeshed import structseq
@@ -33,6 +33,81 @@ _Path = tuple[Any, ...]
 
 MISSING: Final[Any]  # "nothing there": in diffs, as a default
 DELETE: Final[Any]  # as a value in data= or a return value: remove that path
+
+ROOT_ALIASES: Final[Mapping[str, str]]  # old names of roots -> names
+
+@final
+class Wildcard:
+    """A segment of a declared path that stands for more than one key: "*", "**", "log_*"."""
+
+    def __new__(cls, text: str) -> Wildcard: ...
+
+@final
+class Scope:
+    """What is declared at and below one place, walked downwards key by key. Immutable; may be
+    shared by threads."""
+
+    def __new__(
+        cls,
+        reads: Iterable[tuple[Any, ...]],
+        writes: Iterable[tuple[Any, ...]] = (),
+        *,
+        owner: object = None,
+        frozen: bool = False,
+    ) -> Scope: ...
+    def step(self, key: Any, /) -> Scope | None: ...
+    def reads(self, path: _Path, /) -> bool: ...
+    def writes(self, path: _Path, /) -> bool: ...
+    @property
+    def names(self) -> frozenset[Any]: ...
+    @property
+    def open(self) -> bool: ...
+
+@final
+class Context:
+    """What a process sees: its first argument. Roots are attributes and items."""
+
+    def __getattr__(self, name: str, /) -> Any: ...
+    def __setattr__(self, name: str, value: Any, /) -> None: ...
+    def __delattr__(self, name: str, /) -> None: ...
+    def __getitem__(self, name: str, /) -> Any: ...
+    def __setitem__(self, name: str, value: Any, /) -> None: ...
+    def __delitem__(self, name: str, /) -> None: ...
+    def __contains__(self, name: object, /) -> bool: ...
+    def add(self, path: _Path | str, amount: Any, /) -> None: ...
+    def append(self, path: _Path | str, value: Any, /) -> None: ...
+    @property
+    def input(self) -> MappingProxyType[str, Any]: ...
+    @property
+    def local(self) -> dict[str, Any]: ...
+    @property
+    def state(self) -> Any: ...  # Context; without a contract State
+    @property
+    def version(self) -> int: ...
+    @property
+    def transaction(self) -> Transaction: ...
+    @property
+    def domain_ctx(self) -> Any: ...
+    @property
+    def global_(self) -> Any: ...
+    @property
+    def global_ctx(self) -> Any: ...
+
+def open_context(
+    transaction: Transaction,
+    plan: object,
+    scope: Scope | None,
+    bound: Scope | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    /,
+) -> Context:
+    """The context of one attempt of a process. From here on the transaction lets pass what
+    `scope` declares, and commits only what `bound` lets be written."""
+
+def close_context(context: Context, failed: bool, /) -> None:
+    """Ends the guard of a body. Raises ContractViolationError if a write was refused in it, or if
+    a run that has joined another one wrote what it had not declared."""
 
 def freeze(value: Any, /) -> Any:
     """dict -> FrozenDict, list -> FrozenList, set -> FrozenSet; what cannot change as it is."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from theus._theus import DraftDict, DraftList, DraftSet, FrozenDict, FrozenList, FrozenSet, State
-from theus.context import View
 
 __all__ = ["json_default"]
 
@@ -17,7 +16,7 @@ def json_default(value: Any) -> Any:
     `json.dumps` expects of a default.
     """
     # One level at a time: json.dumps comes back for the containers inside.
-    if isinstance(value, (FrozenDict, DraftDict, View)):
+    if isinstance(value, (FrozenDict, DraftDict)):
         return {key: value[key] for key in value}
     if isinstance(value, State):
         return dict(value.data)

@@ -1,4 +1,4 @@
-"""Where the values go that a process returns, and whether it wrote what it declared.
+"""Where the values go that a process returns.
 
 A process with outputs returns, for n of them that name one place each:
 
@@ -25,15 +25,14 @@ from operator import is_not
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from theus._theus import DELETE, MISSING, DraftDict
+from theus._theus import DELETE, MISSING, DraftDict, DraftList, DraftSet
 from theus._types import SET, StateUpdate
-from theus.context import DRAFTS, View
 from theus.errors import ConflictError, ContractViolationError, PathError, ProcessError
 from theus.paths import Path, as_path, format_path
-from theus.scope import Scope, is_literal, parse_pattern
+from theus.scope import is_literal, parse_pattern
 
 if TYPE_CHECKING:
-    from theus._theus import Engine, Transaction
+    from theus._theus import Engine, Scope, Transaction
 
 __all__ = ["Outputs", "put_with_parents", "release"]
 
@@ -47,8 +46,6 @@ class Outputs:
 
     __slots__ = (
         "_index",
-        "_lengths",
-        "_literal",
         "_process",
         "_scope",
         "declared",
@@ -56,15 +53,13 @@ class Outputs:
         "single",
     )
 
-    def __init__(self, process: str, declared: tuple[str, ...], scope: Scope | None = None) -> None:
+    def __init__(self, process: str, declared: tuple[str, ...], scope: Scope) -> None:
         self.declared = declared
         self._process = process
-        self._scope = scope if scope is not None else Scope.of(declared)
+        self._scope = scope  # what may be written
         literal = [text for text in declared if is_literal(parse_pattern(text))]
         self.paths: tuple[Path, ...] = tuple(map(parse_pattern, literal))
         self.single = self.paths[0] if len(self.paths) == 1 else None
-        self._literal = frozenset(self.paths)
-        self._lengths = tuple({len(path) for path in self.paths})
         self._index: dict[Any, int] = {}
         for index, path in enumerate(self.paths):
             self._index[path[-1]] = _AMBIGUOUS if path[-1] in self._index else index
@@ -161,7 +156,9 @@ class Outputs:
             values[as_path(key)] = SET(None) if value is None else value
         for key, value in (update.heavy or {}).items():
             values["heavy", key] = SET(None) if value is None else value
-        self.check(tx, [("set", path) for path in values])
+        for path in values:
+            if not self._scope.writes(path):
+                raise ContractViolationError.illegal_write(path, self._process, self.declared)
         if update.assert_version is not None:
             touched = [*values, *(path for _, path in written)]
             _assert_unchanged(engine, tx, update.assert_version, touched)
@@ -177,54 +174,6 @@ class Outputs:
             self._process,
             self.declared,
         )
-
-    # ---- undeclared writes -----------------------------------------------------------
-
-    def check(self, tx: Transaction, written: Operations) -> None:
-        """Raises ContractViolationError if one of these operations was not declared.
-
-        Making the way to a declared place is part of writing there: a process with the
-        output `domain.stats.count` may put the dict `stats` where there was nothing.
-        """
-        literal, lengths = self._literal, self._lengths
-        illegal: list[Path] = []
-        for _, path in written:
-            for length in lengths:
-                if path[:length] in literal:
-                    break
-            else:
-                if not self._scope.covers(path) and not self._is_way(tx, path):
-                    illegal.append(path)
-        if not illegal:
-            return
-        error = ContractViolationError.illegal_write(illegal[0], self._process, self.declared)
-        if len(illegal) > 1:
-            others = ", ".join(format_path(path) for path in illegal[1:])
-            error = ContractViolationError(
-                f"{error.message}; it also wrote {others}", illegal[0], self._process, self.declared
-            )
-        raise error
-
-    def _is_way(self, tx: Transaction, path: Path) -> bool:
-        scope: Scope | None = self._scope
-        for key in path:
-            scope = scope.step(key) if scope is not None else None
-        if scope is None or tx.state.get(path, MISSING) is not MISSING:
-            return False
-        return _holds_only(tx.get(path, MISSING), scope)
-
-
-def _holds_only(value: Any, scope: Scope) -> bool:
-    """Whether `value` is a dict, and all that it holds is covered by `scope`."""
-    if scope.whole:
-        return True
-    if not isinstance(value, DraftDict):
-        return False
-    for key in value:
-        below = scope.step(key)
-        if below is None or not _holds_only(value[key], below):
-            return False
-    return True
 
 
 # ---- storing one value --------------------------------------------------------------------
@@ -285,7 +234,7 @@ def _assert_unchanged(engine: Engine, tx: Transaction, expected: int, touched: l
 
 
 def release(value: Any, process: str | None = None) -> Any:
-    """`value` with every draft and view in it replaced by its frozen content.
+    """`value` with every draft in it replaced by its frozen content.
 
     Looks into tuples, lists, dicts, `SET` and `StateUpdate`; they are rebuilt only if
     something in them was replaced. To be called while the transaction is open.
@@ -300,12 +249,13 @@ def release(value: Any, process: str | None = None) -> Any:
     return _release(value, [])
 
 
+_DRAFTS = frozenset((DraftDict, DraftList, DraftSet))
 _HOLDERS = frozenset((tuple, list, dict, SET, StateUpdate))
 
 
 def _concerns(kind: type) -> bool:
-    """Whether a value of this type is, or may hold, a draft or a view."""
-    return kind in _HOLDERS or kind in DRAFTS or issubclass(kind, View)
+    """Whether a value of this type is, or may hold, a draft."""
+    return kind in _HOLDERS or kind in _DRAFTS
 
 
 def _release(value: Any, above: list[Any]) -> Any:

@@ -3,9 +3,9 @@
 A plan turns `function(ctx, *args)` into a body that a transaction can run:
 
     attempt(tx, engine, args, kwargs)
-        a context of the kind that the semantic asks for
+        open a context: the guard of the contract stands
         function(context, *args, **kwargs)
-        settle: were the writes declared? store the returned value; free what is returned
+        close it; settle: store the returned value, free what is returned
 
 An attempt leaves nothing outside its transaction, so that it can be run again. Plans do
 not belong to an engine, do not change after they are made, and may be shared by threads.
@@ -15,15 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import MethodType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from theus._theus import close_context, open_context
 from theus._types import SemanticType, StateUpdate
-from theus.context import EffectContext, context_type, fill_context
 from theus.contracts import ProcessContract, contract_of
 from theus.errors import ContractViolationError, FrozenError, PathError, ProcessError
-from theus.outputs import Operations, Outputs, put_with_parents, release
+from theus.outputs import Outputs, put_with_parents, release
 from theus.paths import Path, format_path
-from theus.scope import EVERYTHING, ROOT_ALIASES, Scope
+from theus.scope import EVERYTHING, Scope, parse_pattern
 
 if TYPE_CHECKING:
     from theus._theus import Transaction
@@ -79,26 +79,21 @@ class Plan:
 
     __slots__ = (
         "_parameters",
-        "_refusals",
-        "_roots",
         "_unusual_roots",
         "attempt",
-        "context",
+        "bound",
         "contract",
         "function",
         "is_coroutine",
         "is_simple",
         "isolation",
-        "lenient_context",
+        "lenient_scope",
         "name",
-        "open_roots",
         "outputs",
         "runs_anywhere",
+        "scope",
         "single",
     )
-
-    context: Any
-    lenient_context: Any
 
     def __init__(
         self, function: Callable[..., Any], name: str, contract: ProcessContract | None
@@ -108,12 +103,18 @@ class Plan:
         self.contract = contract
         self.is_coroutine = is_coroutine_function(function)
         self.attempt = self._attempt_async if self.is_coroutine else self._attempt
+        # What the body may do, strictly and with strict_guards=False; what may be committed.
+        self.scope: Scope | None = None
+        self.lenient_scope: Scope | None = None
+        self.bound: Scope | None = None
         if contract is None:
             self.isolation = "serializable"
-            self.outputs = Outputs(name, (), EVERYTHING)
+            self.outputs = Outputs(name, (), Scope((), (EVERYTHING,)))
         else:
             self.isolation = contract.isolation
-            self.outputs = Outputs(name, contract.outputs)
+            self.bound = Scope((), map(parse_pattern, contract.outputs), owner=self)
+            self.outputs = Outputs(name, contract.outputs, self.bound)
+            self._compile(contract)
         self.single = self.outputs.single
         self._unusual_roots = self.outputs.roots() - _STANDARD_ROOTS
         # Nothing for check_runnable() to find, in whatever engine.
@@ -122,17 +123,11 @@ class Plan:
         self.is_simple = (
             self.runs_anywhere and not self.is_coroutine and self.isolation == "serializable"
         )
-        self._roots = EVERYTHING
-        # Names for which check_root() need not be asked; None: all.
-        self.open_roots: frozenset[Any] | None = None
-        if contract is not None:
-            self._roots = Scope.of(contract.inputs + contract.outputs)
-            names = set(self._roots.names)
-            names.update(alias for alias, root in ROOT_ALIASES.items() if root in names)
-            self.open_roots = frozenset(names)
         self._parameters: tuple[str, ...] | None = None
-        # Writes that a running body was refused, by its transaction. Nearly always empty.
-        self._refusals: dict[Transaction, ContractViolationError] = {}
+
+    def _compile(self, contract: ProcessContract) -> None:
+        """Makes the scopes of the body."""
+        raise NotImplementedError
 
     # ---- running ------------------------------------------------------------------
 
@@ -143,18 +138,19 @@ class Plan:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        context = self.context if engine.strict_guards else self.lenient_context
-        window = context()
-        fill_context(window, (tx, self, args, kwargs))
+        scope = self.scope if engine.strict_guards else self.lenient_scope
+        context = open_context(tx, self, scope, self.bound, args, kwargs)
         function = self.function
         try:
             # The plain call is a third of the price of the general one.
-            result = function(window, *args, **kwargs) if args or kwargs else function(window)
+            result = function(context, *args, **kwargs) if args or kwargs else function(context)
         except BaseException as error:
-            self._failed(tx, error)
+            close_context(context, True)
+            self._failed(error)
             raise
+        close_context(context, False)
         single = self.single
-        if single is not None and type(result) in _PLAIN and not (self._refusals or tx.written):
+        if single is not None and type(result) in _PLAIN and not tx.written:
             # By far the usual case, without a look at anything else.
             if result is not None:
                 try:
@@ -171,22 +167,23 @@ class Plan:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        context = self.context if engine.strict_guards else self.lenient_context
-        window = context()
-        fill_context(window, (tx, self, args, kwargs))
+        scope = self.scope if engine.strict_guards else self.lenient_scope
+        context = open_context(tx, self, scope, self.bound, args, kwargs)
         try:
-            result = await self.function(window, *args, **kwargs)
+            result = await self.function(context, *args, **kwargs)
         except BaseException as error:
-            self._failed(tx, error)
+            close_context(context, True)
+            self._failed(error)
             raise
+        close_context(context, False)
         return self.settle(engine, tx, result)
 
     def settle(self, engine: TheusEngine, tx: Transaction, result: Any) -> Any:
-        """Checks what the body wrote, stores what it returned, and gives the caller's result."""
+        """Stores what the body returned, and gives the caller's result."""
         raise NotImplementedError
 
-    def _failed(self, tx: Transaction, error: BaseException) -> None:
-        self._refusals.pop(tx, None)
+    def _failed(self, error: BaseException) -> None:
+        """Raises another error in the place of the body's own."""
 
     # ---- before running -------------------------------------------------------------
 
@@ -226,82 +223,64 @@ class Plan:
                 self._parameters = tuple(names[1:])
         return self._parameters
 
-    # ---- refusing, for the contexts --------------------------------------------------
+    # ---- refusing, for the guard -----------------------------------------------------
 
     @property
     def inputs(self) -> tuple[str, ...]:
         return self.contract.inputs if self.contract is not None else ()
 
-    def check_root(self, root: str) -> None:
-        """Raises unless something at or below `root` is declared, as input or output."""
-        if self._roots.step(ROOT_ALIASES.get(root, root)) is None:
-            declared = self.inputs + self.outputs.declared
-            raise ContractViolationError.illegal_read((root,), self.name, declared)
+    def no_read(self, path: Path) -> ContractViolationError:
+        """What is raised when the body reads at `path`, which is not declared."""
+        return ContractViolationError.illegal_read(path, self.name, self.inputs)
 
-    def refuse_read(self, path: Path) -> NoReturn:
-        """Raises ContractViolationError: `path` was read and is not declared."""
-        raise ContractViolationError.illegal_read(path, self.name, self.inputs)
-
-    def refuse_write(self, tx: Transaction, path: Path) -> NoReturn:
-        """Raises ContractViolationError, and again when the body swallowed it and returns."""
-        error = self._no_write(path)
-        if tx.active:
-            self._refusals[tx] = error
-        raise error
-
-    def _no_write(self, path: Path) -> ContractViolationError:
+    def no_write(self, path: Path) -> ContractViolationError:
+        """What is raised when the body writes at `path`, which is not declared."""
         return ContractViolationError.illegal_write(path, self.name, self.outputs.declared)
-
-    def _raise_refusal(self, tx: Transaction) -> None:
-        error = self._refusals.pop(tx, None)
-        if error is not None:
-            raise error
 
 
 class EffectPlan(Plan):
-    """Drafts; the operations are held against the outputs. Without a contract: no checks."""
+    """Drafts of what is declared. Without a contract: of everything."""
 
     __slots__ = ()
 
-    def __init__(
-        self, function: Callable[..., Any], name: str, contract: ProcessContract | None
-    ) -> None:
-        super().__init__(function, name, contract)
-        self.context = self.lenient_context = EffectContext
+    def _compile(self, contract: ProcessContract) -> None:
+        reads = tuple(map(parse_pattern, contract.inputs + contract.outputs))
+        writes = tuple(map(parse_pattern, contract.outputs))
+        self.scope = Scope(reads, writes, owner=self)
+        self.lenient_scope = Scope((EVERYTHING,), writes, owner=self)
 
     def settle(self, engine: TheusEngine, tx: Transaction, result: Any) -> Any:
         outputs = self.outputs
-        written: Operations = []
-        if self.contract is not None and tx.written:
-            written = tx.operations(True)
-            outputs.check(tx, written)
         if type(result) not in _PLAIN:
             result = release(result, self.name)
         elif result is None:
             return None
         if outputs.paths or type(result) is StateUpdate:
+            written = tx.operations(True) if tx.written else []
             outputs.store(engine, tx, result, written)
         return result
 
+    def no_read(self, path: Path) -> ContractViolationError:
+        return ContractViolationError.illegal_read(
+            path, self.name, self.inputs + self.outputs.declared
+        )
+
 
 class _ViewPlan(Plan):
-    """Frozen views; the body itself writes nothing."""
+    """Frozen values; the body itself writes nothing."""
 
     __slots__ = ()
 
-    def _failed(self, tx: Transaction, error: BaseException) -> None:
-        super()._failed(tx, error)
-        if isinstance(error, FrozenError):  # a write below a view, to the frozen value itself
-            raise self._no_write(error.path or ()) from error
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, FrozenError):  # a write to a frozen value
+            raise self.no_write(error.path or ()) from error
 
     def _check_clean(self, tx: Transaction) -> None:
-        if self._refusals:
-            self._raise_refusal(tx)
         if tx.written:
             # By a run around this one, or by one inside the body, which has joined it, too.
             written = tx.operations(True)
             if written:
-                raise self._no_write(written[0][1])
+                raise self.no_write(written[0][1])
 
 
 class PurePlan(_ViewPlan):
@@ -309,25 +288,21 @@ class PurePlan(_ViewPlan):
 
     __slots__ = ()
 
-    def __init__(
-        self, function: Callable[..., Any], name: str, contract: ProcessContract | None
-    ) -> None:
-        super().__init__(function, name, contract)
-        self.context = context_type(Scope.of(self.inputs))
-        self.lenient_context = context_type(EVERYTHING)
+    def _compile(self, contract: ProcessContract) -> None:
+        self.scope = Scope(map(parse_pattern, contract.inputs), owner=self, frozen=True)
+        self.lenient_scope = Scope((EVERYTHING,), owner=self, frozen=True)
         for root in ("signal", "meta"):
-            if root in Scope.of(self.inputs).names:
+            if root in self.scope.names:
                 raise ContractViolationError(
-                    f"PURE process cannot read {root!r}: process {name!r} declares an input there; "
-                    "drop it, or declare the process with semantic=SemanticType.EFFECT",
+                    f"PURE process cannot read {root!r}: process {self.name!r} declares an input "
+                    "there; drop it, or declare the process with semantic=SemanticType.EFFECT",
                     (root,),
-                    name,
+                    self.name,
                     self.inputs,
                 )
 
     def settle(self, engine: TheusEngine, tx: Transaction, result: Any) -> Any:
-        if self._refusals or tx.written:
-            self._check_clean(tx)
+        self._check_clean(tx)
         outputs = self.outputs
         if type(result) not in _PLAIN:
             result = release(result, self.name)
@@ -338,7 +313,7 @@ class PurePlan(_ViewPlan):
         outputs.store(engine, tx, result, [])
         return result
 
-    def _no_write(self, path: Path) -> ContractViolationError:
+    def no_write(self, path: Path) -> ContractViolationError:
         return ContractViolationError.impure("write", path, self.name, self.outputs.declared)
 
 
@@ -347,19 +322,16 @@ class GuidePlan(_ViewPlan):
 
     __slots__ = ()
 
-    def __init__(
-        self, function: Callable[..., Any], name: str, contract: ProcessContract | None
-    ) -> None:
-        super().__init__(function, name, contract)
-        self.context = self.lenient_context = context_type(EVERYTHING)
+    def _compile(self, contract: ProcessContract) -> None:
+        self.scope = self.lenient_scope = Scope((EVERYTHING,), owner=self, frozen=True)
 
     def settle(self, engine: TheusEngine, tx: Transaction, result: Any) -> Any:
         self._check_clean(tx)
         if type(result) is StateUpdate:
-            raise self._no_write(())
+            raise self.no_write(())
         return release(result, self.name)
 
-    def _no_write(self, path: Path) -> ContractViolationError:
+    def no_write(self, path: Path) -> ContractViolationError:
         place = format_path(path) if path else "the state"
         return ContractViolationError(
             f"Illegal Write: process {self.name!r} is a GUIDE, which may only read, and wrote "

@@ -7,6 +7,7 @@
 #include "draft.h"
 
 #include "draft_parts.h"
+#include "guard.h"
 #include "repr.h"
 
 #include <stddef.h>
@@ -30,7 +31,7 @@ type_of_kind(const module_state *st, theus_kind kind)
 }
 
 PyObject *
-draft_wrap(module_state *st, TxnObject *txn, theus_cell *cell)
+draft_wrap(module_state *st, TxnObject *txn, theus_cell *cell, ScopeObject *scope)
 {
     PyTypeObject *type = type_of_kind(st, (theus_kind)cell->now->kind);
     DraftObject *self;
@@ -46,6 +47,7 @@ draft_wrap(module_state *st, TxnObject *txn, theus_cell *cell)
     }
     self->txn = (TxnObject *)Py_NewRef((PyObject *)txn);
     self->cell = cell;
+    self->scope = (ScopeObject *)Py_XNewRef((PyObject *)scope);
     self->weakrefs = NULL;
     PyObject_GC_Track(self);
     return (PyObject *)self;
@@ -59,6 +61,7 @@ draft_dealloc(PyObject *op)
     PyObject_GC_UnTrack(op);
     THEUS_CLEAR_WEAKREFS(op, self->weakrefs);
     TxnObject *txn = self->txn;
+    ScopeObject *scope = self->scope;
     module_state *st = draft_state(self);
     if (st->recycles && st->free_draft_count < FREE_DRAFTS) {
         st->free_drafts[st->free_draft_count++] = self;
@@ -67,6 +70,7 @@ draft_dealloc(PyObject *op)
         PyObject_GC_Del(self);
     }
     Py_DECREF(type);
+    Py_XDECREF((PyObject *)scope);
     Py_DECREF(
         (PyObject *)txn); /* last: it keeps the module, and so `st`, alive; may end a transaction */
 }
@@ -84,6 +88,7 @@ draft_traverse(PyObject *op, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(draft_of(op)->txn);
+    Py_VISIT(draft_of(op)->scope);
     return 0;
 }
 
@@ -150,14 +155,100 @@ draft_enter_slowly(TxnObject *txn, theus_cell *cell, theus_status status)
     return result;
 }
 
+/* ---- the guard ---------------------------------------------------------------------- */
+
 int
-draft_enter_write(DraftObject *self)
+draft_refuse_parts(DraftObject *self)
+{
+    return guard_refuse_read(self->txn, self->scope, self->cell, NULL);
+}
+
+int
+draft_check_store(DraftObject *self, uint64_t hash, PyObject *key, theus_value value)
+{
+    return guard_check_write(self->txn, self->cell, self->scope, hash, key, value);
+}
+
+/* The scope of the entry at `pos`: 0 and *below, or -1. Comparing the key with declared ones may
+ * run Python code that changes the container; then the position means nothing any more. */
+static int
+scope_at(DraftObject *self, uint32_t pos, ScopeObject **below)
+{
+    theus_cell *cell = self->cell;
+    if (cell->now->kind == THEUS_LIST) {
+        int known = scope_step_index(self->scope, pos, below);
+        if (known == 0) {
+            PyObject *index = PyLong_FromUnsignedLong(pos);
+            known = index == NULL ? -1 : guard_refuse_read(self->txn, self->scope, cell, index);
+            Py_XDECREF(index);
+        }
+        return known < 0 ? -1 : 0;
+    }
+    uint32_t stamp = cell->stamp;
+    PyObject *key = Py_NewRef((PyObject *)theus_container_key_at(cell->now, pos));
+    int known = scope_step(self->scope, key, below);
+    if (known == 0) {
+        known = guard_refuse_read(self->txn, self->scope, cell, key);
+    }
+    else if (known == 1 && stamp != cell->stamp) {
+        PyErr_SetString(PyExc_RuntimeError, "changed by a key while it was compared");
+        known = -1;
+    }
+    Py_DECREF(key);
+    return known < 0 ? -1 : 0;
+}
+
+int
+draft_check_absent(DraftObject *self, PyObject *key)
+{
+    ScopeObject *below;
+    int known = scope_step(self->scope, key, &below);
+    if (known == 0 && draft_enter(self) == 0) {
+        known = guard_refuse_read(self->txn, self->scope, self->cell, key);
+        draft_leave(self);
+    }
+    return known == 1 ? 0 : -1;
+}
+
+PyObject *
+draft_guarded_at(DraftObject *self, uint32_t pos, theus_value value)
+{
+    ScopeObject *below = self->scope; /* the same below, where nothing more is declared there */
+    if (below->below != 0 && scope_at(self, pos, &below) < 0) {
+        return NULL;
+    }
+    return draft_value(draft_state(self), self->txn, self->cell, pos, value, below);
+}
+
+/* ---- entering to write -------------------------------------------------------------- */
+
+int
+draft_enter_entry(DraftObject *self)
 {
     if (draft_enter(self) < 0) {
         return -1;
     }
+    int refused = 0;
     if (self->txn->txn.read_only) {
-        draft_fail(self->txn, self->cell, THEUS_READ_ONLY);
+        refused = draft_fail(self->txn, self->cell, THEUS_READ_ONLY);
+    }
+    else if (self->scope != NULL && self->scope->frozen) {
+        refused = guard_refuse_write(self->txn, self->scope, self->cell, NULL);
+    }
+    if (refused < 0) {
+        draft_leave(self);
+    }
+    return refused;
+}
+
+int
+draft_enter_write(DraftObject *self)
+{
+    if (draft_enter_entry(self) < 0) {
+        return -1;
+    }
+    if (self->scope != NULL && !scope_may_write(self->scope)) {
+        guard_refuse_write(self->txn, self->scope, self->cell, NULL);
         draft_leave(self);
         return -1;
     }
@@ -177,23 +268,42 @@ draft_key_error(PyObject *key)
 
 /* ---- reading ------------------------------------------------------------------------ */
 
-PyObject *
-draft_child(DraftObject *self, uint32_t pos)
+/* The key or index of an entry, for a refusal. */
+static PyObject *
+refuse_entry(TxnObject *txn, ScopeObject *scope, theus_cell *cell, uint32_t pos)
 {
-    theus_cell *child;
-    theus_status status = theus_cell_enter(self->cell, pos, &child);
+    PyObject *key = cell->now->kind == THEUS_LIST
+                        ? PyLong_FromUnsignedLong(pos)
+                        : Py_NewRef((PyObject *)theus_container_key_at(cell->now, pos));
+    if (key != NULL) {
+        guard_refuse_read(txn, scope, cell, key);
+        Py_DECREF(key);
+    }
+    return NULL;
+}
+
+/* The frozen content of a child. */
+static PyObject *
+freeze_child(TxnObject *txn, theus_cell *child)
+{
+    theus_container *content;
+    theus_status status = theus_cell_freeze(child, &content);
     if (status != THEUS_OK) {
-        draft_fail(self->txn, self->cell, status);
+        draft_fail(txn, child, status);
         return NULL;
     }
-    return draft_wrap(draft_state(self), self->txn, child);
+    return handle_new(txn->heap, content);
 }
 
 PyObject *
-draft_value(module_state *st, TxnObject *txn, theus_cell *cell, uint32_t pos, theus_value value)
+draft_value(module_state *st, TxnObject *txn, theus_cell *cell, uint32_t pos, theus_value value,
+            ScopeObject *scope)
 {
+    bool readable = scope == NULL || (scope->here & RIGHT_READ) != 0;
     if (theus_value_kind(value) == THEUS_ATOM) {
-        return Py_NewRef((PyObject *)theus_value_atom(value));
+        /* What is declared below it is not there: it has no below. */
+        return readable ? Py_NewRef((PyObject *)theus_value_atom(value))
+                        : refuse_entry(txn, scope, cell, pos);
     }
     theus_cell *child;
     theus_status status = theus_cell_enter(cell, pos, &child);
@@ -201,14 +311,24 @@ draft_value(module_state *st, TxnObject *txn, theus_cell *cell, uint32_t pos, th
         draft_fail(txn, cell, status);
         return NULL;
     }
-    return draft_wrap(st, txn, child);
+    if (scope != NULL && scope_is_free(scope)) {
+        scope = NULL;
+    }
+    else if (scope != NULL && scope->frozen && readable) {
+        /* A whole root is not frozen at once, so that the run depends on the fields that it reads
+         * and not on all of them. */
+        if (cell != txn->txn.root || theus_value_kind(value) != THEUS_MAP) {
+            return freeze_child(txn, child);
+        }
+    }
+    return draft_wrap(st, txn, child, scope);
 }
 
 Py_ssize_t
 draft_length(PyObject *op)
 {
     DraftObject *self = draft_of(op);
-    if (draft_enter(self) < 0) {
+    if (draft_enter_open(self) < 0) {
         return -1;
     }
     theus_cell_read_shape(self->cell);
@@ -225,6 +345,11 @@ draft_content(DraftObject *self)
 {
     theus_container *content = NULL;
     if (draft_enter(self) < 0) {
+        return NULL;
+    }
+    if (self->scope != NULL && !self->scope->full) {
+        draft_refuse_parts(self);
+        draft_leave(self);
         return NULL;
     }
     if (draft_checked(self, theus_cell_freeze(self->cell, &content)) < 0) {
@@ -337,7 +462,9 @@ draft_repr(PyObject *op)
                                                             : "DraftSet";
     theus_container *content = draft_content(draft_of(op));
     if (content == NULL) {
-        return PyErr_ExceptionMatches(st->TransactionError) ? repr_of_refused(name) : NULL;
+        bool refused = PyErr_ExceptionMatches(st->TransactionError)
+                       || PyErr_ExceptionMatches(st->ContractViolationError);
+        return refused ? repr_of_refused(name) : NULL;
     }
     PyObject *text = container_repr(name, content);
     freeze_drop(draft_of(op)->txn->heap, theus_value_of_container(content));

@@ -5,7 +5,8 @@
  *                        |   a new handle each time     v
  *                        +--------------------------> cell  (see txn.h)
  *
- * A draft is a transaction and a cell. It has no content of its own: two drafts of one cell are
+ * A draft is a transaction, a cell, and a scope: what its contract lets be done there (guard.h).
+ * Without one everything may be done, and nothing is asked. It has no content of its own: two drafts of one cell are
  * the same container. The cell stays with its container wherever insert, sort and pop move it, and
  * goes on by itself after the container was removed. A draft keeps its transaction alive; the cell
  * is good while that one is open, so every operation enters the transaction first.
@@ -24,6 +25,7 @@
 typedef struct {
     PyObject_HEAD TxnObject *txn; /* owned; constant */
     theus_cell *cell;             /* of that transaction; constant. Dangling once it has ended */
+    ScopeObject *scope;           /* owned; constant. NULL: everything may be done */
     PyObject *weakrefs;
 } DraftObject;
 
@@ -35,12 +37,18 @@ draft_check(const module_state *st, PyObject *object)
 }
 
 /* A draft of a cell of txn->txn. The caller has entered the transaction. New reference. */
-PyObject *draft_wrap(module_state *st, TxnObject *txn, theus_cell *cell);
+PyObject *draft_wrap(module_state *st, TxnObject *txn, theus_cell *cell, ScopeObject *scope);
 
 /* What the body sees of the value that was read at (cell, pos): the atom, or a draft of the child
- * cell. The caller has entered the transaction. New reference. */
+ * cell. `scope` is that of the place (NULL: everything may be done there): a value that it does not
+ * let be read is refused, and a process that may not write gets the frozen value itself where all
+ * of it may be read. The caller has entered the transaction. New reference. */
 PyObject *draft_value(module_state *st, TxnObject *txn, theus_cell *cell, uint32_t pos,
-                      theus_value value);
+                      theus_value value, ScopeObject *scope);
+
+/* __name__: never a key, because Python probes for such names and each probe would be logged as a
+ * read of an absent key. */
+bool draft_is_dunder(PyObject *name);
 
 /* ---- content, from outside: these enter the draft's transaction themselves ---------- */
 
@@ -64,10 +72,10 @@ PyObject *draft_path_tuple(TxnObject *txn, theus_cell *cell);
 
 /* ---- one step of a map cell: these enter the transaction themselves ----------------- */
 
-/* map[key] = object. Reads nothing. Storing a draft where it already stands, as `tx.xs += [1]`
+/* map[key] = object, as far as the scope of the map lets (NULL: everything). Reads nothing. Storing a draft where it already stands, as `tx.xs += [1]`
  * ends, changes nothing. */
-int draft_map_store(module_state *st, TxnObject *txn, theus_cell *cell, PyObject *key,
-                    PyObject *object);
+int draft_map_store(module_state *st, TxnObject *txn, theus_cell *cell, ScopeObject *scope,
+                    PyObject *key, PyObject *object);
 
 /* Frees the memory that is kept for reuse. */
 void draft_drop_free_list(module_state *st);

@@ -26,10 +26,13 @@ dict_remove(DraftObject *self, PyObject *key, PyObject **value)
     theus_value found;
     theus_cell *child = NULL;
     PyObject *taken = NULL;
-    if (key_hash(key, &hash) < 0 || draft_enter_write(self) < 0) {
+    if (key_hash(key, &hash) < 0 || draft_enter_entry(self) < 0) {
         return -1;
     }
-    int result = draft_lookup(self, hash, key, &pos, &found);
+    int result = self->scope == NULL ? 0 : draft_check_store(self, hash, key, THEUS_NONE);
+    if (result == 0) {
+        result = draft_lookup(self, hash, key, &pos, &found);
+    }
     if (result == 1) {
         /* A nested container gets its cell before it goes, and lives on in that. */
         theus_status status = THEUS_OK;
@@ -44,7 +47,7 @@ dict_remove(DraftObject *self, PyObject *key, PyObject **value)
         }
         result = draft_checked(self, status) < 0 ? -1 : 1;
         if (result == 1 && child != NULL) {
-            taken = draft_wrap(draft_state(self), self->txn, child);
+            taken = draft_wrap(draft_state(self), self->txn, child, NULL);
             result = taken == NULL ? -1 : 1;
         }
         if (result < 0) {
@@ -63,7 +66,7 @@ dict_ass_subscript(PyObject *op, PyObject *key, PyObject *value)
 {
     DraftObject *self = draft_of(op);
     if (value != NULL) {
-        return draft_map_store(draft_state(self), self->txn, self->cell, key, value);
+        return draft_map_store(draft_state(self), self->txn, self->cell, self->scope, key, value);
     }
     int removed = dict_remove(self, key, NULL);
     return removed == 0 ? draft_key_error(key) : removed < 0 ? -1 : 0;
@@ -76,6 +79,12 @@ dict_contains(PyObject *op, PyObject *key)
     uint64_t hash;
     uint32_t pos;
     theus_value value;
+    if (self->scope != NULL) { /* may it be known that something is there? As if it were read */
+        PyObject *found;
+        int known = draft_map_get(self, key, &found);
+        Py_XDECREF(found);
+        return known;
+    }
     if (key_hash(key, &hash) < 0 || draft_enter_key(self->txn, self->cell, hash) < 0) {
         return -1;
     }
@@ -86,8 +95,8 @@ dict_contains(PyObject *op, PyObject *key)
 
 /* ---- attributes --------------------------------------------------------------------- */
 
-static bool
-is_dunder(PyObject *name)
+bool
+draft_is_dunder(PyObject *name)
 {
     Py_ssize_t length = PyUnicode_GET_LENGTH(name);
     return length > 4 && PyUnicode_READ_CHAR(name, 0) == '_' && PyUnicode_READ_CHAR(name, 1) == '_'
@@ -100,7 +109,7 @@ static int
 is_type_name(const module_state *st, PyObject *name)
 {
     int known = PySet_Contains(st->draft_dict_names, name);
-    return known != 0 ? known : is_dunder(name);
+    return known != 0 ? known : draft_is_dunder(name);
 }
 
 static int
@@ -159,6 +168,17 @@ dict_get(PyObject *self, PyObject *const *args, Py_ssize_t count)
     return value;
 }
 
+/* Refuses early where no entry at all may be written, even if there turns out to be none to write. */
+static int
+check_entries(DraftObject *self)
+{
+    if (draft_enter_entry(self) < 0) {
+        return -1;
+    }
+    draft_leave(self);
+    return 0;
+}
+
 static PyObject *
 dict_setdefault(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
@@ -167,7 +187,7 @@ dict_setdefault(PyObject *op, PyObject *const *args, Py_ssize_t count)
     if (errors_check_count("setdefault", count, 1, 2) < 0) {
         return NULL;
     }
-    if (self->txn->read_only && draft_enter_write(self) < 0) {
+    if ((self->txn->read_only || self->scope != NULL) && check_entries(self) < 0) {
         return NULL;
     }
     if (draft_map_get(self, args[0], &value) != 0) {
@@ -218,7 +238,7 @@ dict_popitem(PyObject *op, PyObject *Py_UNUSED(ignored))
     PyObject *value = NULL, *key;
     int removed;
     do {
-        if (draft_enter_write(self) < 0) {
+        if (check_entries(self) < 0 || draft_enter_open(self) < 0) {
             return NULL;
         }
         key = dict_last_key(self);
@@ -243,10 +263,9 @@ dict_update(PyObject *op, PyObject *args, PyObject *kwargs)
     if (!PyArg_UnpackTuple(args, "update", 0, 1, &source)) {
         return NULL;
     }
-    if (draft_enter_write(self) < 0) {
+    if (check_entries(self) < 0) {
         return NULL;
     }
-    draft_leave(self);
     if (source != NULL && draft_map_update(self, source) < 0) {
         return NULL;
     }
@@ -312,10 +331,9 @@ dict_or(PyObject *left, PyObject *right)
 static PyObject *
 dict_inplace_or(PyObject *self, PyObject *other)
 {
-    if (draft_enter_write(draft_of(self)) < 0) {
+    if (check_entries(draft_of(self)) < 0) {
         return NULL;
     }
-    draft_leave(draft_of(self));
     return draft_map_update(draft_of(self), other) < 0 ? NULL : Py_NewRef(self);
 }
 

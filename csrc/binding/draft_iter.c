@@ -34,7 +34,7 @@ draft_iterate(DraftObject *draft, draft_what what, bool reversed)
     self->what = what;
     self->reversed = reversed;
     self->done = 0;
-    if (draft_enter(draft) < 0) {
+    if (draft_enter_open(draft) < 0) {
         Py_DECREF(self);
         return NULL;
     }

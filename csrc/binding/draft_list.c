@@ -16,11 +16,26 @@ index_error(DraftObject *self, const char *doing)
     return -1;
 }
 
+/* Under a scope the length is told only if it may be read: it shows where an index ends, too. */
+static int
+check_index(DraftObject *self, Py_ssize_t index)
+{
+    ScopeObject *below;
+    if (self->scope->open) {
+        return 0;
+    }
+    int known = index < 0 ? 0 : scope_step_index(self->scope, index, &below);
+    return known == 1 ? 0 : known < 0 ? -1 : draft_refuse_parts(self);
+}
+
 /* The position of a Python index, entered: 0 and *pos, or -1 with IndexError set. */
 static int
 position_of(DraftObject *self, Py_ssize_t index, const char *doing, uint32_t *pos)
 {
     theus_cell *cell = self->cell;
+    if (self->scope != NULL && check_index(self, index) < 0) {
+        return -1;
+    }
     if (index < 0) {
         theus_cell_read_shape(cell);
         index += cell->now->count;
@@ -74,11 +89,24 @@ stands_at(DraftObject *self, uint32_t pos, PyObject *object)
 }
 
 static int
+check_store_at(DraftObject *self, Py_ssize_t index, theus_value value)
+{
+    uint32_t pos;
+    if (position_of(self, index, "list assignment index out of range", &pos) < 0) {
+        return -1;
+    }
+    PyObject *key = PyLong_FromUnsignedLong(pos);
+    int result = key == NULL ? -1 : draft_check_store(self, 0, key, value);
+    Py_XDECREF(key);
+    return result;
+}
+
+static int
 list_store(DraftObject *self, Py_ssize_t index, PyObject *object)
 {
     theus_value value;
     uint32_t pos;
-    if (draft_enter_write(self) < 0) {
+    if (draft_enter_entry(self) < 0) {
         return -1;
     }
     int result = position_of(self, index, "list assignment index out of range", &pos);
@@ -92,9 +120,14 @@ list_store(DraftObject *self, Py_ssize_t index, PyObject *object)
         return -1;
     }
     /* Freezing may have run Python code that changed the list: the index is looked at again. */
-    result = draft_enter_write(self);
+    result = draft_enter_entry(self);
     if (result == 0) {
-        result = position_of(self, index, "list assignment index out of range", &pos);
+        if (self->scope != NULL) {
+            result = check_store_at(self, index, value);
+        }
+        if (result == 0) {
+            result = position_of(self, index, "list assignment index out of range", &pos);
+        }
         if (result == 0) {
             result = draft_checked(self, theus_cell_put(self->cell, pos, value));
         }
@@ -174,6 +207,9 @@ list_search(DraftObject *self, PyObject *object, Py_ssize_t start, Py_ssize_t st
             Py_ssize_t *index)
 {
     Py_ssize_t found = 0;
+    if (self->scope != NULL && !self->scope->open) {
+        return draft_refuse_parts(self);
+    }
     for (Py_ssize_t i = start; i < stop && i < (Py_ssize_t)self->cell->now->count; i++) {
         theus_value value;
         if (draft_checked(self, theus_cell_read(self->cell, (uint32_t)i, &value)) < 0) {
@@ -413,7 +449,7 @@ list_pop(PyObject *op, PyObject *const *args, Py_ssize_t count)
             Py_CLEAR(result);
         }
         else if (child != NULL) {
-            result = draft_wrap(draft_state(self), self->txn, child);
+            result = draft_wrap(draft_state(self), self->txn, child, NULL);
         }
     }
     draft_leave(self);

@@ -3,6 +3,7 @@
  * Hashing a key and freezing a value may run any Python code, so both are done before the
  * transaction is entered; the core looks up and writes in one go. */
 #include "draft_parts.h"
+#include "guard.h"
 
 int
 draft_map_get(DraftObject *self, PyObject *key, PyObject **value)
@@ -20,16 +21,21 @@ draft_map_get(DraftObject *self, PyObject *key, PyObject **value)
         result = *value == NULL ? -1 : 1;
     }
     draft_leave(self);
-    return result;
+    return result == 0 && self->scope != NULL && draft_check_absent(self, key) < 0 ? -1 : result;
 }
 
 /* ---- storing ------------------------------------------------------------------------ */
 
 /* Stores a value of this heap (borrowed). */
 static int
-store_value(TxnObject *txn, theus_cell *cell, uint64_t hash, PyObject *key, theus_value value)
+store_value(TxnObject *txn, theus_cell *cell, ScopeObject *scope, uint64_t hash, PyObject *key,
+            theus_value value)
 {
     if (draft_enter_key(txn, cell, hash) < 0) {
+        return -1;
+    }
+    if (scope != NULL && guard_check_write(txn, cell, scope, hash, key, value) < 0) {
+        theus_txn_leave(&txn->txn);
         return -1;
     }
     theus_status status = theus_cell_store(cell, NULL, hash, key, value);
@@ -63,7 +69,8 @@ stands_at(TxnObject *txn, theus_cell *cell, uint64_t hash, PyObject *key, PyObje
 }
 
 int
-draft_map_store(module_state *st, TxnObject *txn, theus_cell *cell, PyObject *key, PyObject *object)
+draft_map_store(module_state *st, TxnObject *txn, theus_cell *cell, ScopeObject *scope, PyObject *key,
+                PyObject *object)
 {
     uint64_t hash;
     theus_value value;
@@ -71,7 +78,7 @@ draft_map_store(module_state *st, TxnObject *txn, theus_cell *cell, PyObject *ke
         return -1;
     }
     if (freeze_is_plain(object)) {
-        return store_value(txn, cell, hash, key, theus_value_of_atom(object));
+        return store_value(txn, cell, scope, hash, key, theus_value_of_atom(object));
     }
     if (draft_check(st, object)) {
         int stands = stands_at(txn, cell, hash, key, object);
@@ -83,7 +90,7 @@ draft_map_store(module_state *st, TxnObject *txn, theus_cell *cell, PyObject *ke
     if (draft_freeze_value(st, txn, cell, object, &at, &value) < 0) {
         return -1;
     }
-    int result = store_value(txn, cell, hash, key, value);
+    int result = store_value(txn, cell, scope, hash, key, value);
     freeze_drop(txn->heap, value);
     return result;
 }
@@ -93,7 +100,7 @@ draft_map_store(module_state *st, TxnObject *txn, theus_cell *cell, PyObject *ke
 static int
 store_entry(DraftObject *self, PyObject *key, PyObject *value)
 {
-    return draft_map_store(draft_state(self), self->txn, self->cell, key, value);
+    return draft_map_store(draft_state(self), self->txn, self->cell, self->scope, key, value);
 }
 
 /* Of this heap the values are shared, of another one they are copied. */
@@ -111,7 +118,8 @@ update_from_frozen(DraftObject *self, HandleObject *source)
         if (source->heap == heap || theus_value_kind(value) == THEUS_ATOM) {
             result = key_hash((PyObject *)key, &hash) < 0
                          ? -1
-                         : store_value(self->txn, self->cell, hash, (PyObject *)key, value);
+                         : store_value(self->txn, self->cell, self->scope, hash, (PyObject *)key,
+                                       value);
             continue;
         }
         PyObject *handle = handle_wrap(source->heap, value);

@@ -62,8 +62,15 @@ draft_enter_key(TxnObject *txn, theus_cell *cell, uint64_t hash)
     return draft_enter_slowly(txn, cell, status);
 }
 
-/* For writers that look first: refuses in a read-only transaction, whatever there is to write. */
+/* To read the key set or the length: refuses where that is not declared. */
+static inline int draft_enter_open(DraftObject *self);
+
+/* To change the container as a whole: refuses in a read-only transaction, whatever there is to
+ * write, and where the contract does not let all of it be written. */
 int draft_enter_write(DraftObject *self);
+
+/* To change entries, each of which the caller holds against the scope with draft_check_store(). */
+int draft_enter_entry(DraftObject *self);
 
 /* Sets the exception for a failed core call on a cell; the transaction is still entered. Returns
  * -1. */
@@ -75,16 +82,45 @@ draft_checked(DraftObject *self, theus_status status)
     return status == THEUS_OK ? 0 : draft_fail(self->txn, self->cell, status);
 }
 
-/* ---- reading: the caller has entered ------------------------------------------------ */
+/* ---- the guard: only with a scope ---------------------------------------------------- */
 
-PyObject *draft_child(DraftObject *self, uint32_t pos);
+/* Refuses to read what is true of the container as a whole. Entered. Returns -1. */
+int draft_refuse_parts(DraftObject *self);
+
+/* guard_check_write(). Entered. */
+int draft_check_store(DraftObject *self, uint64_t hash, PyObject *key, theus_value value);
+
+/* May one learn that there is no such key? 0, or -1 with the refusal set. Not entered. */
+int draft_check_absent(DraftObject *self, PyObject *key);
+
+PyObject *draft_guarded_at(DraftObject *self, uint32_t pos, theus_value value);
+
+static inline int
+draft_enter_open(DraftObject *self)
+{
+    if (draft_enter(self) < 0) {
+        return -1;
+    }
+    if (self->scope != NULL && !self->scope->open) {
+        draft_refuse_parts(self);
+        draft_leave(self);
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- reading: the caller has entered ------------------------------------------------ */
 
 /* What the body sees of the value that was read at `pos`. New reference. */
 static inline PyObject *
 draft_at(DraftObject *self, uint32_t pos, theus_value value)
 {
-    return theus_value_kind(value) == THEUS_ATOM ? Py_NewRef((PyObject *)theus_value_atom(value))
-                                                 : draft_child(self, pos);
+    if (self->scope != NULL) {
+        return draft_guarded_at(self, pos, value);
+    }
+    return theus_value_kind(value) == THEUS_ATOM
+               ? Py_NewRef((PyObject *)theus_value_atom(value))
+               : draft_value(draft_state(self), self->txn, self->cell, pos, value, NULL);
 }
 
 /* 1 and *pos, *value; 0 = absent; -1. Logs what it found. */

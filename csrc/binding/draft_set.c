@@ -44,7 +44,15 @@ set_contains(PyObject *op, PyObject *element)
     int result = draft_enter(self);
     if (result == 0) {
         result = draft_lookup(self, hash, looked_for, &pos, &value);
+        if (result == 1 && self->scope != NULL) { /* as if it were read */
+            PyObject *element_there = draft_at(self, pos, value);
+            result = element_there == NULL ? -1 : 1;
+            Py_XDECREF(element_there);
+        }
         draft_leave(self);
+    }
+    if (result == 0 && self->scope != NULL && draft_check_absent(self, looked_for) < 0) {
+        result = -1;
     }
     Py_DECREF(looked_for);
     return result;
@@ -57,7 +65,11 @@ add_element(DraftObject *self, PyObject *element)
     if (key_hash(element, &hash) < 0 || draft_enter(self) < 0) {
         return -1;
     }
-    int result = draft_checked(self, theus_cell_store(self->cell, NULL, hash, element, THEUS_NONE));
+    int result = self->scope == NULL ? 0 : draft_check_store(self, hash, element, THEUS_NONE);
+    if (result == 0) {
+        result
+            = draft_checked(self, theus_cell_store(self->cell, NULL, hash, element, THEUS_NONE));
+    }
     draft_leave(self);
     return result;
 }
@@ -73,9 +85,12 @@ remove_element(DraftObject *self, PyObject *element)
     if (element_hash(element, &hash, &looked_for) < 0) {
         return -1;
     }
-    int result = draft_enter_write(self);
+    int result = draft_enter_entry(self);
     if (result == 0) {
-        result = draft_lookup(self, hash, looked_for, &pos, &value);
+        result = self->scope == NULL ? 0 : draft_check_store(self, hash, looked_for, THEUS_NONE);
+        if (result == 0) {
+            result = draft_lookup(self, hash, looked_for, &pos, &value);
+        }
         if (result == 1 && draft_checked(self, theus_cell_remove(self->cell, hash, pos)) < 0) {
             result = -1;
         }
@@ -129,12 +144,23 @@ last_element(DraftObject *self)
                : NULL;
 }
 
+/* Refuses early, even if there turns out to be no element to change. */
+static int
+check_writable(DraftObject *self)
+{
+    if (draft_enter_entry(self) < 0) {
+        return -1;
+    }
+    draft_leave(self);
+    return 0;
+}
+
 static PyObject *
 set_pop(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     DraftObject *self = draft_of(op);
     for (;;) {
-        if (draft_enter_write(self) < 0) {
+        if (check_writable(self) < 0 || draft_enter_open(self) < 0) {
             return NULL;
         }
         PyObject *element = last_element(self);
@@ -193,17 +219,6 @@ toggle_element(DraftObject *self, PyObject *element)
 {
     int removed = remove_element(self, element);
     return removed == 0 ? add_element(self, element) : removed < 0 ? -1 : 0;
-}
-
-/* Refuses early, even if the operand turns out to be empty. */
-static int
-check_writable(DraftObject *self)
-{
-    if (draft_enter_write(self) < 0) {
-        return -1;
-    }
-    draft_leave(self);
-    return 0;
 }
 
 static int

@@ -39,7 +39,7 @@ PyObject *
 draft_slice_get(DraftObject *self, PyObject *slice)
 {
     slice_range range;
-    if (range_unpack(slice, &range) < 0 || draft_enter(self) < 0) {
+    if (range_unpack(slice, &range) < 0 || draft_enter_open(self) < 0) {
         return NULL;
     }
     range_adjust(self, &range);

@@ -238,6 +238,10 @@ run_joined(TxnObject *outer, PyObject *const *args, Py_ssize_t count)
     }
     theus_status status = theus_txn_save(&outer->txn, &savepoint);
     Py_ssize_t mark = outer->callbacks == NULL ? 0 : PyList_GET_SIZE(outer->callbacks);
+    txn_guard kept = {NULL, NULL};
+    if (status == THEUS_OK) {
+        kept = txn_keep_guard(outer);
+    }
     txn_leave(outer);
     if (status != THEUS_OK) {
         txn_fail(outer, status);
@@ -248,6 +252,7 @@ run_joined(TxnObject *outer, PyObject *const *args, Py_ssize_t count)
     outer->guests--;
     PyObject *error = result == NULL ? PyErr_GetRaisedException() : NULL;
     if (outer->txn.state == THEUS_TXN_OPEN && txn_enter(outer) == 0) {
+        txn_restore_guard(outer, &kept);
         while (outer->txn.savepoint != savepoint) {
             theus_savepoint_release(outer->txn.savepoint); /* one that the body began and left open */
         }
@@ -262,6 +267,7 @@ run_joined(TxnObject *outer, PyObject *const *args, Py_ssize_t count)
         }
         txn_leave(outer);
     }
+    txn_guard_fini(&kept);
     if (error != NULL) {
         PyErr_SetRaisedException(error);
     }

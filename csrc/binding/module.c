@@ -1,7 +1,9 @@
 /* theus._theus: puts the types together. */
+#include "context.h"
 #include "draft.h"
 #include "errors.h"
 #include "freeze.h"
+#include "scope.h"
 
 /* ---- types -------------------------------------------------------------------------- */
 
@@ -34,7 +36,7 @@ module_exec(PyObject *module)
         add_heap_type,        add_opaque_types,    add_iterator_type,     add_frozen_dict_type,
         add_frozen_list_type, add_frozen_set_type, add_frozen_view_types, add_mutation_type,
         add_record_types,     add_state_type,      add_txn_type,          add_draft_types,
-        add_engine_type,      add_cursor_type,
+        add_scope_types,      add_context_type,    add_engine_type,       add_cursor_type,
     };
     module_state *st = module_state_of(module);
     st->module = module;
@@ -94,6 +96,15 @@ static PyMethodDef module_methods[] = {
      PyDoc_STR(
          "thaw($module, value, /)\n--\n\n"
          "The builtin form of a frozen value, at any depth, independent of what it came from.")},
+    {"open_context", THEUS_FASTCALL(module_open_context), METH_FASTCALL,
+     PyDoc_STR("open_context($module, transaction, plan, scope, bound, args, kwargs, /)\n--\n\n"
+               "The context of one attempt of a process. From here on the transaction lets pass\n"
+               "what `scope` declares, and it commits only what `bound` lets be written. None:\n"
+               "no contract.")},
+    {"close_context", THEUS_FASTCALL(module_close_context), METH_FASTCALL,
+     PyDoc_STR("close_context($module, context, failed, /)\n--\n\n"
+               "Ends the guard of a body. Raises ContractViolationError if a write was refused in\n"
+               "it, or if a run that has joined another one wrote what it had not declared.")},
     {0},
 };
 

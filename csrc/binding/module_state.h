@@ -13,6 +13,7 @@ typedef struct active_txns active_txns;
     X(PyObject, ClosedError)      \
     X(PyObject, ConflictError)    \
     X(PyObject, ContextError)     \
+    X(PyObject, ContractViolationError) \
     X(PyObject, FrozenError)      \
     X(PyObject, PathError)        \
     X(PyObject, RingFullError)    \
@@ -47,6 +48,10 @@ typedef struct active_txns active_txns;
     X(PyTypeObject, DraftItems_type)                                                        \
     X(PyTypeObject, DraftIterator_type)                                                     \
     X(PyObject, draft_dict_names)                                                           \
+    X(PyTypeObject, Wildcard_type)                                                          \
+    X(PyTypeObject, Scope_type)                                                             \
+    X(PyTypeObject, Context_type)                                                           \
+    X(PyObject, root_aliases) /* dict: old names of roots -> names */                       \
     X(PyTypeObject, CommitRecord_type)                                                      \
     X(PyTypeObject, Change_type)                                                            \
     X(PyTypeObject, MetaLogEntry_type)                                                      \

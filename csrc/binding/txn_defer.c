@@ -5,6 +5,7 @@
 #include "engine_type.h"
 #include "errors.h"
 #include "freeze.h"
+#include "guard.h"
 #include "value_py.h"
 
 static int
@@ -144,7 +145,10 @@ defer_method(PyObject *op, theus_deferred_kind kind, PyObject *const *args)
     }
     int result = txn_enter(self);
     if (result == 0) {
-        result = defer(self, kind, path, args[1], kind == THEUS_MERGE ? args[2] : NULL);
+        result = guard_check_path(self, path);
+        if (result == 0) {
+            result = defer(self, kind, path, args[1], kind == THEUS_MERGE ? args[2] : NULL);
+        }
         txn_leave(self);
     }
     Py_DECREF(path);

@@ -3,6 +3,7 @@
 
 #include "engine_type.h"
 #include "errors.h"
+#include "guard.h"
 #include "state_type.h"
 
 /* ---- refusals ------------------------------------------------------------------------ */
@@ -127,6 +128,9 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
     self->context = NULL;
     self->guests = 0;
     self->outer = NULL;
+    self->guard = self->bound = NULL;
+    self->refused = NULL;
+    self->kept = (txn_guard){NULL, NULL};
     self->savepoint = 0;
     self->next = self->previous = NULL;
     self->timeout_ms = timeout_ms;
@@ -172,6 +176,32 @@ txn_begin(TxnObject *self, theus_version *pinned)
     self->txn.deadline_ns = self->timeout_ms == 0 ? 0 : self->started_ns + self->timeout_ms * 1000000;
     active_add(&self->engine->active, self);
     return 0;
+}
+
+txn_guard
+txn_keep_guard(TxnObject *self)
+{
+    txn_guard kept = {(ScopeObject *)Py_XNewRef((PyObject *)self->guard), self->refused};
+    self->refused = NULL;
+    return kept;
+}
+
+void
+txn_restore_guard(TxnObject *self, txn_guard *kept)
+{
+    txn_guard mine = *kept;
+    *kept = (txn_guard){NULL, NULL};
+    Py_XSETREF(self->guard, mine.scope);
+    if (mine.refused != NULL) { /* else what was refused meanwhile: the body's own code in a run of a plain function */
+        Py_XSETREF(self->refused, mine.refused);
+    }
+}
+
+void
+txn_guard_fini(txn_guard *kept)
+{
+    Py_CLEAR(kept->scope);
+    Py_CLEAR(kept->refused);
 }
 
 void
@@ -234,6 +264,23 @@ txn_raise_timeout(TxnObject *self)
     return -1;
 }
 
+/* Holds what a process has written against its contract. Equality of keys may run a body that would
+ * write more: for it the transaction has ended. */
+static int
+check_bound(TxnObject *self)
+{
+    if (self->bound == NULL && self->refused == NULL) {
+        return 0;
+    }
+    self->txn.committing = true;
+    int result = guard_raise_refused(self);
+    if (result == 0 && self->bound != NULL) {
+        result = guard_check_operations(self, self->bound, false);
+    }
+    self->txn.committing = false;
+    return result;
+}
+
 int
 txn_commit(TxnObject *self, theus_conflict *why)
 {
@@ -251,7 +298,8 @@ txn_commit(TxnObject *self, theus_conflict *why)
         txn_abort(self);
         return txn_raise_timeout(self);
     }
-    if (writes && self->engine->reserves && txn_reserve(self) < 0) {
+    /* In this order: waiting for a place may run anything. */
+    if (writes && ((self->engine->reserves && txn_reserve(self) < 0) || check_bound(self) < 0)) {
         txn_leave(self);
         txn_abort(self);
         return -1;
@@ -315,6 +363,11 @@ txn_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->outer);
     Py_VISIT(self->home);
     Py_VISIT(self->context);
+    Py_VISIT(self->guard);
+    Py_VISIT(self->bound);
+    Py_VISIT(self->refused);
+    Py_VISIT(self->kept.scope);
+    Py_VISIT(self->kept.refused);
     return theus_txn_visit(&self->txn, (int (*)(void *, void *))visit, arg);
 }
 
@@ -326,6 +379,10 @@ txn_clear(PyObject *op)
     Py_CLEAR(self->callbacks);
     Py_CLEAR(self->outer);
     Py_CLEAR(self->context);
+    Py_CLEAR(self->guard);
+    Py_CLEAR(self->bound);
+    Py_CLEAR(self->refused);
+    txn_guard_fini(&self->kept);
     return 0;
 }
 
@@ -343,6 +400,10 @@ txn_dealloc(PyObject *op)
     Py_CLEAR(self->process);
     Py_CLEAR(self->home);
     Py_CLEAR(self->context);
+    Py_CLEAR(self->guard);
+    Py_CLEAR(self->bound);
+    Py_CLEAR(self->refused);
+    txn_guard_fini(&self->kept);
     HeapObject *heap = self->heap;
     EngineObject *engine = self->engine;
     if (st->recycles && st->free_txn_count < FREE_TXNS) {

@@ -7,6 +7,7 @@
 #include "engine_type.h"
 #include "errors.h"
 #include "freeze.h"
+#include "guard.h"
 #include "value_py.h"
 
 /* ---- paths ---------------------------------------------------------------------------- */
@@ -149,15 +150,15 @@ txn_path_last(PyObject *path)
 
 /* ---- reading --------------------------------------------------------------------- */
 
-/* What is at `key` of a cell; NULL without an exception when nothing is. */
+/* What is at `key` of a cell, under the scope of that place; NULL without an exception when nothing is. */
 static PyObject *
-cell_get(TxnObject *self, theus_cell *cell, PyObject *key)
+cell_get(TxnObject *self, theus_cell *cell, PyObject *key, ScopeObject *scope)
 {
     uint64_t hash;
     uint32_t pos;
     theus_value value;
     int found = txn_cell_find(self, cell, key, true, &hash, &pos, &value);
-    return found == 1 ? draft_value(self->heap->st, self, cell, pos, value) : NULL;
+    return found == 1 ? draft_value(self->heap->st, self, cell, pos, value, scope) : NULL;
 }
 
 PyObject *
@@ -165,6 +166,7 @@ txn_method_get(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     TxnObject *self = (TxnObject *)op;
     theus_cell *cell;
+    ScopeObject *scope;
     if (errors_check_count("get", count, 1, 2) < 0) {
         return NULL;
     }
@@ -174,9 +176,9 @@ txn_method_get(PyObject *op, PyObject *const *args, Py_ssize_t count)
     }
     PyObject *result = NULL;
     if (txn_enter(self) == 0) {
-        int found = txn_walk(self, path, &cell);
+        int found = guard_enter_path(self, path, &scope) < 0 ? -1 : txn_walk(self, path, &cell);
         if (found == 1) {
-            result = cell_get(self, cell, txn_path_last(path));
+            result = cell_get(self, cell, txn_path_last(path), scope);
         }
         if (result == NULL && !PyErr_Occurred()) {
             result = Py_NewRef(count == 2 ? args[1] : Py_None);
@@ -191,11 +193,17 @@ txn_method_get(PyObject *op, PyObject *const *args, Py_ssize_t count)
 static PyObject *
 root_get(TxnObject *self, PyObject *name)
 {
-    if (txn_enter(self) < 0) {
+    ScopeObject *scope = NULL;
+    PyObject *path = self->guard == NULL ? NULL : PyTuple_Pack(1, name), *result = NULL;
+    if ((self->guard != NULL && path == NULL) || txn_enter(self) < 0) {
+        Py_XDECREF(path);
         return NULL;
     }
-    PyObject *result = cell_get(self, self->txn.root, name);
+    if (path == NULL || guard_enter_path(self, path, &scope) == 0) {
+        result = cell_get(self, self->txn.root, name, scope);
+    }
     txn_leave(self);
+    Py_XDECREF(path);
     return result;
 }
 
@@ -237,15 +245,9 @@ txn_getattro(PyObject *op, PyObject *name)
 int
 txn_contains(PyObject *op, PyObject *key)
 {
-    TxnObject *self = (TxnObject *)op;
-    uint64_t hash;
-    uint32_t pos;
-    theus_value value;
-    if (txn_enter(self) < 0) {
-        return -1;
-    }
-    int found = txn_cell_find(self, self->txn.root, key, true, &hash, &pos, &value);
-    txn_leave(self);
+    PyObject *value = root_get((TxnObject *)op, key);
+    int found = value != NULL ? 1 : PyErr_Occurred() ? -1 : 0;
+    Py_XDECREF(value);
     return found;
 }
 
@@ -260,13 +262,13 @@ place_error(module_state *st, const freeze_path *place, const char *message)
     return result;
 }
 
-/* Stores `value` at `key` of a cell; `place` is the whole path, for messages. */
 int
-txn_cell_set(TxnObject *self, theus_cell *cell, const freeze_path *place, PyObject *key, PyObject *value)
+txn_cell_set(TxnObject *self, theus_cell *cell, ScopeObject *scope, const freeze_path *place, PyObject *key,
+             PyObject *value)
 {
     module_state *st = self->heap->st;
     if (cell->now->kind == THEUS_MAP) {
-        return draft_map_store(st, self, cell, key, value);
+        return draft_map_store(st, self, cell, scope, key, value);
     }
     if (cell->now->kind == THEUS_SET) {
         return place_error(st, place, "an element of a set has no value: use add() on the set");
@@ -278,7 +280,9 @@ txn_cell_set(TxnObject *self, theus_cell *cell, const freeze_path *place, PyObje
     if (draft_freeze_value(st, self, cell, value, &at, &frozen) < 0) {
         return -1;
     }
-    int found = txn_cell_find(self, cell, key, false, &hash, &pos, &old);
+    int found = scope != NULL && guard_check_write(self, cell, scope, 0, key, frozen) < 0
+                    ? -1
+                    : txn_cell_find(self, cell, key, false, &hash, &pos, &old);
     if (found == 1) {
         theus_status status = theus_cell_put(cell, pos, frozen);
         found = status == THEUS_OK ? 1 : txn_fail(self, status);
@@ -293,7 +297,7 @@ txn_cell_set(TxnObject *self, theus_cell *cell, const freeze_path *place, PyObje
 
 /* A missing root is made, as an empty map: 1, or 0 if something else is there. */
 static int
-make_root(TxnObject *self, PyObject *root)
+make_root(TxnObject *self, ScopeObject *scope, PyObject *root)
 {
     uint64_t hash;
     uint32_t pos;
@@ -303,18 +307,43 @@ make_root(TxnObject *self, PyObject *root)
         return found < 0 ? -1 : 0;
     }
     PyObject *empty = PyDict_New();
-    int made = empty == NULL ? -1 : draft_map_store(self->heap->st, self, self->txn.root, root, empty);
+    int made = empty == NULL ? -1 : draft_map_store(self->heap->st, self, self->txn.root, scope, root, empty);
     Py_XDECREF(empty);
     return made < 0 ? -1 : 1;
 }
 
+/* The scope of the container in which a path that is to be written ends: 0, *scope; NULL for everything. -1 if nothing
+ * there is declared. */
+static int
+container_scope(TxnObject *self, PyObject *path, ScopeObject **scope)
+{
+    ScopeObject *top = *scope;
+    if (top == NULL || PyTuple_GET_SIZE(path) == 0) {
+        return 0;
+    }
+    PyObject *above = PyTuple_GetSlice(path, 0, PyTuple_GET_SIZE(path) - 1);
+    int known = above == NULL ? -1 : scope_walk(top, above, 0, scope);
+    Py_XDECREF(above);
+    if (known == 0) {
+        return guard_refuse_path(self, top, path, true);
+    }
+    if (known == 1 && scope_is_free(*scope)) {
+        *scope = NULL;
+    }
+    return known < 0 ? -1 : 0;
+}
+
 int
-txn_set_path(TxnObject *self, PyObject *path, PyObject *value)
+txn_set_path(TxnObject *self, ScopeObject *scope, PyObject *path, PyObject *value)
 {
     theus_cell *cell;
+    ScopeObject *top = scope;
+    if (container_scope(self, path, &scope) < 0) {
+        return -1;
+    }
     int found = txn_walk(self, path, &cell);
     if (found == 0 && PyTuple_GET_SIZE(path) == 2) {
-        found = make_root(self, PyTuple_GET_ITEM(path, 0));
+        found = make_root(self, top, PyTuple_GET_ITEM(path, 0));
         if (found == 1) {
             found = txn_walk(self, path, &cell);
         }
@@ -324,7 +353,7 @@ txn_set_path(TxnObject *self, PyObject *path, PyObject *value)
                           "a part on the way is missing or holds no container: set that first");
     }
     freeze_path place = freeze_path_top(path);
-    return found < 0 ? -1 : txn_cell_set(self, cell, &place, txn_path_last(path), value);
+    return found < 0 ? -1 : txn_cell_set(self, cell, scope, &place, txn_path_last(path), value);
 }
 
 PyObject *
@@ -340,7 +369,7 @@ txn_method_set(PyObject *op, PyObject *const *args, Py_ssize_t count)
     }
     int result = txn_enter(self);
     if (result == 0) {
-        result = txn_set_path(self, path, args[1]);
+        result = txn_set_path(self, self->guard, path, args[1]);
         txn_leave(self);
     }
     Py_DECREF(path);
@@ -363,11 +392,17 @@ txn_cell_delete(TxnObject *self, theus_cell *cell, PyObject *key)
     return status == THEUS_OK ? 1 : txn_fail(self, status);
 }
 
-static int
-delete_path(TxnObject *self, PyObject *path)
+int
+txn_delete_path(TxnObject *self, ScopeObject *scope, PyObject *path)
 {
     theus_cell *cell;
+    if (container_scope(self, path, &scope) < 0) {
+        return -1;
+    }
     int found = txn_walk(self, path, &cell);
+    if (found == 1 && scope != NULL) {
+        found = guard_check_write(self, cell, scope, 0, txn_path_last(path), THEUS_NONE) < 0 ? -1 : 1;
+    }
     if (found == 1) {
         found = txn_cell_delete(self, cell, txn_path_last(path));
     }
@@ -384,7 +419,7 @@ txn_method_delete(PyObject *op, PyObject *argument)
     }
     int result = txn_enter(self);
     if (result == 0) {
-        result = delete_path(self, path);
+        result = txn_delete_path(self, self->guard, path);
         txn_leave(self);
     }
     Py_DECREF(path);
@@ -401,7 +436,8 @@ txn_ass_subscript(PyObject *op, PyObject *key, PyObject *value)
     }
     int result = txn_enter(self);
     if (result == 0) {
-        result = value == NULL ? delete_path(self, path) : txn_set_path(self, path, value);
+        result = value == NULL ? txn_delete_path(self, self->guard, path)
+                               : txn_set_path(self, self->guard, path, value);
         txn_leave(self);
     }
     Py_DECREF(path);

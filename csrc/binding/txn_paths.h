@@ -53,8 +53,10 @@ int txn_cell_find(TxnObject *self, theus_cell *cell, PyObject *key, bool log, ui
 /* The cell that holds the last part of a path: 1, 0 (a part on the way is missing), -1. */
 int txn_walk(TxnObject *self, PyObject *path, theus_cell **out);
 PyObject *txn_path_last(PyObject *path);
-/* Stores `value` at `key` of a cell; `place` is the whole path, for messages. */
-int txn_cell_set(TxnObject *self, theus_cell *cell, const freeze_path *place, PyObject *key, PyObject *value);
+/* Stores `value` at `key` of a cell with this scope (NULL: everything may be done); `place` is the whole path, for
+ * messages. */
+int txn_cell_set(TxnObject *self, theus_cell *cell, ScopeObject *scope, const freeze_path *place, PyObject *key,
+                 PyObject *value);
 /* 1 removed, 0 nothing was there, -1 failed. */
 int txn_cell_delete(TxnObject *self, theus_cell *cell, PyObject *key);
 

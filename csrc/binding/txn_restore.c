@@ -1,6 +1,7 @@
 /* restore(): the whole content becomes that of another state. */
 #include "draft.h"
 #include "errors.h"
+#include "guard.h"
 #include "state_type.h"
 #include "txn_paths.h"
 #include "value_py.h"
@@ -28,7 +29,7 @@ restore_root(TxnObject *self, HeapObject *heap, PyObject *name, theus_value want
     }
     PyObject *value = handle_wrap(heap, wanted); /* shared where the heap is ours, else copied */
     freeze_path place = freeze_path_key(NULL, name);
-    int result = value == NULL ? -1 : txn_cell_set(self, root, &place, name, value);
+    int result = value == NULL ? -1 : txn_cell_set(self, root, NULL, &place, name, value);
     Py_XDECREF(value);
     return result;
 }
@@ -84,6 +85,11 @@ txn_method_restore(PyObject *op, PyObject *state)
         return NULL;
     }
     if (txn_enter(self) < 0) {
+        return NULL;
+    }
+    if (self->guard != NULL && !scope_may_write(self->guard)) {
+        guard_refuse_write(self, self->guard, self->txn.root, NULL);
+        txn_leave(self);
         return NULL;
     }
     theus_cell *root = self->txn.root;

@@ -5,6 +5,8 @@
 #include "draft.h"
 #include "engine_type.h"
 #include "errors.h"
+#include "guard.h"
+#include "operations.h"
 #include "state_type.h"
 #include "txn_paths.h"
 
@@ -28,6 +30,8 @@ txn_join(TxnObject *self, TxnObject *outer)
             self->outer = (TxnObject *)Py_NewRef((PyObject *)outer);
         }
         self->savepoint = theus_txn_savepoint(&outer->txn);
+        txn_guard_fini(&self->kept);
+        self->kept = txn_keep_guard(outer);
     }
     txn_leave(outer);
     if (status != THEUS_OK) {
@@ -45,6 +49,7 @@ txn_unjoin(TxnObject *self, uint64_t savepoint, bool keep)
     TxnObject *outer = self->outer;
     int result = txn_enter(outer);
     if (result == 0) {
+        txn_restore_guard(outer, &self->kept);
         if (outer->txn.depth > 1) {
             result = txn_error(self, "a savepoint cannot end inside an operation of its transaction");
         } else if (theus_txn_savepoint(&outer->txn) != savepoint) {
@@ -261,91 +266,6 @@ txn_method_on_commit(PyObject *op, PyObject *callback)
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* Operations are noted first and made into Python objects when all are known: making one may run the collector, and
- * that a finalizer that writes to the transaction whose cells are being walked. */
-typedef struct noted_operation {
-    struct noted_operation *next;
-    theus_op_kind kind;
-    uint32_t length;
-    theus_segment path[]; /* keys retained */
-} noted_operation;
-
-typedef struct {
-    noted_operation *first;
-    noted_operation **end;
-} noted_operations;
-
-static int
-note_operation(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t length)
-{
-    noted_operations *noted = arg;
-    noted_operation *one = PyMem_Malloc(sizeof(*one) + length * sizeof(*path));
-    if (one == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    one->next = NULL;
-    one->kind = kind;
-    one->length = length;
-    for (uint32_t i = 0; i < length; i++) {
-        one->path[i] = path[i];
-        Py_XINCREF((PyObject *)path[i].key);
-    }
-    *noted->end = one;
-    noted->end = &one->next;
-    return 0;
-}
-
-static PyObject *
-operation_entry(const noted_operation *one)
-{
-    static const char *const names[] = {"set", "delete", "add", "append", "merge"};
-    PyObject *where = txn_path_tuple(one->path, one->length);
-    return where == NULL ? NULL : Py_BuildValue("(sN)", names[one->kind], where);
-}
-
-/* A list of what was noted if `wanted`, else NULL. Frees the notes. */
-static PyObject *
-operations_list(noted_operations *noted, bool wanted)
-{
-    PyObject *list = wanted ? PyList_New(0) : NULL;
-    for (noted_operation *one = noted->first, *next; one != NULL; one = next) {
-        PyObject *entry = list == NULL ? NULL : operation_entry(one);
-        if (list != NULL && (entry == NULL || PyList_Append(list, entry) < 0)) {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(entry);
-        for (uint32_t i = 0; i < one->length; i++) {
-            Py_XDECREF((PyObject *)one->path[i].key);
-        }
-        next = one->next;
-        PyMem_Free(one);
-    }
-    return list;
-}
-
-static PyObject *
-txn_method_operations(PyObject *op, PyObject *const *args, Py_ssize_t count)
-{
-    TxnObject *self = (TxnObject *)op;
-    theus_status status = THEUS_OK;
-    if (errors_check_count("operations", count, 0, 1) < 0) {
-        return NULL;
-    }
-    int recent = count == 0 ? 0 : PyObject_IsTrue(args[0]);
-    if (recent < 0 || txn_enter(self) < 0) {
-        return NULL;
-    }
-    noted_operations noted = {NULL, &noted.first};
-    int result = recent ? theus_txn_recent_operations(&self->txn, NULL, note_operation, &noted, &status)
-                        : theus_txn_operations(&self->txn, note_operation, &noted);
-    if (result != 0 && !PyErr_Occurred()) {
-        txn_fail(self, status);
-    }
-    txn_leave(self);
-    return operations_list(&noted, result == 0);
-}
-
 static PyObject *
 txn_repr(PyObject *op)
 {
@@ -361,10 +281,9 @@ txn_repr(PyObject *op)
                                 (unsigned long long)self->version);
 }
 
-static PyObject *
-get_state(PyObject *op, void *Py_UNUSED(closure))
+PyObject *
+txn_snapshot(TxnObject *self)
 {
-    TxnObject *self = (TxnObject *)op;
     if (txn_enter(self) < 0) {
         return NULL;
     }
@@ -372,6 +291,21 @@ get_state(PyObject *op, void *Py_UNUSED(closure))
     theus_version_retain(version);
     txn_leave(self);
     return state_new(self->heap, self->engine, version);
+}
+
+static PyObject *
+get_state(PyObject *op, void *Py_UNUSED(closure))
+{
+    TxnObject *self = (TxnObject *)op;
+    if (txn_enter(self) < 0) {
+        return NULL;
+    }
+    int result = 0;
+    if (self->guard != NULL && (self->guard->here & RIGHT_READ) == 0) {
+        result = guard_refuse_read(self, self->guard, self->txn.root, NULL);
+    }
+    txn_leave(self);
+    return result < 0 ? NULL : txn_snapshot(self);
 }
 
 static PyObject *

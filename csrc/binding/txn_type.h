@@ -8,10 +8,16 @@
 #define THEUS_TXN_TYPE_H
 
 #include "heap_type.h"
+#include "scope.h"
 
 #include "../core/txn.h"
 
 typedef struct EngineObject EngineObject;
+
+typedef struct {
+    ScopeObject *scope; /* owned */
+    PyObject *refused;  /* owned */
+} txn_guard;
 
 struct TxnObject {
     PyObject_HEAD
@@ -33,6 +39,10 @@ struct TxnObject {
     uint64_t started_ns;
     uint64_t timeout_ms;
     _Atomic(uint64_t) version;  /* pinned, then made */
+    ScopeObject *guard;         /* owned: what the body that runs may do, see guard.h; NULL: everything */
+    ScopeObject *bound;         /* owned: what may be committed; NULL: everything */
+    PyObject *refused;          /* owned: (scope, path) of the first write that the body was refused, or NULL */
+    txn_guard kept;             /* of a savepoint: what outer had when it began */
     theus_isolation isolation;
     bool read_only;
     bool detached;              /* begins for itself, inside whatever it is */
@@ -87,8 +97,13 @@ PyObject *txn_path_argument(module_state *st, PyObject *path);
  * The caller has entered the transaction. */
 int txn_update(TxnObject *self, PyObject *data, PyObject *heavy, PyObject *signal);
 
-/* Sets `value` at a path whose parents exist (a missing root is made). The caller has entered. */
-int txn_set_path(TxnObject *self, PyObject *path, PyObject *value);
+/* Sets `value` at a path whose parents exist (a missing root is made). Both of these as far as `scope` (NULL:
+ * everything) lets; the caller has entered. */
+int txn_set_path(TxnObject *self, ScopeObject *scope, PyObject *path, PyObject *value);
+int txn_delete_path(TxnObject *self, ScopeObject *scope, PyObject *path);
+
+/* The version that it reads, as a State. New reference. */
+PyObject *txn_snapshot(TxnObject *self);
 
 /* Drafts inside a result become frozen views of their final content. Steals `result`. New reference. */
 PyObject *txn_freeze_result(TxnObject *self, PyObject *result);
@@ -101,6 +116,10 @@ int txn_apply_deferred(void *ctx, theus_deferred_kind kind, theus_value old, the
 
 /* TransactionError with this message; -1. */
 int txn_error(TxnObject *self, const char *message);
+/* Around a run that joins: the guard of the body around it, which goes on after it. Entered. */
+txn_guard txn_keep_guard(TxnObject *self);
+void txn_restore_guard(TxnObject *self, txn_guard *kept);
+void txn_guard_fini(txn_guard *kept); /* if it was not given back */
 /* txn_commit() for callers that do not retry: -1 with ConflictError or another exception. */
 int txn_commit_or_raise(TxnObject *self);
 int txn_traverse(PyObject *self, visitproc visit, void *arg);

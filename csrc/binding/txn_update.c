@@ -5,6 +5,7 @@
 #include "engine_type.h"
 #include "errors.h"
 #include "freeze.h"
+#include "guard.h"
 #include "value_py.h"
 
 static int merge_into(TxnObject *self, theus_cell *cell, PyObject *data, const freeze_path *at);
@@ -65,7 +66,7 @@ merge_entry(TxnObject *self, theus_cell *cell, PyObject *key, PyObject *value, c
             return made < 0 ? -1 : merge_entry(self, cell, key, value, up);
         }
     }
-    return txn_cell_set(self, cell, &at, key, value);
+    return txn_cell_set(self, cell, NULL, &at, key, value);
 }
 
 typedef int (*merge_step)(TxnObject *self, theus_cell *cell, PyObject *key, PyObject *value, const freeze_path *up);
@@ -269,6 +270,21 @@ txn_update(TxnObject *self, PyObject *data, PyObject *heavy, PyObject *signal)
     return signal == NULL || signal == Py_None ? 0 : send_signals(self, signal);
 }
 
+/* A process that may not write may not signal either. */
+static int
+refuse_frozen(TxnObject *self)
+{
+    if (!self->guard->frozen) {
+        return 0;
+    }
+    PyObject *path = PyTuple_New(0);
+    if (path != NULL) {
+        guard_refuse_path(self, self->guard, path, true);
+        Py_DECREF(path);
+    }
+    return -1;
+}
+
 PyObject *
 txn_method_update(PyObject *op, PyObject *args, PyObject *kwargs)
 {
@@ -279,7 +295,14 @@ txn_method_update(PyObject *op, PyObject *args, PyObject *kwargs)
         || txn_enter(self) < 0) {
         return NULL;
     }
-    int result = txn_update(self, data, heavy, signal);
+    /* Where a merge ends is not known before it was done, so under a guard the operations are looked at then. */
+    int result = self->guard == NULL ? 0 : refuse_frozen(self);
+    if (result == 0) {
+        result = txn_update(self, data, heavy, signal);
+    }
+    if (result == 0 && self->guard != NULL) {
+        result = guard_check_operations(self, self->guard, true);
+    }
     txn_leave(self);
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }

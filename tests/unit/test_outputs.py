@@ -484,7 +484,7 @@ def test_an_update_beside_a_ctx_write(engine: TheusEngine) -> None:
 
 def test_drafts_in_an_update(engine: TheusEngine) -> None:
     result = engine.run_process(
-        giving(lambda ctx: StateUpdate(key="domain.b", val=ctx.domain.rows), "domain.b")
+        giving(lambda ctx: StateUpdate(key="domain.b", val=ctx.domain.rows), "domain")
     )
     assert isinstance(result.val, FrozenList) and domain(engine)["b"] == [1, 2]
 

@@ -12,8 +12,12 @@ from theus.paths import format_path
 from theus.scope import EVERYTHING, ROOT_ALIASES, Scope, is_literal, parse_pattern
 
 
+def scope_of(*declared: str) -> Scope:
+    return Scope(map(parse_pattern, declared))
+
+
 def covers(declared: str, *path: Any) -> bool:
-    return Scope.of((declared,)).covers(path)
+    return scope_of(declared).reads(path)
 
 
 @pytest.mark.parametrize(
@@ -65,21 +69,70 @@ def test_covers(declared: str, inside: list[Any], outside: list[Any]) -> None:
 
 
 def test_several_declarations_add_up() -> None:
-    scope = Scope.of(("domain.a", "domain.b.c", "domain.b.x*"))
-    assert scope.covers(("domain", "a", "z"))
-    assert scope.covers(("domain", "b", "xy"))
-    assert not scope.covers(("domain", "b"))
+    scope = scope_of("domain.a", "domain.b.c", "domain.b.x*")
+    assert scope.reads(("domain", "a", "z"))
+    assert scope.reads(("domain", "b", "xy"))
+    assert not scope.reads(("domain", "b"))
     assert scope.names == {"domain"}
     domain = scope.step("domain")
     assert domain is not None and domain.names == {"a", "b"}
-    assert not domain.whole and not domain.open
+    assert not domain.open
+
+
+def test_rights_add_up() -> None:
+    patterns = [parse_pattern(text) for text in ("domain.users", "domain.users.*.age")]
+    scope = Scope(patterns[:1], patterns[1:])
+    assert scope.reads(("domain", "users", "bob", "age"))
+    assert scope.writes(("domain", "users", "bob", "age", 0))
+    assert not scope.writes(("domain", "users", "bob", "name"))
+    assert not scope.writes(("domain", "users")) and not scope.reads(("domain",))
+    assert not Scope((), patterns[1:]).reads(("domain", "users", "bob", "age"))
+    assert Scope((EVERYTHING,)).reads(()) and not Scope((EVERYTHING,)).writes(())
+
+
+def test_equal_scopes_are_one() -> None:
+    """So the scopes below "**" are finite, however deep the walk."""
+    scope = scope_of("**.a.b")
+    seen = set()
+    for depth in range(100):
+        below = scope.step("a" if depth % 3 else "x")
+        assert below is not None
+        seen.add(id(below))
+        scope = below
+    assert len(seen) == 2
+
+
+def test_a_key_that_equals_every_other_poisons_nothing() -> None:
+    class Liar(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+    scope = scope_of("domain.a.x", "domain.b.y").step("domain")
+    assert scope is not None
+    scope.step(Liar("a"))
+    assert scope.step("a").names == {"x"}  # type: ignore[union-attr]
+    with pytest.raises(TypeError):
+        scope.step([])
+
+
+def test_what_a_scope_is_made_of_is_checked() -> None:
+    with pytest.raises(TypeError, match="tuple"):
+        Scope(["domain.a"])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="tuple"):
+        scope_of("domain").reads("domain")  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        Scope(5)  # type: ignore[arg-type]
 
 
 def test_open_scopes_let_every_key_be_asked_for() -> None:
-    domain = Scope.of(("domain.*.x",)).step("domain")
-    assert domain is not None and domain.open and not domain.whole
-    assert Scope.of(()).step("domain") is None
-    assert EVERYTHING.step("x") is EVERYTHING and EVERYTHING.open and EVERYTHING.names == set()
+    domain = scope_of("domain.*.x").step("domain")
+    assert domain is not None and domain.open and not domain.reads(())
+    assert scope_of().step("domain") is None
+    everything = Scope((EVERYTHING,))
+    assert everything.step("x") is everything and everything.open and everything.names == set()
 
 
 def test_the_empty_path_declares_nothing() -> None:
@@ -118,12 +171,12 @@ def matches(pattern: list[str], path: tuple[Any, ...]) -> bool:
 def test_walking_finds_what_the_definition_says(
     patterns: list[list[str]], path: tuple[Any, ...]
 ) -> None:
-    scope = Scope.of(tuple(".".join(pattern) for pattern in patterns))
-    assert scope.covers(path) == any(matches(pattern, path) for pattern in patterns)
+    scope = scope_of(*(".".join(pattern) for pattern in patterns))
+    assert scope.reads(path) == any(matches(pattern, path) for pattern in patterns)
 
 
 @given(st.lists(st.text() | st.integers(), min_size=1, max_size=4).map(tuple))
 def test_a_formatted_path_declares_that_place(path: tuple[Any, ...]) -> None:
     text = format_path(path)
     assert is_literal(parse_pattern(text))
-    assert Scope.of((text,)).covers((path[0], *path[1:])) or path[0] in ROOT_ALIASES
+    assert scope_of(text).reads(path) or path[0] in ROOT_ALIASES

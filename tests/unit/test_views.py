@@ -21,7 +21,6 @@ from theus import (
 from theus.errors import (
     ContractViolationError,
     FrozenError,
-    PathError,
     TransactionError,
 )
 
@@ -146,7 +145,6 @@ def test_a_swallowed_write_still_fails_the_run(engine: TheusEngine, write: Any) 
     with pytest.raises(ContractViolationError, match="PURE process cannot"):
         engine.run_process(body)
     assert engine.version == 1
-    assert not body._theus_plan._refusals  # nothing is remembered from run to run
 
 
 @pytest.mark.parametrize(
@@ -190,14 +188,14 @@ def test_views_behave_like_mappings(engine: TheusEngine) -> None:
         assert isinstance(view.user, FrozenDict) and view == view.to_dict()
         assert pickle.loads(pickle.dumps(view)) == view == copy.deepcopy(view)
         assert json.loads(json.dumps(view.user, default=json_default))["pin"] == 1234
-        with pytest.raises(AttributeError, match=r"domain\.nothing"):
+        with pytest.raises(AttributeError, match="nothing"):
             view.nothing  # noqa: B018
-        with pytest.raises(PathError) as caught:
+        with pytest.raises(KeyError) as caught:
             view["nothing"]
-        assert caught.value.path == ("domain", "nothing")
+        assert caught.value.args == ("nothing",)
         with pytest.raises(TypeError):
             hash(view)
-        assert "domain" in repr(view)
+        assert repr(view).startswith("DraftDict")
         return view
 
     result = engine.run_process(body)
@@ -233,8 +231,8 @@ def test_views_of_lists_give_no_drafts_away(engine: TheusEngine) -> None:
                 row.secret  # noqa: B018
         with pytest.raises(ContractViolationError):
             next(iter(rows)).freeze()
-        with pytest.raises(PathError):
-            len(ctx.domain.nothing)
+        with pytest.raises(AttributeError):
+            ctx.domain.nothing  # noqa: B018
         return [row["x"] for row in rows]
 
     assert engine.run_process(body) == [1, 2]
@@ -253,7 +251,8 @@ def test_a_value_without_parts_is_not_declared_by_a_part(engine: TheusEngine) ->
         engine.run_process(body(lambda ctx: ctx.domain["a"]))
     with pytest.raises(ContractViolationError):
         engine.run_process(body(lambda ctx: ctx["shop"].get("stock")))
-    assert engine.run_process(body(lambda ctx: hasattr(ctx.domain.a, "part"))) is False
+    with pytest.raises(ContractViolationError):
+        engine.run_process(body(lambda ctx: ctx.domain.a))
 
 
 def test_a_part_of_a_set_can_be_declared(engine: TheusEngine) -> None:
@@ -273,7 +272,7 @@ def test_a_view_lives_as_long_as_its_run(engine: TheusEngine) -> None:
     engine.run_process(pure("domain")(lambda ctx: kept.append(ctx.domain)))
     with pytest.raises(TransactionError):
         kept[0].a  # noqa: B018
-    with pytest.raises(ContractViolationError):
+    with pytest.raises(TransactionError):
         kept[0].a = 5
 
 

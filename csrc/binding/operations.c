@@ -1,0 +1,95 @@
+/* Noting operations first and making Python objects when all are known: making one may run the
+ * collector, and that a finalizer that writes to the transaction whose cells are being walked. */
+#include "operations.h"
+
+#include "errors.h"
+
+typedef struct {
+    noted_operation *first;
+    noted_operation **end;
+} noting;
+
+static int
+note_one(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t length)
+{
+    noting *notes = arg;
+    noted_operation *one = PyMem_Malloc(sizeof(*one) + length * sizeof(*path));
+    if (one == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    one->next = NULL;
+    one->kind = kind;
+    one->length = length;
+    for (uint32_t i = 0; i < length; i++) {
+        one->path[i] = path[i];
+        Py_XINCREF((PyObject *)path[i].key);
+    }
+    *notes->end = one;
+    notes->end = &one->next;
+    return 0;
+}
+
+int
+operations_note(TxnObject *txn, bool recent, noted_operation **first)
+{
+    noting notes = {NULL, &notes.first};
+    theus_status status = THEUS_OK;
+    int result = recent ? theus_txn_recent_operations(&txn->txn, NULL, note_one, &notes, &status)
+                        : theus_txn_operations(&txn->txn, note_one, &notes);
+    if (result != 0) {
+        operations_free(notes.first);
+        if (!PyErr_Occurred()) {
+            txn_fail(txn, status);
+        }
+        return -1;
+    }
+    *first = notes.first;
+    return 0;
+}
+
+void
+operations_free(noted_operation *first)
+{
+    for (noted_operation *one = first, *next; one != NULL; one = next) {
+        next = one->next;
+        for (uint32_t i = 0; i < one->length; i++) {
+            Py_XDECREF((PyObject *)one->path[i].key);
+        }
+        PyMem_Free(one);
+    }
+}
+
+static PyObject *
+operation_entry(const noted_operation *one)
+{
+    static const char *const names[] = {"set", "delete", "add", "append", "merge"};
+    PyObject *where = txn_path_tuple(one->path, one->length);
+    return where == NULL ? NULL : Py_BuildValue("(sN)", names[one->kind], where);
+}
+
+PyObject *
+txn_method_operations(PyObject *op, PyObject *const *args, Py_ssize_t count)
+{
+    TxnObject *self = (TxnObject *)op;
+    noted_operation *first = NULL;
+    if (errors_check_count("operations", count, 0, 1) < 0) {
+        return NULL;
+    }
+    int recent = count == 0 ? 0 : PyObject_IsTrue(args[0]);
+    if (recent < 0 || txn_enter(self) < 0) {
+        return NULL;
+    }
+    int result = operations_note(self, recent != 0, &first);
+    txn_leave(self);
+    PyObject *list = result < 0 ? NULL : PyList_New(0);
+    for (noted_operation *one = first; one != NULL && list != NULL; one = one->next) {
+        PyObject *entry = operation_entry(one);
+        if (entry == NULL || PyList_Append(list, entry) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(entry);
+    }
+    operations_free(first);
+    return list;
+}

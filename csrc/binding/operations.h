@@ -1,0 +1,22 @@
+/* What a transaction has written, as a list that no Python code can change while it is read. */
+#ifndef THEUS_OPERATIONS_H
+#define THEUS_OPERATIONS_H
+
+#include "txn_type.h"
+
+typedef struct noted_operation {
+    struct noted_operation *next;
+    theus_op_kind kind;
+    uint32_t length;
+    theus_segment path[]; /* keys retained */
+} noted_operation;
+
+/* The operations so far, oldest cell first; with `recent` those since the innermost savepoint. The
+ * transaction has been entered. 0 and *first (NULL: none; free it), or -1. */
+int operations_note(TxnObject *txn, bool recent, noted_operation **first);
+void operations_free(noted_operation *first);
+
+/* Transaction.operations() */
+PyObject *txn_method_operations(PyObject *txn, PyObject *const *args, Py_ssize_t count);
+
+#endif

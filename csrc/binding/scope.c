@@ -1,0 +1,588 @@
+/* Compiling paths to scopes, and walking them. */
+#include "scope.h"
+
+#include "errors.h"
+
+#include <stddef.h>
+
+/* ---- wildcards ---------------------------------------------------------------------- */
+
+typedef enum { LITERAL, ANY_KEY, ANY_DEPTH, GLOB } segment_kind;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *text; /* "*", "**", or text with "*" and "?" among other characters */
+    segment_kind kind;
+} WildcardObject;
+
+static segment_kind
+kind_of(const module_state *st, PyObject *segment)
+{
+    return Py_IS_TYPE(segment, st->Wildcard_type) ? ((WildcardObject *)segment)->kind : LITERAL;
+}
+
+/* Does a text match a pattern, as file names do? When a "*" took too little, it takes one
+ * character more; only the last one needs that, so this is no recursion. */
+static bool
+glob_matches(PyObject *pattern, PyObject *text)
+{
+    Py_ssize_t p = 0, t = 0, star = -1, taken = 0;
+    Py_ssize_t pattern_end = PyUnicode_GET_LENGTH(pattern), end = PyUnicode_GET_LENGTH(text);
+    while (t < end) {
+        Py_UCS4 wanted = p < pattern_end ? PyUnicode_READ_CHAR(pattern, p) : 0;
+        if (p < pattern_end && wanted == '*') {
+            star = p++;
+            taken = t;
+        }
+        else if (p < pattern_end && (wanted == '?' || wanted == PyUnicode_READ_CHAR(text, t))) {
+            p++;
+            t++;
+        }
+        else if (star >= 0) {
+            p = star + 1;
+            t = ++taken;
+        }
+        else {
+            return false;
+        }
+    }
+    while (p < pattern_end && PyUnicode_READ_CHAR(pattern, p) == '*') {
+        p++;
+    }
+    return p == pattern_end;
+}
+
+static PyObject *
+wildcard_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"text", NULL};
+    PyObject *text;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U:Wildcard", names, &text)) {
+        return NULL;
+    }
+    WildcardObject *self = (WildcardObject *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->text = Py_NewRef(text);
+        self->kind = PyUnicode_CompareWithASCIIString(text, "*") == 0    ? ANY_KEY
+                     : PyUnicode_CompareWithASCIIString(text, "**") == 0 ? ANY_DEPTH
+                                                                         : GLOB;
+    }
+    return (PyObject *)self;
+}
+
+static void
+wildcard_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    Py_DECREF(((WildcardObject *)op)->text);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyObject *
+wildcard_repr(PyObject *op)
+{
+    return Py_NewRef(((WildcardObject *)op)->text);
+}
+
+static PyType_Slot wildcard_slots[] = {
+    {Py_tp_doc, "A segment of a declared path that stands for more than one key."},
+    {Py_tp_new, wildcard_new},
+    {Py_tp_dealloc, wildcard_dealloc},
+    {Py_tp_repr, wildcard_repr},
+    {0, NULL},
+};
+
+static PyType_Spec wildcard_spec = {
+    .name = "theus._theus.Wildcard",
+    .basicsize = sizeof(WildcardObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = wildcard_slots,
+};
+
+/* ---- making scopes ------------------------------------------------------------------ */
+
+/* The rests of a scope to be: a list, and the rights that are complete already. */
+typedef struct {
+    PyObject *list;
+    uint8_t here;
+} rest_set;
+
+static uint8_t
+rest_rights(PyObject *rest)
+{
+    return (uint8_t)PyLong_AsLong(PyTuple_GET_ITEM(rest, 0));
+}
+
+static PyObject *
+rest_path(PyObject *rest)
+{
+    return PyTuple_GET_ITEM(rest, 1);
+}
+
+/* Adds a rest, each once. One that begins with "**" also adds what follows it, since "**" may stand
+ * for no segment at all; at the end it stands for at least one. */
+static int
+rests_add(const module_state *st, rest_set *set, uint8_t rights, PyObject *path)
+{
+    if (PyTuple_GET_SIZE(path) == 0) {
+        set->here |= rights;
+        return 0;
+    }
+    PyObject *rest = Py_BuildValue("(iO)", rights, path);
+    int known = rest == NULL ? -1 : PySequence_Contains(set->list, rest);
+    if (known == 0 && PyList_Append(set->list, rest) < 0) {
+        known = -1;
+    }
+    Py_XDECREF(rest);
+    if (known != 0 || PyTuple_GET_SIZE(path) == 1
+        || kind_of(st, PyTuple_GET_ITEM(path, 0)) != ANY_DEPTH) {
+        return known < 0 ? -1 : 0;
+    }
+    PyObject *skipped = PyTuple_GetSlice(path, 1, PY_SSIZE_T_MAX);
+    int result = skipped == NULL ? -1 : rests_add(st, set, rights, skipped);
+    Py_XDECREF(skipped);
+    return result;
+}
+
+/* The rests as a tuple, without those whose rights are complete. */
+static PyObject *
+rests_finish(rest_set *set)
+{
+    PyObject *alive = PyList_New(0);
+    for (Py_ssize_t i = 0; alive != NULL && i < PyList_GET_SIZE(set->list); i++) {
+        PyObject *rest = PyList_GET_ITEM(set->list, i);
+        if ((rest_rights(rest) & ~set->here) != 0 && PyList_Append(alive, rest) < 0) {
+            Py_CLEAR(alive);
+        }
+    }
+    PyObject *result = alive == NULL ? NULL : PyList_AsTuple(alive);
+    Py_XDECREF(alive);
+    return result;
+}
+
+/* What the rests say about the place itself. */
+static int
+scope_describe(const module_state *st, ScopeObject *self)
+{
+    self->open = self->full = (self->here & RIGHT_READ) != 0;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(self->rests); i++) {
+        PyObject *rest = PyTuple_GET_ITEM(self->rests, i);
+        PyObject *first = PyTuple_GET_ITEM(rest_path(rest), 0);
+        uint8_t rights = rest_rights(rest);
+        self->below |= rights;
+        switch (kind_of(st, first)) {
+        case LITERAL:
+            if (PyDict_SetItem(self->children, first, first) < 0) {
+                return -1;
+            }
+            break;
+        case ANY_KEY:
+        case ANY_DEPTH:
+            self->open = self->open || (rights & RIGHT_READ) != 0;
+            self->full = self->full
+                         || ((rights & RIGHT_READ) != 0 && PyTuple_GET_SIZE(rest_path(rest)) == 1);
+            break;
+        case GLOB:
+            self->globs = true;
+            break;
+        }
+    }
+    return 0;
+}
+
+/* A scope with these rests. `root` is NULL for a root. New reference. */
+static ScopeObject *
+scope_make(module_state *st, ScopeObject *root, uint8_t here, PyObject *rests, bool frozen)
+{
+    ScopeObject *self = PyObject_GC_New(ScopeObject, st->Scope_type);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->root = root == NULL ? self : (ScopeObject *)Py_NewRef((PyObject *)root);
+    self->owner = NULL;
+    self->known = root == NULL ? PyDict_New() : NULL;
+    self->rests = Py_NewRef(rests);
+    self->children = PyDict_New();
+    atomic_init(&self->others, NULL);
+    self->here = here;
+    self->below = 0;
+    self->frozen = frozen;
+    self->globs = false;
+    PyObject_GC_Track(self);
+    if (self->children == NULL || (root == NULL && self->known == NULL)
+        || scope_describe(st, self) < 0) {
+        Py_DECREF((PyObject *)self);
+        return NULL;
+    }
+    return self;
+}
+
+/* The one scope of this contract with these rests: 1 and *out (borrowed), 0 if nothing is declared,
+ * or -1. */
+static int
+scope_find(module_state *st, ScopeObject *root, uint8_t here, PyObject *rests, ScopeObject **out)
+{
+    if (here == 0 && PyTuple_GET_SIZE(rests) == 0) {
+        return 0;
+    }
+    PyObject *name = Py_BuildValue("(iO)", here, rests), *found = NULL;
+    if (name == NULL) {
+        return -1;
+    }
+    int known;
+    Py_BEGIN_CRITICAL_SECTION(root);
+    known = PyDict_GetItemRef(root->known, name, &found);
+    if (known == 0) {
+        found = (PyObject *)scope_make(st, root, here, rests, root->frozen);
+        known = found == NULL ? -1 : PyDict_SetItem(root->known, name, found) < 0 ? -1 : 1;
+    }
+    Py_END_CRITICAL_SECTION();
+    *out = (ScopeObject *)found;
+    Py_XDECREF(found); /* root->known holds it */
+    Py_DECREF(name);
+    return known;
+}
+
+/* Does the first segment of a rest stand for `key`? NULL: for a key that no path names. */
+static int
+segment_matches(const module_state *st, PyObject *segment, PyObject *key)
+{
+    switch (kind_of(st, segment)) {
+    case LITERAL:
+        return key == NULL ? 0 : PyObject_RichCompareBool(segment, key, Py_EQ);
+    case GLOB:
+        return key != NULL && PyUnicode_Check(key)
+               && glob_matches(((WildcardObject *)segment)->text, key);
+    default:
+        return 1;
+    }
+}
+
+/* Computes the scope below `key`: 1 and *out (borrowed), 0 or -1. */
+static int
+scope_advance(module_state *st, ScopeObject *self, PyObject *key, ScopeObject **out)
+{
+    rest_set set = {PyList_New(0), self->here};
+    int result = set.list == NULL ? -1 : 0;
+    for (Py_ssize_t i = 0; result == 0 && i < PyTuple_GET_SIZE(self->rests); i++) {
+        PyObject *rest = PyTuple_GET_ITEM(self->rests, i), *path = rest_path(rest);
+        PyObject *first = PyTuple_GET_ITEM(path, 0);
+        int matches = segment_matches(st, first, key);
+        if (matches <= 0) {
+            result = matches;
+            continue;
+        }
+        bool stays = kind_of(st, first) == ANY_DEPTH && PyTuple_GET_SIZE(path) > 1;
+        PyObject *left = stays ? Py_NewRef(path) : PyTuple_GetSlice(path, 1, PY_SSIZE_T_MAX);
+        result = left == NULL ? -1 : rests_add(st, &set, rest_rights(rest), left);
+        Py_XDECREF(left);
+    }
+    PyObject *rests = result < 0 ? NULL : rests_finish(&set);
+    result = rests == NULL ? -1 : scope_find(st, self->root, set.here, rests, out);
+    Py_XDECREF(rests);
+    Py_XDECREF(set.list);
+    return result;
+}
+
+/* ---- walking ------------------------------------------------------------------------ */
+
+/* The scope of all keys that no path names. */
+static int
+step_to_others(ScopeObject *self, ScopeObject **child)
+{
+    PyObject *others = atomic_load(&self->others);
+    if (others == NULL) {
+        ScopeObject *found = NULL;
+        int result = scope_advance(module_state_of_type(Py_TYPE(self)), self, NULL, &found);
+        if (result < 0) {
+            return -1;
+        }
+        PyObject *nobody = NULL;
+        others = Py_NewRef(result == 1 ? (PyObject *)found : Py_None);
+        if (!atomic_compare_exchange_strong(&self->others, &nobody, others)) {
+            Py_DECREF(others); /* another thread has found the same */
+        }
+    }
+    *child = (ScopeObject *)others;
+    return others != Py_None;
+}
+
+int
+scope_step(ScopeObject *self, PyObject *key, ScopeObject **child)
+{
+    if (self->below == 0) {
+        *child = self;
+        return self->here != 0; /* 0: a root that declares nothing */
+    }
+    PyObject *found;
+    int result = PyDict_GetItemRef(self->children, key, &found);
+    if (result == 0) {
+        return self->globs ? scope_advance(module_state_of_type(Py_TYPE(self)), self, key, child)
+                           : step_to_others(self, child);
+    }
+    if (result == 1 && Py_IS_TYPE(found, Py_TYPE(self))) {
+        *child = (ScopeObject *)found;
+    }
+    else if (result == 1) {
+        /* Asked for with the declared key: `key` may say that it equals any other, too. */
+        result = scope_advance(module_state_of_type(Py_TYPE(self)), self, found, child);
+        if (result == 1 && PyDict_SetItem(self->children, found, (PyObject *)*child) < 0) {
+            result = -1;
+        }
+    }
+    Py_XDECREF(found); /* a scope is held by the root */
+    return result;
+}
+
+int
+scope_step_index(ScopeObject *self, Py_ssize_t index, ScopeObject **child)
+{
+    if (PyDict_GET_SIZE(self->children) == 0 && !self->globs) {
+        if (self->below == 0) {
+            *child = self;
+            return self->here != 0;
+        }
+        return step_to_others(self, child);
+    }
+    PyObject *key = PyLong_FromSsize_t(index);
+    int result = key == NULL ? -1 : scope_step(self, key, child);
+    Py_XDECREF(key);
+    return result;
+}
+
+int
+scope_walk(ScopeObject *self, PyObject *path, Py_ssize_t from, ScopeObject **end)
+{
+    for (Py_ssize_t i = from; i < PyTuple_GET_SIZE(path); i++) {
+        int known = scope_step(self, PyTuple_GET_ITEM(path, i), &self);
+        if (known <= 0) {
+            return known;
+        }
+    }
+    *end = self;
+    return 1;
+}
+
+/* ---- the type ----------------------------------------------------------------------- */
+
+/* Adds each path of an iterable with these rights. */
+static int
+add_paths(const module_state *st, rest_set *set, PyObject *paths, uint8_t rights)
+{
+    PyObject *iterator = PyObject_GetIter(paths), *path;
+    if (iterator == NULL) {
+        return -1;
+    }
+    int result = 0;
+    while (result == 0 && (path = PyIter_Next(iterator)) != NULL) {
+        if (PyTuple_CheckExact(path)) {
+            result = rests_add(st, set, rights, path);
+        }
+        else {
+            PyErr_Format(PyExc_TypeError, "a declared path is a tuple, not %R", path);
+            result = -1;
+        }
+        Py_DECREF(path);
+    }
+    Py_DECREF(iterator);
+    return result < 0 || PyErr_Occurred() ? -1 : 0;
+}
+
+static PyObject *
+scope_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"reads", "writes", "owner", "frozen", NULL};
+    module_state *st = module_state_of_type(type);
+    PyObject *reads, *writes = NULL, *owner = Py_None;
+    int frozen = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O$Op:Scope", names, &reads, &writes, &owner,
+                                     &frozen)) {
+        return NULL;
+    }
+    rest_set set = {PyList_New(0), 0};
+    ScopeObject *self = NULL;
+    if (set.list != NULL && add_paths(st, &set, reads, RIGHT_READ) == 0
+        && (writes == NULL || add_paths(st, &set, writes, RIGHTS_WRITE) == 0)) {
+        PyObject *rests = rests_finish(&set);
+        self = rests == NULL ? NULL : scope_make(st, NULL, set.here, rests, frozen != 0);
+        Py_XDECREF(rests);
+    }
+    Py_XDECREF(set.list);
+    if (self != NULL && owner != Py_None) {
+        self->owner = Py_NewRef(owner);
+    }
+    return (PyObject *)self;
+}
+
+ScopeObject *
+scope_for_snapshot(ScopeObject *root)
+{
+    module_state *st = module_state_of_type(Py_TYPE(root));
+    rest_set set = {PyList_New(0), root->here & RIGHT_READ};
+    int result = set.list == NULL ? -1 : 0;
+    for (Py_ssize_t i = 0; result == 0 && i < PyTuple_GET_SIZE(root->rests); i++) {
+        PyObject *rest = PyTuple_GET_ITEM(root->rests, i);
+        if ((rest_rights(rest) & RIGHT_READ) != 0) {
+            result = rests_add(st, &set, RIGHT_READ, rest_path(rest));
+        }
+    }
+    PyObject *rests = result < 0 ? NULL : rests_finish(&set);
+    ScopeObject *self = rests == NULL ? NULL : scope_make(st, NULL, set.here, rests, true);
+    if (self != NULL) {
+        self->owner = Py_XNewRef(root->owner);
+    }
+    Py_XDECREF(rests);
+    Py_XDECREF(set.list);
+    return self;
+}
+
+static int
+scope_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    ScopeObject *self = (ScopeObject *)op;
+    Py_VISIT(Py_TYPE(op));
+    if (self->root != self) {
+        Py_VISIT(self->root);
+    }
+    Py_VISIT(self->owner);
+    Py_VISIT(self->known);
+    Py_VISIT(self->rests);
+    Py_VISIT(self->children);
+    Py_VISIT(atomic_load(&self->others));
+    return 0;
+}
+
+/* Only what makes circles: the dicts themselves stay, and what is asked for would be made again. */
+static int
+scope_clear(PyObject *op)
+{
+    ScopeObject *self = (ScopeObject *)op;
+    Py_CLEAR(self->owner);
+    Py_XDECREF(atomic_exchange(&self->others, NULL));
+    PyDict_Clear(self->children);
+    if (self->known != NULL) {
+        PyDict_Clear(self->known);
+    }
+    return 0;
+}
+
+static void
+scope_dealloc(PyObject *op)
+{
+    ScopeObject *self = (ScopeObject *)op;
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    Py_CLEAR(self->owner);
+    Py_CLEAR(self->known);
+    Py_CLEAR(self->rests);
+    Py_CLEAR(self->children);
+    Py_XDECREF(atomic_load(&self->others));
+    if (self->root != self) {
+        Py_DECREF((PyObject *)self->root);
+    }
+    PyObject_GC_Del(op);
+    Py_DECREF(type);
+}
+
+static PyObject *
+scope_method_step(PyObject *op, PyObject *key)
+{
+    ScopeObject *child;
+    int known = scope_step((ScopeObject *)op, key, &child);
+    if (known <= 0) {
+        return known < 0 ? NULL : Py_NewRef(Py_None);
+    }
+    return Py_NewRef((PyObject *)child);
+}
+
+/* Whether the place at `path` and all that is below it is declared with these rights. */
+static PyObject *
+scope_grants(PyObject *op, PyObject *path, uint8_t rights)
+{
+    ScopeObject *end = NULL;
+    if (!PyTuple_CheckExact(path)) {
+        return PyErr_Format(PyExc_TypeError, "a path is a tuple of keys, not %R", path);
+    }
+    int known = scope_walk((ScopeObject *)op, path, 0, &end);
+    return known < 0 ? NULL : PyBool_FromLong(known && (end->here & rights) == rights);
+}
+
+static PyObject *
+scope_method_reads(PyObject *op, PyObject *path)
+{
+    return scope_grants(op, path, RIGHT_READ);
+}
+
+static PyObject *
+scope_method_writes(PyObject *op, PyObject *path)
+{
+    return scope_grants(op, path, RIGHTS_WRITE);
+}
+
+static PyObject *
+scope_get_names(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyFrozenSet_New(((ScopeObject *)op)->children);
+}
+
+static PyObject *
+scope_get_open(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((ScopeObject *)op)->open);
+}
+
+static PyGetSetDef scope_getset[] = {
+    {"names", scope_get_names, NULL, PyDoc_STR("The keys that a path names here, as they are."),
+     NULL},
+    {"open", scope_get_open, NULL,
+     PyDoc_STR("Whether each key may be asked for, so that the key set itself may be read."), NULL},
+    {0},
+};
+
+static PyMethodDef scope_methods[] = {
+    {"step", scope_method_step, METH_O,
+     PyDoc_STR("step($self, key, /)\n--\n\n"
+               "The scope below key, or None: nothing there is declared.")},
+    {"reads", scope_method_reads, METH_O,
+     PyDoc_STR("reads($self, path, /)\n--\n\n"
+               "Whether the place at a path (a tuple) and all below it may be read.")},
+    {"writes", scope_method_writes, METH_O,
+     PyDoc_STR("writes($self, path, /)\n--\n\n"
+               "Whether the place at a path (a tuple) and all below it may be written.")},
+    {0},
+};
+
+PyDoc_STRVAR(scope_doc,
+             "Scope(reads, writes=(), *, owner=None, frozen=False)\n--\n\n"
+             "What is declared at and below one place, walked downwards key by key.\n\n"
+             "`reads` and `writes` are paths as theus.scope.parse_pattern gives them. `owner` makes\n"
+             "the refusals of a guard: no_read(path) and no_write(path) return the exceptions.\n"
+             "`frozen`: the process is shown frozen values. Immutable; may be shared by threads.");
+
+static PyType_Slot scope_slots[] = {
+    {Py_tp_doc, (void *)scope_doc},
+    {Py_tp_new, scope_new},
+    {Py_tp_dealloc, scope_dealloc},
+    {Py_tp_traverse, scope_traverse},
+    {Py_tp_clear, scope_clear},
+    {Py_tp_methods, scope_methods},
+    {Py_tp_getset, scope_getset},
+    {0, NULL},
+};
+
+static PyType_Spec scope_spec = {
+    .name = "theus._theus.Scope",
+    .basicsize = sizeof(ScopeObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = scope_slots,
+};
+
+int
+add_scope_types(PyObject *module, module_state *st)
+{
+    return module_add_type(module, &wildcard_spec, &st->Wildcard_type) < 0
+                   || module_add_type(module, &scope_spec, &st->Scope_type) < 0
+               ? -1
+               : 0;
+}

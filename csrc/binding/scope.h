@@ -1,0 +1,83 @@
+/* Scopes: a contract compiled to a path set that is walked downwards.
+ *
+ *     inputs "domain.users", "domain.log_*"; outputs "domain.users.*.age"
+ *
+ *     root --domain--> . --users--> here: READ --(any)--> here: READ --age--> here: READ, WRITE
+ *                      \--log_x--> here: READ
+ *
+ * A scope is what is declared at and below one place. `here` are the rights on the place and on
+ * all that is below it, `below` the rights that begin deeper. Stepping to a key costs a dict
+ * lookup; a place at which nothing is declared has no scope. The walk never goes back, so a draft
+ * keeps the scope of its place as a cursor and steps it at each access.
+ *
+ * Each path says what is left of it: a *rest*. A scope is the set of the rests that are alive
+ * there, and equal sets are one object, so that the scopes of a contract are finite also below
+ * "**". They are made when they are first asked for, and live as long as their root.
+ *
+ * Rights are those of the zones: append, update and delete are one right as long as no zone tells
+ * them apart.
+ *
+ * Threads: constant but for what is filled in when it is first asked for; that is the same whoever
+ * asks. Comparing a key with a declared one may run Python code. */
+#ifndef THEUS_SCOPE_H
+#define THEUS_SCOPE_H
+
+#include "module_state.h"
+
+#include <stdatomic.h>
+
+enum {
+    RIGHT_READ = 1,
+    RIGHT_APPEND = 2,
+    RIGHT_UPDATE = 4,
+    RIGHT_DELETE = 8,
+    RIGHTS_WRITE = RIGHT_APPEND | RIGHT_UPDATE | RIGHT_DELETE,
+    RIGHTS_ALL = RIGHT_READ | RIGHTS_WRITE,
+};
+
+typedef struct ScopeObject {
+    PyObject_HEAD
+    struct ScopeObject *root; /* owned, except by the root itself */
+    PyObject *owner;          /* root: makes the refusals, see guard.c; or NULL */
+    PyObject *known;          /* root: dict, (here, rests) -> scope */
+    PyObject *rests;          /* tuple of (rights, what is left of the path), never empty ones */
+    PyObject *children;       /* dict: declared key -> scope, or itself while not asked for */
+    _Atomic(PyObject *) others; /* owned: the scope of all keys that are in no path, None: none has one,
+                               * NULL: not asked for yet. Not used if `globs` */
+    uint8_t here;
+    uint8_t below;
+    bool frozen; /* of a process that may not write: it is shown frozen values */
+    bool open;   /* each key may be asked for, so the key set is no secret */
+    bool full;   /* all that is below may be read, though perhaps not replaced */
+    bool globs;  /* a key must be compared with patterns */
+} ScopeObject;
+
+static inline bool
+scope_may_write(const ScopeObject *scope)
+{
+    return (scope->here & RIGHTS_WRITE) == RIGHTS_WRITE;
+}
+
+/* May everything be done here? Then a draft needs no cursor. */
+static inline bool
+scope_is_free(const ScopeObject *scope)
+{
+    return (scope->here & RIGHTS_ALL) == RIGHTS_ALL && !scope->frozen;
+}
+
+/* The scope below `key`: 1 and *child (borrowed, lives as long as `scope`), 0 = nothing is declared
+ * there, or -1. */
+int scope_step(ScopeObject *scope, PyObject *key, ScopeObject **child);
+
+/* The same for a list index. */
+int scope_step_index(ScopeObject *scope, Py_ssize_t index, ScopeObject **child);
+
+/* The scope at the end of `path` from the position `from` on. */
+int scope_walk(ScopeObject *scope, PyObject *path, Py_ssize_t from, ScopeObject **end);
+
+/* What the same contract lets be read, as frozen values: the scope of a snapshot. New reference. */
+ScopeObject *scope_for_snapshot(ScopeObject *root);
+
+int add_scope_types(PyObject *module, module_state *st);
+
+#endif
