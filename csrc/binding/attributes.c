@@ -33,6 +33,9 @@ int
 attribute_own(PyObject *own, PyObject *object, PyObject *name, PyObject **value)
 {
     PyObject *descriptor;
+    if (attribute_check_name(name) < 0) {
+        return -1;
+    }
     int found = PyDict_GetItemRef(own, name, &descriptor);
     if (found < 0) {
         return -1;

@@ -5,6 +5,18 @@
 
 #include "pyapi.h"
 
+/* Names come from the interpreter, and then they are text; or from who calls __getattribute__ or __setattr__ by hand:
+ * -1 with TypeError. */
+static inline int
+attribute_check_name(PyObject *name)
+{
+    if (PyUnicode_Check(name)) {
+        return 0;
+    }
+    PyErr_Format(PyExc_TypeError, "attribute name must be string, not '%.200s'", Py_TYPE(name)->tp_name);
+    return -1;
+}
+
 /* {name: descriptor} of everything that instances of `type` have. New reference. */
 PyObject *attributes_of_type(PyTypeObject *type);
 

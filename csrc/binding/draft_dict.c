@@ -3,6 +3,7 @@
  * Attribute access is a convenience on top: d.x reads d["x"] where the type has no attribute of
  * that name. Names with two underscores on both sides are never keys, because Python probes for
  * them and each probe would be logged as a read of an absent key. */
+#include "attributes.h"
 #include "draft_parts.h"
 
 /* ---- items -------------------------------------------------------------------------- */
@@ -108,6 +109,9 @@ draft_is_dunder(PyObject *name)
 static int
 is_type_name(const module_state *st, PyObject *name)
 {
+    if (attribute_check_name(name) < 0) {
+        return -1;
+    }
     int known = PySet_Contains(st->draft_dict_names, name);
     return known != 0 ? known : draft_is_dunder(name);
 }

@@ -1,6 +1,7 @@
 /* State: one version, immutable, with what its engine remembers of others. */
 #include "state_type.h"
 
+#include "attributes.h"
 #include "diff.h"
 #include "errors.h"
 #include "freeze.h"
@@ -110,6 +111,9 @@ root_value(StateObject *self, PyObject *name)
 static PyObject *
 state_getattro(PyObject *op, PyObject *name)
 {
+    if (attribute_check_name(name) < 0) {
+        return NULL;
+    }
     if (type_lookup(Py_TYPE(op), name) != NULL) {
         return PyObject_GenericGetAttr(op, name);
     }

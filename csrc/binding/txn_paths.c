@@ -3,6 +3,7 @@
  * Fetching a container on the way logs nothing; what is read or written in the last one is logged there. */
 #include "txn_paths.h"
 
+#include "attributes.h"
 #include "draft.h"
 #include "engine_type.h"
 #include "errors.h"
@@ -224,6 +225,9 @@ txn_subscript(PyObject *op, PyObject *key)
 PyObject *
 txn_getattro(PyObject *op, PyObject *name)
 {
+    if (attribute_check_name(name) < 0) {
+        return NULL;
+    }
     PyObject *own = type_lookup(Py_TYPE(op), name);
     if (own != NULL) {
         /* The interpreter has a way of its own with method objects: tx.get(path) takes 20 ns less. */
@@ -447,6 +451,9 @@ txn_ass_subscript(PyObject *op, PyObject *key, PyObject *value)
 int
 txn_setattro(PyObject *op, PyObject *name, PyObject *value)
 {
+    if (attribute_check_name(name) < 0) {
+        return -1;
+    }
     if (type_lookup(Py_TYPE(op), name) != NULL) {
         PyErr_Format(PyExc_AttributeError,
                      "%R is a method of the transaction: write tx[%R] for a root of that name", name, name);

@@ -500,3 +500,18 @@ def test_an_interrupt_while_a_conflict_is_noted_is_not_lost():
     hashes = 100 - left_after_a_conflict(100)
     assert hashes > 1
     assert all(left_after_a_conflict(n + 1) is None for n in range(hashes))
+
+
+@pytest.mark.parametrize("name", [0, None, ["x"], b"x"], ids=repr)
+def test_attributes_asked_for_by_what_is_no_text(name):
+    """The length of a text was read from whatever it was: a crash."""
+    engine = TheusEngine({"d": {"x": 1}})
+    with engine.transaction() as tx:
+        for target in (engine.state, engine.state.d, tx, tx.d):
+            for ask in (
+                lambda target=target: type(target).__getattribute__(target, name),
+                lambda target=target: type(target).__setattr__(target, name, 1),
+                lambda target=target: type(target).__delattr__(target, name),
+            ):
+                with pytest.raises((TypeError, AttributeError)):
+                    ask()
