@@ -4,8 +4,10 @@
     full    everything below, and all Python tests
     lint    ruff, mypy --strict, the stub against the module
     c       the C tests                                       needs cmake
+    faults  seeded faults in copies of the core: is each of them found?
     asan    the C tests under AddressSanitizer and UBSan
     tsan    the C tests under ThreadSanitizer
+    sim     the commit protocol under a deterministic scheduler, deeper than `c` does: minutes
     cov     the C tests, and which lines of the core they reach (at least 90 %)
     asanpy  the quick Python tests over a module built with AddressSanitizer and UBSan
     wheel   sdist and wheel: what is in them, and that they work
@@ -18,6 +20,7 @@ one by hand. The Python lanes test the theus that is installed for this Python:
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -60,21 +63,26 @@ def run(
 
 def tool(name: str) -> tuple[str, ...]:
     """A Python tool, as a module of this interpreter."""
+    package = name.split(".")[0]
+    if importlib.util.find_spec(package) is None:
+        raise Failed(f"{package} is not installed for {sys.executable}: pip install {package}")
     return (sys.executable, "-m", name)
 
 
 # ---- C --------------------------------------------------------------------------------
 
 
-def c_tests(folder: str, *settings: str, wrapper: tuple[str, ...] = (), **environ: str) -> Path:
-    """Configures, builds and runs the C tests in build/<folder>."""
+def c_tests(
+    folder: str, *settings: str, wrapper: tuple[str, ...] = (), only: str = "", **environ: str
+) -> Path:
+    """Configures, builds and runs the C tests (whose names match `only`) in build/<folder>."""
     build = BUILD / folder
     generator = ("-G", "Ninja") if shutil.which("ninja") else ()
     options = (f"-D{setting}" for setting in ("THEUS_BUILD_TESTS=ON", *settings))
     run("cmake", "-S", ".", "-B", build, *generator, *options, "--log-level=WARNING")
     run("cmake", "--build", build, "--parallel", str(os.cpu_count() or 1))
     ctest = ("ctest", "--test-dir", str(build), "--output-on-failure", "--no-tests=error")
-    run(*wrapper, *ctest, environ=environ)
+    run(*wrapper, *ctest, "--tests-regex", only, environ=environ)
     return build
 
 
@@ -104,6 +112,17 @@ def tsan() -> None:
         wrapper=wrapper,
         TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1",
     )
+
+
+def sim() -> None:
+    build = c_tests("c", "CMAKE_BUILD_TYPE=RelWithDebInfo", "THEUS_WERROR=ON", only="sim_.*")
+    for program in sorted(build.glob("sim_*")):
+        if program.is_file() and os.access(program, os.X_OK):
+            run(program, "deep")
+
+
+def faults() -> None:
+    run(sys.executable, "-P", "tests/faults.py")
 
 
 def works(*command: str) -> bool:
@@ -313,11 +332,12 @@ def check_sdist(path: Path) -> None:
 
 
 def full() -> None:
-    in_turn(lint, c, asan, tsan, cov, asanpy, wheel, py)
+    in_turn(lint, c, faults, asan, tsan, cov, asanpy, wheel, py)
 
 
 LANES: dict[str, Callable[[], None]] = {
-    lane.__name__: lane for lane in (quick, full, lint, c, asan, tsan, cov, asanpy, wheel, py)
+    lane.__name__: lane
+    for lane in (quick, full, lint, c, sim, faults, asan, tsan, cov, asanpy, wheel, py)
 }
 
 

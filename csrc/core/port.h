@@ -79,6 +79,10 @@ theus_mutex_unlock(theus_mutex *mutex)
 #ifndef NDEBUG
 bool theus_mutex_is_mine(theus_mutex *mutex);
 #endif
+#ifdef THEUS_TESTING
+/* For a test that runs many threads in one: the set of ranks that this one holds, exchanged. */
+uint32_t theus_swap_held_ranks(uint32_t held);
+#endif
 
 /* ---- time and identity -------------------------------------------------- */
 

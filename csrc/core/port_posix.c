@@ -166,6 +166,16 @@ theus_mutex_is_mine(theus_mutex *mutex)
 }
 #endif
 
+#ifdef THEUS_TESTING
+uint32_t
+theus_swap_held_ranks(uint32_t held)
+{
+    uint32_t before = thread.held_ranks;
+    thread.held_ranks = held;
+    return before;
+}
+#endif
+
 /* ---- time and identity -------------------------------------------------- */
 
 static uint64_t

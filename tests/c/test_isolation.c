@@ -251,6 +251,24 @@ test_phantoms(void)
     }
 }
 
+/* ---- items of a list are places only while no one moves them ------------------------------------------- */
+
+static void
+test_moved_items(void)
+{
+    for (theus_isolation level = THEUS_SERIALIZABLE; level <= THEUS_SNAPSHOT; level++) {
+        scene scene;
+        scene_open(&scene, "{1:[10 20] 2:0}");
+        session *tx = session_open(&scene, level), *other = session_open(&scene, level);
+        add(tx, "1.0", 5); /* deferred: the newest version has another item there */
+        perform(other, "unshift 1 [99]");
+        session_done(other);
+        CHECK(session_refused(tx, "keys", "1"));
+        CHECK(scene_is(&scene, "{1:[99 10 20] 2:0}"));
+        scene_close(&scene);
+    }
+}
+
 int
 main(void)
 {
@@ -262,5 +280,6 @@ main(void)
     test_g2_write_skew();
     test_read_only_anomaly();
     test_phantoms();
+    test_moved_items();
     return check_result();
 }

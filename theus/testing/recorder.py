@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from theus._theus import MISSING, Transaction
+from theus._theus import MISSING, Transaction, thaw
 from theus.errors import TransactionError
 from theus.paths import Path, as_path
 from theus.testing.history import Attempt, History, Step
@@ -288,7 +288,7 @@ class RecordingTransaction:
     def all(self, path: Path | str) -> Any:
         """An independent copy, in builtins, of what is at a path. Raises KeyError if nothing is."""
         path = as_path(path)
-        value = _plain(self._there(path))
+        value = thaw(self._there(path))
         self._note("all", path, value)
         return _plain(value)  # the caller's own: what is noted must not change
 

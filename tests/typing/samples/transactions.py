@@ -26,6 +26,7 @@ try:
 except ConflictError as error:
     assert_type(error.expected, int)
     assert_type(error.path, tuple[object, ...] | None)
+    print(error.winner and error.winner.version)
     as_old: ContextError = error
     as_any: TheusError = error
 
