@@ -115,6 +115,15 @@ class EngineStats(NamedTuple):
     ring_capacity      commit records that are kept
     ring_lost          commit records that were overwritten
     history_versions   versions that `state.at` can still reach
+    queue_depth        threads and tasks that wait at this moment: for their turn, or to commit
+    queueing           whether runs line up before their first attempt, in order of arrival
+    tickets            tickets given so far to runs that had failed too often
+    tickets_held       of these, in force
+    waits              how often somebody had to wait for a ticket
+    leases_expired     tickets taken away from runs that did not end in time
+    tries_max          most attempts that a run has needed (0: nothing was committed yet)
+    tries              runs that needed more than one, by the number of attempts (16 stands
+                       for 16 and more)
     """
 
     version: int
@@ -128,3 +137,11 @@ class EngineStats(NamedTuple):
     ring_capacity: int
     ring_lost: int
     history_versions: int
+    queue_depth: int
+    queueing: bool
+    tickets: int
+    tickets_held: int
+    waits: int
+    leases_expired: int
+    tries_max: int
+    tries: Mapping[int, int]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import (
@@ -17,7 +18,7 @@ from typing import (
 )
 
 from theus import _theus
-from theus._theus import Change, CommitRecord, State, Transaction
+from theus._theus import Change, CommitRecord, State, Transaction, Turn
 from theus._types import EngineStats
 from theus.errors import (
     ConflictError,
@@ -25,6 +26,7 @@ from theus.errors import (
     SecurityViolationError,
     TransactionError,
     UnknownProcessError,
+    WriteTimeoutError,
     _shown,
 )
 from theus.outputs import release
@@ -263,28 +265,69 @@ class TheusEngine(_theus.Engine):
 
         limit = self.write_timeout_ms
         patience = Patience(retries, limit / 1000 if deadline is None else deadline)
-        while True:
-            patience.begin()
-            finished = False
+        turn: Turn | None = None
+        if deadline is not None or self.queueing:
+            turn = await self._line_up(patience, detached)
+        done = None
+        try:
+            while True:
+                patience.begin()
+                finished = False
+                attempt = self.transaction(limit, isolation, False, process, detached)
+                if turn is not None:
+                    turn.lead(attempt, patience.end - time.monotonic())
+                try:
+                    async with attempt as tx:
+                        pending = fn(tx, *args)
+                        if not isinstance(pending, Coroutine):
+                            raise TypeError(
+                                f"run_async awaits a coroutine function; {fn!r} returned "
+                                f"{pending!r}: use engine.run"
+                            )
+                        result: R = release(await pending)
+                        if self.ring_mode == "block" and tx.active:
+                            await make_room(self, tx)
+                        finished = True
+                    done = attempt
+                    return result
+                except ConflictError as conflict:
+                    if not finished:  # the body's own affair
+                        raise
+                    if turn is None:
+                        turn = Turn(self)
+                    turn.failed(attempt, patience.took())
+                    wait = patience.wait_after(conflict)
+                    if turn.in_line:
+                        from theus.turns import line_up
+
+                        if not await line_up(turn, patience.end):
+                            patience.give_up(conflict)
+                        wait = 0.0
+                if wait > 0.0:
+                    await sleep(wait)
+                self.count_retry()
+        finally:
+            if turn is not None:
+                turn.end(done)
+
+    async def _line_up(self, patience: Patience, detached: bool) -> Turn | None:
+        """Before the first attempt: a run that joins another one has no turn of its own."""
+        if not detached and self.current() is not None:
+            return None
+        turn = Turn(self)
+        turn.line_up()
+        if turn.in_line:
+            from theus.turns import line_up
+
+            began = time.monotonic()
             try:
-                with self.transaction(limit, isolation, False, process, detached) as tx:
-                    pending = fn(tx, *args)
-                    if not isinstance(pending, Coroutine):
-                        raise TypeError(
-                            f"run_async awaits a coroutine function; {fn!r} returned "
-                            f"{pending!r}: use engine.run"
-                        )
-                    result: R = release(await pending)
-                    if self.ring_mode == "block" and tx.active:
-                        await make_room(self, tx)
-                    finished = True
-                return result
-            except ConflictError as conflict:
-                if not finished:  # the body's own affair
-                    raise
-                wait = patience.wait_after(conflict)
-            await sleep(wait)
-            self.count_retry()
+                if not await line_up(turn, patience.end):
+                    waited, given = time.monotonic() - began, patience.end - began
+                    raise WriteTimeoutError(round(given * 1000), round(waited * 1000))
+            except BaseException:
+                turn.end(None)
+                raise
+        return turn
 
     @overload
     def transactional(self, fn: Callable[Concatenate[Transaction, P], R], /) -> Callable[P, R]: ...
@@ -471,6 +514,14 @@ class TheusEngine(_theus.Engine):
             ring_capacity=counters["ring_capacity"],
             ring_lost=counters["ring_lost"],
             history_versions=counters["history_versions"],
+            queue_depth=counters["queue_depth"],
+            queueing=counters["queueing"],
+            tickets=counters["tickets"],
+            tickets_held=counters["tickets_held"],
+            waits=counters["waits"],
+            leases_expired=counters["leases_expired"],
+            tries_max=max(counters["tries_max"], min(counters["commits"], 1)),
+            tries=counters["tries"],
         )
 
     # ---- life -------------------------------------------------------------------------------

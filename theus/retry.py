@@ -7,6 +7,7 @@ to wait without blocking the event loop.
 from __future__ import annotations
 
 import time
+from typing import NoReturn
 
 from theus.errors import ConflictError
 
@@ -24,7 +25,10 @@ class Patience:
     bodies wait for ages, and be no wait at all for a slow one.
     """
 
-    __slots__ = ("_attempts", "_began", "_body", "_end", "_retries")
+    __slots__ = ("_attempts", "_began", "_body", "_retries", "end")
+
+    end: float
+    """When the time is over, by `time.monotonic()`."""
 
     def __init__(self, retries: int | None, deadline: float) -> None:
         if retries is not None and (type(retries) is not int or retries < 0):
@@ -34,13 +38,23 @@ class Patience:
         self._retries = retries
         self._attempts = 0
         self._body = 0.0
-        self._end = time.monotonic() + deadline
+        self.end = time.monotonic() + deadline
         self._began = 0.0
 
     def begin(self) -> None:
         """An attempt begins."""
         self._attempts += 1
         self._began = time.monotonic()
+
+    def took(self) -> float:
+        """Seconds since the attempt began."""
+        return time.monotonic() - self._began
+
+    def give_up(self, conflict: ConflictError) -> NoReturn:
+        """Raises `conflict`, which now says how many attempts there were."""
+        conflict.attempts = self._attempts
+        conflict.args = (*conflict.args[:5], self._attempts)
+        raise conflict
 
     def wait_after(self, conflict: ConflictError) -> float:
         """Seconds to wait before the next attempt. Raises `conflict` if there is none."""
@@ -50,10 +64,8 @@ class Patience:
         longest = min(self._body * 2.0 ** min(self._attempts, 10), LONGEST_WAIT)
         wait = longest * _random()
         spent = self._retries is not None and self._attempts > self._retries
-        if spent or now + wait >= self._end:
-            conflict.attempts = self._attempts
-            conflict.args = (*conflict.args[:5], self._attempts)
-            raise conflict
+        if spent or now + wait >= self.end:
+            self.give_up(conflict)
         return wait
 
 

@@ -89,7 +89,7 @@ turn(theus_store *store, bool recorded)
         theus_record *record = recorded ? new_record(store) : NULL;
         theus_version *next;
         check(theus_version_new(store, 0, base->root, base->signals, record, &next));
-        if (theus_store_publish(store, base, next) != THEUS_SWAPPED) {
+        if (theus_store_publish(store, base, next, 0) != THEUS_SWAPPED) {
             fputs("bench_ring: somebody else committed\n", stderr);
             exit(1);
         }

@@ -128,6 +128,31 @@ has_open_parent(active_txns *list, PyObject *home)
 }
 
 int
+active_leader(EngineObject *engine, uint64_t *leader)
+{
+    active_txns *list = &engine->active;
+    PyObject *home;
+    *leader = 0;
+    if (active_is_empty(list)) {
+        return 0;
+    }
+    if (PyContextVar_Get(engine->heap->st->home, Py_None, &home) < 0) {
+        return -1;
+    }
+    uint64_t epoch = theus_process_epoch();
+    theus_mutex_lock(&list->lock);
+    for (PyObject *at = home; at != Py_None && *leader == 0; at = PyTuple_GET_ITEM(at, 1)) {
+        TxnObject *it = atomic_load_explicit(&list->first, memory_order_relaxed);
+        for (; it != NULL && *leader == 0; it = it->next) {
+            *leader = it->home == at && it->txn.epoch == epoch ? it->leader : 0;
+        }
+    }
+    theus_mutex_unlock(&list->lock);
+    Py_DECREF(home);
+    return 0;
+}
+
+int
 txn_refuse_child(EngineObject *engine)
 {
     module_state *st = engine->heap->st;

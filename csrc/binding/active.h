@@ -2,7 +2,7 @@
  *
  * Invariant: a transaction stands in the list from its beginning until it ends, or until its memory goes; it takes
  * itself out first, under the lock. So under the lock whatever stands there can be looked at, and what is
- * looked at (thread, context, home) does not change while it stands there. A reference to it there may be none left:
+ * looked at (thread, context, home, leader) does not change while it stands there. A reference to it there may be none left:
  * another thread, or a callback of a weak reference, may see it between the last one's end and its own. Then it
  * counts as gone.
  *
@@ -42,6 +42,10 @@ PyObject *home_of(module_state *st, PyObject *context);
 
 /* The open transaction that this thread and task runs on the engine, or NULL. New reference. */
 TxnObject *txn_current(EngineObject *engine);
+
+/* The ticket that leads the body in which the caller runs, itself or as a child task or thread; 0: none does, or there is
+ * no such body. 0, or -1 with an exception. */
+int active_leader(EngineObject *engine, uint64_t *leader);
 
 /* -1 with TransactionError set in a child task or thread of a body whose transaction on this engine is open: it
  * cannot join, and must not slip out unsaid. To be asked where txn_current() found nothing. */

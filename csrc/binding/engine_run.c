@@ -3,6 +3,7 @@
 #include "draft.h"
 #include "engine_type.h"
 #include "errors.h"
+#include "turn_type.h"
 #include "txn_paths.h"
 
 #include "../core/conflict.h"
@@ -276,7 +277,7 @@ run_joined(TxnObject *outer, PyObject *const *args, Py_ssize_t count)
 
 /* Gives others the processor for a while. -1 when a signal handler raised. */
 static int
-wait_for_turn(uint64_t wait_ns)
+back_off(uint64_t wait_ns)
 {
     Py_BEGIN_ALLOW_THREADS
     if (wait_ns < YIELD_NS) {
@@ -288,11 +289,160 @@ wait_for_turn(uint64_t wait_ns)
     return PyErr_CheckSignals();
 }
 
+/* One logical run across its attempts. */
+typedef struct {
+    EngineObject *engine;
+    const run_options *options;
+    PyObject *const *args;
+    Py_ssize_t count;
+    uint64_t start_ns; /* of the first attempt; 0 before */
+    bool measured;     /* it was committed with a ticket, and chain.footprint is that of the last attempt */
+    theus_chain chain;
+} run;
+
+static uint64_t
+run_end_ns(const run *self)
+{
+    return self->options->deadline_ns == 0 ? 0 : self->start_ns + self->options->deadline_ns;
+}
+
+/* The body, once, and its result with drafts made safe. NULL: it raised, and the transaction has ended. */
+static PyObject *
+run_body(run *self, TxnObject *txn)
+{
+    PyObject *result
+        = refuse_what_has_not_run(self->args[0], call_body(self->args[0], txn, self->args, self->count));
+    if (result != NULL && txn->txn.state == THEUS_TXN_OPEN) {
+        result = txn_freeze_result(txn, result);
+    }
+    if (result == NULL) {
+        txn_abort(txn);
+    }
+    return result;
+}
+
+/* Tells the chain. 0, or -1 with MemoryError. */
+static int
+run_failed(run *self, const theus_conflict *why, const TxnObject *txn, uint64_t try_ns)
+{
+    EngineObject *engine = self->engine;
+    uint64_t mean_ns = engine->body_ns, took_ns = mean_ns; /* two threads at once: one of the two samples counts */
+    uint32_t held_up = txn->txn.held_up;
+    if (held_up == 0 && !theus_chain_was_late(&self->chain)) {
+        took_ns = try_ns != 0 ? theus_clock_fine_ns() - try_ns : theus_clock_tick_ns() - txn->started_ns;
+        engine->body_ns = mean_ns == 0 ? took_ns : (mean_ns * 7 + took_ns) / 8;
+    }
+    theus_status status
+        = theus_chain_failed(&self->chain, &why->footprint, why->expected, why->found, held_up, took_ns);
+    return status == THEUS_OK ? 0 : errors_fail(engine->heap->st, status);
+}
+
+/* One attempt. 1 = done, *result is set; 0 = conflict, and the chain knows of it; -1 = exception set. */
+static int
+run_attempt(run *self, theus_conflict *why, PyObject **result)
+{
+    EngineObject *engine = self->engine;
+    uint64_t try_ns = self->chain.failures == 0 ? 0 : theus_clock_fine_ns(); /* the first one is timed coarsely */
+    TxnObject *txn = txn_new(engine, self->options->isolation, false, engine->timeout_ms, self->options->process);
+    if (txn == NULL) {
+        return -1;
+    }
+    txn->leader = theus_chain_number(&self->chain);
+    if (txn_begin(txn, NULL) < 0) {
+        Py_DECREF(txn);
+        return -1;
+    }
+    if (self->start_ns == 0) {
+        self->start_ns = txn->started_ns;
+    }
+    txn->patience_ns = run_end_ns(self);
+    why->measured = false;
+    *result = run_body(self, txn);
+    int done = -1;
+    if (*result != NULL) {
+        /* A body that ended its transaction itself has decided. */
+        done = txn->txn.state == THEUS_TXN_OPEN ? txn_commit(txn, why, TXN_GATE_WAIT) : 1;
+        if (done != 1) {
+            Py_CLEAR(*result);
+        }
+        if (done < 0) {
+            txn_abort(txn); /* refused while another thread is inside: later runs here must not join it */
+        }
+    }
+    if (done == 0 && run_failed(self, why, txn, try_ns) < 0) {
+        theus_conflict_fini(why);
+        done = -1;
+    }
+    Py_DECREF(txn);
+    return done;
+}
+
+/* Between two attempts: 1 = go on; 0 = retries or time are used up; -1 = exception set. */
+static int
+run_wait(run *self)
+{
+    EngineObject *engine = self->engine;
+    const run_options *options = self->options;
+    uint32_t failures = self->chain.failures;
+    if ((options->retries >= 0 && (int64_t)failures > options->retries)
+        || (options->deadline_ns != 0 && theus_clock_tick_ns() >= run_end_ns(self))) {
+        return 0;
+    }
+    atomic_fetch_add_explicit(&theus_store_counters(engine->store)->retries, 1, memory_order_relaxed);
+    if (theus_chain_is_in_line(&self->chain)) {
+        return turn_line_up(engine, &self->chain, run_end_ns(self));
+    }
+    return back_off(theus_backoff_ns(engine->body_ns, failures - 1, theus_random())) < 0 ? -1 : 1;
+}
+
+/* In a queue, a run waits before its first attempt. 0, or -1 with an exception. */
+static int
+run_line_up(run *self)
+{
+    EngineObject *engine = self->engine;
+    theus_status status = theus_chain_line_up(&self->chain);
+    if (status != THEUS_OK) {
+        errors_raise(engine->heap->st, status);
+        return -1;
+    }
+    if (!theus_chain_is_in_line(&self->chain)) {
+        return 0;
+    }
+    self->start_ns = theus_clock_tick_ns();
+    int came = turn_line_up(engine, &self->chain, run_end_ns(self));
+    if (came == 0) {
+        txn_raise_late(engine->heap->st, self->options->deadline_ns, self->start_ns);
+    }
+    return came == 1 ? 0 : -1;
+}
+
+static PyObject *
+run_attempts(run *self)
+{
+    PyObject *result = NULL;
+    theus_conflict why;
+    int done = run_line_up(self);
+    while (done == 0 && (done = run_attempt(self, &why, &result)) == 0) {
+        int go_on = run_wait(self);
+        if (go_on == 0) {
+            txn_raise_conflict(self->engine, &why, self->chain.failures);
+        }
+        theus_conflict_fini(&why);
+        done = go_on == 1 ? 0 : -1;
+    }
+    if (done == 1 && self->chain.ticket != NULL && why.measured) {
+        self->measured = true;
+        self->chain.footprint = why.footprint;
+    }
+    return result;
+}
+
 PyObject *
 engine_run(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
     EngineObject *self = (EngineObject *)op;
     run_options options;
+    uint64_t leader = 0;
     if (count < 1) {
         PyErr_SetString(PyExc_TypeError, "run() needs a function to call with the transaction");
         return NULL;
@@ -311,60 +461,15 @@ engine_run(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *name
             return NULL;
         }
     }
-    uint64_t start_ns = 0; /* first looked at when it is first needed */
-    for (uint32_t failures = 0;; failures++) {
-        uint64_t try_ns = failures == 0 ? 0 : theus_clock_fine_ns();
-        TxnObject *txn = txn_new(self, options.isolation, false, self->timeout_ms,
-                                 options.process);
-        if (txn == NULL || txn_begin(txn, NULL) < 0) {
-            Py_XDECREF(txn);
-            return NULL;
-        }
-        if (start_ns == 0) {
-            start_ns = txn->started_ns;
-        }
-        PyObject *result = refuse_what_has_not_run(args[0], call_body(args[0], txn, args, count));
-        if (result != NULL && txn->txn.state == THEUS_TXN_OPEN) {
-            result = txn_freeze_result(txn, result);
-        }
-        if (result == NULL) {
-            txn_abort(txn);
-            Py_DECREF(txn);
-            return NULL;
-        }
-        theus_conflict why;
-        /* A body that ended its transaction itself has decided. */
-        int done = txn->txn.state == THEUS_TXN_OPEN ? txn_commit(txn, &why) : 1;
-        if (done < 0) {
-            txn_abort(txn); /* refused while another thread is inside: later runs here must not join it */
-        }
-        Py_DECREF(txn);
-        if (done == 1) {
-            return result;
-        }
-        Py_DECREF(result);
-        if (done < 0) {
-            return NULL;
-        }
-        uint64_t now_ns = theus_clock_tick_ns();
-        bool over = (options.retries >= 0 && (int64_t)failures >= options.retries)
-                    || (options.deadline_ns != 0 && now_ns - start_ns >= options.deadline_ns);
-        if (over) {
-            txn_raise_conflict(self, &why, failures + 1);
-            theus_conflict_fini(&why);
-            return NULL;
-        }
-        theus_conflict_fini(&why);
-        if (try_ns != 0) {
-            uint64_t body_ns = theus_clock_fine_ns() - try_ns;
-            uint64_t mean_ns = self->body_ns; /* two threads at once: one of the two samples counts */
-            self->body_ns = mean_ns == 0 ? body_ns : (mean_ns * 7 + body_ns) / 8;
-        }
-        atomic_fetch_add_explicit(&theus_store_counters(self->store)->retries, 1, memory_order_relaxed);
-        if (wait_for_turn(theus_backoff_ns(self->body_ns, failures, theus_random())) < 0) {
-            return NULL;
-        }
+    if (turn_is_out(self) && active_leader(self, &leader) < 0) {
+        return NULL;
     }
+    run one = {.engine = self, .options = &options, .args = args, .count = count};
+    theus_chain_init(&one.chain, theus_store_turns(self->store), leader, 0);
+    PyObject *result = run_attempts(&one);
+    /* On every way out, also for what a signal handler raised. */
+    theus_chain_end(&one.chain, result != NULL, one.measured ? &one.chain.footprint : NULL);
+    return result;
 }
 
 /* ---- compare_and_swap ----------------------------------------------------------------------------- */
@@ -447,7 +552,7 @@ engine_compare_and_swap(PyObject *op, PyObject *const *args, Py_ssize_t count, P
         if (done < 0) {
             txn_abort(txn);
         } else {
-            done = txn_commit(txn, &why);
+            done = txn_commit(txn, &why, TXN_GATE_REFUSE);
             if (done == 0) {
                 txn_raise_conflict(self, &why, 1);
                 theus_conflict_fini(&why);

@@ -388,6 +388,7 @@ engine_close(PyObject *op, PyObject *Py_UNUSED(ignored))
     EngineObject *self = engine_of(op);
     if (!atomic_exchange(&self->closed, true)) {
         theus_store_limits limits = {.history_count = 1};
+        theus_turns_close(theus_store_turns(self->store));
         theus_status status = theus_store_limit_history(self->store, &limits);
         int commits = waiting_ring(&self->commits), room = waiting_ring(&self->room);
         if (status != THEUS_OK) {
@@ -537,6 +538,13 @@ get_ring_timeout(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+get_queueing(PyObject *op, void *Py_UNUSED(closure))
+{
+    theus_turns *turns = theus_store_turns(engine_of(op)->store);
+    return PyBool_FromLong(atomic_load_explicit(&turns->queueing, memory_order_relaxed));
+}
+
+static PyObject *
 get_closed(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(engine_of(op)->closed);
@@ -566,6 +574,41 @@ engine_records(PyObject *op, PyObject *const *args, Py_ssize_t count)
         Py_XDECREF(shown);
     }
     return list == NULL ? NULL : Py_BuildValue("(NK)", list, (unsigned long long)lost);
+}
+
+/* Runs that needed more than one attempt, by the number of attempts. New reference. */
+static PyObject *
+tries_dict(const theus_turn_facts *facts)
+{
+    PyObject *tries = PyDict_New();
+    for (int i = 1; i < THEUS_TURN_TRIES && tries != NULL; i++) {
+        if (facts->tries[i] == 0) {
+            continue;
+        }
+        PyObject *attempts = PyLong_FromLong(i + 1), *runs = PyLong_FromUnsignedLongLong(facts->tries[i]);
+        if (attempts == NULL || runs == NULL || PyDict_SetItem(tries, attempts, runs) < 0) {
+            Py_CLEAR(tries);
+        }
+        Py_XDECREF(attempts);
+        Py_XDECREF(runs);
+    }
+    return tries;
+}
+
+/* What the line of tickets has to say. New reference: a dict. */
+static PyObject *
+turn_counters(EngineObject *self)
+{
+    theus_turn_facts facts;
+    theus_turns_read_facts(theus_store_turns(self->store), &facts);
+    PyObject *tries = tries_dict(&facts);
+    return tries == NULL ? NULL
+                         : Py_BuildValue("{s:I,s:K,s:I,s:K,s:K,s:N,s:I,s:N}", "queue_depth", facts.queue_depth,
+                                         "tickets", (unsigned long long)facts.tickets, "tickets_held",
+                                         facts.tickets_held, "waits", (unsigned long long)facts.waits,
+                                         "leases_expired", (unsigned long long)facts.leases_expired, "queueing",
+                                         PyBool_FromLong(facts.queueing), "tries_max", facts.tries_max, "tries",
+                                         tries);
 }
 
 static PyObject *
@@ -602,6 +645,11 @@ engine_counters(PyObject *op, PyObject *Py_UNUSED(ignored))
         Py_CLEAR(dict);
     }
     Py_XDECREF(paths);
+    PyObject *turns = dict == NULL ? NULL : turn_counters(self);
+    if (turns == NULL || PyDict_Update(dict, turns) < 0) {
+        Py_CLEAR(dict);
+    }
+    Py_XDECREF(turns);
     return dict;
 }
 
@@ -734,6 +782,8 @@ static PyGetSetDef engine_getset[] = {
      PyDoc_STR("How long a commit waits for room in the ring, in mode 'block'. 0: no limit."), NULL},
     {"ring_mode", get_ring_mode, NULL,
      PyDoc_STR("What becomes of a commit record for which the ring has no room."), NULL},
+    {"queueing", get_queueing, NULL,
+     PyDoc_STR("True while runs wait in line before their first attempt, because trying first would be waste."), NULL},
     {"closed", get_closed, NULL, PyDoc_STR("True after close()."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -58,6 +58,8 @@ typedef struct active_txns active_txns;
     X(PyTypeObject, State_type)                                                             \
     X(PyTypeObject, Transaction_type)                                                       \
     X(PyTypeObject, Ready_type)                                                             \
+    X(PyTypeObject, Waiter_type)                                                            \
+    X(PyTypeObject, Turn_type)                                                              \
     X(PyTypeObject, Engine_type)                                                            \
     X(PyTypeObject, RecordCursor_type)                                                      \
     X(PyObject, parse_path) /* theus.paths.parse_path, once a path came as text */          \
@@ -122,5 +124,6 @@ int add_state_type(PyObject *module, module_state *st);
 int add_txn_type(PyObject *module, module_state *st);
 int add_engine_type(PyObject *module, module_state *st);
 int add_cursor_type(PyObject *module, module_state *st);
+int add_turn_types(PyObject *module, module_state *st);
 
 #endif

@@ -655,7 +655,7 @@ state_update(PyObject *op, PyObject *args, PyObject *kwargs)
         txn_abort(txn);
         goto done;
     }
-    if (txn_commit(txn, &why) == 1) { /* nobody else knows this store: no conflict is possible */
+    if (txn_commit(txn, &why, TXN_GATE_REFUSE) == 1) { /* nobody else knows this store: no conflict is possible */
         theus_version *version = theus_store_pin(engine->store);
         made = state_new(self->heap, self->engine, version);
     }

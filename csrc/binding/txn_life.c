@@ -5,6 +5,7 @@
 #include "errors.h"
 #include "guard.h"
 #include "state_type.h"
+#include "turn_type.h"
 
 /* ---- refusals ------------------------------------------------------------------------ */
 
@@ -138,6 +139,9 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
     self->isolation = isolation;
     self->read_only = read_only;
     self->detached = false;
+    self->leader = 0;
+    self->patience_ns = 0;
+    self->measured = false;
     atomic_init(&self->claimed, false);
     atomic_init(&self->txn.state, THEUS_TXN_IDLE);
     self->txn.root = NULL;
@@ -156,6 +160,10 @@ txn_begin(TxnObject *self, theus_version *pinned)
     if (home == NULL) {
         return -1;
     }
+    if (self->leader == 0 && turn_is_out(self->engine) && active_leader(self->engine, &self->leader) < 0) {
+        Py_DECREF(home);
+        return -1;
+    }
     atomic_store_explicit(&self->claimed, true, memory_order_relaxed);
     Py_XSETREF(self->home, home);
     theus_version *version = pinned;
@@ -167,6 +175,7 @@ txn_begin(TxnObject *self, theus_version *pinned)
     if (pinned == NULL) {
         theus_version_release(version);
     }
+    self->txn.turn = self->leader;
     self->txn.process = self->process;
     self->txn.apply = txn_apply_deferred;
     self->txn.apply_ctx = self->heap;
@@ -251,14 +260,12 @@ run_callbacks(TxnObject *self)
 }
 
 int
-txn_raise_timeout(TxnObject *self)
+txn_raise_late(module_state *st, uint64_t limit_ns, uint64_t started_ns)
 {
-    uint64_t elapsed_ms = (theus_clock_tick_ns() - self->started_ns) / 1000000;
-    PyObject *error = PyObject_CallFunction(self->heap->st->WriteTimeoutError, "KK",
-                                            (unsigned long long)self->timeout_ms,
-                                            (unsigned long long)elapsed_ms);
+    PyObject *error = PyObject_CallFunction(st->WriteTimeoutError, "KK", (unsigned long long)(limit_ns / 1000000),
+                                            (unsigned long long)((theus_clock_tick_ns() - started_ns) / 1000000));
     if (error != NULL) {
-        PyErr_SetObject(self->heap->st->WriteTimeoutError, error);
+        PyErr_SetObject(st->WriteTimeoutError, error);
         Py_DECREF(error);
     }
     return -1;
@@ -282,32 +289,111 @@ check_bound(TxnObject *self)
 }
 
 int
-txn_commit(TxnObject *self, theus_conflict *why)
+txn_raise_timeout(TxnObject *self)
+{
+    return txn_raise_late(self->heap->st, self->timeout_ms * 1000000, self->started_ns);
+}
+
+static int
+raise_busy(TxnObject *self)
+{
+    theus_store_facts facts;
+    theus_store_read_facts(self->engine->store, &facts);
+    PyObject *error = PyObject_CallFunction(self->heap->st->ConflictError, "OKKOs", Py_None,
+                                            (unsigned long long)self->version, (unsigned long long)facts.version,
+                                            Py_None, "busy");
+    if (error != NULL) {
+        PyErr_SetObject(self->heap->st->ConflictError, error);
+        Py_DECREF(error);
+    }
+    return -1;
+}
+
+static void
+keep_footprint(TxnObject *self, const theus_conflict *why)
+{
+    self->measured = why->measured;
+    if (why->measured) {
+        self->footprint = why->footprint;
+        self->found = why->found;
+    }
+}
+
+uint64_t
+txn_end_ns(const TxnObject *self)
+{
+    uint64_t end_ns = self->txn.deadline_ns;
+    return self->patience_ns != 0 && (end_ns == 0 || self->patience_ns < end_ns) ? self->patience_ns : end_ns;
+}
+
+/* A ticket is in the way. The caller is inside the transaction, and stays so while it sleeps, so that no other thread
+ * comes in. 1 = commit again; 2 = back to the caller; -1 = exception set, and it is to be aborted. */
+static int
+held_up(TxnObject *self, const theus_conflict *why, txn_gate gate)
+{
+    uint64_t end_ns = txn_end_ns(self);
+    int woken = end_ns == 0 || theus_clock_tick_ns() < end_ns;
+    if (gate == TXN_GATE_REFUSE) {
+        return raise_busy(self);
+    }
+    if (woken && gate == TXN_GATE_RETURN) {
+        keep_footprint(self, why);
+        return 2;
+    }
+    if (woken) {
+        woken = turn_sleep(self->engine, self->txn.turn, true, &why->footprint, end_ns);
+    }
+    return woken == 0 ? txn_raise_late(self->heap->st, end_ns - self->started_ns, self->started_ns) : woken;
+}
+
+int
+txn_commit(TxnObject *self, theus_conflict *why, txn_gate gate)
 {
     theus_version *made;
     theus_status status;
     int rung = 0;
+    theus_outcome outcome;
     why->cells = NULL;
+    why->found = 0;
     /* Entered for its whole length: key equality may run a body that tries to end it a second time. */
     if (txn_enter(self) < 0) {
         return -1;
     }
     bool writes = self->txn.root->touched || self->txn.root->touched_below || self->txn.signals != NULL;
-    if (writes && self->txn.deadline_ns != 0 && theus_clock_tick_ns() > self->txn.deadline_ns) {
+    bool reserved;
+    for (;;) {
+        if (writes && self->txn.deadline_ns != 0 && theus_clock_tick_ns() > self->txn.deadline_ns) {
+            txn_leave(self);
+            txn_abort(self);
+            return txn_raise_timeout(self);
+        }
+        /* In this order: waiting for a place may run anything. */
+        if (writes && ((self->engine->reserves && txn_reserve(self) < 0) || check_bound(self) < 0)) {
+            txn_leave(self);
+            txn_abort(self);
+            return -1;
+        }
+        reserved = self->txn.reserved;
+        outcome = theus_txn_commit(&self->txn, NULL, &made, why, &status);
+        if (outcome != THEUS_HELD_UP) {
+            break;
+        }
+        if (reserved) { /* who is in the way may need the place */
+            waiting_ring_quietly(&self->engine->room, (PyObject *)Py_TYPE(self));
+        }
+        int again = held_up(self, why, gate);
+        if (again == 1) {
+            continue;
+        }
         txn_leave(self);
-        txn_abort(self);
-        return txn_raise_timeout(self);
+        if (again < 0) {
+            txn_abort(self);
+        }
+        return again;
     }
-    /* In this order: waiting for a place may run anything. */
-    if (writes && ((self->engine->reserves && txn_reserve(self) < 0) || check_bound(self) < 0)) {
-        txn_leave(self);
-        txn_abort(self);
-        return -1;
-    }
-    bool reserved = self->txn.reserved;
-    theus_outcome outcome = theus_txn_commit(&self->txn, NULL, &made, why, &status);
     txn_leave(self);
     active_remove(&self->engine->active, self);
+    keep_footprint(self, why);
     if (reserved && outcome != THEUS_COMMITTED) {
         waiting_ring_quietly(&self->engine->room, (PyObject *)Py_TYPE(self));
     }
@@ -323,6 +409,7 @@ txn_commit(TxnObject *self, theus_conflict *why)
         Py_CLEAR(self->callbacks);
         engine_note_conflict(self->engine, why);
         return 0;
+    case THEUS_HELD_UP: /* seen to above */
     case THEUS_COMMIT_FAILED:
         Py_CLEAR(self->callbacks);
         return status == THEUS_LATE ? txn_raise_timeout(self) : txn_fail(self, status);
@@ -339,16 +426,16 @@ txn_commit(TxnObject *self, theus_conflict *why)
 }
 
 int
-txn_commit_or_raise(TxnObject *self)
+txn_commit_or_raise(TxnObject *self, txn_gate gate)
 {
     theus_conflict why;
-    int done = txn_commit(self, &why);
+    int done = txn_commit(self, &why, gate);
     if (done == 0) {
         txn_raise_conflict(self->engine, &why, 1);
         theus_conflict_fini(&why);
         return -1;
     }
-    return done < 0 ? -1 : 0;
+    return done < 0 ? -1 : done == 2;
 }
 
 int

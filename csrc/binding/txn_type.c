@@ -8,6 +8,7 @@
 #include "guard.h"
 #include "operations.h"
 #include "state_type.h"
+#include "turn_type.h"
 #include "txn_paths.h"
 
 #include <stddef.h>
@@ -119,9 +120,9 @@ txn_enter_block(PyObject *op, PyObject *Py_UNUSED(ignored))
     return entered;
 }
 
-/* Ends the block; `failed` when an exception left it. */
+/* Ends the block; `failed` when an exception left it. 1: the commit was held up. */
 static int
-txn_end_block(TxnObject *self, bool failed)
+txn_end_block(TxnObject *self, bool failed, txn_gate gate)
 {
     uint64_t savepoint = atomic_exchange(&self->savepoint, 0); /* whoever gets it ends it, once */
     if (savepoint != 0) {
@@ -147,7 +148,7 @@ txn_end_block(TxnObject *self, bool failed)
         txn_abort(self);
         return 0;
     }
-    int result = txn_commit_or_raise(self);
+    int result = txn_commit_or_raise(self, gate);
     if (result < 0) {
         active_remove(&self->engine->active, self); /* as above: the other thread may have come just now */
     }
@@ -160,13 +161,13 @@ txn_exit_block(PyObject *op, PyObject *const *args, Py_ssize_t count)
     if (errors_check_count("__exit__", count, 3, 3) < 0) {
         return NULL;
     }
-    if (txn_end_block((TxnObject *)op, args[0] != Py_None) < 0) {
+    if (txn_end_block((TxnObject *)op, args[0] != Py_None, TXN_GATE_WAIT) < 0) {
         return NULL;
     }
     Py_RETURN_FALSE;
 }
 
-/* async with: nothing here waits, so the awaitables are ready when they are made. */
+/* async with: the awaitables are ready when they are made, but for a commit that is held up. */
 static PyObject *
 txn_enter_async(PyObject *op, PyObject *ignored)
 {
@@ -177,8 +178,16 @@ txn_enter_async(PyObject *op, PyObject *ignored)
 static PyObject *
 txn_exit_async(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
-    PyObject *done = txn_exit_block(op, args, count);
-    return done == NULL ? NULL : ready_new(((TxnObject *)op)->heap->st, done);
+    TxnObject *self = (TxnObject *)op;
+    if (errors_check_count("__aexit__", count, 3, 3) < 0) {
+        return NULL;
+    }
+    self->txn.by_task = true;
+    int held_up = txn_end_block(self, args[0] != Py_None, TXN_GATE_RETURN);
+    if (held_up < 0) {
+        return NULL;
+    }
+    return held_up ? turn_commit_later(self) : ready_new(self->heap->st, Py_NewRef(Py_False));
 }
 
 /* ---- methods --------------------------------------------------------------------- */
@@ -215,7 +224,7 @@ txn_method_commit(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (refuse_end(self, true) < 0) {
         return NULL;
     }
-    if (txn_commit_or_raise(self) < 0) {
+    if (txn_commit_or_raise(self, TXN_GATE_WAIT) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -391,7 +400,7 @@ static PyMethodDef txn_methods[] = {
     {"__exit__", THEUS_FASTCALL(txn_exit_block), METH_FASTCALL,
      PyDoc_STR("Commits, or rolls back if an exception leaves the block. Raises ConflictError.")},
     {"__aenter__", txn_enter_async, METH_NOARGS, PyDoc_STR("As __enter__; never waits.")},
-    {"__aexit__", THEUS_FASTCALL(txn_exit_async), METH_FASTCALL, PyDoc_STR("As __exit__; never waits.")},
+    {"__aexit__", THEUS_FASTCALL(txn_exit_async), METH_FASTCALL, PyDoc_STR("As __exit__; waits, if it must, without the event loop.")},
     {"commit", txn_method_commit, METH_NOARGS,
      PyDoc_STR("Commits now. Raises ConflictError if another commit changed what this one depends on.")},
     {"rollback", txn_method_rollback, METH_NOARGS, PyDoc_STR("Ends without a trace; harmless after the end.")},

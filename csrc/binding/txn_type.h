@@ -46,6 +46,11 @@ struct TxnObject {
     theus_isolation isolation;
     bool read_only;
     bool detached;              /* begins for itself, inside whatever it is */
+    uint64_t leader;            /* ticket that leads it (core/turn.h), or 0 */
+    uint64_t patience_ns;       /* theus_clock_tick_ns() at which it waits at the gate no longer; 0: its deadline */
+    bool measured;              /* what follows is set: by a commit that was held up, or led by a ticket, or failed */
+    uint64_t found;             /* the version that it was held against */
+    theus_footprint footprint;
     theus_txn txn;
 };
 
@@ -56,9 +61,19 @@ TxnObject *txn_new(EngineObject *engine, theus_isolation isolation, bool read_on
 /* Opens it on `pinned`, or on the current version if that is NULL. It never joins. */
 int txn_begin(TxnObject *self, theus_version *pinned);
 
+/* What a commit does when a ticket is in its way. */
+typedef enum {
+    TXN_GATE_WAIT,   /* the thread sleeps */
+    TXN_GATE_REFUSE, /* ConflictError, "System Busy" */
+    TXN_GATE_RETURN, /* back to the caller, with the transaction open: for tasks */
+} txn_gate;
+
 /* Commits: 1 = committed or nothing to do, callbacks have run; 0 = conflict, *why is set and the caller
- * frees it; -1 = exception set. The transaction has ended in any case. */
-int txn_commit(TxnObject *self, theus_conflict *why);
+ * frees it; -1 = exception set; 2 = held up, to be called again. But for 2 the transaction has ended. */
+int txn_commit(TxnObject *self, theus_conflict *why, txn_gate gate);
+
+/* theus_clock_tick_ns() until which it waits at the gate; 0: for ever. */
+uint64_t txn_end_ns(const TxnObject *self);
 
 /* Where the mode of the ring asks for a place for the commit record: reserves it, in mode block after waiting. -1 with
  * RingFullError or what else ended the wait; the transaction is open still. The caller has entered, if others may use it. In
@@ -120,8 +135,10 @@ int txn_error(TxnObject *self, const char *message);
 txn_guard txn_keep_guard(TxnObject *self);
 void txn_restore_guard(TxnObject *self, txn_guard *kept);
 void txn_guard_fini(txn_guard *kept); /* if it was not given back */
-/* txn_commit() for callers that do not retry: -1 with ConflictError or another exception. */
-int txn_commit_or_raise(TxnObject *self);
+/* txn_commit() for callers that do not retry: 0; 1 = held up; -1 with ConflictError or another exception. */
+int txn_commit_or_raise(TxnObject *self, txn_gate gate);
+/* Raises WriteTimeoutError: `limit_ns` were given, it took the time since started_ns. Returns -1. */
+int txn_raise_late(module_state *st, uint64_t limit_ns, uint64_t started_ns);
 int txn_traverse(PyObject *self, visitproc visit, void *arg);
 int txn_clear(PyObject *self);
 void txn_dealloc(PyObject *self);

@@ -72,9 +72,8 @@ waiting_ring_quietly(theus_bell *bell, PyObject *reporter)
 
 /* ---- threads ------------------------------------------------------------------------------------ */
 
-/* A lock that is held, so that whoever acquires it waits for its release. */
-static PyObject *
-new_held_lock(void)
+PyObject *
+waiting_new_lock(void)
 {
     PyObject *threads = PyImport_ImportModule("_thread");
     PyObject *lock = threads == NULL ? NULL : PyObject_CallMethod(threads, "allocate_lock", NULL);
@@ -87,9 +86,8 @@ new_held_lock(void)
     return lock;
 }
 
-/* Waits for the release, or for limit_ns: 0, or -1 with what a signal handler raised. */
-static int
-acquire(PyObject *lock, uint64_t limit_ns)
+int
+waiting_acquire(PyObject *lock, uint64_t limit_ns)
 {
     const double longest = 1e9; /* seconds: what a lock takes, and more than anybody waits in one go */
     double seconds = (double)limit_ns * 1e-9;
@@ -107,13 +105,13 @@ waiting_until(theus_bell *bell, int (*ready)(void *arg), void *arg, uint64_t lim
     }
     for (;;) {
         uint64_t now_ns = theus_clock_fine_ns();
-        PyObject *lock = new_held_lock();
+        PyObject *lock = waiting_new_lock();
         PyObject *release = lock == NULL ? NULL : PyObject_GetAttrString(lock, "release");
         int result = release == NULL ? -1 : waiting_listen(bell, release);
         if (result == 0) {
             result = ready(arg); /* after listening, see bell.h */
             if (result == 0 && now_ns < end_ns) {
-                result = acquire(lock, end_ns - now_ns);
+                result = waiting_acquire(lock, end_ns - now_ns);
             }
             waiting_unlisten(bell, release);
         }

@@ -34,6 +34,11 @@ void waiting_ring_quietly(theus_bell *bell, PyObject *reporter);
  * after each ring. */
 int waiting_until(theus_bell *bell, int (*ready)(void *arg), void *arg, uint64_t limit_ns);
 
+/* A lock that is held, so that whoever acquires it waits for its release. New reference. */
+PyObject *waiting_new_lock(void);
+/* Waits, detached, for the release or for limit_ns: 0, or -1 with what a signal handler raised. */
+int waiting_acquire(PyObject *lock, uint64_t limit_ns);
+
 /* Does this thread run an asyncio event loop, which must not be blocked? 1, 0 or -1. */
 int waiting_would_block_loop(void);
 

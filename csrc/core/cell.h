@@ -121,6 +121,9 @@ void theus_cell_retire_deferred(theus_cell *cell, const theus_deferral *last);
 /* Cells list them newest first; they apply oldest first. */
 theus_deferral *theus_deferrals_reversed(theus_deferral *list);
 
+/* Gives back a place in the ring that the transaction has reserved and not filled. */
+void theus_txn_unreserve(theus_txn *txn);
+
 /* Ends the transaction with this state and frees what it holds. May run foreign code. */
 void theus_txn_finish(theus_txn *txn, theus_txn_state state);
 

@@ -638,13 +638,53 @@ confirm(commit_run *run, theus_record *record, theus_status *status)
     }
 }
 
-/* Every commit path (transaction, run, CAS, process) comes through here, once per round. Contention policy
- * (ticket, queue) belongs at this call. */
+static theus_status
+measure(commit_run *run)
+{
+    theus_conflict *why = run->why;
+    theus_status status
+        = why->measured ? THEUS_OK : theus_txn_footprint(run->txn, run->ctx, &why->footprint);
+    why->measured = status == THEUS_OK;
+    return status;
+}
+
+/* Tickets are out: is one in the way? Who has been held up too often stands in line from now on. */
+static theus_outcome
+ask_at_gate(commit_run *run, theus_turns *turns, theus_status *status)
+{
+    theus_txn *txn = run->txn;
+    *status = measure(run);
+    if (*status != THEUS_OK) {
+        return THEUS_COMMIT_FAILED;
+    }
+    bool in_line;
+    if (theus_turns_pass(turns, txn->turn, &run->why->footprint.changes, &in_line)) {
+        return THEUS_UNCHANGED;
+    }
+    txn->held_up++;
+    if (!in_line && txn->ticket == NULL && txn->held_up >= THEUS_TURN_FAILURES) {
+        *status = theus_ticket_new(turns, &run->why->footprint, THEUS_LEASE_NS,
+                                   txn->by_task ? theus_thread_id() : 0, &txn->ticket);
+        if (*status != THEUS_OK) {
+            return THEUS_COMMIT_FAILED;
+        }
+        txn->turn = txn->ticket->number;
+    }
+    return THEUS_HELD_UP;
+}
+
+/* Every commit path (transaction, run, CAS, process) comes through here, once per round. UNCHANGED: not yet, again. */
 static theus_outcome
 try_commit(commit_run *run, theus_record *record, theus_version **made, theus_status *status)
 {
     theus_txn *txn = run->txn;
-    theus_outcome outcome = confirm(run, record, status);
+    theus_turns *turns = theus_store_turns(txn->store);
+    uint64_t grants;
+    theus_outcome outcome
+        = theus_turns_are_out(turns, &grants) ? ask_at_gate(run, turns, status) : THEUS_UNCHANGED;
+    if (outcome == THEUS_UNCHANGED) {
+        outcome = confirm(run, record, status);
+    }
     if (outcome != THEUS_UNCHANGED) {
         return outcome;
     }
@@ -664,9 +704,9 @@ try_commit(commit_run *run, theus_record *record, theus_version **made, theus_st
     if (*status != THEUS_OK) {
         return THEUS_COMMIT_FAILED;
     }
-    if (theus_store_publish(txn->store, run->newest, next) == THEUS_SWAP_LOST) {
+    if (theus_store_publish(txn->store, run->newest, next, grants) == THEUS_SWAP_LOST) {
         theus_version_release(next);
-        return THEUS_UNCHANGED; /* not yet: somebody was faster */
+        return THEUS_UNCHANGED; /* somebody was faster, or has just been given a ticket */
     }
     txn->reserved = false; /* filled */
     *made = next;
@@ -691,6 +731,7 @@ count(theus_txn *txn, theus_outcome outcome, bool rebased)
         atomic_fetch_add_explicit(&counters->conflicts, 1, memory_order_relaxed);
         break;
     case THEUS_COMMIT_FAILED:
+    case THEUS_HELD_UP:
         break;
     }
 }
@@ -707,6 +748,7 @@ theus_txn_commit(theus_txn *txn, void *ctx, theus_version **made, theus_conflict
     *status = THEUS_OK;
     *made = NULL;
     why->cells = NULL;
+    why->measured = false;
     txn->committing = true; /* the logs are read from here on: whatever foreign code runs may not add to them */
     if (!txn->root->touched && !txn->root->touched_below && !has_signals(txn)) {
         bool looked = txn->read_only || txn->root->next != NULL || txn->root->read_shape
@@ -740,9 +782,19 @@ theus_txn_commit(theus_txn *txn, void *ctx, theus_version **made, theus_conflict
                 again = false;
             }
         }
+        if (outcome == THEUS_CONFLICTED && measure(&run) != THEUS_OK) {
+            theus_conflict_fini(why);
+            outcome = THEUS_COMMIT_FAILED;
+            *status = THEUS_FOREIGN;
+        }
         count(txn, outcome, record->rebased);
     }
     theus_record_release(record);
+    if (outcome == THEUS_HELD_UP) {
+        theus_txn_unreserve(txn); /* who is in the way may need the place */
+        txn->committing = false;
+        return outcome;
+    }
     theus_txn_finish(txn, outcome == THEUS_COMMITTED || outcome == THEUS_UNCHANGED
                               ? THEUS_TXN_COMMITTED
                               : THEUS_TXN_ABORTED);

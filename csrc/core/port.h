@@ -31,10 +31,11 @@ long theus_alloc_live(void);          /* allocations not freed yet, all threads 
  * runs foreign code, waits, or allocates Python objects: see csrc/README.md. */
 typedef enum {
     THEUS_RANK_ACTIVE = 1, /* of the embedder: which transactions are open */
-    THEUS_RANK_STORE = 2,  /* store.lock: current version, history, statistics */
-    THEUS_RANK_RING = 3,   /* ring.lock: audit slots */
-    THEUS_RANK_HEAP = 4,   /* heap.lock: nodes, their links and free lists */
-    THEUS_RANK_BELL = 5,   /* bell.lock: who waits */
+    THEUS_RANK_TURNS = 2,  /* turns.lock: the line of tickets, those who wait */
+    THEUS_RANK_STORE = 3,  /* store.lock: current version, history, statistics */
+    THEUS_RANK_RING = 4,   /* ring.lock: audit slots */
+    THEUS_RANK_HEAP = 5,   /* heap.lock: nodes, their links and free lists */
+    THEUS_RANK_BELL = 6,   /* bell.lock: who waits */
 } theus_rank;
 
 typedef struct {

@@ -11,6 +11,7 @@ struct theus_store {
     theus_counters counters;
     theus_ring ring;        /* has its own lock */
     _Atomic(theus_version *) spare; /* memory for the next version, or NULL */
+    theus_turns turns;      /* has its own lock */
     theus_mutex lock;       /* rank STORE */
     /* guarded by lock: */
     theus_version *current;   /* == history[newest] */
@@ -149,12 +150,18 @@ store_init_locks(theus_store *store, const theus_store_limits *limits)
 {
     bool serial = theus_heap_ops(store->heap)->serial;
     theus_status status = theus_mutex_init(&store->lock, THEUS_RANK_STORE, serial);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    status = theus_turns_init(&store->turns, serial);
     if (status == THEUS_OK) {
         status = theus_ring_init(&store->ring, power_of_two(limits->ring_capacity), limits->ring_mode, serial);
-        if (status != THEUS_OK) {
-            theus_mutex_fini(&store->lock);
+        if (status == THEUS_OK) {
+            return THEUS_OK;
         }
+        theus_turns_fini(&store->turns);
     }
+    theus_mutex_fini(&store->lock);
     return status;
 }
 
@@ -197,6 +204,7 @@ theus_store_free(theus_store *store)
     }
     theus_ring_fini(&store->ring);
     theus_free(spare_take(store));
+    theus_turns_fini(&store->turns);
     theus_mutex_fini(&store->lock);
     theus_free(store->history);
     theus_free(store);
@@ -212,6 +220,12 @@ theus_ring *
 theus_store_ring(theus_store *store)
 {
     return &store->ring;
+}
+
+theus_turns *
+theus_store_turns(theus_store *store)
+{
+    return &store->turns;
 }
 
 theus_counters *
@@ -438,14 +452,15 @@ wall_at_locked(theus_store *store, uint64_t tick_ns)
 }
 
 theus_swap
-theus_store_publish(theus_store *store, theus_version *expected, theus_version *next)
+theus_store_publish(theus_store *store, theus_version *expected, theus_version *next, uint64_t grants)
 {
     theus_version *fallen = NULL;
     theus_record *overwritten = NULL;
     theus_swap result = THEUS_SWAP_LOST;
 
     theus_mutex_lock(&store->lock);
-    if (store->current == expected) {
+    if (store->current == expected
+        && atomic_load_explicit(&store->turns.grants, memory_order_relaxed) == grants) {
         next->number = expected->number + 1;
         if (store->kept == store->room
             || (store->kept >= store->limits.history_count && store->kept > 0)) {

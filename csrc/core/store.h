@@ -15,6 +15,7 @@
 #define THEUS_STORE_H
 
 #include "container.h"
+#include "turn.h"
 
 typedef struct theus_store theus_store;
 
@@ -94,6 +95,7 @@ void theus_store_free(theus_store *store); /* may run foreign code */
 
 theus_heap *theus_store_heap(theus_store *store);
 struct theus_ring *theus_store_ring(theus_store *store);
+theus_turns *theus_store_turns(theus_store *store);
 
 /* The current version, retained. Never fails, never waits for more than a short region. */
 theus_version *theus_store_pin(theus_store *store);
@@ -121,11 +123,12 @@ THEUS_MUST_CHECK theus_status theus_record_new(theus_store *store, void *const *
 
 typedef enum { THEUS_SWAPPED, THEUS_SWAP_LOST } theus_swap;
 
-/* Makes `next` current if `expected` still is. Numbers next and its record (expected + 1), dates the record, puts it
- * into the ring (in its modes block and strict: into the place that was reserved) and the version into the history. What
- * falls out is released after the locks. */
+/* Makes `next` current if `expected` still is, and no ticket has been granted since theus_turns_are_out() read `grants`
+ * (turn.h says why). Numbers next and its record (expected + 1), dates the record, puts it into the ring (in its modes
+ * block and strict: into the place that was reserved) and the version into the history. What falls out is released after
+ * the locks. */
 THEUS_MUST_CHECK theus_swap theus_store_publish(theus_store *store, theus_version *expected,
-                                                theus_version *next);
+                                                theus_version *next, uint64_t grants);
 
 /* ---- counters and records, for people ---------------------------------------------- */
 

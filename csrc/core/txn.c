@@ -15,11 +15,13 @@ txn_blank(theus_txn *txn)
     txn->store = NULL;
     txn->pinned = NULL;
     txn->isolation = THEUS_SERIALIZABLE;
-    txn->read_only = txn->committing = txn->sparse = txn->strict = txn->pledged = txn->reserved = false;
+    txn->read_only = txn->committing = txn->sparse = txn->strict = txn->pledged = txn->reserved = txn->by_task = false;
     atomic_init(&txn->state, THEUS_TXN_IDLE);
     atomic_init(&txn->user, 0);
     txn->depth = txn->cell_count = 0;
-    txn->epoch = txn->deadline_ns = txn->saves = 0;
+    txn->epoch = txn->deadline_ns = txn->saves = txn->turn = 0;
+    txn->held_up = 0;
+    txn->ticket = NULL;
     txn->root = txn->last_cell = NULL;
     txn->find_status = THEUS_OK;
     txn->apply = NULL;
@@ -94,16 +96,27 @@ theus_txn_finish(theus_txn *txn, theus_txn_state state)
     theus_deferral *retired = txn->retired;
     theus_container *signals = txn->signals;
     theus_version *pinned = txn->pinned;
-    if (txn->reserved) {
-        txn->reserved = false;
-        theus_ring_unreserve(theus_store_ring(txn->store), txn->epoch);
-    }
+    theus_ticket *ticket = txn->ticket;
+    txn->ticket = NULL;
+    theus_txn_unreserve(txn);
     txn->retired = NULL; /* out of the collector's sight before anything is released */
     txn->signals = NULL;
     txn->pinned = NULL;
     deferrals_free(txn, retired);
     theus_container_release(signals);
     theus_version_release(pinned);
+    if (ticket != NULL) {
+        theus_ticket_free(theus_store_turns(txn->store), ticket);
+    }
+}
+
+void
+theus_txn_unreserve(theus_txn *txn)
+{
+    if (txn->reserved) {
+        txn->reserved = false;
+        theus_ring_unreserve(theus_store_ring(txn->store), txn->epoch);
+    }
 }
 
 theus_status

@@ -119,6 +119,10 @@ struct theus_txn { /* txn_blank() in txn.c sets each field */
     uint32_t cell_count;
     theus_status find_status;  /* why the last lookup or probe failed; FOREIGN: the callback left its own error */
     uint64_t deadline_ns;      /* theus_clock_tick_ns() after which no further round of the commit begins; 0: none */
+    uint64_t turn;             /* number of the ticket that leads it (turn.h), or 0 */
+    uint32_t held_up;          /* times that the commit was */
+    bool by_task;              /* what runs it can wait without a thread: an asyncio task */
+    theus_ticket *ticket;      /* owned: taken at the gate, after it was held up too often; or NULL */
     bool strict;               /* commit only if the pinned version is still current */
     bool reserved;             /* has a place in the ring that its commit will fill, or the end gives back */
     bool pledged;              /* validate also when the writes come to nothing: for compare-and-swap */
@@ -256,11 +260,13 @@ typedef enum {
     THEUS_UNCHANGED,      /* nothing was written: no version, reads not validated */
     THEUS_CONFLICTED,     /* *why says where; the transaction is aborted */
     THEUS_COMMIT_FAILED,  /* *status says why; the transaction is aborted */
+    THEUS_HELD_UP,        /* a ticket is in the way: nothing was done, the transaction is open. Wait at the gate with
+                           * txn->turn and why->footprint, and commit again */
 } theus_outcome;
 
 enum { THEUS_PATH_ROOM = 32 };
 
-/* Where a transaction met a newer version. Keys are retained through `cells`: free with theus_conflict_fini. */
+/* Where a transaction met a newer version, and what it relied on in all. Keys are retained through `cells`: free with theus_conflict_fini. */
 typedef struct {
     uint64_t expected; /* the pinned version */
     uint64_t found;    /* the version it was checked against */
@@ -269,11 +275,13 @@ typedef struct {
     theus_segment path[THEUS_PATH_ROOM];
     theus_heap *heap;
     theus_atoms *cells;
+    bool measured;             /* footprint is set: after CONFLICTED and HELD_UP, and where it passed while tickets were out */
+    theus_footprint footprint;
 } theus_conflict;
 
 void theus_conflict_fini(theus_conflict *conflict);
 
-/* Ends the transaction. On COMMITTED *made is the new version, retained. Runs foreign code (key equality,
+/* Ends the transaction, unless HELD_UP. On COMMITTED *made is the new version, retained. Runs foreign code (key equality,
  * hashing, deferred operations), never under a lock. */
 THEUS_MUST_CHECK theus_outcome theus_txn_commit(theus_txn *txn, void *ctx, theus_version **made,
                                                 theus_conflict *why, theus_status *status);

@@ -242,7 +242,10 @@ session_commit(session *session)
         theus_txn_commit(&session->txn, NULL, &session->made, &session->why, &session->status);
     CHECK((session->made != NULL) == (session->outcome == THEUS_COMMITTED));
     CHECK((session->status != THEUS_OK) == (session->outcome == THEUS_COMMIT_FAILED));
-    CHECK(theus_txn_enter(&session->txn) == THEUS_ENDED);
+    CHECK(theus_txn_enter(&session->txn) == (session->outcome == THEUS_HELD_UP ? THEUS_OK : THEUS_ENDED));
+    if (session->outcome == THEUS_HELD_UP) {
+        theus_txn_leave(&session->txn);
+    }
     return session->outcome;
 }
 

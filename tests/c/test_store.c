@@ -32,7 +32,7 @@ publish(const scene *scene, const char *text, bool recorded)
     theus_record *record = recorded ? new_record(scene, current->number + 1) : NULL;
     REQUIRE(theus_version_new(NULL, 0, theus_value_container(root), current->signals, record, &next)
             == THEUS_OK);
-    CHECK(theus_store_publish(scene->store, current, next) == THEUS_SWAPPED);
+    CHECK(theus_store_publish(scene->store, current, next, 0) == THEUS_SWAPPED);
     uint64_t number = next->number;
     CHECK(number == current->number + 1);
     CHECK(record == NULL || record->version == number);
@@ -68,12 +68,12 @@ test_publish(void)
     CHECK(first->number == 0 && first->record == NULL);
     REQUIRE(theus_version_new(NULL, 0, first->root, first->signals, NULL, &won) == THEUS_OK);
     REQUIRE(theus_version_new(NULL, 0, first->root, first->signals, NULL, &lost) == THEUS_OK);
-    CHECK(theus_store_publish(scene.store, first, won) == THEUS_SWAPPED);
-    CHECK(theus_store_publish(scene.store, first, lost) == THEUS_SWAP_LOST);
+    CHECK(theus_store_publish(scene.store, first, won, 0) == THEUS_SWAPPED);
+    CHECK(theus_store_publish(scene.store, first, lost, 0) == THEUS_SWAP_LOST);
     CHECK(won->number == 1 && facts_of(&scene).version == 1);
     theus_version *current = theus_store_pin(scene.store);
     CHECK(current == won);
-    CHECK(theus_store_publish(scene.store, won, lost) == THEUS_SWAPPED && lost->number == 2);
+    CHECK(theus_store_publish(scene.store, won, lost, 0) == THEUS_SWAPPED && lost->number == 2);
     CHECK(theus_store_heap(scene.store) == scene.heap);
     theus_version_release(current);
     theus_version_release(first);
@@ -92,7 +92,7 @@ test_publish_lost_is_not_recorded(void)
     publish(&scene, "{1:1}", true);
     theus_record *record = new_record(&scene, 9);
     REQUIRE(theus_version_new(NULL, 0, first->root, first->signals, record, &late) == THEUS_OK);
-    CHECK(theus_store_publish(scene.store, first, late) == THEUS_SWAP_LOST);
+    CHECK(theus_store_publish(scene.store, first, late, 0) == THEUS_SWAP_LOST);
     CHECK(record->version == 0 && late->number == 0);
     CHECK(ring_of(&scene).written == 1);
     theus_record_release(record);
@@ -273,7 +273,7 @@ test_release_may_publish(void)
     fake_release(value);
     REQUIRE(theus_version_new(NULL, 0, sealed(root), current->signals, NULL, &next) == THEUS_OK);
     theus_container_release(root);
-    CHECK(theus_store_publish(scene.store, current, next) == THEUS_SWAPPED);
+    CHECK(theus_store_publish(scene.store, current, next, 0) == THEUS_SWAPPED);
     theus_version_release(next);
     theus_version_release(current);
     reentered = &scene;
@@ -436,7 +436,7 @@ test_record_time(void)
         REQUIRE(theus_version_new(NULL, 0, current->root, current->signals, record, &next) == THEUS_OK);
         next->tick_ns += ahead[i]; /* as if so much time had gone by */
         uint64_t before = theus_clock_wall_ns();
-        CHECK(theus_store_publish(scene.store, current, next) == THEUS_SWAPPED);
+        CHECK(theus_store_publish(scene.store, current, next, 0) == THEUS_SWAPPED);
         uint64_t after = theus_clock_wall_ns();
         CHECK(record->time_ns + second / 10 >= before && record->time_ns <= after + second / 10);
         theus_record_release(record);
@@ -463,7 +463,7 @@ write_versions(void *arg)
         theus_version *current = theus_store_pin(shared.store), *next;
         theus_record *record = new_record(&shared, current->number + 1);
         REQUIRE(theus_version_new(NULL, 0, current->root, current->signals, record, &next) == THEUS_OK);
-        i += theus_store_publish(shared.store, current, next) == THEUS_SWAPPED;
+        i += theus_store_publish(shared.store, current, next, 0) == THEUS_SWAPPED;
         theus_record_release(record);
         theus_version_release(next);
         theus_version_release(current);

@@ -1,0 +1,540 @@
+/* The line of tickets, those who wait for their turn in it, and when a queue is worth while. */
+#include "turn.h"
+
+#include <assert.h>
+#include <string.h>
+
+enum {
+    WINDOW = 64,        /* attempts after which the ratio is looked at */
+    QUEUE_ABOVE = 128,  /* of 256 */
+    CALM_TURNS = 32,    /* after so many that nobody needed the queue ends */
+    LEASE_BODIES = 100,
+};
+
+/* ---- the lock ---------------------------------------------------------------------- */
+
+/* The tickets and waiters of a parent process belong to threads that are not in this one. The thread that forked may
+ * still own some: number 0 tells it that a ticket has left the line, `epoch` that a waiter has. (Other waiters lie on the
+ * stacks of threads that are gone, and are not even looked at.) */
+static void
+forget_parent_locked(theus_turns *turns)
+{
+    for (theus_ticket *it = turns->oldest; it != NULL; it = it->next) {
+        it->number = 0;
+    }
+    turns->oldest = turns->youngest = NULL;
+    turns->first = turns->last = NULL;
+    turns->waiting = 0;
+    turns->epoch = theus_process_epoch();
+    atomic_store_explicit(&turns->held, 0, memory_order_relaxed);
+}
+
+static void
+turns_lock(theus_turns *turns)
+{
+    theus_mutex_lock(&turns->lock);
+    if (turns->epoch != theus_process_epoch()) {
+        forget_parent_locked(turns);
+    }
+}
+
+/* Wakes those that have been taken out of the list of waiters. */
+static void
+turns_unlock(theus_turns *turns, theus_waiter *woken)
+{
+    theus_mutex_unlock(&turns->lock);
+    while (woken != NULL) {
+        theus_waiter *next = woken->next; /* it may be gone the moment it is woken */
+        woken->wake(woken);
+        woken = next;
+    }
+}
+
+theus_status
+theus_turns_init(theus_turns *turns, bool serial)
+{
+    memset(turns, 0, sizeof(*turns));
+    turns->epoch = theus_process_epoch();
+    return theus_mutex_init(&turns->lock, THEUS_RANK_TURNS, serial);
+}
+
+void
+theus_turns_fini(theus_turns *turns)
+{
+    theus_mutex_fini(&turns->lock);
+}
+
+/* ---- the two lists ------------------------------------------------------------------ */
+
+static void
+line_add_locked(theus_turns *turns, theus_ticket *ticket)
+{
+    ticket->next = NULL;
+    ticket->previous = turns->youngest;
+    *(ticket->previous != NULL ? &ticket->previous->next : &turns->oldest) = ticket;
+    turns->youngest = ticket;
+    atomic_fetch_add_explicit(&turns->held, 1, memory_order_relaxed);
+}
+
+static void
+line_remove_locked(theus_turns *turns, theus_ticket *ticket)
+{
+    *(ticket->previous != NULL ? &ticket->previous->next : &turns->oldest) = ticket->next;
+    *(ticket->next != NULL ? &ticket->next->previous : &turns->youngest) = ticket->previous;
+    ticket->number = 0;
+    atomic_fetch_sub_explicit(&turns->held, 1, memory_order_relaxed);
+}
+
+/* In order; those without a ticket (order UINT64_MAX) stand last, in the order they came. */
+static void
+waiters_add_locked(theus_turns *turns, theus_waiter *waiter)
+{
+    theus_waiter *before = turns->last;
+    while (before != NULL && before->order > waiter->order) {
+        before = before->previous;
+    }
+    waiter->previous = before;
+    waiter->next = before != NULL ? before->next : turns->first;
+    *(before != NULL ? &before->next : &turns->first) = waiter;
+    *(waiter->next != NULL ? &waiter->next->previous : &turns->last) = waiter;
+    waiter->state = THEUS_WAITER_IN;
+    waiter->epoch = turns->epoch;
+    turns->waiting++;
+}
+
+static void
+waiters_remove_locked(theus_turns *turns, theus_waiter *waiter)
+{
+    *(waiter->previous != NULL ? &waiter->previous->next : &turns->first) = waiter->next;
+    *(waiter->next != NULL ? &waiter->next->previous : &turns->last) = waiter->previous;
+    waiter->state = THEUS_WAITER_OUT;
+    turns->waiting--;
+}
+
+/* From now on, what this ticket reserves counts. Before its holder pins: see turn.h. */
+static void
+grant_locked(theus_turns *turns)
+{
+    atomic_fetch_add_explicit(&turns->grants, 1, memory_order_release);
+}
+
+/* Starts the lease of each ticket that has nothing older in its way any more, and takes those waiters out whose way is
+ * free: *woken. `gone`: what has just stopped being reserved, or NULL; those at the gate without a ticket look again when
+ * it had held them up, though another one may hold them up next: that is how they come to count it. */
+static void
+settle_locked(theus_turns *turns, uint64_t now_ns, const theus_footprint *gone, theus_waiter **woken)
+{
+    theus_footprint older = {0};
+    theus_ticket *ticket = turns->oldest;
+    for (theus_waiter *waiter = turns->first, *next; waiter != NULL || ticket != NULL; waiter = next) {
+        uint64_t order = waiter == NULL ? UINT64_MAX : waiter->order;
+        next = waiter == NULL ? NULL : waiter->next;
+        for (; ticket != NULL && ticket->number < order; ticket = ticket->next) {
+            if (ticket->expires_ns == 0 && !theus_footprints_meet(&older, &ticket->footprint)) {
+                ticket->expires_ns = now_ns + ticket->lease_ns;
+            }
+            theus_footprint_add(&older, &ticket->footprint);
+        }
+        if (waiter != NULL
+            && (!theus_footprints_meet(&older, &waiter->footprint)
+                || (gone != NULL && order == UINT64_MAX
+                    && theus_footprints_meet(gone, &waiter->footprint)))) {
+            waiters_remove_locked(turns, waiter);
+            waiter->state = THEUS_WAITER_WOKEN;
+            while (*woken != NULL) { /* they are few, and the first to come should be the first to go */
+                woken = &(*woken)->next;
+            }
+            waiter->next = NULL;
+            *woken = waiter;
+        }
+    }
+}
+
+static theus_ticket *
+find_locked(theus_turns *turns, uint64_t number)
+{
+    theus_ticket *ticket = turns->youngest;
+    while (ticket != NULL && ticket->number > number) {
+        ticket = ticket->previous;
+    }
+    return ticket != NULL && ticket->number == number ? ticket : NULL;
+}
+
+static bool
+is_free_locked(theus_turns *turns, uint64_t order, const theus_footprint *footprint)
+{
+    for (theus_ticket *it = turns->oldest; it != NULL && it->number < order; it = it->next) {
+        if (theus_footprints_meet(&it->footprint, footprint)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Takes the tickets below `order` out whose lease is over; one that is not in the way itself may be in the way of one
+ * that is. */
+static void
+evict_locked(theus_turns *turns, uint64_t order, uint64_t now_ns, theus_waiter **woken)
+{
+    for (theus_ticket *it = turns->oldest, *next; it != NULL && it->number < order; it = next) {
+        next = it->next;
+        if (it->expires_ns != 0 && it->expires_ns < now_ns) {
+            line_remove_locked(turns, it); /* its owner frees it */
+            atomic_fetch_add_explicit(&turns->leases_expired, 1, memory_order_relaxed);
+            settle_locked(turns, now_ns, &it->footprint, woken);
+        }
+    }
+}
+
+/* Is nothing older in the way, or nothing whose lease lasts? */
+static bool
+comes_locked(theus_turns *turns, uint64_t order, const theus_footprint *footprint, uint64_t now_ns,
+             theus_waiter **woken)
+{
+    if (is_free_locked(turns, order, footprint)) {
+        return true;
+    }
+    evict_locked(turns, order, now_ns, woken);
+    return is_free_locked(turns, order, footprint);
+}
+
+/* ---- tickets -------------------------------------------------------------------------- */
+
+theus_status
+theus_ticket_new(theus_turns *turns, const theus_footprint *footprint, uint64_t lease_ns, uint64_t task_thread,
+                 theus_ticket **out)
+{
+    theus_ticket *ticket = theus_alloc(sizeof(*ticket));
+    if (ticket == NULL) {
+        return THEUS_NOMEM;
+    }
+    theus_waiter *woken = NULL;
+    *ticket = (theus_ticket){.lease_ns = lease_ns, .task_thread = task_thread, .footprint = *footprint};
+    turns_lock(turns);
+    ticket->number = ++turns->numbers;
+    line_add_locked(turns, ticket);
+    grant_locked(turns);
+    settle_locked(turns, theus_clock_tick_ns(), NULL, &woken);
+    turns_unlock(turns, woken);
+    *out = ticket;
+    return THEUS_OK;
+}
+
+void
+theus_ticket_free(theus_turns *turns, theus_ticket *ticket)
+{
+    if (ticket == NULL) {
+        return;
+    }
+    theus_waiter *woken = NULL;
+    turns_lock(turns);
+    if (ticket->number != 0) {
+        line_remove_locked(turns, ticket);
+        settle_locked(turns, theus_clock_tick_ns(), &ticket->footprint, &woken);
+    }
+    turns_unlock(turns, woken);
+    theus_free(ticket);
+}
+
+/* What a holder that failed relies on from now on: everything. It may have to wait again. */
+static void
+ticket_fill(theus_turns *turns, theus_ticket *ticket)
+{
+    theus_waiter *woken = NULL;
+    turns_lock(turns);
+    if (ticket->number != 0) {
+        theus_footprint_fill(&ticket->footprint);
+        ticket->expires_ns = 0;
+        grant_locked(turns);
+        settle_locked(turns, theus_clock_tick_ns(), NULL, &woken);
+    }
+    turns_unlock(turns, woken);
+}
+
+/* ---- the gate ----------------------------------------------------------------------------- */
+
+bool
+theus_turns_pass(theus_turns *turns, uint64_t number, const theus_stripes *changes, bool *in_line)
+{
+    theus_footprint footprint = {.changes = *changes};
+    theus_waiter *woken = NULL;
+    turns_lock(turns);
+    *in_line = find_locked(turns, number) != NULL;
+    bool passes = comes_locked(turns, *in_line ? number : UINT64_MAX, &footprint, theus_clock_tick_ns(), &woken);
+    turns_unlock(turns, woken);
+    return passes;
+}
+
+/* ---- waiting -------------------------------------------------------------------------------- */
+
+/* Is one of those it would wait for, or that they wait for, a task of this thread? One walk back through the line is
+ * enough, because everybody waits for older ones only. */
+static bool
+waits_for_own_task_locked(theus_turns *turns, const theus_waiter *waiter, uint64_t thread)
+{
+    theus_footprint way = waiter->footprint;
+    for (theus_ticket *it = turns->youngest; it != NULL; it = it->previous) {
+        if (it->number < waiter->order && theus_footprints_meet(&it->footprint, &way)) {
+            if (it->task_thread == thread) {
+                return true;
+            }
+            theus_footprint_add(&way, &it->footprint);
+        }
+    }
+    return false;
+}
+
+/* When the first lease ends that stands in the way, directly or not. */
+static uint64_t
+next_lease_locked(const theus_turns *turns, uint64_t order)
+{
+    uint64_t first = UINT64_MAX;
+    for (const theus_ticket *it = turns->oldest; it != NULL && it->number < order; it = it->next) {
+        if (it->expires_ns != 0 && it->expires_ns < first) {
+            first = it->expires_ns;
+        }
+    }
+    return first;
+}
+
+theus_turn
+theus_turns_wait(theus_turns *turns, theus_waiter *waiter, uint64_t number, bool gate,
+                 const theus_footprint *footprint, uint64_t thread, uint64_t *until_ns)
+{
+    theus_turn turn = THEUS_TURN_AWAITED;
+    theus_waiter *woken = NULL;
+    uint64_t now_ns = theus_clock_tick_ns();
+    waiter->state = THEUS_WAITER_OUT;
+    waiter->next = waiter->previous = NULL;
+    waiter->footprint = *footprint;
+    if (gate) {
+        memset(&waiter->footprint.relies, 0, sizeof(waiter->footprint.relies));
+    }
+    turns_lock(turns);
+    theus_ticket *own = find_locked(turns, number);
+    waiter->order = own != NULL ? number : UINT64_MAX;
+    if (own != NULL && !gate) {
+        waiter->footprint = own->footprint;
+    }
+    /* A holder whose lease has run out begins its attempt like anybody else. */
+    if ((own == NULL && !gate) || comes_locked(turns, waiter->order, &waiter->footprint, now_ns, &woken)) {
+        turn = THEUS_TURN_CAME;
+    }
+    else if (turns->closed) {
+        turn = THEUS_TURN_CLOSED;
+    }
+    else if (thread != 0 && waits_for_own_task_locked(turns, waiter, thread)) {
+        turn = THEUS_TURN_BLOCKED;
+    }
+    else {
+        waiters_add_locked(turns, waiter);
+        *until_ns = next_lease_locked(turns, waiter->order) + 1;
+        atomic_fetch_add_explicit(&turns->waits, 1, memory_order_relaxed);
+    }
+    turns_unlock(turns, woken);
+    return turn;
+}
+
+bool
+theus_turns_has_come(theus_turns *turns, uint64_t number)
+{
+    turns_lock(turns);
+    const theus_ticket *own = find_locked(turns, number);
+    bool came = own == NULL || own->expires_ns != 0;
+    turns_unlock(turns, NULL);
+    return came;
+}
+
+bool
+theus_turns_leave(theus_turns *turns, theus_waiter *waiter)
+{
+    turns_lock(turns);
+    bool woken = waiter->state == THEUS_WAITER_WOKEN;
+    if (waiter->state == THEUS_WAITER_IN && waiter->epoch == turns->epoch) {
+        waiters_remove_locked(turns, waiter);
+    }
+    turns_unlock(turns, NULL);
+    return !woken;
+}
+
+void
+theus_turns_close(theus_turns *turns)
+{
+    turns_lock(turns);
+    turns->closed = true;
+    theus_waiter *woken = turns->first;
+    for (theus_waiter *it = woken; it != NULL; it = it->next) {
+        it->state = THEUS_WAITER_WOKEN;
+    }
+    turns->first = turns->last = NULL;
+    turns->waiting = 0;
+    turns_unlock(turns, woken);
+}
+
+/* ---- chains ----------------------------------------------------------------------------------------- */
+
+void
+theus_chain_init(theus_chain *chain, theus_turns *turns, uint64_t under, uint64_t task_thread)
+{
+    chain->turns = turns;
+    chain->ticket = NULL;
+    chain->under = under;
+    chain->task_thread = task_thread;
+    chain->passed = 0;
+    chain->failures = 0;
+}
+
+uint64_t
+theus_chain_number(const theus_chain *chain)
+{
+    return chain->ticket == NULL ? chain->under : chain->ticket->number;
+}
+
+bool
+theus_chain_is_in_line(const theus_chain *chain)
+{
+    return chain->ticket != NULL && chain->ticket->number != 0;
+}
+
+bool
+theus_chain_was_late(const theus_chain *chain)
+{
+    return chain->ticket != NULL && chain->ticket->number == 0;
+}
+
+static theus_status
+chain_take(theus_chain *chain, const theus_footprint *footprint, uint64_t body_ns)
+{
+    uint64_t lease_ns = body_ns > THEUS_LEASE_NS / LEASE_BODIES ? body_ns * LEASE_BODIES : THEUS_LEASE_NS;
+    if (theus_chain_was_late(chain)) {
+        lease_ns = chain->ticket->lease_ns;
+    }
+    theus_ticket_free(chain->turns, chain->ticket);
+    chain->ticket = NULL;
+    return theus_ticket_new(chain->turns, footprint, lease_ns, chain->task_thread, &chain->ticket);
+}
+
+theus_status
+theus_chain_line_up(theus_chain *chain)
+{
+    theus_turns *turns = chain->turns;
+    if (chain->under != 0 || !atomic_load_explicit(&turns->queueing, memory_order_relaxed)) {
+        return THEUS_OK;
+    }
+    turns_lock(turns);
+    theus_footprint fought_for = turns->fought_for;
+    uint64_t body_ns = turns->body_ns;
+    turns_unlock(turns, NULL);
+    return chain_take(chain, &fought_for, body_ns);
+}
+
+/* Of all attempts, how many fail? Commits of this engine are counted by its versions. */
+static void
+measure(theus_turns *turns, const theus_footprint *footprint, uint64_t version, uint64_t body_ns)
+{
+    turns_lock(turns);
+    turns->body_ns = turns->body_ns == 0 ? body_ns : (turns->body_ns * 7 + body_ns) / 8;
+    theus_footprint_add(&turns->fought_for, footprint);
+    turns->window_failures++;
+    uint64_t commits = version > turns->window_version ? version - turns->window_version : 0;
+    if (commits + turns->window_failures >= WINDOW) {
+        uint64_t ratio = (uint64_t)turns->window_failures * 256 / (commits + turns->window_failures);
+        turns->ratio = (turns->ratio + (uint32_t)ratio) / 2;
+        if (turns->ratio > QUEUE_ABOVE && turns->body_ns >= THEUS_HAND_ON_NS) {
+            turns->calm = 0;
+            atomic_store_explicit(&turns->queueing, true, memory_order_relaxed);
+        }
+        else if (!atomic_load_explicit(&turns->queueing, memory_order_relaxed)) {
+            turns->fought_for = *footprint; /* of this window and the next */
+        }
+        turns->window_failures = 0;
+        turns->window_version = version;
+    }
+    turns_unlock(turns, NULL);
+}
+
+theus_status
+theus_chain_failed(theus_chain *chain, const theus_footprint *footprint, uint64_t pinned, uint64_t found,
+                   uint32_t held_up, uint64_t body_ns)
+{
+    if (chain->failures++ == 0) {
+        chain->footprint = *footprint;
+    }
+    else {
+        theus_footprint_add(&chain->footprint, footprint);
+    }
+    chain->passed += found - pinned;
+    if (!theus_chain_was_late(chain)) {
+        measure(chain->turns, footprint, found, body_ns);
+    }
+    if (chain->under != 0) {
+        return THEUS_OK; /* it passes already */
+    }
+    if (theus_chain_is_in_line(chain)) {
+        ticket_fill(chain->turns, chain->ticket);
+        return THEUS_OK;
+    }
+    bool due = chain->failures + held_up >= THEUS_TURN_FAILURES || chain->passed >= THEUS_TURN_PASSED;
+    return due ? chain_take(chain, &chain->footprint, body_ns) : THEUS_OK;
+}
+
+/* A turn of the queue is over. Did anybody need it? */
+static void
+look_for_calm(theus_turns *turns, const theus_footprint *done)
+{
+    turns_lock(turns);
+    bool alone = turns->waiting == 0;
+    bool apart = done != NULL && !theus_footprints_meet(done, &turns->last_turn);
+    if (done != NULL) {
+        turns->last_turn = *done;
+    }
+    turns->calm = alone || apart ? turns->calm + 1 : 0;
+    if (turns->calm >= CALM_TURNS) {
+        turns->ratio = 0;
+        memset(&turns->fought_for, 0, sizeof(turns->fought_for));
+        atomic_store_explicit(&turns->queueing, false, memory_order_relaxed);
+    }
+    turns_unlock(turns, NULL);
+}
+
+void
+theus_chain_end(theus_chain *chain, bool committed, const theus_footprint *done)
+{
+    theus_turns *turns = chain->turns;
+    if (chain->ticket != NULL) {
+        if (atomic_load_explicit(&turns->queueing, memory_order_relaxed)) {
+            look_for_calm(turns, done);
+        }
+        theus_ticket_free(turns, chain->ticket);
+        chain->ticket = NULL;
+    }
+    if (committed && chain->failures > 0) {
+        uint32_t tries = chain->failures + 1, most = atomic_load_explicit(&turns->tries_max, memory_order_relaxed);
+        atomic_fetch_add_explicit(&turns->tries[tries < THEUS_TURN_TRIES ? tries - 1 : THEUS_TURN_TRIES - 1], 1,
+                                  memory_order_relaxed);
+        while (tries > most
+               && !atomic_compare_exchange_weak_explicit(&turns->tries_max, &most, tries, memory_order_relaxed,
+                                                         memory_order_relaxed)) {
+            /* somebody else has just needed more than before: most is what it needed */
+        }
+    }
+}
+
+/* ---- figures --------------------------------------------------------------------------------------- */
+
+void
+theus_turns_read_facts(theus_turns *turns, theus_turn_facts *out)
+{
+    turns_lock(turns);
+    out->queue_depth = turns->waiting;
+    out->tickets = turns->numbers;
+    turns_unlock(turns, NULL);
+    out->tickets_held = atomic_load_explicit(&turns->held, memory_order_relaxed);
+    out->waits = atomic_load_explicit(&turns->waits, memory_order_relaxed);
+    out->leases_expired = atomic_load_explicit(&turns->leases_expired, memory_order_relaxed);
+    out->tries_max = atomic_load_explicit(&turns->tries_max, memory_order_relaxed);
+    out->queueing = atomic_load_explicit(&turns->queueing, memory_order_relaxed);
+    for (int i = 0; i < THEUS_TURN_TRIES; i++) {
+        out->tries[i] = atomic_load_explicit(&turns->tries[i], memory_order_relaxed);
+    }
+}
