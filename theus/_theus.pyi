@@ -115,6 +115,15 @@ def freeze(value: Any, /) -> Any:
 def thaw(value: Any, /) -> Any:
     """The builtin again, independent of any state."""
 
+def is_record(value: Any, /) -> bool:
+    """Whether a value is the view or the draft of a dataclass or Pydantic instance."""
+
+def record_store(draft: Any, name: str, value: Any, new: bool, /) -> bool:
+    """Stores an attribute without asking the class, and says so; a new one only if told to."""
+
+def record_discard(draft: Any, name: str, /) -> bool:
+    """Removes an attribute; says whether there was one."""
+
 @final
 class Opaque(Generic[_T]):
     """A mutable or foreign object accepted by reference, on the caller's word."""

@@ -5,6 +5,7 @@
     │   ├── ConflictError            another commit came first
     │   ├── FrozenError              a write to something immutable      (TypeError)
     │   ├── PathError                a path that leads nowhere           (KeyError)
+    │   ├── RecordError              a record that its class does not accept (ValueError)
     │   └── VersionError             a version that the history does not hold
     ├── TransactionError             a transaction used after its end, elsewhere, or wrongly
     ├── WriteTimeoutError            a transaction took too long         (TimeoutError)
@@ -42,6 +43,7 @@ __all__ = [
     "FrozenError",
     "PathError",
     "ProcessError",
+    "RecordError",
     "RingFullError",
     "SchemaViolationError",
     "SecurityViolationError",
@@ -195,6 +197,28 @@ class PathError(ContextError, KeyError):
     def __init__(self, path: Path | None, message: str = "there is nothing at this path") -> None:
         super().__init__(message, path)
         self.args = (path, message)
+
+
+class RecordError(ContextError, ValueError):
+    """Raised when a class does not accept what a transaction has made of one of its instances.
+    That is asked at commit: nothing is published. What the class raised is the `__cause__`.
+
+    `record_class` is the full name of the class, `reason` what it said.
+    """
+
+    def __init__(self, path: Path | None, record_class: type | str, reason: str) -> None:
+        if isinstance(record_class, type):
+            record_class = f"{record_class.__module__}.{record_class.__qualname__}"
+        super().__init__("", path)
+        self.args = (path, record_class, reason)
+        self.record_class = record_class
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"{_where(self.path)} is not a valid {self.record_class} any more, so nothing was "
+            f"committed: {self.reason}"
+        )
 
 
 class VersionError(ContextError):

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-from theus._theus import DraftDict, DraftList, DraftSet, FrozenDict, FrozenList, FrozenSet, State
+from theus._theus import (
+    DraftDict,
+    DraftList,
+    DraftSet,
+    FrozenDict,
+    FrozenList,
+    FrozenSet,
+    State,
+    is_record,
+    thaw,
+)
 
 __all__ = ["json_default"]
 
@@ -12,7 +23,8 @@ __all__ = ["json_default"]
 def json_default(value: Any) -> Any:
     """A `default=` for `json.dumps`, which then takes frozen containers, drafts and states.
 
-    A set becomes a list, in its own order. Raises TypeError for everything else, as
+    A set becomes a list, in its own order; a record what `model_dump(mode="json")` gives of a
+    Pydantic model, and the fields of a dataclass. Raises TypeError for everything else, as
     `json.dumps` expects of a default.
     """
     # One level at a time: json.dumps comes back for the containers inside.
@@ -22,4 +34,10 @@ def json_default(value: Any) -> Any:
         return dict(value.data)
     if isinstance(value, (FrozenList, DraftList, FrozenSet, DraftSet, set, frozenset)):
         return list(value)
+    if is_record(value):
+        if hasattr(value, "__pydantic_fields_set__"):
+            return thaw(value).model_dump(mode="json")
+        fields = sys.modules["dataclasses"].fields(value)  # loaded, where there is an instance
+        names = [field.name for field in fields if hasattr(value, field.name)]
+        return {name: getattr(value, name) for name in names}
     raise TypeError(f"{value!r} of type {type(value).__name__} has no form in JSON")

@@ -247,12 +247,6 @@ typedef struct {
     ", or theus.Opaque(value) to keep the object itself and vouch that it does not change"
 
 static const type_mark marks[] = {
-    {"__dataclass_fields__",
-     "records of dataclasses come with a later version; store dataclasses.asdict(value)" OR_OPAQUE},
-    {"__pydantic_fields__",
-     "records of Pydantic models come with a later version; store value.model_dump()" OR_OPAQUE},
-    {"__pydantic_validator__",
-     "records of Pydantic models come with a later version; store value.model_dump()" OR_OPAQUE},
     {"__attrs_attrs__", "store attrs.asdict(value)" OR_OPAQUE},
     {"__array_interface__", "store value.tolist() or bytes(value)" OR_OPAQUE},
     {"__array__", "store its plain values, such as a list or bytes" OR_OPAQUE},

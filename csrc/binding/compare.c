@@ -2,6 +2,7 @@
 #include "compare.h"
 
 #include "container_py.h"
+#include "records.h"
 
 #include <assert.h>
 
@@ -19,7 +20,8 @@ values_equal(HeapObject *heap_a, theus_value a, HeapObject *heap_b, theus_value 
     if (a == b) {
         return 1; /* as for Python's containers: identical is equal */
     }
-    if (kind_a != THEUS_ATOM && kind_b != THEUS_ATOM) {
+    if (kind_a != THEUS_ATOM && kind_b != THEUS_ATOM
+        && !record_is(theus_value_container(a)) && !record_is(theus_value_container(b))) {
         return kind_a == kind_b
                && containers_equal(heap_a, theus_value_container(a), heap_b,
                                    theus_value_container(b));
@@ -180,9 +182,18 @@ set_hash(const theus_container *set)
 static int
 value_hash_of(HeapObject *heap, theus_value value, uint64_t *hash)
 {
-    Py_hash_t found = theus_value_kind(value) == THEUS_ATOM
-                          ? object_hash((PyObject *)theus_value_atom(value))
-                          : container_hash(heap, theus_value_container(value));
+    Py_hash_t found;
+    if (theus_value_kind(value) == THEUS_ATOM) {
+        found = object_hash((PyObject *)theus_value_atom(value));
+    }
+    else if (record_is(theus_value_container(value))) { /* as its class says */
+        PyObject *view = handle_wrap(heap, value);
+        found = view == NULL ? -1 : PyObject_Hash(view);
+        Py_XDECREF(view);
+    }
+    else {
+        found = container_hash(heap, theus_value_container(value));
+    }
     *hash = (uint64_t)found;
     return found == -1 ? -1 : 0;
 }

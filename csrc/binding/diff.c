@@ -5,6 +5,7 @@
 #include "diff.h"
 
 #include "errors.h"
+#include "records.h"
 
 typedef struct diff_step {
     const struct diff_step *up;
@@ -17,6 +18,7 @@ typedef struct {
     PyObject *changes;
     const diff_step *at;
     theus_kind kind; /* of the containers being compared */
+    bool record;     /* they are records */
 } diff_run;
 
 static PyObject *
@@ -85,13 +87,17 @@ report(void *arg, theus_change_kind Py_UNUSED(kind), void *key, uint32_t pos_a, 
 {
     diff_run *run = arg;
     diff_step step = {run->at, key, a != THEUS_NONE ? pos_a : pos_b};
+    if (run->record && !PyUnicode_Check((PyObject *)key)) {
+        return 0; /* a hidden entry */
+    }
     if (run->kind == THEUS_LIST) {
         step.key = NULL;
     } else if (run->kind == THEUS_SET && key == NULL) {
         step.key = theus_value_atom(a != THEUS_NONE ? a : b);
     }
     theus_kind nested = theus_value_kind(a);
-    if (a != THEUS_NONE && b != THEUS_NONE && nested != THEUS_ATOM && nested == theus_value_kind(b)) {
+    if (a != THEUS_NONE && b != THEUS_NONE && nested != THEUS_ATOM && nested == theus_value_kind(b)
+        && record_classes_equal(run->heap_a->st, theus_value_container(a), theus_value_container(b))) {
         return compare(run, &step, theus_value_container(a), theus_value_container(b));
     }
     return add_change(run, &step, a, b);
@@ -107,6 +113,7 @@ compare(diff_run *run, const diff_step *at, theus_container *a, theus_container 
     theus_status status = THEUS_OK;
     inner.at = at;
     inner.kind = (theus_kind)a->kind;
+    inner.record = record_is(a);
     int result = theus_container_diff(a, b, NULL, report, &inner, &status);
     if (result < 0 && !PyErr_Occurred()) {
         errors_raise(run->heap_a->st, status);
@@ -118,7 +125,7 @@ compare(diff_run *run, const diff_step *at, theus_container *a, theus_container 
 PyObject *
 diff_containers(HeapObject *heap_a, theus_container *a, HeapObject *heap_b, theus_container *b)
 {
-    diff_run run = {heap_a, heap_b, PyList_New(0), NULL, THEUS_MAP};
+    diff_run run = {heap_a, heap_b, PyList_New(0), NULL, THEUS_MAP, false};
     if (run.changes != NULL && compare(&run, NULL, a, b) < 0) {
         Py_CLEAR(run.changes);
     }

@@ -8,6 +8,7 @@
 
 #include "draft_parts.h"
 #include "guard.h"
+#include "records.h"
 #include "repr.h"
 
 #include <stddef.h>
@@ -33,7 +34,9 @@ type_of_kind(const module_state *st, theus_kind kind)
 PyObject *
 draft_wrap(module_state *st, TxnObject *txn, theus_cell *cell, ScopeObject *scope)
 {
-    PyTypeObject *type = type_of_kind(st, (theus_kind)cell->now->kind);
+    RecordClass *record = cell->now->mark == 0 ? NULL : record_class_of(st, cell->now);
+    PyTypeObject *type =
+        record != NULL ? record->draft_type : type_of_kind(st, (theus_kind)cell->now->kind);
     DraftObject *self;
     if (st->free_draft_count > 0) {
         self = st->free_drafts[--st->free_draft_count];
@@ -49,6 +52,7 @@ draft_wrap(module_state *st, TxnObject *txn, theus_cell *cell, ScopeObject *scop
     self->cell = cell;
     self->scope = (ScopeObject *)Py_XNewRef((PyObject *)scope);
     self->weakrefs = NULL;
+    self->record = (RecordClass *)Py_XNewRef((PyObject *)record);
     PyObject_GC_Track(self);
     return (PyObject *)self;
 }
@@ -63,6 +67,7 @@ draft_dealloc(PyObject *op)
     TxnObject *txn = self->txn;
     ScopeObject *scope = self->scope;
     module_state *st = draft_state(self);
+    Py_XDECREF((PyObject *)self->record);
     if (st->recycles && st->free_draft_count < FREE_DRAFTS) {
         st->free_drafts[st->free_draft_count++] = self;
     }
@@ -89,6 +94,7 @@ draft_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(draft_of(op)->txn);
     Py_VISIT(draft_of(op)->scope);
+    Py_VISIT((PyObject *)draft_of(op)->record);
     return 0;
 }
 
@@ -339,9 +345,9 @@ draft_length(PyObject *op)
 
 /* ---- the content as a whole --------------------------------------------------------- */
 
-/* The sealed content, counted. NULL with an exception set. */
+/* The sealed content, counted; as it is, or as a commit would take it. NULL with an exception set. */
 static theus_container *
-draft_content(DraftObject *self)
+draft_content(DraftObject *self, bool admitted)
 {
     theus_container *content = NULL;
     if (draft_enter(self) < 0) {
@@ -352,7 +358,9 @@ draft_content(DraftObject *self)
         draft_leave(self);
         return NULL;
     }
-    if (draft_checked(self, theus_cell_freeze(self->cell, &content)) < 0) {
+    theus_status status = admitted ? theus_cell_admitted(self->cell, NULL, &content)
+                                   : theus_cell_freeze(self->cell, &content);
+    if (draft_checked(self, status) < 0) {
         content = NULL;
     }
     draft_leave(self);
@@ -362,7 +370,14 @@ draft_content(DraftObject *self)
 PyObject *
 draft_frozen(PyObject *op)
 {
-    theus_container *content = draft_content(draft_of(op));
+    theus_container *content = draft_content(draft_of(op), true);
+    return content == NULL ? NULL : handle_new(draft_of(op)->txn->heap, content);
+}
+
+PyObject *
+draft_peek(PyObject *op)
+{
+    theus_container *content = draft_content(draft_of(op), false);
     return content == NULL ? NULL : handle_new(draft_of(op)->txn->heap, content);
 }
 
@@ -370,7 +385,7 @@ PyObject *
 draft_thaw(PyObject *op)
 {
     HeapObject *heap = draft_of(op)->txn->heap;
-    theus_container *content = draft_content(draft_of(op));
+    theus_container *content = draft_content(draft_of(op), false);
     if (content == NULL) {
         return NULL;
     }
@@ -382,7 +397,7 @@ draft_thaw(PyObject *op)
 int
 draft_freeze(HeapObject *heap, PyObject *op, theus_value *out)
 {
-    theus_container *content = draft_content(draft_of(op));
+    theus_container *content = draft_content(draft_of(op), true);
     if (content == NULL) {
         return -1;
     }
@@ -460,13 +475,13 @@ draft_repr(PyObject *op)
     const char *name = Py_IS_TYPE(op, st->DraftDict_type)   ? "DraftDict"
                        : Py_IS_TYPE(op, st->DraftList_type) ? "DraftList"
                                                             : "DraftSet";
-    theus_container *content = draft_content(draft_of(op));
+    theus_container *content = draft_content(draft_of(op), false);
     if (content == NULL) {
         bool refused = PyErr_ExceptionMatches(st->TransactionError)
                        || PyErr_ExceptionMatches(st->ContractViolationError);
         return refused ? repr_of_refused(name) : NULL;
     }
-    PyObject *text = container_repr(name, content);
+    PyObject *text = container_repr(name, draft_of(op)->txn->heap, content);
     freeze_drop(draft_of(op)->txn->heap, theus_value_of_container(content));
     return text;
 }
@@ -507,9 +522,9 @@ draft_compare(PyObject *self, PyObject *other, int op)
         Py_RETURN_NOTIMPLEMENTED;
     }
     PyObject *result = NULL, *right = NULL;
-    PyObject *left = match == MATCH ? draft_frozen(self) : draft_thaw(self);
+    PyObject *left = match == MATCH ? draft_peek(self) : draft_thaw(self);
     if (left != NULL) {
-        right = draft_check(st, other) ? draft_frozen(other) : Py_NewRef(other);
+        right = draft_check(st, other) ? draft_peek(other) : Py_NewRef(other);
     }
     if (right != NULL) {
         result = match == MATCH ? Py_TYPE(left)->tp_richcompare(left, right, op)

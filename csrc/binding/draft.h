@@ -27,13 +27,18 @@ typedef struct {
     theus_cell *cell;             /* of that transaction; constant. Dangling once it has ended */
     ScopeObject *scope;           /* owned; constant. NULL: everything may be done */
     PyObject *weakrefs;
+    RecordClass *record;          /* owned; of drafts of records (records.h), else NULL */
 } DraftObject;
+
+/* tp_getattro of drafts of records; tells their types, of which each class has its own. */
+PyObject *record_draft_getattro(PyObject *self, PyObject *name);
 
 static inline bool
 draft_check(const module_state *st, PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
-    return type == st->DraftDict_type || type == st->DraftList_type || type == st->DraftSet_type;
+    return type == st->DraftDict_type || type == st->DraftList_type || type == st->DraftSet_type
+           || type->tp_getattro == record_draft_getattro;
 }
 
 /* A draft of a cell of txn->txn. The caller has entered the transaction. New reference. */
@@ -52,8 +57,12 @@ bool draft_is_dunder(PyObject *name);
 
 /* ---- content, from outside: these enter the draft's transaction themselves ---------- */
 
-/* The frozen container with the content of now. New reference. */
+/* The frozen container with the content of now, to be kept: written records in it are validated first (records.h). New
+ * reference. */
 PyObject *draft_frozen(PyObject *draft);
+
+/* The same to be looked at, by ==, repr and the like: not validated. New reference. */
+PyObject *draft_peek(PyObject *draft);
 
 /* The independent builtin with the content of now. New reference. */
 PyObject *draft_thaw(PyObject *draft);
@@ -72,10 +81,12 @@ PyObject *draft_path_tuple(TxnObject *txn, theus_cell *cell);
 
 /* ---- one step of a map cell: these enter the transaction themselves ----------------- */
 
-/* map[key] = object, as far as the scope of the map lets (NULL: everything). Reads nothing. Storing a draft where it already stands, as `tx.xs += [1]`
- * ends, changes nothing. */
+/* map[key] = object, as far as the scope of the map lets (NULL: everything). Of a record the class is not asked: see
+ * records.h. Reads nothing. Storing a draft where it already stands, as `tx.xs += [1]` ends, changes nothing. */
 int draft_map_store(module_state *st, TxnObject *txn, theus_cell *cell, ScopeObject *scope,
                     PyObject *key, PyObject *object);
+/* Removes the key: 1, 0 if it was not there, or -1. */
+int draft_map_discard(DraftObject *self, PyObject *key);
 
 /* Frees the memory that is kept for reuse. */
 void draft_drop_free_list(module_state *st);

@@ -95,6 +95,26 @@ draft_map_store(module_state *st, TxnObject *txn, theus_cell *cell, ScopeObject 
     return result;
 }
 
+int
+draft_map_discard(DraftObject *self, PyObject *key)
+{
+    uint64_t hash;
+    uint32_t pos;
+    theus_value value;
+    if (key_hash(key, &hash) < 0 || draft_enter_entry(self) < 0) {
+        return -1;
+    }
+    int result = self->scope == NULL ? 0 : draft_check_store(self, hash, key, THEUS_NONE);
+    if (result == 0) {
+        result = draft_lookup(self, hash, key, &pos, &value);
+    }
+    if (result == 1 && draft_checked(self, theus_cell_remove(self->cell, hash, pos)) < 0) {
+        result = -1;
+    }
+    draft_leave(self);
+    return result;
+}
+
 /* ---- update ------------------------------------------------------------------------- */
 
 static int

@@ -193,7 +193,7 @@ set_iter(PyObject *self)
 static PyObject *
 operand(const module_state *st, PyObject *other)
 {
-    return Py_IS_TYPE(other, st->DraftSet_type) ? draft_frozen(other) : Py_NewRef(other);
+    return Py_IS_TYPE(other, st->DraftSet_type) ? draft_peek(other) : Py_NewRef(other);
 }
 
 static int

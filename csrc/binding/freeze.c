@@ -5,6 +5,7 @@
 
 #include "atoms.h"
 #include "container_py.h"
+#include "records.h"
 #include "tuples.h"
 
 /* Nesting beyond this is refused even where Python's own limit is higher: every level
@@ -308,6 +309,7 @@ freeze_copy(HeapObject *heap, const theus_container *source, theus_container **o
     int result = -1;
     theus_container *edit = container_new(heap, (theus_kind)source->kind);
     if (edit != NULL) {
+        theus_container_mark(edit, source->mark);
         result = copy_entries(heap, source, edit);
         if (result == 0) {
             *out = edit;
@@ -336,6 +338,31 @@ freeze_handle(HeapObject *heap, HandleObject *handle, theus_value *out)
 
 /* ---- any value ----------------------------------------------------------------- */
 
+/* What is neither atom nor mapping: an instance of a class of records, or refused. */
+static int
+freeze_instance(HeapObject *heap, PyObject *object, const freeze_path *at, theus_value *out)
+{
+    RecordClass *record;
+    PyObject *advice = NULL;
+    int found = record_class_find(heap->st, Py_TYPE(object), &record, &advice);
+    if (found == 1) {
+        found = -1;
+        if (check_nesting(heap, object, at) == 0
+            && nesting_enter(" while a value was being frozen") == 0) {
+            found = record_freeze(heap, record, object, at, out);
+            nesting_leave();
+        }
+        Py_DECREF((PyObject *)record);
+        return found;
+    }
+    if (found == 0) {
+        const char *why = advice == NULL ? atom_advice(heap->st, object) : PyUnicode_AsUTF8(advice);
+        found = why == NULL ? -1 : refuse(heap, object, at, why);
+    }
+    Py_XDECREF(advice);
+    return found;
+}
+
 static int
 freeze_other(HeapObject *heap, PyObject *object, const freeze_path *at, theus_value *out)
 {
@@ -346,7 +373,7 @@ freeze_other(HeapObject *heap, PyObject *object, const freeze_path *at, theus_va
     case ATOM_AS_DICT:
         return freeze_mapping(heap, object, at, out);
     case ATOM_REFUSED:
-        return refuse(heap, object, at, atom_advice(heap->st, object));
+        return freeze_instance(heap, object, at, out);
     case ATOM_FAILED:
         break;
     }

@@ -101,7 +101,7 @@ view_repr(PyObject *op)
     if (inside != 0) {
         return inside < 0 ? NULL : PyUnicode_FromFormat("%s(...)", names[what]);
     }
-    PyObject *result = container_repr_part(names[what], map_of(op)->node, what);
+    PyObject *result = container_repr_part(names[what], map_of(op)->heap, map_of(op)->node, what);
     Py_ReprLeave(op);
     return result;
 }

@@ -10,7 +10,8 @@
  * entry is stored or removed), and draft_enter_write() (a container is changed as a whole).
  *
  * Invariant: a version that a process publishes differs from the pinned one only in places that
- * txn->bound lets it write. Nobody but the commit enforces that: txn_commit() holds the exact list
+ * txn->bound lets it write, and in what the classes of records that it wrote derive from that
+ * (records.h). Nobody but the commit enforces that: txn_commit() holds the exact list
  * of operations against the bound when the body can no longer write. What is checked at access is
  * for the error to stand at the line that is wrong, and for reads.
  *

@@ -3,6 +3,7 @@
 
 #include "errors.h"
 #include "freeze.h"
+#include "records.h"
 
 #include <assert.h>
 #include <stddef.h>
@@ -28,7 +29,9 @@ handle_new(HeapObject *heap, theus_container *node)
 {
     assert(node->edit == 0);
     module_state *st = heap->st;
-    PyTypeObject *type = handle_type(st, (theus_kind)node->kind);
+    RecordClass *record = node->mark == 0 ? NULL : record_class_of(st, node);
+    PyTypeObject *type =
+        record != NULL ? record->view_type : handle_type(st, (theus_kind)node->kind);
     HandleObject *self;
     if (st->free_handle_count > 0) {
         self = st->free_handles[--st->free_handle_count];
@@ -44,7 +47,12 @@ handle_new(HeapObject *heap, theus_container *node)
     self->heap = (HeapObject *)Py_NewRef((PyObject *)heap);
     self->node = node;
     self->weakrefs = NULL;
-    atomic_init(&self->hash, -1);
+    if (record != NULL) {
+        self->record = (RecordClass *)Py_NewRef((PyObject *)record);
+    }
+    else {
+        atomic_init(&self->hash, -1);
+    }
     PyObject_GC_Track(self);
     return (PyObject *)self;
 }
@@ -72,6 +80,9 @@ handle_traverse(PyObject *op, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(handle_of(op)->heap);
+    if (record_view_check(op)) {
+        Py_VISIT((PyObject *)handle_of(op)->record);
+    }
     return 0;
 }
 
@@ -87,6 +98,9 @@ handle_dealloc(PyObject *op)
     HeapObject *heap = self->heap;
     module_state *st = heap->st;
     THEUS_CLEAR_WEAKREFS(op, self->weakrefs);
+    if (record_view_check(op)) {
+        Py_DECREF((PyObject *)self->record);
+    }
     theus_container_release(self->node);
     if (st->recycles && st->free_handle_count < FREE_HANDLES) {
         st->free_handles[st->free_handle_count++] = self;

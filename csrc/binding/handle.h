@@ -13,7 +13,10 @@ struct HandleObject {
     HeapObject *heap;      /* owned; constant */
     theus_container *node; /* one count; constant and sealed in frozen handles */
     PyObject *weakrefs;
-    _Atomic(Py_hash_t) hash; /* -1 until it was asked for; the same whoever finds it out */
+    union {
+        _Atomic(Py_hash_t) hash; /* -1 until it was asked for; the same whoever finds it out */
+        RecordClass *record;     /* of views of records, see records.h: owned; constant */
+    };
 };
 
 /* A frozen handle over `node`, which must be sealed. Steals one count of node, also
@@ -36,6 +39,15 @@ handle_wrap(HeapObject *heap, theus_value value)
 /* Seals an edit and gives it a handle. Steals the count of `edit`, also on failure. */
 PyObject *handle_seal(HeapObject *heap, theus_container *edit);
 
+/* tp_getattro of views of records; tells their types, of which each class has its own. */
+PyObject *record_view_getattro(PyObject *self, PyObject *name);
+
+static inline bool
+record_view_check(PyObject *object)
+{
+    return Py_TYPE(object)->tp_getattro == record_view_getattro;
+}
+
 /* The kind of a frozen handle, or THEUS_ATOM for any other object. */
 static inline theus_kind
 handle_kind(const module_state *st, PyObject *object)
@@ -47,7 +59,10 @@ handle_kind(const module_state *st, PyObject *object)
     if (type == st->FrozenList_type) {
         return THEUS_LIST;
     }
-    return type == st->FrozenSet_type ? THEUS_SET : THEUS_ATOM;
+    if (type == st->FrozenSet_type) {
+        return THEUS_SET;
+    }
+    return record_view_check(object) ? THEUS_MAP : THEUS_ATOM;
 }
 
 static inline HandleObject *

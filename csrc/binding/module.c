@@ -3,6 +3,7 @@
 #include "draft.h"
 #include "errors.h"
 #include "freeze.h"
+#include "records.h"
 #include "scope.h"
 
 /* ---- types -------------------------------------------------------------------------- */
@@ -35,9 +36,9 @@ module_exec(PyObject *module)
     static int (*const add[])(PyObject *, module_state *) = {
         add_heap_type,        add_opaque_types,    add_iterator_type,     add_frozen_dict_type,
         add_frozen_list_type, add_frozen_set_type, add_frozen_view_types, add_mutation_type,
-        add_record_types,     add_state_type,      add_txn_type,          add_draft_types,
-        add_scope_types,      add_context_type,    add_engine_type,       add_cursor_type,
-        add_turn_types,
+        add_record_class_type, add_record_types,   add_state_type,        add_txn_type,
+        add_draft_types,      add_scope_types,     add_context_type,      add_engine_type,
+        add_cursor_type,      add_turn_types,
     };
     module_state *st = module_state_of(module);
     st->module = module;
@@ -88,6 +89,13 @@ module_free(void *module)
 }
 
 static PyMethodDef module_methods[] = {
+    {"is_record", module_is_record, METH_O,
+     PyDoc_STR("is_record($module, value, /)\n--\n\nWhether a value is a view or a draft of a record.")},
+    {"record_store", THEUS_FASTCALL(module_record_store), METH_FASTCALL,
+     PyDoc_STR("record_store($module, draft, name, value, new, /)\n--\n\n"
+               "Stores an attribute without asking the class, and says so; a new one only if told to.")},
+    {"record_discard", THEUS_FASTCALL(module_record_discard), METH_FASTCALL,
+     PyDoc_STR("record_discard($module, draft, name, /)\n--\n\nRemoves an attribute; says whether there was one.")},
     {"freeze", module_freeze, METH_O,
      PyDoc_STR("freeze($module, value, /)\n--\n\n"
                "The immutable form of a value: dict to FrozenDict, list to FrozenList, set to "

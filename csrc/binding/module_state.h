@@ -7,6 +7,7 @@
 typedef struct HandleObject HandleObject;
 typedef struct TxnObject TxnObject;
 typedef struct active_txns active_txns;
+typedef struct RecordClass RecordClass;
 
 /* Exception classes, by their names in theus.errors. errors.c expands this list too. */
 #define THEUS_ERROR_FIELDS(X)     \
@@ -16,6 +17,7 @@ typedef struct active_txns active_txns;
     X(PyObject, ContractViolationError) \
     X(PyObject, FrozenError)      \
     X(PyObject, PathError)        \
+    X(PyObject, RecordError)      \
     X(PyObject, RingFullError)    \
     X(PyObject, TransactionError) \
     X(PyObject, UnfreezableError) \
@@ -52,6 +54,10 @@ typedef struct active_txns active_txns;
     X(PyTypeObject, Scope_type)                                                             \
     X(PyTypeObject, Context_type)                                                           \
     X(PyObject, root_aliases) /* dict: old names of roots -> names */                       \
+    X(PyTypeObject, RecordClass_type)                                                       \
+    X(PyObject, record_key)     /* key of the hidden first entry of a record: its class */  \
+    X(PyObject, given_key)      /* key of the second, of Pydantic models */                 \
+    X(PyObject, record_classes) /* dict: address of a class -> weak reference */            \
     X(PyTypeObject, CommitRecord_type)                                                      \
     X(PyTypeObject, Change_type)                                                            \
     X(PyTypeObject, MetaLogEntry_type)                                                      \
@@ -119,6 +125,7 @@ int add_frozen_list_type(PyObject *module, module_state *st);
 int add_frozen_set_type(PyObject *module, module_state *st);
 int add_frozen_view_types(PyObject *module, module_state *st);
 int add_mutation_type(PyObject *module, module_state *st);
+int add_record_class_type(PyObject *module, module_state *st);
 int add_record_types(PyObject *module, module_state *st);
 int add_state_type(PyObject *module, module_state *st);
 int add_txn_type(PyObject *module, module_state *st);

@@ -249,7 +249,7 @@ mutation_repr(PyObject *op)
         result = PyUnicode_FromString("FrozenDictMutation(...)");
     }
     else if (inside == 0) {
-        result = container_repr("FrozenDictMutation", handle_of(snapshot)->node);
+        result = container_repr("FrozenDictMutation", handle_of(snapshot)->heap, handle_of(snapshot)->node);
         Py_ReprLeave(op);
     }
     Py_DECREF(snapshot);

@@ -75,6 +75,14 @@ PyObject_GetOptionalAttrString(PyObject *object, const char *name, PyObject **re
     return 0;
 }
 
+static inline int
+PyWeakref_GetRef(PyObject *reference, PyObject **object)
+{
+    PyObject *there = PyWeakref_GetObject(reference);
+    *object = there == Py_None ? NULL : Py_XNewRef(there);
+    return there == NULL ? -1 : there != Py_None;
+}
+
 #define Py_BEGIN_CRITICAL_SECTION(object) {
 #define Py_END_CRITICAL_SECTION() }
 #define Py_BEGIN_CRITICAL_SECTION2(a, b) {
@@ -243,6 +251,17 @@ static inline PyObject *
 type_lookup(PyTypeObject *type, PyObject *name)
 {
     return _PyType_Lookup(type, name);
+}
+
+/* The same for any type: a new reference. */
+static inline PyObject *
+type_lookup_ref(PyTypeObject *type, PyObject *name)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return _PyType_LookupRef(type, name);
+#else
+    return Py_XNewRef(_PyType_Lookup(type, name));
+#endif
 }
 
 #endif

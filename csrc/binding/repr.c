@@ -1,6 +1,8 @@
 /* Short texts of containers. */
 #include "repr.h"
 
+#include "records.h"
+
 /* A dict of settings fits on a few lines; a table of a million rows does not flood a log. */
 enum {
     OUTER_ENTRIES = 12, /* shown of the container itself */
@@ -45,23 +47,30 @@ put_atom(PyObject *texts, PyObject *atom)
     return result;
 }
 
-static int put_container(PyObject *texts, const theus_container *container, iterate_what what,
+static int put_container(PyObject *texts, HeapObject *heap, const theus_container *container, iterate_what what,
                          int depth);
 
 static int
-put_value(PyObject *texts, theus_value value, int depth)
+put_value(PyObject *texts, HeapObject *heap, theus_value value, int depth)
 {
-    return theus_value_kind(value) == THEUS_ATOM
-               ? put_atom(texts, (PyObject *)theus_value_atom(value))
-               : put_container(texts, theus_value_container(value), ITERATE_ITEMS, depth + 1);
+    if (theus_value_kind(value) == THEUS_ATOM) {
+        return put_atom(texts, (PyObject *)theus_value_atom(value));
+    }
+    if (record_is(theus_value_container(value))) { /* as its class writes it, which may leave things out */
+        PyObject *view = handle_wrap(heap, value);
+        int result = view == NULL ? -1 : put_atom(texts, view);
+        Py_XDECREF(view);
+        return result;
+    }
+    return put_container(texts, heap, theus_value_container(value), ITERATE_ITEMS, depth + 1);
 }
 
 /* Maps: "key: value", or only one of the two. */
 static int
-put_entry(PyObject *texts, PyObject *key, theus_value value, iterate_what what, int depth)
+put_entry(PyObject *texts, HeapObject *heap, PyObject *key, theus_value value, iterate_what what, int depth)
 {
     if (key == NULL || what == ITERATE_VALUES) {
-        return put_value(texts, value, depth);
+        return put_value(texts, heap, value, depth);
     }
     if (put_atom(texts, key) < 0) {
         return -1;
@@ -69,11 +78,11 @@ put_entry(PyObject *texts, PyObject *key, theus_value value, iterate_what what, 
     if (what == ITERATE_KEYS) {
         return 0;
     }
-    return put_text(texts, ": ") < 0 ? -1 : put_value(texts, value, depth);
+    return put_text(texts, ": ") < 0 ? -1 : put_value(texts, heap, value, depth);
 }
 
 static int
-put_entries(PyObject *texts, const theus_container *container, iterate_what what, int depth)
+put_entries(PyObject *texts, HeapObject *heap, const theus_container *container, iterate_what what, int depth)
 {
     theus_cursor cursor;
     void *key;
@@ -85,7 +94,7 @@ put_entries(PyObject *texts, const theus_container *container, iterate_what what
             key = NULL;
         }
         if ((shown++ > 0 && put_text(texts, ", ") < 0)
-            || put_entry(texts, (PyObject *)key, value, what, depth) < 0) {
+            || put_entry(texts, heap, (PyObject *)key, value, what, depth) < 0) {
             return -1;
         }
     }
@@ -99,7 +108,7 @@ put_entries(PyObject *texts, const theus_container *container, iterate_what what
 }
 
 static int
-put_container(PyObject *texts, const theus_container *container, iterate_what what, int depth)
+put_container(PyObject *texts, HeapObject *heap, const theus_container *container, iterate_what what, int depth)
 {
     static const struct {
         const char *open, *close, *empty, *hint;
@@ -115,17 +124,17 @@ put_container(PyObject *texts, const theus_container *container, iterate_what wh
     if (depth >= DEPTH) {
         return put_text(texts, looks[kind].hint);
     }
-    if (put_text(texts, looks[kind].open) < 0 || put_entries(texts, container, what, depth) < 0) {
+    if (put_text(texts, looks[kind].open) < 0 || put_entries(texts, heap, container, what, depth) < 0) {
         return -1;
     }
     return put_text(texts, looks[kind].close);
 }
 
 PyObject *
-container_repr_part(const char *name, const theus_container *container, iterate_what what)
+container_repr_part(const char *name, HeapObject *heap, const theus_container *container, iterate_what what)
 {
     PyObject *result = NULL, *texts = PyList_New(0), *nothing = PyUnicode_FromString("");
-    if (texts != NULL && nothing != NULL && put_container(texts, container, what, 0) == 0) {
+    if (texts != NULL && nothing != NULL && put_container(texts, heap, container, what, 0) == 0) {
         PyObject *inside = PyUnicode_Join(nothing, texts);
         if (inside != NULL) {
             result = PyUnicode_FromFormat("%s(%U)", name, inside);
@@ -138,9 +147,9 @@ container_repr_part(const char *name, const theus_container *container, iterate_
 }
 
 PyObject *
-container_repr(const char *name, const theus_container *container)
+container_repr(const char *name, HeapObject *heap, const theus_container *container)
 {
-    return container_repr_part(name, container, ITERATE_ITEMS);
+    return container_repr_part(name, heap, container, ITERATE_ITEMS);
 }
 
 PyObject *
@@ -161,7 +170,7 @@ handle_repr(PyObject *op)
         Py_ReprLeave(op);
         return NULL;
     }
-    PyObject *result = container_repr(name, self->node);
+    PyObject *result = container_repr(name, self->heap, self->node);
     nesting_leave();
     Py_ReprLeave(op);
     return result;

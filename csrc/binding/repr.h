@@ -10,8 +10,8 @@ PyObject *handle_repr(PyObject *self);
 
 /* "Name(...)" around the text of a container, for other types over one; or around only the keys
  * or the values of a map, as a list. New reference. */
-PyObject *container_repr(const char *name, const theus_container *container);
-PyObject *container_repr_part(const char *name, const theus_container *container,
+PyObject *container_repr(const char *name, HeapObject *heap, const theus_container *container);
+PyObject *container_repr_part(const char *name, HeapObject *heap, const theus_container *container,
                               iterate_what what);
 
 #endif

@@ -4,6 +4,7 @@
 #include "draft.h"
 
 #include "errors.h"
+#include "records.h"
 #include "tuples.h"
 
 static PyObject *
@@ -65,7 +66,8 @@ thaw_container(HeapObject *heap, const theus_container *node)
     if (nesting_enter(" while a frozen container was being thawed") < 0) {
         return NULL;
     }
-    PyObject *result = node->kind == THEUS_MAP    ? thaw_map(heap, node)
+    PyObject *result = record_is(node)            ? record_thaw(heap, node)
+                       : node->kind == THEUS_MAP  ? thaw_map(heap, node)
                        : node->kind == THEUS_LIST ? thaw_list(heap, node)
                                                   : thaw_set(node);
     nesting_leave();

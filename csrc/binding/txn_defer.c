@@ -6,6 +6,7 @@
 #include "errors.h"
 #include "freeze.h"
 #include "guard.h"
+#include "records.h"
 #include "value_py.h"
 
 static int
@@ -106,7 +107,9 @@ defer(TxnObject *self, theus_deferred_kind kind, PyObject *path, PyObject *opera
     } else if (found == 1) {
         PyObject *key = txn_path_last(path);
         theus_status status = THEUS_OK;
-        if (cell->now->kind == THEUS_LIST) {
+        if (record_is(cell->now) && record_draft_may_defer(self, cell, key) < 0) {
+            found = -1;
+        } else if (cell->now->kind == THEUS_LIST) {
             found = txn_cell_find(self, cell, key, false, &hash, &pos, &there);
         } else if (cell->now->kind == THEUS_SET) {
             found = txn_path_error(self->heap->st, path, "an element of a set has no value");

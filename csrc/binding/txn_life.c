@@ -4,6 +4,7 @@
 #include "engine_type.h"
 #include "errors.h"
 #include "guard.h"
+#include "records.h"
 #include "state_type.h"
 #include "turn_type.h"
 
@@ -178,7 +179,8 @@ txn_begin(TxnObject *self, theus_version *pinned)
     self->txn.turn = self->leader;
     self->txn.process = self->process;
     self->txn.apply = txn_apply_deferred;
-    self->txn.apply_ctx = self->heap;
+    self->txn.admit = record_admit;
+    self->txn.embedder = self->heap;
     self->thread = theus_thread_id();
     Py_XSETREF(self->context, Py_XNewRef(context));
     self->started_ns = theus_clock_tick_ns();

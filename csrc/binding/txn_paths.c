@@ -9,6 +9,7 @@
 #include "errors.h"
 #include "freeze.h"
 #include "guard.h"
+#include "records.h"
 #include "value_py.h"
 
 /* ---- paths ---------------------------------------------------------------------------- */
@@ -271,6 +272,9 @@ txn_cell_set(TxnObject *self, theus_cell *cell, ScopeObject *scope, const freeze
              PyObject *value)
 {
     module_state *st = self->heap->st;
+    if (record_is(cell->now)) {
+        return record_draft_set(self, cell, scope, key, value);
+    }
     if (cell->now->kind == THEUS_MAP) {
         return draft_map_store(st, self, cell, scope, key, value);
     }
@@ -390,6 +394,9 @@ txn_cell_delete(TxnObject *self, theus_cell *cell, PyObject *key)
     int found = txn_cell_find(self, cell, key, true, &hash, &pos, &value);
     if (found != 1) {
         return found;
+    }
+    if (record_is(cell->now)) {
+        return record_draft_delete(self, cell, key) < 0 ? -1 : 1;
     }
     theus_status status = cell->now->kind == THEUS_LIST ? theus_cell_splice(cell, pos, 1, NULL, 0)
                                                         : theus_cell_remove(cell, hash, pos);

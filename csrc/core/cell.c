@@ -227,8 +227,10 @@ void
 theus_cell_mark_touched(theus_cell *cell)
 {
     cell->touched = true;
+    theus_cell_note_mark(cell);
     for (theus_cell *up = cell->parent; up != NULL && !up->touched_below; up = up->parent) {
         up->touched_below = true;
+        theus_cell_note_mark(up);
     }
 }
 

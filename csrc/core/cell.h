@@ -74,6 +74,12 @@ void theus_cell_detach_child(theus_cell *cell, uint32_t pos);
 /* The cell has writes; mark_changed: and a new content, which its parent does not hold yet. */
 void theus_cell_mark_touched(theus_cell *cell);
 void theus_cell_mark_changed(theus_cell *cell);
+/* Something was written in the cell, or below it. */
+static inline void
+theus_cell_note_mark(theus_cell *cell)
+{
+    cell->txn->asks |= (cell->now->mark & THEUS_MARK_ADMIT) != 0;
+}
 /* Makes now an edit. READ_ONLY in a read-only transaction. */
 THEUS_MUST_CHECK theus_status theus_cell_make_writable(theus_cell *cell);
 /* Drops the key that the last search remembered. May run foreign code. */

@@ -412,7 +412,7 @@ apply_one(commit_run *run, theus_container *edit, const theus_deferral *deferral
     if (old != THEUS_NONE) {
         theus_value_retain(edit->heap, old); /* the edit may let it go while we still hold on to it */
     }
-    if (txn->apply(txn->apply_ctx, deferral->kind, old, deferral->operand, deferral->resolver, &made) < 0) {
+    if (txn->apply(txn->embedder, deferral->kind, old, deferral->operand, deferral->resolver, &made) < 0) {
         status = THEUS_FOREIGN;
     }
     else {
@@ -466,6 +466,22 @@ build_children(commit_run *run, theus_cell *cell, theus_container *there, theus_
     return status;
 }
 
+/* Replaces *content by what the embedder lets pass. */
+static theus_status
+admit(commit_run *run, theus_cell *cell, theus_container **content)
+{
+    theus_container *passed;
+    if (run->txn->admit == NULL) {
+        return THEUS_OK;
+    }
+    if (run->txn->admit(run->txn->embedder, cell, *content, &passed) < 0) {
+        return THEUS_FOREIGN;
+    }
+    theus_container_release(*content);
+    *content = passed;
+    return THEUS_OK;
+}
+
 /* What the cell's container becomes on top of `there`, its content in the newest version (NULL for one
  * that the body made). Sealed and retained. */
 static theus_status
@@ -481,7 +497,7 @@ build(commit_run *run, theus_cell *cell, theus_container *there, theus_container
         return THEUS_OK;
     }
 
-    if (same && !cell->deferred_below) {
+    if (same && !cell->deferred_below && !run->txn->asks) {
         return theus_cell_content(cell, out);
     }
     /* On a copy, which the seal below may compact: the cell keeps its positions for another round. */
@@ -501,12 +517,33 @@ build(commit_run *run, theus_cell *cell, theus_container *there, theus_container
     if (status == THEUS_OK) {
         status = theus_edit_seal(result);
     }
+    if (status == THEUS_OK && (result->mark & THEUS_MARK_ADMIT) != 0) {
+        status = admit(run, cell, &result);
+    }
     if (status != THEUS_OK) {
         theus_container_release(result);
         return status;
     }
     *out = result;
     return THEUS_OK;
+}
+
+theus_status
+theus_cell_admitted(theus_cell *cell, void *ctx, theus_container **out)
+{
+    theus_txn *txn = cell->txn;
+    theus_status status = theus_cell_freeze(cell, out);
+    if (status != THEUS_OK || !txn->asks || !(cell->touched || cell->touched_below)) {
+        return status;
+    }
+    theus_container *seen = *out;
+    commit_run run = {.txn = txn, .ctx = ctx};
+    bool committing = txn->committing;
+    txn->committing = true; /* what admit() runs may not change the cells that are being walked */
+    status = build(&run, cell, cell->base, out);
+    txn->committing = committing;
+    theus_container_release(seen);
+    return status;
 }
 
 /* (A first signal that failed leaves an empty map.) */

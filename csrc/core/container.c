@@ -60,6 +60,7 @@ theus_container_new(theus_heap *heap, theus_kind kind, theus_container **out)
     if (container != NULL) {
         container->kind = (uint8_t)kind;
         container->shift = 0;
+        container->mark = 0;
         container->count = 0;
         container->span = 0;
         container->edit = theus_heap_token_locked(heap);
@@ -85,6 +86,7 @@ theus_edit_begin_locked(theus_container *base)
     }
     edit->kind = base->kind;
     edit->shift = base->shift;
+    edit->mark = base->mark;
     edit->count = base->count;
     edit->span = base->span;
     edit->edit = theus_heap_token_locked(base->heap);
@@ -110,6 +112,13 @@ theus_edit_begin(theus_container *base, theus_container **out)
     *out = theus_edit_begin_locked(base);
     theus_mutex_unlock(&base->heap->lock);
     return *out == NULL ? THEUS_NOMEM : THEUS_OK;
+}
+
+void
+theus_container_mark(theus_container *edit, uint8_t mark)
+{
+    assert(edit->edit != 0);
+    edit->mark = mark;
 }
 
 /* ---- scratch copies --------------------------------------------------------- */

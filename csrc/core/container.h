@@ -40,6 +40,7 @@ struct theus_container {
     _Atomic(uint32_t) refs;
     uint8_t kind;   /* theus_kind, not THEUS_ATOM */
     uint8_t shift;  /* bits above the leaf in the entry trie */
+    uint8_t mark;   /* the embedder's, see theus_container_mark() */
     uint32_t count; /* live entries: len() */
     uint32_t span;  /* positions in use; holes included; next append goes here */
     uint64_t edit;  /* token of the edit that may write; 0 = sealed */
@@ -85,6 +86,11 @@ THEUS_MUST_CHECK theus_status theus_container_new(theus_heap *heap, theus_kind k
 
 /* A private writable copy of `base` (sealed) in O(1). */
 THEUS_MUST_CHECK theus_status theus_edit_begin(theus_container *base, theus_container **out);
+
+/* Bits with which the embedder tells containers of one kind apart: 0 in a new one, handed on by every edit. The core
+ * knows one of them: what is written in such a container is shown to theus_txn.admit before it is committed. */
+enum { THEUS_MARK_ADMIT = 1 };
+void theus_container_mark(theus_container *edit, uint8_t mark);
 
 /* Ends the edit: from now on the container is immutable and may be shared. Compacts first
  * when more than half of its positions are holes; that may fail, and then nothing

@@ -16,6 +16,7 @@ txn_blank(theus_txn *txn)
     txn->pinned = NULL;
     txn->isolation = THEUS_SERIALIZABLE;
     txn->read_only = txn->committing = txn->sparse = txn->strict = txn->pledged = txn->reserved = txn->by_task = false;
+    txn->asks = false;
     atomic_init(&txn->state, THEUS_TXN_IDLE);
     atomic_init(&txn->user, 0);
     txn->depth = txn->cell_count = 0;
@@ -25,7 +26,8 @@ txn_blank(theus_txn *txn)
     txn->root = txn->last_cell = NULL;
     txn->find_status = THEUS_OK;
     txn->apply = NULL;
-    txn->apply_ctx = txn->process = NULL;
+    txn->admit = NULL;
+    txn->embedder = txn->process = NULL;
     txn->retired = NULL;
     txn->signals = NULL;
     txn->savepoint = NULL;
@@ -322,6 +324,7 @@ theus_cell_defer(theus_cell *cell, theus_deferred_kind kind, uint64_t hash, void
     for (theus_cell *up = cell; up != NULL; up = up->parent) {
         up->touched_below = true;
         up->deferred_below = true;
+        theus_cell_note_mark(up);
     }
     return THEUS_OK;
 }
@@ -393,7 +396,7 @@ settle_one(theus_cell *cell, void *ctx, theus_deferral *deferral)
     if (status != THEUS_OK) {
         return status;
     }
-    if (txn->apply(txn->apply_ctx, deferral->kind, old, deferral->operand, deferral->resolver, &made) < 0) {
+    if (txn->apply(txn->embedder, deferral->kind, old, deferral->operand, deferral->resolver, &made) < 0) {
         status = THEUS_FOREIGN;
     }
     else {

@@ -103,6 +103,12 @@ typedef enum { THEUS_ADD, THEUS_APPEND, THEUS_MERGE } theus_deferred_kind;
 typedef int (*theus_apply_fn)(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand,
                               void *resolver, theus_value *out);
 
+/* Asked before a container with THEUS_MARK_ADMIT is committed in which, or below which, something was written. `made` (sealed) is
+ * what it would become on top of the newest version; *out gets, with a count, what shall stand in its place:
+ * often `made` itself. May run foreign code; asked again whenever the newest version is another one by then. Those inside are
+ * asked before the one around them. 0, or -1 = refused: the commit fails. */
+typedef int (*theus_admit_fn)(void *ctx, theus_cell *cell, theus_container *made, theus_container **out);
+
 struct theus_txn { /* txn_blank() in txn.c sets each field */
     theus_store *store;
     theus_version *pinned;     /* counted */
@@ -126,8 +132,10 @@ struct theus_txn { /* txn_blank() in txn.c sets each field */
     bool strict;               /* commit only if the pinned version is still current */
     bool reserved;             /* has a place in the ring that its commit will fill, or the end gives back */
     bool pledged;              /* validate also when the writes come to nothing: for compare-and-swap */
-    theus_apply_fn apply;      /* set by the embedder if it defers anything, with its context */
-    void *apply_ctx;
+    bool asks;                 /* a container that must be admitted may have been written */
+    theus_admit_fn admit;      /* set by the embedder if it marks containers */
+    theus_apply_fn apply;      /* set by the embedder if it defers anything */
+    void *embedder;            /* context of both */
     theus_deferral *retired;   /* deferrals that were settled or undone; freed at the end */
     void *process;             /* atom, borrowed from the embedder for the transaction's life; or NULL */
     theus_container *signals;  /* what the body has signalled, topic -> payload; or NULL */
@@ -177,6 +185,10 @@ THEUS_MUST_CHECK theus_status theus_cell_enter(theus_cell *cell, uint32_t pos, t
 
 /* The sealed content of a cell with everything below it, retained. Logs read_all. The cell goes on. */
 THEUS_MUST_CHECK theus_status theus_cell_freeze(theus_cell *cell, theus_container **out);
+
+/* The same as the commit would store it: marked containers that were written are shown to `admit` first. For content that
+ * is about to be stored elsewhere, where no cell tells any more that it was written. FOREIGN: refused. */
+THEUS_MUST_CHECK theus_status theus_cell_admitted(theus_cell *cell, void *ctx, theus_container **out);
 
 /* ---- writing ------------------------------------------------------------------------ */
 /* All of these: READ_ONLY in a read-only transaction; a child cell at a place that is overwritten or removed

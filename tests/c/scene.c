@@ -225,7 +225,7 @@ session_open_at(const scene *scene, theus_isolation isolation, uint64_t number)
     theus_txn_begin(&made->txn, scene->store, version, isolation, false);
     theus_version_release(version);
     made->txn.apply = fake_apply;
-    made->txn.apply_ctx = scene->heap;
+    made->txn.embedder = scene->heap;
     return made;
 }
 

@@ -503,7 +503,7 @@ open_newest(void)
     theus_txn_begin(&tx->txn, shared.store, version, THEUS_SERIALIZABLE, false);
     theus_version_release(version);
     tx->txn.apply = fake_apply;
-    tx->txn.apply_ctx = shared.heap;
+    tx->txn.embedder = shared.heap;
     return tx;
 }
 

@@ -39,7 +39,7 @@ open_newest(theus_isolation isolation)
     theus_txn_begin(&tx->txn, bank.store, version, isolation, false);
     theus_version_release(version);
     tx->txn.apply = fake_apply;
-    tx->txn.apply_ctx = bank.heap;
+    tx->txn.embedder = bank.heap;
     return tx;
 }
 

@@ -23,6 +23,8 @@ SAMPLES = [
     errors.FrozenError("a FrozenDict cannot be changed; use set()", PATH),
     errors.PathError(PATH),
     errors.PathError(PATH, "an int has no parts"),
+    errors.RecordError(PATH, "shop.Order", "total must not be negative"),
+    errors.RecordError(PATH, int, "a class as it is"),
     errors.VersionError(9, 1, 3),
     errors.VersionError(1, 2, 3),
     errors.TransactionError("this transaction has ended; begin a new one", PATH),

@@ -408,7 +408,7 @@ attempt(const char *script, char kind)
     note->snapshot = version->number;
     theus_version_release(version);
     tx->txn.apply = fake_apply;
-    tx->txn.apply_ctx = stage.heap;
+    tx->txn.embedder = stage.heap;
     tx->txn.pledged = kind == 'c';
     theus_status status = THEUS_OK;
     step_note step;
