@@ -72,10 +72,11 @@ home_of(module_state *st, PyObject *context)
     if (PyContextVar_Get(st->home, Py_None, &home) < 0) {
         return NULL;
     }
-    if (home != Py_None && PyLong_AsVoidPtr(PyTuple_GET_ITEM(home, 0)) == (void *)context) {
+    /* The address as bytes: each begin compares it, and an int would have to be unpacked. */
+    if (home != Py_None && memcmp(PyBytes_AS_STRING(PyTuple_GET_ITEM(home, 0)), &context, sizeof(context)) == 0) {
         return home;
     }
-    PyObject *address = PyLong_FromVoidPtr(context);
+    PyObject *address = PyBytes_FromStringAndSize((const char *)&context, sizeof(context));
     PyObject *own = address == NULL ? NULL : PyTuple_Pack(2, address, home);
     PyObject *token = own == NULL ? NULL : PyContextVar_Set(st->home, own);
     Py_DECREF(home);

@@ -69,7 +69,7 @@ typedef struct RecordClass RecordClass;
     X(PyTypeObject, Engine_type)                                                            \
     X(PyTypeObject, RecordCursor_type)                                                      \
     X(PyObject, parse_path) /* theus.paths.parse_path, once a path came as text */          \
-    X(PyObject, home)       /* ContextVar: see home_of() in txn_type.c */                   \
+    X(PyObject, home)       /* ContextVar: see home_of() in active.h */                   \
     THEUS_ERROR_FIELDS(X)
 
 enum { FREE_HANDLES = 64, FREE_TXNS = 8, FREE_DRAFTS = 32 };
