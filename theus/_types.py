@@ -113,7 +113,7 @@ class EngineStats(NamedTuple):
                        that wrote nothing
     conflicts_by_path  where the conflicts were, and how many
     ring_capacity      commit records that are kept
-    ring_lost          commit records that were overwritten
+    ring_lost          commit records that were overwritten, or (drop_new) not kept
     history_versions   versions that `state.at` can still reach
     queue_depth        threads and tasks that wait at this moment: for their turn, or to commit
     queueing           whether runs line up before their first attempt, in order of arrival

@@ -23,7 +23,6 @@ class Commit(NamedTuple):
     state    the version itself
     before   the version that was looked at just before, or None if `since` named one that the
              history no longer holds
-    record   the record of the commit that made it; None for an engine's first version
     missed   versions between `before` (or `since`) and this one that had left the history
              unseen; 0 unless the consumer was slow
     path     what `changes` was asked to watch
@@ -32,9 +31,13 @@ class Commit(NamedTuple):
     version: int
     state: State
     before: State | None
-    record: CommitRecord | None
     missed: int
     path: Path
+
+    @property
+    def record(self) -> CommitRecord | None:
+        """The record of the commit that made it; None for an engine's first version."""
+        return self.state.record
 
     @property
     def value(self) -> Any:
@@ -89,7 +92,7 @@ class Changes(Follower[Commit]):
             self.missed += missed
             if before is None or not self._path or not state.shares(before, self._path):
                 missed, self._gap = self._gap, 0
-                return Commit(state.version, state, before, state.record, missed, self._path)
+                return Commit(state.version, state, before, missed, self._path)
         return None
 
     def _next_state(self) -> State | None:
@@ -120,7 +123,7 @@ class RecordReader(Follower[CommitRecord]):
     In the ring modes "block" and "strict" no record is overwritten before every attached reader
     has taken it: taking the next one is the acknowledgement. So a reader must be read or
     closed: use it in a `with` block. One that is dropped, or belongs to the parent of a forked
-    process, holds up nobody.
+    process, holds up nobody. A thread that reads and commits may wait for itself.
     """
 
     def __init__(self, engine: Engine, since: int | None) -> None:

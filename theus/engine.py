@@ -493,7 +493,7 @@ class TheusEngine(_theus.Engine):
         reader has taken; in mode "overwrite" with the oldest that is kept. `records.lost`
         counts exactly what was not kept for it. In the modes "block" and "strict" nothing is
         lost: commits need an attached reader, and wait or fail while one of them has a whole
-        ring of records to read. Raises ClosedError.
+        ring of records to read; so what reads should not be what commits. Raises ClosedError.
         """
         from theus.changes import RecordReader
 

@@ -13,7 +13,7 @@ import time
 from _thread import allocate_lock
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from theus._theus import Engine, State, Transaction
 from theus.errors import ClosedError, RingFullError, WaitTimeoutError
@@ -158,56 +158,57 @@ class Follower(Generic[T]):
         end = end_of(timeout)
         with self._alone:
             while True:
-                ended = self.closed or (end is not None and time.monotonic() >= end)
-                item, ready = self._look()
-                if item is not None or ended:
+                late = end is not None and time.monotonic() >= end
+                item, version, ended = self._look()
+                if item is not None or ended or late:
                     return item
-                self._waiter.sleep(ready, end)
+                self._waiter.sleep(self._news(version), end)
 
-    def _look(self) -> tuple[T | None, Callable[[], bool]]:
-        """The next item, and how to see that another look may find more."""
+    def _look(self) -> tuple[T | None, int, bool]:
+        """The next item; if there is none, the version up to which that is so, and whether it
+        stays so for ever.
+        """
+        engine, waiter = self._engine, self._waiter
+        version, ended = engine.version, engine.closed or waiter.closed  # before looking
+        return None if waiter.closed else self._take(), version, ended
+
+    def _news(self, version: int) -> Callable[[], bool]:
         engine = self._engine
-        if self._waiter.closed:
-            return None, bool
-        closed, version = engine.closed, engine.version  # before the look: it sees all up to here
-        item = self._take()
-        return item, lambda: engine.version != version or engine.closed is not closed
+        return lambda: engine.version != version or engine.closed
 
-    def __iter__(self) -> Follower[T]:
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> T:
         with self._alone:
             while True:
-                ended = self.closed
-                item, ready = self._look()
+                item, version, ended = self._look()
                 if item is not None:
                     return item
                 if ended:
                     raise StopIteration
-                self._waiter.sleep(ready)
+                self._waiter.sleep(self._news(version))
 
-    def __aiter__(self) -> Follower[T]:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> T:
         with self._alone:
             while True:
-                ended = self.closed
-                item, ready = self._look()
+                item, version, ended = self._look()
                 if item is not None:
                     return item
                 if ended:
                     raise StopAsyncIteration
-                await self._waiter.sleep_async(ready)
+                await self._waiter.sleep_async(self._news(version))
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    async def __aenter__(self) -> Any:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *error: object) -> None:
