@@ -7,7 +7,7 @@ from support import silent
 
 def test_ctrl_c_ends_each_wait() -> None:
     silent("""
-        import os, signal, threading
+        import os, pathlib, signal, threading
         from theus import TheusEngine
 
         engine = TheusEngine({"n": 0}, ring_mode="block", ring_capacity=1, ring_timeout_ms=0)
@@ -18,10 +18,24 @@ def test_ctrl_c_ends_each_wait() -> None:
             lambda: next(engine.changes()),
             lambda: engine.run(lambda tx: tx.set(("n",), 2)),
         ]
+        read, write = os.pipe()  # a pipe, because an interrupt may break what threading.Event does
+        stat = pathlib.Path(f"/proc/self/task/{threading.get_native_id()}/stat")
+
+        def interrupt():
+            # Not before the main thread sleeps: a signal that comes between its last step in Python
+            # and its system call is seen only when that returns, in CPython's own waits too.
+            os.read(read, 1)
+            looks = 0
+            while looks < 200:
+                asleep = stat.read_text().rpartition(")")[2].split()[0] == "S"
+                looks = looks + 1 if asleep else 0
+            os.kill(os.getpid(), signal.SIGINT)
+
         for wait in waits:
-            thread = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT))
+            thread = threading.Thread(target=interrupt)
+            thread.start()
             try:
-                thread.start()
+                os.write(write, b"x")
                 wait()
                 raise SystemExit("went on")
             except KeyboardInterrupt:
