@@ -261,8 +261,6 @@ class TheusEngine(_theus.Engine):
     ) -> R:
         from asyncio import sleep
 
-        from theus.waiting import make_room
-
         limit = self.write_timeout_ms
         patience = Patience(retries, limit / 1000 if deadline is None else deadline)
         turn: Turn | None = None
@@ -285,8 +283,6 @@ class TheusEngine(_theus.Engine):
                                 f"{pending!r}: use engine.run"
                             )
                         result: R = release(await pending)
-                        if self.ring_mode == "block" and tx.active:
-                            await make_room(self, tx)
                         finished = True
                     done = attempt
                     return result

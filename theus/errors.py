@@ -299,7 +299,7 @@ _RING_TEXT = {
     "ring_timeout_ms",
     "no reader": "has no reader: attach one first, with engine.reader()",
     "event loop": "has no room, and to wait would block the event loop of this thread: use "
-    "engine.run_async() or engine.execute(), which wait without blocking it",
+    "what is awaited (async with, engine.run_async, engine.execute), which waits without it",
 }
 
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from theus._theus import Turn
+from theus.waiting import make_room
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -35,7 +36,8 @@ async def line_up(turn: Turn, end: float) -> bool:
 
 
 async def commit(engine: Engine, tx: Transaction) -> Literal[False]:
-    """Commits a transaction that was held up: what `async with engine.transaction()` awaits.
+    """Commits a transaction that was held up, by a ticket or by a full ring: what
+    `async with engine.transaction()` awaits.
 
     Raises what a commit raises, WriteTimeoutError too. Cancelled, it ends the transaction
     without a trace.
@@ -44,6 +46,7 @@ async def commit(engine: Engine, tx: Transaction) -> Literal[False]:
     try:
         while True:
             await _sleep(turn, None, tx)
+            await make_room(engine, tx)  # last: who has the ticket may need the place
             if turn.commit(tx):
                 return False
     except BaseException:

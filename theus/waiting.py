@@ -304,20 +304,25 @@ async def wait_for_async(
 
 
 async def make_room(engine: Engine, tx: Transaction) -> None:
-    """Reserves the place in the ring that the commit of `tx` will need. Where a commit would
-    block its thread until there is one, the task waits here.
+    """Reserves the place in the ring that the commit of `tx` will need, and waits for it as the
+    commit of a thread does.
 
-    Raises RingFullError as that commit would.
+    Raises RingFullError as that commit would. When the time of `tx` itself is over it returns,
+    and the commit says so.
     """
     if tx.reserve():
         return
-    timeout = engine.ring_timeout_ms
     waiter = Waiter(engine, room=True)
+    timeout, late = engine.ring_timeout_ms, False
+    if tx.write_timeout_ms != 0 and not 0 < timeout <= tx.write_timeout_ms:
+        timeout, late = tx.write_timeout_ms, True
     end = None if timeout == 0 else time.monotonic() + timeout / 1000
     while not tx.reserve():
         if engine.closed:
             raise ClosedError
         if end is not None and time.monotonic() >= end:
+            if late:
+                return
             capacity = engine.counters()["ring_capacity"]
             raise RingFullError(engine.ring_mode, capacity, "timeout", timeout)
         await waiter.sleep_async(lambda: tx.reserve() or engine.closed, end)

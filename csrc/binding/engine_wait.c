@@ -106,7 +106,7 @@ txn_reserve(TxnObject *self)
     EngineObject *engine = self->engine;
     int room = txn_try_reserve(self);
     if (room != 0) {
-        return room < 0 ? -1 : 0;
+        return room;
     }
     int blocks = waiting_would_block_loop();
     if (blocks != 0) {
@@ -122,5 +122,5 @@ txn_reserve(TxnObject *self)
     if (room == 0) {
         return late ? txn_raise_timeout(self) : refuse(engine, "timeout");
     }
-    return room < 0 ? -1 : 0;
+    return room;
 }

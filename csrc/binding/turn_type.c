@@ -262,6 +262,9 @@ turn_wait(PyObject *op, PyObject *const *args, Py_ssize_t count)
         PyErr_SetString(PyExc_RuntimeError, "this Turn waits already");
         return NULL;
     }
+    if (txn != NULL && !txn->measured) {
+        Py_RETURN_NONE; /* it was not a ticket that held up its commit */
+    }
     WaiterObject *waiter = waiter_new(self->engine, args[0]);
     if (waiter == NULL) {
         return NULL;

@@ -370,10 +370,18 @@ txn_commit(TxnObject *self, theus_conflict *why, txn_gate gate)
             return txn_raise_timeout(self);
         }
         /* In this order: waiting for a place may run anything. */
-        if (writes && ((self->engine->reserves && txn_reserve(self) < 0) || check_bound(self) < 0)) {
+        int placed = !writes || !self->engine->reserves ? 1
+                     : gate == TXN_GATE_RETURN          ? txn_try_reserve(self)
+                                                        : txn_reserve(self);
+        if (placed < 0 || (writes && check_bound(self) < 0)) {
             txn_leave(self);
             txn_abort(self);
             return -1;
+        }
+        if (placed == 0) { /* no ticket is in the way, as far as we know */
+            self->measured = false;
+            txn_leave(self);
+            return 2;
         }
         reserved = self->txn.reserved;
         outcome = theus_txn_commit(&self->txn, NULL, &made, why, &status);

@@ -75,7 +75,7 @@ int txn_commit(TxnObject *self, theus_conflict *why, txn_gate gate);
 /* theus_clock_tick_ns() until which it waits at the gate; 0: for ever. */
 uint64_t txn_end_ns(const TxnObject *self);
 
-/* Where the mode of the ring asks for a place for the commit record: reserves it, in mode block after waiting. -1 with
+/* Where the mode of the ring asks for a place for the commit record: reserves it, in mode block after waiting: 1. -1 with
  * RingFullError or what else ended the wait; the transaction is open still. The caller has entered, if others may use it. In
  * engine_wait.c. */
 int txn_reserve(TxnObject *self);

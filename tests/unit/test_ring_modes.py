@@ -27,6 +27,11 @@ async def add_one_async(tx: Any) -> None:
     tx.d.n += 1
 
 
+async def add_in_block(engine: Any, **options: Any) -> None:
+    async with engine.transaction(**options) as tx:
+        tx.add("d.n", 1)  # in nobody's way
+
+
 def commit(engine: Any, count: int = 1) -> None:
     for _ in range(count):
         engine.run(add_one)
@@ -74,11 +79,7 @@ def by_restore(engine: Any) -> None:
 
 
 def by_async_block(engine: Any) -> None:
-    async def main() -> None:
-        async with engine.transaction() as tx:
-            tx.d.n += 1
-
-    asyncio.run(main())
+    asyncio.run(add_in_block(engine))
 
 
 WAYS: dict[str, Callable[[Any], Any]] = {
@@ -110,8 +111,7 @@ def test_every_commit_needs_a_place(mode: str, way: Callable[[Any], Any]) -> Non
         way(engine)
         with pytest.raises(RingFullError) as caught:
             way(engine)
-        asked = "full" if mode == "strict" else "event loop" if way is by_async_block else "timeout"
-        assert caught.value.reason == asked
+        assert caught.value.reason == ("full" if mode == "strict" else "timeout")
         assert engine.version == 3
         assert taken(reader) == [0, 1] and reader.lost == 0
         way(engine)
@@ -276,33 +276,42 @@ def test_a_blocked_commit_goes_on_when_a_record_is_read() -> None:
         asyncio.run(asyncio.wait_for(main(), PATIENCE))
 
 
-def test_a_commit_on_the_thread_of_a_loop_is_refused_not_blocked() -> None:
+TASKS: dict[str, Callable[[Any], Any]] = {
+    "run_async": lambda engine: engine.run_async(add_one_async),
+    "async_block": add_in_block,
+    "execute": lambda engine: engine.execute(add_process_async),
+}
+
+
+@pytest.mark.parametrize("way", TASKS.values(), ids=TASKS.keys())
+def test_a_task_waits_and_its_loop_goes_on(way: Callable[[Any], Any]) -> None:
     engine = make("block", 1, ring_timeout_ms=0)
 
     async def main() -> None:
         with engine.reader() as reader:
             engine.run(add_one)  # there is room
-            for way in (by_block, by_swap, lambda engine: engine.run(add_one)):
+            for blocking in (by_block, by_swap, lambda engine: engine.run(add_one)):
                 with pytest.raises(RingFullError, match="event loop"):
-                    way(engine)
-            task = asyncio.ensure_future(engine.run_async(add_one_async))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            assert not task.done()
-            assert reader.poll().version == 2
-            await task
-            assert reader.poll().version == 3
+                    blocking(engine)
+            tasks = [asyncio.ensure_future(way(engine)) for _ in range(3)]
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert not any(task.done() for task in tasks)
+            versions = [(await anext(reader)).version for _ in range(4)]
+            await asyncio.gather(*tasks)
+            assert versions == [2, 3, 4, 5] and engine.state.d.n == 4
 
     asyncio.run(asyncio.wait_for(main(), PATIENCE))
 
 
-def test_a_cancelled_wait_gives_up_its_transaction() -> None:
+@pytest.mark.parametrize("way", TASKS.values(), ids=TASKS.keys())
+def test_a_cancelled_wait_gives_up_its_transaction(way: Callable[[Any], Any]) -> None:
     engine = make("block", 1, ring_timeout_ms=0)
 
     async def main() -> None:
         with engine.reader() as reader:
             commit(engine)
-            task = asyncio.ensure_future(engine.run_async(add_one_async))
+            task = asyncio.ensure_future(way(engine))
             for _ in range(3):
                 await asyncio.sleep(0)
             task.cancel()
@@ -315,22 +324,25 @@ def test_a_cancelled_wait_gives_up_its_transaction() -> None:
     asyncio.run(asyncio.wait_for(main(), PATIENCE))
 
 
-def test_the_wait_ends_with_the_last_reader_and_with_the_engine() -> None:
-    for end, error in [("reader", RingFullError), ("engine", ClosedError)]:
-        engine = make("block", 1, ring_timeout_ms=0)
-        reader = engine.reader()
-        commit(engine)
+@pytest.mark.parametrize("way", TASKS.values(), ids=TASKS.keys())
+@pytest.mark.parametrize(("end", "error"), [("reader", RingFullError), ("engine", ClosedError)])
+def test_the_wait_ends_with_the_last_reader_and_with_the_engine(
+    way: Callable[[Any], Any], end: str, error: type[Exception]
+) -> None:
+    engine = make("block", 1, ring_timeout_ms=0)
+    reader = engine.reader()
+    commit(engine)
 
-        async def main(engine: Any = engine, reader: Any = reader, end: str = end) -> None:
-            task = asyncio.ensure_future(engine.run_async(add_one_async))
-            for _ in range(3):
-                await asyncio.sleep(0)
-            (reader if end == "reader" else engine).close()
-            await task
+    async def main() -> None:
+        task = asyncio.ensure_future(way(engine))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        (reader if end == "reader" else engine).close()
+        await task
 
-        with pytest.raises(error):
-            asyncio.run(asyncio.wait_for(main(), PATIENCE))
-        assert engine.state.d.n == 1
+    with pytest.raises(error):
+        asyncio.run(asyncio.wait_for(main(), PATIENCE))
+    assert engine.state.d.n == 1
 
 
 def test_the_wait_is_no_longer_than_the_transaction_may_take() -> None:
@@ -339,7 +351,40 @@ def test_the_wait_is_no_longer_than_the_transaction_may_take() -> None:
         commit(engine)
         with pytest.raises(WriteTimeoutError), engine.transaction(write_timeout_ms=30) as tx:
             tx.d.n = 5
+        with pytest.raises(WriteTimeoutError):
+            asyncio.run(add_in_block(engine, write_timeout_ms=30))
         assert engine.state.d.n == 1
+
+
+def test_a_ticket_and_a_full_ring_do_not_hold_each_other_up() -> None:
+    """Hot key, tickets, a ring of one place: all get through, and every record is read."""
+    engine = make("block", 1, ring_timeout_ms=0)
+    each, tasks = 25, 4
+
+    async def many() -> None:
+        for _ in range(each):
+            await engine.run_async(add_slowly)
+
+    async def add_slowly(tx: Any) -> None:
+        n = tx.d.n
+        await asyncio.sleep(0)
+        tx.d.n = n + 1
+
+    async def read() -> list[int]:
+        with engine.reader() as reader:
+            return [record.version async for record in reader]
+
+    async def main() -> None:
+        reading = asyncio.ensure_future(read())
+        await asyncio.sleep(0)
+        threads = [asyncio.to_thread(commit, engine, each) for _ in range(2)]
+        await asyncio.gather(*threads, *(many() for _ in range(tasks)))
+        engine.close()
+        total = each * (tasks + 2)
+        assert engine.state.d.n == total
+        assert await reading == list(range(2, total + 2))
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
 
 
 # ---- construction ------------------------------------------------------------------------------

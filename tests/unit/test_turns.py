@@ -53,9 +53,7 @@ def run_with_ticket(engine: TheusEngine, action: Callable[[Any], Any]) -> Any:
     return result
 
 
-async def run_task_with_ticket(
-    engine: TheusEngine, action: Callable[[Any], Awaitable[Any]]
-) -> Any:
+async def run_task_with_ticket(engine: TheusEngine, action: Callable[[Any], Awaitable[Any]]) -> Any:
     attempts = 0
 
     async def body(tx: Any) -> Any:
