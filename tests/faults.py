@@ -29,7 +29,7 @@ TIMEOUT = 60  # seconds; a program that takes longer hangs, and so has found it
 
 C_TESTS = [
     *("test_commit", "test_isolation", "test_node", "test_savepoint", "test_serial"),
-    *("test_store", "test_threads", "test_txn", "test_txn_threads"),
+    *("test_store", "test_threads", "test_txn", "test_txn_threads", "test_ring", "test_bell"),
 ]
 
 
@@ -178,6 +178,42 @@ FAULTS = [
         "ring.c",
         "        *lost += due - *sequence;",
         "        *lost += 1;",
+    ),
+    Fault(
+        "a commit that fails keeps its place in the ring",
+        "txn.c",
+        "        theus_ring_unreserve(theus_store_ring(txn->store), txn->epoch);",
+        "",
+    ),
+    Fault(
+        "places that are reserved are not counted",
+        "ring.c",
+        "        ring->reserved++;",
+        "",
+    ),
+    Fault(
+        "a late reader begins where a reserved place overtakes it",
+        "ring.c",
+        "    position = position < first ? first : position;\n",
+        "",
+    ),
+    Fault(
+        "records that are not kept have no number",
+        "ring.c",
+        "    record->sequence = ring->sequence++;",
+        "    record->sequence = ring->written;\n    ring->sequence = ring->written + 1;",
+    ),
+    Fault(
+        "a reader that leaves takes with it what others have to read",
+        "ring.c",
+        "        least = it->position < least ? it->position : least;",
+        "        least = it->position > least ? it->position : least;",
+    ),
+    Fault(
+        "who begins to wait is not seen by the next commit",
+        "bell.c",
+        "    atomic_fetch_add_explicit(&bell->waiting, 1, memory_order_relaxed);",
+        "    atomic_fetch_add_explicit(&bell->waiting, bell->first->next == NULL, memory_order_relaxed);",
     ),
 ]
 
