@@ -13,6 +13,7 @@ import pytest
 from helpers import run_threads
 from support import PATIENCE
 from theus import ClosedError, RingFullError, TheusEngine
+from theus.waiting import Waiter
 
 WRITERS, EACH = 4, 250
 
@@ -81,20 +82,25 @@ def test_changes_delivered_and_missed_are_all(history: int) -> None:
 def test_records_taken_and_lost_are_all(mode: str) -> None:
     engine = make(ring_mode=mode, ring_capacity=8, ring_timeout_ms=0)
     readers = [engine.reader() for _ in range(2)]
-    refused: list[int] = []
+    committed: list[int] = []
 
     def write(number: int) -> None:
         def body(tx: Any) -> None:
             tx.d[f"t{number}"] += 1
 
-        for _ in range(EACH):
-            while True:
-                try:
-                    engine.run(body)
-                    break
-                except RingFullError as error:
-                    assert mode == error.mode == "strict" and error.reason == "full"
-                    refused.append(number)
+        def attempt() -> bool:
+            try:
+                engine.run(body)
+            except RingFullError as error:
+                assert mode == error.mode == "strict" and error.reason == "full"
+                return False
+            committed.append(number)
+            return True
+
+        waiter = Waiter(engine, room=True)  # so that who is refused does not spin
+        for n in range(1, EACH + 1):
+            while committed.count(number) < n:
+                waiter.sleep(attempt)
 
     def read(reader: Any) -> None:
         versions = [record.version for record in reader]
