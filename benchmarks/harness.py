@@ -31,6 +31,7 @@ Contender = Callable[[int], object]
 
 ROUNDS = 15
 ROUND_SECONDS = 0.03
+FIGURE_ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ class Bar:
     of: str | None = None
     beyond: str | None = None
 
-    def describe(self) -> str:
+    def describe(self, unit: str = "ns") -> str:
         """The promise in words."""
         if self.peer is not None:
             return f"<= {self.limit:g} x {self.peer}"
-        text = f"<= {show_ns(self.limit)}"
+        text = f"<= {show(self.limit, unit)}"
         return f"{text} more than {self.beyond}" if self.beyond else text
 
 
@@ -63,6 +64,8 @@ class Row:
     per: int = 1
     """How many operations one count stands for: the keys of an iteration, say."""
     clock: Callable[[], int] = time.process_time_ns
+    unit: str = "ns"
+    """Other than that: a contender is called with 1, and what it returns is the figure."""
 
 
 @dataclass
@@ -74,6 +77,7 @@ class Result:
     ratios: dict[str, float]
     """Our time over the peer's: below 1 we are faster."""
     bars: list[dict[str, Any]] = field(default_factory=list)
+    unit: str = "ns"
 
 
 def peer(module: str) -> ModuleType | None:
@@ -87,20 +91,26 @@ def peer(module: str) -> ModuleType | None:
 
 def measure(row: Row, *, rounds: int = ROUNDS, seconds: float = ROUND_SECONDS) -> Result:
     """Runs the contenders of a row in turns."""
-    counts = {name: _calibrate(row.clock, contender, seconds)
+    counts = {name: _calibrate(row.clock, contender, seconds) if row.unit == "ns" else 1
               for name, contender in row.contenders.items()}
+    if row.unit != "ns":
+        rounds = min(rounds, FIGURE_ROUNDS)
     times: dict[str, list[float]] = {name: [] for name in row.contenders}
     names = list(row.contenders)
     for turn in range(rounds):
         for name in names[turn % len(names):] + names[:turn % len(names)]:
-            elapsed = _time(row.clock, row.contenders[name], counts[name])
-            times[name].append(elapsed / row.per)
+            if row.unit == "ns":
+                taken = _time(row.clock, row.contenders[name], counts[name]) / row.per
+            else:
+                taken = float(row.contenders[name](1))    # type: ignore[arg-type]
+            times[name].append(taken)
     medians = {name: statistics.median(values) for name, values in times.items()}
 
     def ratio(ours: str, theirs: str) -> float:
         return statistics.median(a / b for a, b in zip(times[ours], times[theirs], strict=True))
 
-    result = Result(row.title, medians, {name: ratio(names[0], name) for name in names[1:]})
+    ratios = {name: ratio(names[0], name) for name in names[1:] if row.unit == "ns"}
+    result = Result(row.title, medians, ratios, unit=row.unit)
     for bar in row.bars:
         ours = bar.of or names[0]
         if ours not in medians or any(p and p not in medians for p in (bar.peer, bar.beyond)):
@@ -113,7 +123,7 @@ def measure(row: Row, *, rounds: int = ROUNDS, seconds: float = ROUND_SECONDS) -
         else:
             value = medians[ours]
         result.bars.append({
-            "contender": ours, "bar": bar.describe(), "limit": bar.limit, "peer": bar.peer,
+            "contender": ours, "bar": bar.describe(row.unit), "limit": bar.limit, "peer": bar.peer,
             "value": value, "met": value <= bar.limit})
     return result
 
@@ -149,6 +159,11 @@ def show_ns(ns: float) -> str:
         if abs(ns) >= size:
             return f"{ns / size:.3g} {unit}"
     return f"{ns:.3g} ns"
+
+
+def show(value: float, unit: str) -> str:
+    """A time, or a figure of another unit."""
+    return show_ns(value) if unit == "ns" else f"{value:.3g} {unit}".rstrip()
 
 
 def machine() -> dict[str, Any]:
@@ -225,8 +240,8 @@ def _print(result: Result) -> None:
     print(f"\n{result.title}")
     for name, ns in result.ns.items():
         ratio = f"ours is {result.ratios[name]:.2f} x this" if name in result.ratios else ""
-        print(f"  {name:<44} {show_ns(ns):>9}   {ratio}")
+        print(f"  {name:<44} {show(ns, result.unit):>9}   {ratio}")
     for bar in result.bars:
-        value = f"{bar['value']:.2f} x" if bar["peer"] else show_ns(bar["value"])
+        value = f"{bar['value']:.2f} x" if bar["peer"] else show(bar["value"], result.unit)
         print(f"  {'met   ' if bar['met'] else 'MISSED'} {bar['contender']}: {value}, "
               f"bar {bar['bar']}")

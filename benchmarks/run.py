@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness import machine_line, show_ns
+from harness import machine_line, show
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "RESULTS.md"
@@ -38,16 +38,16 @@ def table(document: dict[str, Any]) -> str:
             ratio = row["ratios"].get(name)
             bars = [bar for bar in row["bars"] if bar["contender"] == name]
             lines.append(" | ".join([
-                f"| {title}", name, show_ns(ns), "" if ratio is None else f"{ratio:.2g}",
+                f"| {title}", name, show(ns, row["unit"]), "" if ratio is None else f"{ratio:.2g}",
                 "<br>".join(bar["bar"] for bar in bars),
-                "<br>".join(verdict(bar) for bar in bars),
+                "<br>".join(verdict(bar, row["unit"]) for bar in bars),
             ]) + " |")
             title = ""
     return "\n".join(lines) + "\n"
 
 
-def verdict(bar: dict[str, Any]) -> str:
-    value = f"{bar['value']:.2f} x" if bar["peer"] else show_ns(bar["value"])
+def verdict(bar: dict[str, Any], unit: str) -> str:
+    value = f"{bar['value']:.2f} x" if bar["peer"] else show(bar["value"], unit)
     return f"met: {value}" if bar["met"] else f"**missed: {value}**"
 
 

@@ -38,6 +38,7 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from None
 from theus._types import SET, EngineStats, SemanticType, StateUpdate
+from theus.conflict import ConflictManager, RetryDecision
 from theus.contracts import ProcessContract, process
 from theus.engine import TheusEngine
 from theus.errors import (
@@ -77,6 +78,7 @@ __all__ = [
     "ClosedError",
     "CommitRecord",
     "ConflictError",
+    "ConflictManager",
     "ContextError",
     "ContractViolationError",
     "EngineStats",
@@ -89,6 +91,7 @@ __all__ = [
     "ProcessContract",
     "ProcessError",
     "RecordError",
+    "RetryDecision",
     "RingFullError",
     "SchemaViolationError",
     "SecurityViolationError",

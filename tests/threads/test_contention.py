@@ -1,0 +1,154 @@
+"""The four scenarios of contention, on threads and on tasks: by counts, never by times.
+
+Fast vs Slow          one long body against short ones on its key
+Thundering Herd       all start at once on one key
+Disjoint              different keys: no conflict, no wait, no ticket
+Starvation Rescue     a victim all of whose keys are written all the time
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from helpers import run_threads
+from theus import TheusEngine
+
+PATIENCE = 120.0
+MOST_TRIES = 7
+
+
+@dataclass
+class Job:
+    """A worker: so many runs, or as many as fit until all those with a number are done. Each run
+    reads and increments its keys, with a pause of so many seconds in between."""
+
+    keys: tuple[str, ...]
+    pause: float = 0.0
+    runs: int | None = None
+
+
+Report = list[list[int]]  # for each job, the attempts of each of its runs
+
+
+class Field:
+    def __init__(self, jobs: tuple[Job, ...]) -> None:
+        self.engine = TheusEngine({"domain": dict.fromkeys("abcdefgh", 0)})
+        self.jobs = jobs
+        self.finished: list[Job] = []
+
+    def goes_on(self, job: Job, done: int) -> bool:
+        if job.runs is not None:
+            return done < job.runs
+        return len(self.finished) < sum(job.runs is not None for job in self.jobs)
+
+    def ends(self, job: Job) -> None:
+        if job.runs is not None:
+            self.finished.append(job)
+
+    def check(self, report: Report) -> None:
+        """No update was lost, nothing is left over, and nobody needed more than the bound."""
+        for key, value in self.engine.state.data["domain"].items():
+            assert value == sum(
+                len(runs)
+                for job, runs in zip(self.jobs, report, strict=True)
+                if key in job.keys
+            )
+        stats = self.engine.stats()
+        assert (stats.tickets_held, stats.queue_depth, stats.leases_expired) == (0, 0, 0)
+        assert max(max(runs, default=1) for runs in report) <= MOST_TRIES
+        assert stats.tries_max <= MOST_TRIES
+        assert stats.retries == sum(n - 1 for runs in report for n in runs)
+
+
+def on_threads(field: Field) -> Report:
+    def worker(index: int) -> list[int]:
+        job = field.jobs[index]
+        report: list[int] = []
+
+        def body(tx: Any) -> None:
+            report[-1] += 1
+            before = {key: tx.domain[key] for key in job.keys}
+            if job.pause:
+                time.sleep(job.pause)
+            tx.domain.update({key: value + 1 for key, value in before.items()})
+
+        while field.goes_on(job, len(report)):
+            report.append(0)
+            field.engine.run(body)
+        field.ends(job)
+        return report
+
+    return run_threads(len(field.jobs), worker, timeout=PATIENCE)
+
+
+def on_tasks(field: Field) -> Report:
+    async def worker(job: Job) -> list[int]:
+        report: list[int] = []
+
+        async def body(tx: Any) -> None:
+            report[-1] += 1
+            before = {key: tx.domain[key] for key in job.keys}
+            await asyncio.sleep(job.pause)
+            tx.domain.update({key: value + 1 for key, value in before.items()})
+
+        while field.goes_on(job, len(report)):
+            report.append(0)
+            await field.engine.run_async(body)
+        field.ends(job)
+        return report
+
+    async def main() -> Report:
+        return list(await asyncio.gather(*(worker(job) for job in field.jobs)))
+
+    return asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+Run = Callable[[Field], Report]
+both = pytest.mark.parametrize("run", [on_threads, on_tasks])
+
+
+@both
+def test_fast_against_slow(run: Run) -> None:
+    slow = Job(("a",), pause=0.02, runs=10)
+    field = Field((slow, *(Job(("a",)) for _ in range(4))))
+    report = run(field)
+    field.check(report)
+    # A body so long beside the others has its ticket after one failure.
+    assert max(report[0]) <= 3
+    assert all(len(runs) > 10 for runs in report[1:])  # and they are not starved for it
+
+
+@both
+def test_thundering_herd(run: Run) -> None:
+    field = Field(tuple(Job(("a",), pause=0.002, runs=10) for _ in range(8)))
+    report = run(field)
+    field.check(report)
+    assert [len(runs) for runs in report] == [10] * 8
+    assert field.engine.stats().tickets > 0  # it was no picnic
+
+
+@both
+def test_disjoint(run: Run) -> None:
+    field = Field(tuple(Job((key,), pause=0.001, runs=30) for key in "ab"))
+    report = run(field)
+    field.check(report)
+    assert report == [[1] * 30] * 2
+    stats = field.engine.stats()
+    assert (stats.conflicts, stats.waits, stats.tickets) == (0, 0, 0)
+
+
+@both
+def test_starvation_rescue(run: Run) -> None:
+    """The victim touches every key; each bully writes one, as fast as it can."""
+    victim = Job(tuple("abcdefgh"), pause=0.005, runs=10)
+    field = Field((victim, *(Job((key,)) for key in "abcdefgh")))
+    report = run(field)
+    field.check(report)
+    assert field.engine.stats().tickets >= 1
+    assert all(len(runs) >= 10 for runs in report[1:])
