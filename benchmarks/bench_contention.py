@@ -6,19 +6,22 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from harness import Bar, Contender, Row, main, peer
+from harness import Bar, Row, main, peer
 from stores import PathStore
 
 from theus import TheusEngine
 
 THREADS = 8
-SPAN = 0.4          # seconds of a run whose figure is no time
+SPAN = 0.5          # seconds that threads work for one figure
+FAIR_SPAN = 1.5     # the same for fairness: with eight threads and 5 ms turns, 37 turns each
 LONG_BODY = 0.02    # seconds
 GIVE_UP = 40        # attempts after which a long body is given up
 
 Body = Callable[[], None]
+Contender = Callable[[int], float]    # of a row whose figure is no time of the harness
 Increment = Callable[[Body], int]
 """Adds one to the hot key, calling the body between reading and writing; returns the attempts."""
 
@@ -114,7 +117,7 @@ def zodb_store() -> Increment | None:
         peer, ("ZODB", "ZODB.MappingStorage", "BTrees.OOBTree", "transaction", "ZODB.POSException"))
     if zodb is None or mapping is None or trees is None or transaction is None or errors is None:
         return None
-    db = zodb.DB(mapping.MappingStorage(), pool_size=THREADS + 2)
+    db = zodb.DB(mapping.MappingStorage(), pool_size=1000)
     manager = transaction.TransactionManager()
     root = db.open(manager).root()
     root["store"] = trees.OOBTree({"key-7": 0})
@@ -160,9 +163,15 @@ def stores() -> dict[str, Increment]:
 # ---- how they are driven -----------------------------------------------------------------------
 
 
-def in_threads(workers: int, work: Callable[[int], None]) -> None:
-    """Starts together, ends when all have ended."""
-    barrier = threading.Barrier(workers)
+def in_threads(workers: int, work: Callable[[int], None]) -> float:
+    """Starts together, ends when all have ended. Returns the seconds in between."""
+    began = 0.0
+
+    def start() -> None:
+        nonlocal began
+        began = time.perf_counter()
+
+    barrier = threading.Barrier(workers, start)
 
     def run(index: int) -> None:
         barrier.wait()
@@ -173,61 +182,59 @@ def in_threads(workers: int, work: Callable[[int], None]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    return time.perf_counter() - began
 
 
-def shared(increment: Increment, body: Body, workers: int) -> Contender:
-    """`count` increments by so many threads, which take their share in small portions."""
+@dataclass
+class Outcome:
+    """What threads did that incremented without a pause."""
 
-    def run(count: int) -> None:
-        portion = max(1, count // (workers * 16))
-        left = count
-        lock = threading.Lock()
-
-        def work(index: int) -> None:
-            nonlocal left
-            while True:
-                with lock:
-                    mine = min(portion, left)
-                    left -= mine
-                if mine == 0:
-                    return
-                for _ in range(mine):
-                    increment(body)
-
-        in_threads(workers, work)
-
-    return run
+    seconds: float
+    done: list[int]    # increments of each thread
+    most: int    # attempts for one increment
 
 
-def for_a_while(increment: Increment, body: Body) -> tuple[list[int], list[int]]:
-    """Increments, and most attempts for one, of each thread in SPAN seconds."""
-    done, most = [0] * THREADS, [0] * THREADS
+def for_a_while(increment: Increment, body: Body, workers: int, span: float = SPAN) -> Outcome:
+    done, most = [0] * workers, [0] * workers
+    stop = threading.Event()
+    timer = threading.Timer(span, stop.set)
 
     def work(index: int) -> None:
-        end = time.perf_counter() + SPAN
-        while time.perf_counter() < end:
-            most[index] = max(most[index], increment(body))
-            done[index] += 1
+        while not stop.is_set():
+            for _ in range(10):
+                most[index] = max(most[index], increment(body))
+            done[index] += 10
 
-    in_threads(THREADS, work)
-    return done, most
+    timer.start()
+    seconds = in_threads(workers, work)
+    timer.join()
+    return Outcome(seconds, done, max(most))
+
+
+def pace(increment: Increment, body: Body, workers: int = THREADS) -> Contender:
+    """Microseconds for one increment, all threads together."""
+
+    def run(_: int) -> float:
+        outcome = for_a_while(increment, body, workers)
+        return 1e6 * outcome.seconds / sum(outcome.done)
+
+    return run
 
 
 # ---- rows ----------------------------------------------------------------------------------------
 
 
 def hot_key(name: str, body: Body) -> Row:
-    contenders = {f"{store}, {THREADS} threads": shared(increment, body, THREADS)
+    contenders = {f"{store}, {THREADS} threads": pace(increment, body)
                   for store, increment in stores().items()}
-    contenders["theus, one thread"] = shared(theus_store(), body, 1)
-    return Row(f"hot key, {name}", contenders, (Bar(1 / 0.95, "theus, one thread"),),
-               clock=time.perf_counter_ns)
+    contenders["theus, one thread"] = pace(theus_store(), body, 1)
+    return Row(f"hot key, {name}", contenders, (Bar(1 / 0.95, "theus, one thread"),), unit="µs")
 
 
 def fairness(name: str, body: Body) -> Row:
     def of(increment: Increment) -> Contender:
         def run(_: int) -> float:
-            done, _most = for_a_while(increment, body)
+            done = for_a_while(increment, body, THREADS, FAIR_SPAN).done
             return max(done) / max(min(done), 1)
 
         return run
@@ -239,7 +246,7 @@ def fairness(name: str, body: Body) -> Row:
 
 def attempts(name: str, body: Body) -> Row:
     def of(increment: Increment) -> Contender:
-        return lambda _: max(for_a_while(increment, body)[1])
+        return lambda _: for_a_while(increment, body, THREADS).most
 
     contenders = {store: of(increment) for store, increment in stores().items()}
     return Row(f"most attempts for one commit, {THREADS} threads, {name}", contenders,
@@ -247,9 +254,11 @@ def attempts(name: str, body: Body) -> Row:
 
 
 def long_body() -> Row:
-    """A body of 20 ms, by the wall, while eight threads write its key without a pause."""
+    """A body of 20 ms while eight threads write a key without a pause, from its start to its
+    commit. It takes longer than 20 ms even on a key of its own, where there is only one
+    interpreter for all: that is its own run time."""
 
-    def of(increment: Increment) -> Contender:
+    def of(increment: Increment, apart: Increment | None = None) -> Contender:
         def run(_: int) -> float:
             stop = threading.Event()
             took = 0.0
@@ -261,21 +270,22 @@ def long_body() -> Row:
                         increment(nothing)
                     return
                 began = time.perf_counter()
-                tries = increment(spin(LONG_BODY))
+                tries = (apart or increment)(spin(LONG_BODY))
                 took = time.perf_counter() - began if tries < GIVE_UP else float("inf")
                 stop.set()
 
             in_threads(THREADS + 1, work)
-            return took / LONG_BODY
+            return took * 1e3
 
         return run
 
     contenders = {store: of(increment) for store, increment in stores().items()}
-    return Row("one transaction of 20 ms against eight threads of short ones: its own run times",
-               contenders, (Bar(3),), unit="x")
+    contenders["theus, on a key of its own"] = of(theus_store(), theus_store())
+    return Row("one transaction of 20 ms against eight threads of short ones", contenders,
+               (Bar(3, "theus, on a key of its own"),), unit="ms")
 
 
-def hot_counter(workers: int, engine: TheusEngine) -> Contender:
+def hot_counter(engine: TheusEngine) -> Increment:
     def change(tx: Any) -> None:
         tx.add(("domain", "n"), 1)
 
@@ -283,27 +293,25 @@ def hot_counter(workers: int, engine: TheusEngine) -> Contender:
         engine.run(change)
         return 1
 
-    return shared(increment, nothing, workers)
+    return increment
 
 
 def counter() -> Row:
-    many, one = (TheusEngine({"domain": {"n": 0}}) for _ in range(2))
+    many, one = (hot_counter(TheusEngine({"domain": {"n": 0}})) for _ in range(2))
     return Row("tx.add on one counter",
-               {f"theus, {THREADS} threads": hot_counter(THREADS, many),
-                "theus, one thread": hot_counter(1, one)},
-               (Bar(1 / 0.95, "theus, one thread"),), clock=time.perf_counter_ns)
+               {f"theus, {THREADS} threads": pace(many, nothing),
+                "theus, one thread": pace(one, nothing, 1)},
+               (Bar(1 / 0.95, "theus, one thread"),), unit="µs")
 
 
 def aborts() -> Row:
     engine = TheusEngine({"domain": {"n": 0}})
-    run = hot_counter(THREADS, engine)
 
     def count(_: int) -> float:
-        run(20_000)
+        for_a_while(hot_counter(engine), nothing, THREADS)
         return float(engine.stats().conflicts)
 
-    return Row("tx.add on one counter, aborted attempts of 20,000", {"theus": count}, (Bar(0),),
-               unit="")
+    return Row("tx.add on one counter, attempts that failed", {"theus": count}, (Bar(0),), unit="")
 
 
 def rows() -> Iterator[Callable[[], Row]]:

@@ -31,7 +31,7 @@ Contender = Callable[[int], object]
 
 ROUNDS = 15
 ROUND_SECONDS = 0.03
-FIGURE_ROUNDS = 5
+FIGURE_ROUNDS = 3
 
 
 @dataclass(frozen=True)
