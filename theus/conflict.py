@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from _thread import allocate_lock
 from collections.abc import Hashable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["ConflictManager", "RetryDecision"]
 
@@ -18,8 +18,7 @@ DOUBLINGS = 10
 KEYS_MOST = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class RetryDecision:
+class RetryDecision(NamedTuple):
     """What to do after a conflict.
 
     should_retry  always True: how long to go on is for the caller to say
