@@ -66,10 +66,6 @@ class Outputs:
         for index, (text, path) in enumerate(zip(literal, self.paths, strict=True)):
             self._index[text] = self._index[path] = self._index[format_path(path)] = index
 
-    def roots(self) -> set[Any]:
-        """The literal roots that the outputs name."""
-        return set(self._scope.names)
-
     # ---- returned values ----------------------------------------------------------
 
     def store(self, engine: Engine, tx: Transaction, result: Any, written: Operations) -> None:

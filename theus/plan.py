@@ -23,7 +23,7 @@ from theus.contracts import ProcessContract, contract_of
 from theus.errors import ContractViolationError, FrozenError, PathError, ProcessError
 from theus.outputs import Outputs, put_with_parents, release
 from theus.paths import Path, format_path
-from theus.scope import EVERYTHING, Scope, parse_pattern
+from theus.scope import EVERYTHING, Scope, literal_roots, parse_pattern
 
 if TYPE_CHECKING:
     from theus._theus import Transaction
@@ -116,7 +116,7 @@ class Plan:
             self.outputs = Outputs(name, contract.outputs, self.bound)
             self._compile(contract)
         self.single = self.outputs.single
-        self._unusual_roots = self.outputs.roots() - _STANDARD_ROOTS
+        self._unusual_roots = literal_roots(self.outputs.declared) - _STANDARD_ROOTS
         # Nothing for check_runnable() to find, in whatever engine.
         self.runs_anywhere = contract is None or not (contract.parallel or self._unusual_roots)
         # What TheusEngine.run_process can start without looking any further.
@@ -291,8 +291,9 @@ class PurePlan(_ViewPlan):
     def _compile(self, contract: ProcessContract) -> None:
         self.scope = Scope(map(parse_pattern, contract.inputs), owner=self, frozen=True)
         self.lenient_scope = Scope((EVERYTHING,), owner=self, frozen=True)
+        roots = literal_roots(contract.inputs)
         for root in ("signal", "meta"):
-            if root in self.scope.names:
+            if root in roots:
                 raise ContractViolationError(
                     f"PURE process cannot read {root!r}: process {self.name!r} declares an input "
                     "there; drop it, or declare the process with semantic=SemanticType.EFFECT",

@@ -23,13 +23,23 @@ key at a time:
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
 from theus._theus import ROOT_ALIASES, Scope, Wildcard
 from theus.paths import split_path
 
-__all__ = ["EVERYTHING", "ROOT_ALIASES", "Pattern", "Scope", "is_literal", "parse_pattern"]
+__all__ = [
+    "EVERYTHING",
+    "ROOT_ALIASES",
+    "Pattern",
+    "Scope",
+    "is_literal",
+    "literal_roots",
+    "parse_pattern",
+]
 
 ANY_KEY = Wildcard("*")
 ANY_DEPTH = Wildcard("**")
@@ -60,9 +70,17 @@ def parse_pattern(text: str) -> Pattern:
             keys.append(Wildcard(key))
         else:
             keys.append(key if keys else ROOT_ALIASES.get(key, key))
+    # Keys of dicts nearly always are interned: equal ones are then one object, soon compared.
+    keys = [sys.intern(key) if type(key) is str else key for key in keys]
     if not keys:
         raise ValueError("an empty path declares nothing; name a root, such as 'domain'")
     return tuple(keys)
+
+
+def literal_roots(declared: Iterable[str]) -> set[Any]:
+    """The roots that declared paths name as they are, not by a wildcard."""
+    roots = {parse_pattern(text)[0] for text in declared}
+    return {root for root in roots if not isinstance(root, Wildcard)}
 
 
 def is_literal(pattern: Pattern) -> bool:

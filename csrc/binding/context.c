@@ -6,6 +6,7 @@
 #include "context.h"
 
 #include "active.h"
+#include "attributes.h"
 #include "draft.h"
 #include "engine_type.h"
 #include "errors.h"
@@ -148,6 +149,9 @@ context_getattro(PyObject *op, PyObject *name)
         && self->last_stamp == self->txn->txn.root->stamp && !self->last->cell->dead) {
         return Py_NewRef((PyObject *)self->last);
     }
+    if (attribute_check_name(name) < 0) {
+        return NULL;
+    }
     if (type_lookup(Py_TYPE(op), name) != NULL) {
         return PyObject_GenericGetAttr(op, name);
     }
@@ -233,6 +237,9 @@ context_ass_subscript(PyObject *op, PyObject *name, PyObject *value)
 static int
 context_setattro(PyObject *op, PyObject *name, PyObject *value)
 {
+    if (attribute_check_name(name) < 0) {
+        return -1;
+    }
     int alias = PyDict_Contains(context_state((ContextObject *)op)->root_aliases, name);
     if (alias < 0) {
         return -1;

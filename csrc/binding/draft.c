@@ -217,6 +217,20 @@ draft_check_absent(DraftObject *self, PyObject *key)
 }
 
 PyObject *
+draft_guarded_by(DraftObject *self, PyObject *key, uint32_t pos, theus_value value)
+{
+    ScopeObject *below;
+    int known = scope_step(self->scope, key, &below);
+    if (known <= 0) {
+        if (known == 0) {
+            guard_refuse_read(self->txn, self->scope, self->cell, key);
+        }
+        return NULL;
+    }
+    return draft_value(draft_state(self), self->txn, self->cell, pos, value, below);
+}
+
+PyObject *
 draft_guarded_at(DraftObject *self, uint32_t pos, theus_value value)
 {
     ScopeObject *below = self->scope; /* the same below, where nothing more is declared there */

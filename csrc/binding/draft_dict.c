@@ -105,15 +105,14 @@ draft_is_dunder(PyObject *name)
            && PyUnicode_READ_CHAR(name, length - 2) == '_';
 }
 
-/* 1 if `name` belongs to the type, 0 if it is free to be a key, or -1. */
+/* 1 if `name` belongs to the type, 0 if it is free to be a key, or -1. No exception may be set. */
 static int
-is_type_name(const module_state *st, PyObject *name)
+is_type_name(PyObject *self, PyObject *name)
 {
     if (attribute_check_name(name) < 0) {
         return -1;
     }
-    int known = PySet_Contains(st->draft_dict_names, name);
-    return known != 0 ? known : draft_is_dunder(name);
+    return type_lookup(Py_TYPE(self), name) != NULL || draft_is_dunder(name);
 }
 
 static int
@@ -127,7 +126,7 @@ no_attribute(PyObject *name)
 static PyObject *
 dict_getattro(PyObject *self, PyObject *name)
 {
-    int known = is_type_name(draft_state(draft_of(self)), name);
+    int known = is_type_name(self, name);
     if (known != 0) {
         return known < 0 ? NULL : PyObject_GenericGetAttr(self, name);
     }
@@ -141,7 +140,7 @@ dict_getattro(PyObject *self, PyObject *name)
 static int
 dict_setattro(PyObject *self, PyObject *name, PyObject *value)
 {
-    int known = is_type_name(draft_state(draft_of(self)), name);
+    int known = is_type_name(self, name);
     if (known != 0) {
         if (known > 0) {
             PyErr_Format(PyExc_AttributeError,
@@ -408,15 +407,8 @@ static PyType_Spec dict_spec = {
 int
 add_draft_dict_type(PyObject *module, module_state *st)
 {
-    if (module_add_type(module, &dict_spec, &st->DraftDict_type) < 0
-        || module_register_abc(st, st->DraftDict_type, "MutableMapping") < 0) {
+    if (module_add_type(module, &dict_spec, &st->DraftDict_type) < 0) {
         return -1;
     }
-    PyObject *names = PyObject_Dir((PyObject *)st->DraftDict_type);
-    if (names == NULL) {
-        return -1;
-    }
-    st->draft_dict_names = PyFrozenSet_New(names);
-    Py_DECREF(names);
-    return st->draft_dict_names == NULL ? -1 : 0;
+    return module_register_abc(st, st->DraftDict_type, "MutableMapping");
 }

@@ -17,7 +17,9 @@ draft_map_get(DraftObject *self, PyObject *key, PyObject **value)
     }
     int result = draft_lookup(self, hash, key, &pos, &found);
     if (result == 1) {
-        *value = draft_at(self, pos, found);
+        *value = self->scope != NULL && PyUnicode_CheckExact(key)
+                     ? draft_guarded_by(self, key, pos, found)
+                     : draft_at(self, pos, found);
         result = *value == NULL ? -1 : 1;
     }
     draft_leave(self);

@@ -93,7 +93,10 @@ int draft_check_store(DraftObject *self, uint64_t hash, PyObject *key, theus_val
 /* May one learn that there is no such key? 0, or -1 with the refusal set. Not entered. */
 int draft_check_absent(DraftObject *self, PyObject *key);
 
+/* draft_at() under a scope, */
 PyObject *draft_guarded_at(DraftObject *self, uint32_t pos, theus_value value);
+/* and where the key at `pos` is known. It must be of a type whose equality runs no foreign code. */
+PyObject *draft_guarded_by(DraftObject *self, PyObject *key, uint32_t pos, theus_value value);
 
 static inline int
 draft_enter_open(DraftObject *self)

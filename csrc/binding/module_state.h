@@ -49,7 +49,6 @@ typedef struct RecordClass RecordClass;
     X(PyTypeObject, DraftValues_type)                                                       \
     X(PyTypeObject, DraftItems_type)                                                        \
     X(PyTypeObject, DraftIterator_type)                                                     \
-    X(PyObject, draft_dict_names)                                                           \
     X(PyTypeObject, Wildcard_type)                                                          \
     X(PyTypeObject, Scope_type)                                                             \
     X(PyTypeObject, Context_type)                                                           \

@@ -102,9 +102,9 @@ static PyType_Spec wildcard_spec = {
 
 /* ---- making scopes ------------------------------------------------------------------ */
 
-/* The rests of a scope to be: a list, and the rights that are complete already. */
+/* The rests of a scope to be, and the rights that are complete already. */
 typedef struct {
-    PyObject *list;
+    PyObject *found; /* dict with a rest as key: each once, in the order in which they were declared */
     uint8_t here;
 } rest_set;
 
@@ -130,8 +130,8 @@ rests_add(const module_state *st, rest_set *set, uint8_t rights, PyObject *path)
         return 0;
     }
     PyObject *rest = Py_BuildValue("(iO)", rights, path);
-    int known = rest == NULL ? -1 : PySequence_Contains(set->list, rest);
-    if (known == 0 && PyList_Append(set->list, rest) < 0) {
+    int known = rest == NULL ? -1 : PyDict_Contains(set->found, rest);
+    if (known == 0 && PyDict_SetItem(set->found, rest, Py_None) < 0) {
         known = -1;
     }
     Py_XDECREF(rest);
@@ -149,9 +149,9 @@ rests_add(const module_state *st, rest_set *set, uint8_t rights, PyObject *path)
 static PyObject *
 rests_finish(rest_set *set)
 {
-    PyObject *alive = PyList_New(0);
-    for (Py_ssize_t i = 0; alive != NULL && i < PyList_GET_SIZE(set->list); i++) {
-        PyObject *rest = PyList_GET_ITEM(set->list, i);
+    PyObject *alive = PyList_New(0), *rest, *ignored;
+    Py_ssize_t i = 0; /* the dict is ours alone */
+    while (alive != NULL && PyDict_Next(set->found, &i, &rest, &ignored)) {
         if ((rest_rights(rest) & ~set->here) != 0 && PyList_Append(alive, rest) < 0) {
             Py_CLEAR(alive);
         }
@@ -263,8 +263,8 @@ segment_matches(const module_state *st, PyObject *segment, PyObject *key)
 static int
 scope_advance(module_state *st, ScopeObject *self, PyObject *key, ScopeObject **out)
 {
-    rest_set set = {PyList_New(0), self->here};
-    int result = set.list == NULL ? -1 : 0;
+    rest_set set = {PyDict_New(), self->here};
+    int result = set.found == NULL ? -1 : 0;
     for (Py_ssize_t i = 0; result == 0 && i < PyTuple_GET_SIZE(self->rests); i++) {
         PyObject *rest = PyTuple_GET_ITEM(self->rests, i), *path = rest_path(rest);
         PyObject *first = PyTuple_GET_ITEM(path, 0);
@@ -281,7 +281,7 @@ scope_advance(module_state *st, ScopeObject *self, PyObject *key, ScopeObject **
     PyObject *rests = result < 0 ? NULL : rests_finish(&set);
     result = rests == NULL ? -1 : scope_find(st, self->root, set.here, rests, out);
     Py_XDECREF(rests);
-    Py_XDECREF(set.list);
+    Py_XDECREF(set.found);
     return result;
 }
 
@@ -400,15 +400,15 @@ scope_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                      &frozen)) {
         return NULL;
     }
-    rest_set set = {PyList_New(0), 0};
+    rest_set set = {PyDict_New(), 0};
     ScopeObject *self = NULL;
-    if (set.list != NULL && add_paths(st, &set, reads, RIGHT_READ) == 0
+    if (set.found != NULL && add_paths(st, &set, reads, RIGHT_READ) == 0
         && (writes == NULL || add_paths(st, &set, writes, RIGHTS_WRITE) == 0)) {
         PyObject *rests = rests_finish(&set);
         self = rests == NULL ? NULL : scope_make(st, NULL, set.here, rests, frozen != 0);
         Py_XDECREF(rests);
     }
-    Py_XDECREF(set.list);
+    Py_XDECREF(set.found);
     if (self != NULL && owner != Py_None) {
         self->owner = Py_NewRef(owner);
     }
@@ -419,8 +419,8 @@ ScopeObject *
 scope_for_snapshot(ScopeObject *root)
 {
     module_state *st = module_state_of_type(Py_TYPE(root));
-    rest_set set = {PyList_New(0), root->here & RIGHT_READ};
-    int result = set.list == NULL ? -1 : 0;
+    rest_set set = {PyDict_New(), root->here & RIGHT_READ};
+    int result = set.found == NULL ? -1 : 0;
     for (Py_ssize_t i = 0; result == 0 && i < PyTuple_GET_SIZE(root->rests); i++) {
         PyObject *rest = PyTuple_GET_ITEM(root->rests, i);
         if ((rest_rights(rest) & RIGHT_READ) != 0) {
@@ -433,7 +433,7 @@ scope_for_snapshot(ScopeObject *root)
         self->owner = Py_XNewRef(root->owner);
     }
     Py_XDECREF(rests);
-    Py_XDECREF(set.list);
+    Py_XDECREF(set.found);
     return self;
 }
 
