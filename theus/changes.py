@@ -84,7 +84,8 @@ class Changes(Follower[Commit]):
         return self._seen
 
     def _take(self) -> Commit | None:
-        while (state := self._next_state()) is not None:
+        newest = self._engine.state
+        while (state := self._next_state(newest)) is not None:
             before, self._before = self._before, state
             missed = state.version - self._seen - 1
             self._seen = state.version
@@ -95,9 +96,8 @@ class Changes(Follower[Commit]):
                 return Commit(state.version, state, before, missed, self._path)
         return None
 
-    def _next_state(self) -> State | None:
-        """The oldest version after the last one seen that is still there."""
-        newest = self._engine.state
+    def _next_state(self, newest: State) -> State | None:
+        """The oldest version after the last one seen, up to `newest`, that is still there."""
         number = self._seen + 1
         while number < newest.version:
             try:

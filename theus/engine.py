@@ -21,6 +21,7 @@ from theus import _theus
 from theus._theus import Change, CommitRecord, State, Transaction, Turn
 from theus._types import EngineStats
 from theus.errors import (
+    ClosedError,
     ConflictError,
     ProcessError,
     SecurityViolationError,
@@ -429,6 +430,8 @@ class TheusEngine(_theus.Engine):
         Raises VersionError for a version that the history does not hold, ConflictError when
         retries are used up, ClosedError.
         """
+        if self.closed:
+            raise ClosedError
         wanted = self.state.at(version) if isinstance(version, int) else version
 
         def put_back(tx: Transaction) -> Transaction:

@@ -40,7 +40,7 @@ def end_of(timeout: float | None) -> float | None:
         raise TypeError(f"timeout is a time in seconds, or None for no limit, not {timeout!r}")
     if not timeout >= 0:
         raise ValueError(f"timeout is a time in seconds, 0 or more, not {timeout!r}")
-    return time.monotonic() + timeout
+    return time.monotonic() + min(timeout, sys.float_info.max)
 
 
 class Waiter:
@@ -70,8 +70,8 @@ class Waiter:
             )
         lock = allocate_lock()
         lock.acquire()
-        self._listen(lock.release)
         try:
+            self._listen(lock.release)
             if not (ready() or self.closed):
                 left = LONGEST if end is None else min(end - time.monotonic(), LONGEST)
                 lock.acquire(timeout=max(left, 0.0))
@@ -79,8 +79,10 @@ class Waiter:
             self._unlisten()
 
     async def sleep_async(self, ready: Callable[[], bool], end: float | None = None) -> None:
-        """The same for a task of any running loop."""
-        from asyncio import get_running_loop
+        """The same for a task of any running loop. It lets others run there even if it need not
+        sleep: where commits come faster than looks, it never need.
+        """
+        from asyncio import get_running_loop, sleep
 
         loop = get_running_loop()
         called = loop.create_future()
@@ -89,11 +91,13 @@ class Waiter:
             with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
                 loop.call_soon_threadsafe(_finish, called)
 
-        self._listen(wake)
         left = LONGEST if end is None else min(end - time.monotonic(), LONGEST)
         timer = loop.call_later(max(left, 0.0), _finish, called)
         try:
-            if not (ready() or self.closed):
+            self._listen(wake)
+            if ready() or self.closed:
+                await sleep(0)
+            else:
                 await called
         finally:
             timer.cancel()
@@ -133,13 +137,15 @@ class Follower(Generic[T]):
     two threads or tasks at once raises RuntimeError; `close` may come from anywhere.
     """
 
+    _user: object = None
+    """Whoever is inside, one token for each call."""
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._waiter = Waiter(engine)
-        self._alone = _Alone()
 
     def _take(self) -> T | None:
-        """The next item, or None if there is none yet."""
+        """The next item, or None if there is none yet. Bounded, however fast new ones come."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -156,13 +162,25 @@ class Follower(Generic[T]):
         will.
         """
         end = end_of(timeout)
-        with self._alone:
+        me = object()
+        try:
+            self._enter(me)
             while True:
                 late = end is not None and time.monotonic() >= end
                 item, version, ended = self._look()
                 if item is not None or ended or late:
                     return item
                 self._waiter.sleep(self._news(version), end)
+        finally:
+            # An interrupt may come wherever something is called, in _enter() too: so nothing is.
+            if self._user is me:
+                del self._user
+
+    def _enter(self, me: object) -> None:
+        if self.__dict__.setdefault("_user", me) is not me:
+            raise RuntimeError(
+                "this iterator is in use by another thread or task: give each one of its own"
+            )
 
     def _look(self) -> tuple[T | None, int, bool]:
         """The next item; if there is none, the version up to which that is so, and whether it
@@ -180,20 +198,18 @@ class Follower(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        with self._alone:
-            while True:
-                item, version, ended = self._look()
-                if item is not None:
-                    return item
-                if ended:
-                    raise StopIteration
-                self._waiter.sleep(self._news(version))
+        item = self.poll(None)
+        if item is None:
+            raise StopIteration
+        return item
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> T:
-        with self._alone:
+        me = object()
+        try:
+            self._enter(me)
             while True:
                 item, version, ended = self._look()
                 if item is not None:
@@ -201,6 +217,9 @@ class Follower(Generic[T]):
                 if ended:
                     raise StopAsyncIteration
                 await self._waiter.sleep_async(self._news(version))
+        finally:
+            if self._user is me:  # as in poll()
+                del self._user
 
     def __enter__(self) -> Self:
         return self
@@ -213,24 +232,6 @@ class Follower(Generic[T]):
 
     async def __aexit__(self, *error: object) -> None:
         self.close()
-
-
-class _Alone:
-    """A block that only one thread or task is in; the second one is told, not held up."""
-
-    __slots__ = ("_busy",)
-
-    def __init__(self) -> None:
-        self._busy = allocate_lock()
-
-    def __enter__(self) -> None:
-        if not self._busy.acquire(blocking=False):
-            raise RuntimeError(
-                "this iterator is in use by another thread or task: give each one of its own"
-            )
-
-    def __exit__(self, *error: object) -> None:
-        self._busy.release()
 
 
 # ---- a condition ----------------------------------------------------------------------------

@@ -98,7 +98,7 @@ engine_parse_timeout(PyObject *argument, uint64_t *out)
 int
 engine_parse_version(PyObject *argument, uint64_t *out)
 {
-    if (!PyLong_Check(argument)) {
+    if (!PyLong_Check(argument) || PyBool_Check(argument)) {
         PyErr_Format(PyExc_TypeError, "a version is an int, not %R", argument);
         return -1;
     }
@@ -565,7 +565,10 @@ engine_records(PyObject *op, PyObject *const *args, Py_ssize_t count)
     }
     PyObject *list = PyList_New(0);
     theus_record *record;
-    while (list != NULL && (record = theus_store_next_record(self->store, &sequence, &lost)) != NULL) {
+    theus_ring_facts facts; /* up to what there is now: commits may come faster than we go */
+    theus_ring_read_facts(theus_store_ring(self->store), &facts);
+    while (list != NULL && sequence < facts.written
+           && (record = theus_store_next_record(self->store, &sequence, &lost)) != NULL) {
         PyObject *shown = record_wrap(self->heap->st, record);
         theus_record_release(record);
         if (shown == NULL || PyList_Append(list, shown) < 0) {

@@ -370,9 +370,10 @@ txn_commit(TxnObject *self, theus_conflict *why, txn_gate gate)
             return txn_raise_timeout(self);
         }
         /* In this order: waiting for a place may run anything. */
-        int placed = !writes || !self->engine->reserves ? 1
-                     : gate == TXN_GATE_RETURN          ? txn_try_reserve(self)
-                                                        : txn_reserve(self);
+        bool needs_place = writes && self->engine->reserves && theus_txn_writes(&self->txn);
+        int placed = !needs_place               ? 1
+                     : gate == TXN_GATE_RETURN ? txn_try_reserve(self)
+                                               : txn_reserve(self);
         if (placed < 0 || (writes && check_bound(self) < 0)) {
             txn_leave(self);
             txn_abort(self);

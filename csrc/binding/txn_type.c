@@ -388,8 +388,7 @@ txn_method_reserve(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (txn_enter(self) < 0) {
         return NULL;
     }
-    bool writes = self->txn.root->touched || self->txn.root->touched_below || self->txn.signals != NULL;
-    int room = writes ? txn_try_reserve(self) : 1;
+    int room = theus_txn_writes(&self->txn) ? txn_try_reserve(self) : 1;
     txn_leave(self);
     return room < 0 ? NULL : PyBool_FromLong(room);
 }

@@ -532,3 +532,19 @@ theus_txn_operations(theus_txn *txn, theus_op_fn fn, void *arg)
     }
     return result;
 }
+
+static int
+stop_at_first(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t length)
+{
+    (void)arg;
+    (void)kind;
+    (void)path;
+    (void)length;
+    return 1;
+}
+
+bool
+theus_txn_writes(theus_txn *txn)
+{
+    return (txn->signals != NULL && txn->signals->count != 0) || theus_txn_operations(txn, stop_at_first, NULL) != 0;
+}

@@ -257,6 +257,9 @@ typedef enum {
 typedef int (*theus_op_fn)(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t length);
 THEUS_MUST_CHECK int theus_txn_operations(theus_txn *txn, theus_op_fn fn, void *arg);
 
+/* Is there any such path, or a signal? Only then the commit makes a version. */
+bool theus_txn_writes(theus_txn *txn);
+
 /* The same for what was written since the innermost savepoint, also inside containers that the transaction itself had made
  * before it. Without a savepoint: all of it. Compares contents, so it may run foreign code. -1 with *status on failure. */
 THEUS_MUST_CHECK int theus_txn_recent_operations(theus_txn *txn, void *ctx, theus_op_fn fn, void *arg,

@@ -435,6 +435,7 @@ did(session *tx, const char *text)
 {
     op_list list = {.used = 0};
     CHECK(theus_txn_operations(&tx->txn, list_op, &list) == 0);
+    CHECK(theus_txn_writes(&tx->txn) == (list.used != 0));
     if (strcmp(list.text, text) != 0) {
         fprintf(stderr, "expected %s\n   found %s\n", text, list.text);
     }

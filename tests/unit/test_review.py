@@ -1,18 +1,25 @@
 """What hostile programs have found: each test crashed, hung or lied before it was mended."""
 
+import asyncio
+import contextlib
 import gc
+import itertools
 import signal
+import sys
 import threading
 import weakref
 
 import pytest
 
 from theus import (
+    ClosedError,
     ConflictError,
     ContextError,
+    RingFullError,
     State,
     TheusEngine,
     TransactionError,
+    WriteTimeoutError,
 )
 from theus._theus import Engine
 
@@ -521,3 +528,197 @@ def test_attributes_asked_for_by_what_is_no_text(name):
             ):
                 with pytest.raises((TypeError, AttributeError)):
                     ask()
+
+
+# ---- those who follow an engine ---------------------------------------------------------------
+
+
+class Hasty:
+    """A key; whoever compares it with another one commits something meanwhile."""
+
+    engine = None
+    commits = 0
+
+    def __hash__(self):
+        return 1
+
+    def __eq__(self, other):
+        if Hasty.engine is not None and Hasty.commits < 1000:
+            Hasty.commits += 1
+            Hasty.engine.run(lambda tx: tx.other.append(1))
+        return isinstance(other, Hasty)
+
+
+def test_a_look_ends_although_each_step_of_it_brings_another_version():
+    """With writers faster than it, changes().poll(0) never returned."""
+    engine = TheusEngine({"d": {Hasty(): 1}, "other": []})
+    changes = engine.changes(("d", Hasty()))
+    engine.run(lambda tx: tx.other.append(1))
+    Hasty.engine, Hasty.commits = engine, 0
+    try:
+        assert changes.poll() is None
+        assert Hasty.commits < 10
+    finally:
+        Hasty.engine = None
+    assert changes.poll() is None and changes.version == engine.version
+
+
+def test_a_task_that_always_finds_something_new_lets_the_others_run():
+    """With writers faster than its predicate, wait_for_async never gave its loop back."""
+    engine = TheusEngine({"d": {"n": 0}})
+    asked = []
+
+    async def other():
+        await asyncio.sleep(0)
+        return len(asked)
+
+    async def main():
+        others = asyncio.ensure_future(other())
+
+        def always_late(state):
+            asked.append(state.version)
+            engine.run(lambda tx: tx.d.update(n=tx.d.n + 1))
+            return others.done() or len(asked) > 1000
+
+        await engine.wait_for_async(always_late)
+        return await others
+
+    assert asyncio.run(main()) < 10
+
+
+def interrupted_at(n, call):
+    """Calls it, and raises KeyboardInterrupt where a function of theus begins, ends or calls
+    another one for the n-th time. Was there one?
+    """
+    left = n
+
+    def count(frame, event, arg):
+        nonlocal left
+        left -= frame.f_globals.get("__name__", "").startswith("theus.")
+        if left == 0:
+            left = -1
+            raise KeyboardInterrupt
+
+    sys.setprofile(count)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
+
+
+@pytest.mark.parametrize("way", ["changes", "reader"])
+@pytest.mark.parametrize("form", ["poll", "next", "anext"])
+def test_an_interrupt_anywhere_leaves_the_iterator_usable(way, form):
+    """Where it came just after the lock was taken, the iterator was "in use" for ever."""
+    engine = TheusEngine({"d": {"n": 0}})
+    follower = getattr(engine, way)()
+
+    def step():
+        with contextlib.suppress(StopIteration):
+            follower.__anext__().send(None)
+
+    call = {"poll": follower.poll, "next": follower.__next__, "anext": step}[form]
+
+    places = 0
+    for n in itertools.count(1):
+        engine.run(lambda tx: tx.d.update(n=tx.d.n + 1))
+        if not interrupted_at(n, call):
+            break
+        places += 1
+        engine.run(lambda tx: tx.d.update(n=tx.d.n + 1))
+        assert follower.poll() is not None
+    assert places > 5
+
+
+# ---- a place in the ring -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["block", "strict"])
+def test_a_write_that_changes_nothing_needs_no_place(mode):
+    """Where the ring was full it was refused, although it makes no version."""
+    engine = TheusEngine({"d": {"n": 1}}, ring_mode=mode, ring_capacity=1, ring_timeout_ms=1)
+    with engine.reader():
+        engine.run(lambda tx: tx.d.update(n=2))
+        engine.run(lambda tx: tx.d.update(n=engine.state.d.n))
+        engine.compare_and_swap(engine.version, {"d": {"n": engine.state.d.n}})
+        asyncio.run(engine.run_async(store_the_same))
+        assert engine.version == 2
+        with pytest.raises(RingFullError):
+            engine.run(lambda tx: tx.d.update(n=3))
+
+
+async def store_the_same(tx):
+    tx.d.n = tx.state.d.n
+
+
+def test_a_task_waits_for_a_place_no_longer_than_its_transaction_may_take():
+    """run_async waited for it past its write timeout, without ring_timeout_ms for ever."""
+    engine = TheusEngine(
+        {"d": {"n": 1}},
+        ring_mode="block",
+        ring_capacity=1,
+        ring_timeout_ms=0,
+        write_timeout_ms=30,
+    )
+
+    async def add(tx):
+        tx.d.n += 1
+
+    with engine.reader():
+        engine.run(lambda tx: tx.d.update(n=2))
+        with pytest.raises(WriteTimeoutError) as caught:
+            asyncio.run(asyncio.wait_for(engine.run_async(add), 10))
+    assert caught.value.limit_ms == 30 <= caught.value.elapsed_ms
+    assert engine.state.d.n == 2
+
+
+def test_a_nested_run_takes_no_place_in_advance():
+    """It took one for the body that it joined, which kept it from everybody until its own end."""
+    engine = TheusEngine({"d": {"n": 0}}, ring_mode="block", ring_capacity=1, ring_timeout_ms=1)
+
+    async def add(tx):
+        tx.d.n += 1
+
+    async def body(tx):
+        await engine.run_async(add)
+        other = threading.Thread(target=engine.run, args=(lambda tx: tx.update({"e": 1}),))
+        other.start()
+        other.join()
+        assert engine.state["e"] == 1
+        assert reader.poll().version == 2
+
+    with engine.reader() as reader:
+        asyncio.run(engine.run_async(body))
+        assert reader.poll().version == 3
+
+
+# ---- versions and times --------------------------------------------------------------------------
+
+
+def test_a_bool_is_no_version():
+    """True was version 1, while bools were refused as times and limits."""
+    engine = TheusEngine({"d": {"n": 1}})
+    asks = [engine.restore, engine.reader, engine.records, engine.state.at, engine.diff]
+    for ask in (*asks, engine.compare_and_swap, lambda since: engine.changes(since=since)):
+        with pytest.raises(TypeError, match="True"):
+            ask(True)
+
+
+def test_restore_of_a_closed_engine_says_that_it_is_closed():
+    """It complained of the version, which close() had dropped with the history."""
+    engine = TheusEngine({"d": {"n": 1}})
+    engine.run(lambda tx: tx.d.update(n=2))
+    state = engine.state
+    engine.close()
+    for version in (1, 2, state):
+        with pytest.raises(ClosedError):
+            engine.restore(version)
+
+
+def test_a_time_beyond_all_floats_is_no_limit():
+    """It was an OverflowError, where 1e300 seconds were fine."""
+    engine = TheusEngine({"d": {"n": 1}})
+    assert engine.wait_for(lambda state: True, timeout=10**400).version == 1
