@@ -25,11 +25,9 @@ waiter_woken(theus_waiter *waiter)
 {
     WaiterObject *self = (WaiterObject *)((char *)waiter - offsetof(WaiterObject, waiter));
     PyObject *error = PyErr_GetRaisedException();
-    PyObject *done = PyObject_CallNoArgs(self->wake);
-    if (done == NULL) {
-        PyErr_WriteUnraisable(self->wake);
+    if (waiting_call(self->wake) < 0) {
+        waiting_defer(self->wake);
     }
-    Py_XDECREF(done);
     Py_DECREF(self);
     if (error != NULL) {
         PyErr_SetRaisedException(error);

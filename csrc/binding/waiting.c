@@ -28,18 +28,47 @@ waiting_unlisten(theus_bell *bell, PyObject *wake)
 }
 
 int
+waiting_call(PyObject *wake)
+{
+    PyObject *done = PyObject_CallNoArgs(wake);
+    if (done == NULL && !PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyObject *interrupt = PyErr_GetRaisedException();
+        done = PyObject_CallNoArgs(wake);
+        if (done == NULL) {
+            PyErr_Clear(); /* the first one is told */
+        }
+        Py_XDECREF(done);
+        PyErr_SetRaisedException(interrupt);
+        return -1;
+    }
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+void
+waiting_defer(PyObject *reporter)
+{
+    if (PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_WriteUnraisable(reporter);
+        return;
+    }
+    PyObject *interrupt = PyErr_GetRaisedException();
+    (void)PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), (PyObject *)Py_TYPE(interrupt));
+    Py_DECREF(interrupt);
+}
+
+int
 waiting_call_all(theus_bell *bell)
 {
     PyObject *error = NULL;
     theus_listener *next;
     for (theus_listener *it = theus_bell_take(bell); it != NULL; it = next) {
         PyObject *wake = it->who;
-        PyObject *done = theus_listener_is_here(it) ? PyObject_CallNoArgs(wake) : Py_NewRef(Py_None);
+        int called = theus_listener_is_here(it) ? waiting_call(wake) : 0;
         next = it->next;
         theus_free(it);
         Py_DECREF(wake);
-        Py_XDECREF(done);
-        if (done == NULL) {
+        if (called < 0) {
             PyObject *raised = PyErr_GetRaisedException();
             if (error == NULL) {
                 error = raised;
@@ -63,7 +92,7 @@ waiting_ring_quietly(theus_bell *bell, PyObject *reporter)
     }
     PyObject *error = PyErr_GetRaisedException();
     if (waiting_call_all(bell) < 0) {
-        PyErr_WriteUnraisable(reporter);
+        waiting_defer(reporter);
     }
     if (error != NULL) {
         PyErr_SetRaisedException(error);

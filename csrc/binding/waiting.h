@@ -16,6 +16,13 @@ int waiting_listen(theus_bell *bell, PyObject *wake);
 /* Removes it, by identity; false if it is not there: it was called, or will be. */
 bool waiting_unlisten(theus_bell *bell, PyObject *wake);
 
+/* Calls a callable that somebody waits for: 0, or -1 with its exception. If that is an interrupt (no Exception: it came
+ * from outside and struck just here) it is called again, since it may not have done its work. */
+int waiting_call(PyObject *wake);
+/* For the exception of a listener where none can go on: an interrupt is raised by the next Python code of this thread,
+ * anything else is reported as unraisable. */
+void waiting_defer(PyObject *reporter);
+
 /* Calls all listeners, whatever one of them raises: 0, or -1 with the first exception. */
 int waiting_call_all(theus_bell *bell);
 
@@ -26,7 +33,7 @@ waiting_ring(theus_bell *bell)
     return theus_bell_awaited(bell) ? waiting_call_all(bell) : 0;
 }
 
-/* The same where no exception can go on; one of a listener is reported as unraisable. Keeps the current exception. */
+/* The same where no exception can go on: see waiting_defer(). Keeps the current exception. */
 void waiting_ring_quietly(theus_bell *bell, PyObject *reporter);
 
 /* Waits until ready(arg) gives other than 0, and returns that: 1, or -1 with an exception, also that of a signal handler.

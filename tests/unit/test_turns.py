@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from support import PATIENCE
+from support import PATIENCE, begin
 from theus import TheusEngine, TransactionError
+from theus._theus import Turn
 from theus.errors import ClosedError, ConflictError, WriteTimeoutError
 
 K = 5  # failures after which a run has a ticket
@@ -100,6 +101,10 @@ class Holder:
         self.go.set()
         self.thread.join(PATIENCE)
         assert not self.thread.is_alive()
+
+
+class Interrupt(BaseException):
+    """What Ctrl-C is: it strikes anywhere."""
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -640,3 +645,23 @@ def test_tasks_queue(engine: TheusEngine) -> None:
 
     asyncio.run(asyncio.wait_for(main(), PATIENCE))
     assert_clean(engine)
+
+
+def test_an_interrupt_that_strikes_the_waker_is_late_and_not_lost(engine: TheusEngine) -> None:
+    """Who ends a wait calls Python code for it, and an interrupt may arrive just there. Whoever waits
+    is woken all the same, and the interrupt goes on in the thread that it was for."""
+    calls = 0
+
+    def wake() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise Interrupt
+
+    tx = begin(engine)
+    tx.domain["n"] = 5
+    turn = Turn(engine)
+    with Holder(engine) as holder:
+        assert turn.wait(wake, tx) is not None
+    assert calls == 2 and isinstance(holder.error, Interrupt)
+    tx.rollback()
