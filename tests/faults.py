@@ -30,6 +30,7 @@ TIMEOUT = 60  # seconds; a program that takes longer hangs, and so has found it
 C_TESTS = [
     *("test_commit", "test_isolation", "test_node", "test_savepoint", "test_serial"),
     *("test_store", "test_threads", "test_txn", "test_txn_threads", "test_ring", "test_bell"),
+    "test_turn",
 ]
 
 
@@ -119,6 +120,18 @@ FAULTS = [
         "store.c",
         "    if (store->current == expected",
         "    if (store->current->number >= expected->number",
+    ),
+    Fault(
+        "the gate lets everybody pass",
+        "turn.c",
+        "    bool passes = comes_locked(",
+        "    bool passes = true || comes_locked(",
+    ),
+    Fault(
+        "who passed the gate before a ticket was given publishes",
+        "store.c",
+        "        && atomic_load_explicit(&store->turns.grants, memory_order_relaxed) == grants) {",
+        "        && grants + 1 != 0) {",
     ),
     Fault(
         "a pin lets the lock go too early",

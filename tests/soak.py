@@ -139,6 +139,7 @@ class Soak:
                 self.runs[name] += 1
             except (ConflictError, ContextError):
                 self.events["swaps refused"] += 1
+                time.sleep(0.001)
 
     def historian(self, name: str, rng: random.Random) -> None:
         """Cuts and stretches the history, and reads the records."""

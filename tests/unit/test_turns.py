@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from support import PATIENCE, begin
+from support import PATIENCE
 from theus import TheusEngine, TransactionError
-from theus._theus import Turn
 from theus.errors import ClosedError, ConflictError, WriteTimeoutError
 
 K = 5  # failures after which a run has a ticket
@@ -648,20 +647,28 @@ def test_tasks_queue(engine: TheusEngine) -> None:
 
 
 def test_an_interrupt_that_strikes_the_waker_is_late_and_not_lost(engine: TheusEngine) -> None:
-    """Who ends a wait calls Python code for it, and an interrupt may arrive just there. Whoever waits
-    is woken all the same, and the interrupt goes on in the thread that it was for."""
+    """Who ends a wait calls Python code for it, and an interrupt may arrive just there. Whoever
+    waits is woken all the same, and the interrupt goes on in the thread that it was for."""
     calls = 0
+    holder = Holder(engine)
 
-    def wake() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 1:
-            raise Interrupt
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        real = loop.call_soon_threadsafe
 
-    tx = begin(engine)
-    tx.domain["n"] = 5
-    turn = Turn(engine)
-    with Holder(engine) as holder:
-        assert turn.wait(wake, tx) is not None
+        def struck(*args: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                raise Interrupt
+            return real(*args, **options)
+
+        loop.call_soon_threadsafe = struck  # type: ignore[method-assign]
+        with holder:
+            loop.call_later(0.01, holder.go.set)
+            async with engine.transaction() as tx:
+                tx.domain["n"] = 5
+
+    asyncio.run(main())
     assert calls == 2 and isinstance(holder.error, Interrupt)
-    tx.rollback()
+    assert_clean(engine)

@@ -147,7 +147,7 @@ close_ring(void)
     close_stage();
 }
 
-/* ---- a strict ring: commits are refused before a reader would lose something ---------------------------- */
+/* ---- a strict ring: commits are refused before a reader would lose something --------------- */
 
 static theus_reader reader;
 
@@ -196,7 +196,7 @@ close_strict(void)
     close_stage();
 }
 
-/* ---- the bell: nobody sleeps through it ------------------------------------------------------------------ */
+/* ---- the bell: nobody sleeps through it ---------------------------------------------------- */
 
 static theus_bell bell;
 static pthread_mutex_t ears;
@@ -234,7 +234,8 @@ same_listener(void *arg, void *who)
     return arg == who;
 }
 
-/* Thread 0 makes a version and rings; the others wait for it. If one is not called, all wait: a deadlock. */
+/* Thread 0 makes a version and rings; the others wait for it. If one is not called, all wait: a
+ * deadlock. */
 static void
 bell_body(int thread)
 {
