@@ -106,8 +106,8 @@ def open_context(
     `scope` declares, and commits only what `bound` lets be written."""
 
 def close_context(context: Context, failed: bool, /) -> None:
-    """Ends the guard of a body. Raises ContractViolationError if a write was refused in it, or if
-    a run that has joined another one wrote what it had not declared."""
+    """Ends the guard of a body. Raises ContractViolationError if a write was refused in it, unless
+    the body has `failed`."""
 
 def freeze(value: Any, /) -> Any:
     """dict -> FrozenDict, list -> FrozenList, set -> FrozenSet; what cannot change as it is."""

@@ -108,6 +108,13 @@ class TheusEngine(_theus.Engine):
             history=history,
         )
         self.strict_guards = bool(strict_guards if strict_mode is None else strict_mode)
+        if not self.strict_guards:
+            import logging  # some milliseconds that nobody else pays
+
+            logging.getLogger("theus").warning(
+                "strict_guards=False: processes may read what they have not declared; "
+                "writes are checked"
+            )
         self._registry: dict[str, Plan] = {}
 
     @property

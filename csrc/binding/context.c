@@ -21,10 +21,8 @@ typedef struct {
     TxnObject *txn;       /* owned; constant, as all above `local` */
     PyObject *plan;       /* owned */
     ScopeObject *scope;   /* owned; NULL: no contract, and none around it */
-    ScopeObject *bound;   /* owned; what the run may write, or NULL */
     PyObject *args;       /* owned: what the caller passed */
     PyObject *kwargs;     /* owned */
-    bool joined;          /* the run is a savepoint of another one */
     PyObject *local;      /* owned: dict, once it was asked for */
     PyObject *last_name;  /* owned: name of the root that was read last, or NULL */
     DraftObject *last;    /* owned: its draft */
@@ -257,8 +255,7 @@ context_setattro(PyObject *op, PyObject *name, PyObject *value)
 
 /* All arguments are borrowed. */
 static ContextObject *
-context_new(TxnObject *txn, PyObject *plan, ScopeObject *scope, ScopeObject *bound, PyObject *args,
-            PyObject *kwargs)
+context_new(TxnObject *txn, PyObject *plan, ScopeObject *scope, PyObject *args, PyObject *kwargs)
 {
     ContextObject *self = PyObject_GC_New(ContextObject, txn->heap->st->Context_type);
     if (self == NULL) {
@@ -267,10 +264,8 @@ context_new(TxnObject *txn, PyObject *plan, ScopeObject *scope, ScopeObject *bou
     self->txn = (TxnObject *)Py_NewRef((PyObject *)txn);
     self->plan = Py_NewRef(plan);
     self->scope = (ScopeObject *)Py_XNewRef((PyObject *)scope);
-    self->bound = (ScopeObject *)Py_XNewRef((PyObject *)bound);
     self->args = Py_NewRef(args);
     self->kwargs = Py_NewRef(kwargs);
-    self->joined = txn->txn.savepoint != NULL;
     self->local = self->last_name = self->weakrefs = NULL;
     self->last = NULL;
     PyObject_GC_Track(self);
@@ -325,7 +320,7 @@ snapshot_of(ContextObject *self)
     TxnObject *reader = txn_new(txn->engine, THEUS_SNAPSHOT, true, 0, NULL);
     if (scope != NULL && reader != NULL && txn_begin(reader, txn->txn.pinned) == 0) {
         active_remove(&reader->engine->active, reader);
-        result = (PyObject *)context_new(reader, self->plan, scope, NULL, self->args, self->kwargs);
+        result = (PyObject *)context_new(reader, self->plan, scope, self->args, self->kwargs);
     }
     Py_XDECREF((PyObject *)scope);
     Py_XDECREF((PyObject *)reader);
@@ -411,13 +406,6 @@ is_scope(const module_state *st, PyObject *object)
     return object == Py_None || Py_IS_TYPE(object, st->Scope_type);
 }
 
-/* Borrowed. */
-static ScopeObject *
-scope_or(PyObject *given, ScopeObject *otherwise)
-{
-    return given == Py_None ? otherwise : (ScopeObject *)given;
-}
-
 PyObject *
 module_open_context(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
@@ -437,12 +425,14 @@ module_open_context(PyObject *module, PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
     ContextObject *self
-        = context_new(txn, args[OPEN_PLAN], scope_or(args[OPEN_SCOPE], txn->guard),
-                      scope_or(args[OPEN_BOUND], NULL), args[OPEN_ARGS], args[OPEN_KWARGS]);
+        = context_new(txn, args[OPEN_PLAN],
+                      args[OPEN_SCOPE] == Py_None ? txn->guard : (ScopeObject *)args[OPEN_SCOPE],
+                      args[OPEN_ARGS], args[OPEN_KWARGS]);
     if (self != NULL) {
         Py_XSETREF(txn->guard, (ScopeObject *)Py_XNewRef((PyObject *)self->scope));
-        if (txn->bound == NULL && !self->joined) {
-            txn->bound = (ScopeObject *)Py_XNewRef((PyObject *)self->bound);
+        ScopeObject **bound = txn->txn.savepoint == NULL ? &txn->bound : &txn->joined_bound;
+        if (*bound == NULL && args[OPEN_BOUND] != Py_None) {
+            *bound = (ScopeObject *)Py_NewRef(args[OPEN_BOUND]);
         }
     }
     txn_leave(txn);
@@ -477,9 +467,6 @@ module_close_context(PyObject *module, PyObject *const *args, Py_ssize_t count)
     }
     else {
         result = guard_raise_refused(txn);
-        if (result == 0 && self->joined && self->bound != NULL) {
-            result = guard_check_operations(txn, self->bound, true);
-        }
     }
     txn_leave(txn);
     return result < 0 ? NULL : Py_NewRef(Py_None);
@@ -495,7 +482,6 @@ context_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->txn);
     Py_VISIT(self->plan);
     Py_VISIT(self->scope);
-    Py_VISIT(self->bound);
     Py_VISIT(self->args);
     Py_VISIT(self->kwargs);
     Py_VISIT(self->local);
@@ -517,7 +503,6 @@ context_dealloc(PyObject *op)
     Py_XDECREF((PyObject *)self->last);
     Py_DECREF(self->plan);
     Py_XDECREF((PyObject *)self->scope);
-    Py_XDECREF((PyObject *)self->bound);
     Py_DECREF(self->args);
     Py_DECREF(self->kwargs);
     Py_DECREF((PyObject *)self->txn);

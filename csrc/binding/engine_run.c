@@ -239,7 +239,7 @@ run_joined(TxnObject *outer, PyObject *const *args, Py_ssize_t count)
     }
     theus_status status = theus_txn_save(&outer->txn, &savepoint);
     Py_ssize_t mark = outer->callbacks == NULL ? 0 : PyList_GET_SIZE(outer->callbacks);
-    txn_guard kept = {NULL, NULL};
+    txn_guard kept = {NULL, NULL, NULL};
     if (status == THEUS_OK) {
         kept = txn_keep_guard(outer);
     }
@@ -253,10 +253,14 @@ run_joined(TxnObject *outer, PyObject *const *args, Py_ssize_t count)
     outer->guests--;
     PyObject *error = result == NULL ? PyErr_GetRaisedException() : NULL;
     if (outer->txn.state == THEUS_TXN_OPEN && txn_enter(outer) == 0) {
-        txn_restore_guard(outer, &kept);
         while (outer->txn.savepoint != savepoint) {
             theus_savepoint_release(outer->txn.savepoint); /* one that the body began and left open */
         }
+        if (result != NULL && txn_check_joined(outer) < 0) {
+            Py_CLEAR(result);
+            error = PyErr_GetRaisedException();
+        }
+        txn_restore_guard(outer, &kept);
         if (result != NULL) {
             theus_savepoint_release(savepoint);
         } else {

@@ -247,6 +247,9 @@ guard_check_operations(TxnObject *txn, ScopeObject *scope, bool recent)
     if (operations_note(txn, recent, &first) < 0) {
         return -1;
     }
+    /* Comparing keys may run a body that would write more: for it the transaction has ended. */
+    bool committing = txn->txn.committing;
+    txn->txn.committing = true;
     int declared = 1;
     for (noted_operation *one = first; one != NULL && declared == 1; one = one->next) {
         declared = operation_is_declared(txn, scope, one);
@@ -258,6 +261,7 @@ guard_check_operations(TxnObject *txn, ScopeObject *scope, bool recent)
             }
         }
     }
+    txn->txn.committing = committing;
     operations_free(first);
     return declared == 1 ? 0 : -1;
 }

@@ -16,8 +16,9 @@
  * for the error to stand at the line that is wrong, and for reads.
  *
  * txn->bound is set once, by the process that begins the transaction. A process that joins another
- * one is held against its own bound when it ends, and against that of the outer one at the commit. A
- * joined run gives the guard back to the body around it: run_joined(), txn_unjoin().
+ * run is held against its own bound when its savepoint is let go (txn->joined_bound), and with
+ * all else against that of the outer one at the commit. A joined run gives the guard back to the
+ * body around it: run_joined(), txn_unjoin().
  *
  * A refused write is remembered in txn->refused, and fails the run although the body swallows the
  * exception. */

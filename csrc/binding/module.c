@@ -113,7 +113,7 @@ static PyMethodDef module_methods[] = {
     {"close_context", THEUS_FASTCALL(module_close_context), METH_FASTCALL,
      PyDoc_STR("close_context($module, context, failed, /)\n--\n\n"
                "Ends the guard of a body. Raises ContractViolationError if a write was refused in\n"
-               "it, or if a run that has joined another one wrote what it had not declared.")},
+               "it, unless the body has `failed`.")},
     {0},
 };
 

@@ -130,9 +130,9 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
     self->context = NULL;
     self->guests = 0;
     self->outer = NULL;
-    self->guard = self->bound = NULL;
+    self->guard = self->bound = self->joined_bound = NULL;
     self->refused = NULL;
-    self->kept = (txn_guard){NULL, NULL};
+    self->kept = (txn_guard){NULL, NULL, NULL};
     self->savepoint = 0;
     self->next = self->previous = NULL;
     self->timeout_ms = timeout_ms;
@@ -192,7 +192,8 @@ txn_begin(TxnObject *self, theus_version *pinned)
 txn_guard
 txn_keep_guard(TxnObject *self)
 {
-    txn_guard kept = {(ScopeObject *)Py_XNewRef((PyObject *)self->guard), self->refused};
+    txn_guard kept = {(ScopeObject *)Py_XNewRef((PyObject *)self->guard), self->joined_bound, self->refused};
+    self->joined_bound = NULL;
     self->refused = NULL;
     return kept;
 }
@@ -201,8 +202,9 @@ void
 txn_restore_guard(TxnObject *self, txn_guard *kept)
 {
     txn_guard mine = *kept;
-    *kept = (txn_guard){NULL, NULL};
+    *kept = (txn_guard){NULL, NULL, NULL};
     Py_XSETREF(self->guard, mine.scope);
+    Py_XSETREF(self->joined_bound, mine.bound);
     if (mine.refused != NULL) { /* else what was refused meanwhile: the body's own code in a run of a plain function */
         Py_XSETREF(self->refused, mine.refused);
     }
@@ -212,7 +214,14 @@ void
 txn_guard_fini(txn_guard *kept)
 {
     Py_CLEAR(kept->scope);
+    Py_CLEAR(kept->bound);
     Py_CLEAR(kept->refused);
+}
+
+int
+txn_check_joined(TxnObject *self)
+{
+    return self->joined_bound == NULL ? 0 : guard_check_operations(self, self->joined_bound, true);
 }
 
 void
@@ -273,21 +282,14 @@ txn_raise_late(module_state *st, uint64_t limit_ns, uint64_t started_ns)
     return -1;
 }
 
-/* Holds what a process has written against its contract. Equality of keys may run a body that would
- * write more: for it the transaction has ended. */
+/* Holds what a process has written against its contract. */
 static int
 check_bound(TxnObject *self)
 {
-    if (self->bound == NULL && self->refused == NULL) {
-        return 0;
+    if (guard_raise_refused(self) < 0) {
+        return -1;
     }
-    self->txn.committing = true;
-    int result = guard_raise_refused(self);
-    if (result == 0 && self->bound != NULL) {
-        result = guard_check_operations(self, self->bound, false);
-    }
-    self->txn.committing = false;
-    return result;
+    return self->bound == NULL ? 0 : guard_check_operations(self, self->bound, false);
 }
 
 int
@@ -463,8 +465,10 @@ txn_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->context);
     Py_VISIT(self->guard);
     Py_VISIT(self->bound);
+    Py_VISIT(self->joined_bound);
     Py_VISIT(self->refused);
     Py_VISIT(self->kept.scope);
+    Py_VISIT(self->kept.bound);
     Py_VISIT(self->kept.refused);
     return theus_txn_visit(&self->txn, (int (*)(void *, void *))visit, arg);
 }
@@ -479,6 +483,7 @@ txn_clear(PyObject *op)
     Py_CLEAR(self->context);
     Py_CLEAR(self->guard);
     Py_CLEAR(self->bound);
+    Py_CLEAR(self->joined_bound);
     Py_CLEAR(self->refused);
     txn_guard_fini(&self->kept);
     return 0;
@@ -500,6 +505,7 @@ txn_dealloc(PyObject *op)
     Py_CLEAR(self->context);
     Py_CLEAR(self->guard);
     Py_CLEAR(self->bound);
+    Py_CLEAR(self->joined_bound);
     Py_CLEAR(self->refused);
     txn_guard_fini(&self->kept);
     HeapObject *heap = self->heap;

@@ -50,20 +50,25 @@ txn_unjoin(TxnObject *self, uint64_t savepoint, bool keep)
     TxnObject *outer = self->outer;
     int result = txn_enter(outer);
     if (result == 0) {
-        txn_restore_guard(outer, &self->kept);
         if (outer->txn.depth > 1) {
             result = txn_error(self, "a savepoint cannot end inside an operation of its transaction");
         } else if (theus_txn_savepoint(&outer->txn) != savepoint) {
             result = txn_error(self, "savepoints end in the reverse order of their beginning: "
                                      "end the inner one first");
-        } else if (keep) {
+        } else if (keep && (result = txn_check_joined(outer)) == 0) {
             theus_savepoint_release(outer->txn.savepoint);
         } else {
+            PyObject *error = result < 0 ? PyErr_GetRaisedException() : NULL;
             theus_savepoint_rollback(outer->txn.savepoint);
-            if (outer->callbacks != NULL) {
-                result = PyList_SetSlice(outer->callbacks, self->callback_mark, PY_SSIZE_T_MAX, NULL);
+            if (outer->callbacks != NULL
+                && PyList_SetSlice(outer->callbacks, self->callback_mark, PY_SSIZE_T_MAX, NULL) < 0) {
+                result = -1;
+            }
+            if (error != NULL) {
+                PyErr_SetRaisedException(error);
             }
         }
+        txn_restore_guard(outer, &self->kept);
         txn_leave(outer);
     }
     atomic_store(&self->claimed, false);

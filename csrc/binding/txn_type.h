@@ -16,6 +16,7 @@ typedef struct EngineObject EngineObject;
 
 typedef struct {
     ScopeObject *scope; /* owned */
+    ScopeObject *bound; /* owned: joined_bound */
     PyObject *refused;  /* owned */
 } txn_guard;
 
@@ -41,6 +42,7 @@ struct TxnObject {
     _Atomic(uint64_t) version;  /* pinned, then made */
     ScopeObject *guard;         /* owned: what the body that runs may do, see guard.h; NULL: everything */
     ScopeObject *bound;         /* owned: what may be committed; NULL: everything */
+    ScopeObject *joined_bound;  /* owned: what the innermost run that has joined may leave behind; NULL: everything */
     PyObject *refused;          /* owned: (scope, path) of the first write that the body was refused, or NULL */
     txn_guard kept;             /* of a savepoint: what outer had when it began */
     theus_isolation isolation;
@@ -135,6 +137,8 @@ int txn_error(TxnObject *self, const char *message);
 txn_guard txn_keep_guard(TxnObject *self);
 void txn_restore_guard(TxnObject *self, txn_guard *kept);
 void txn_guard_fini(txn_guard *kept); /* if it was not given back */
+/* Holds what a run that has joined wrote against its contract, before its savepoint is let go. Entered. 0 or -1. */
+int txn_check_joined(TxnObject *self);
 /* txn_commit() for callers that do not retry: 0; 1 = held up; -1 with ConflictError or another exception. */
 int txn_commit_or_raise(TxnObject *self, txn_gate gate);
 /* Raises WriteTimeoutError: `limit_ns` were given, it took the time since started_ns. Returns -1. */
