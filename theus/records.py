@@ -66,7 +66,7 @@ def describe(cls: type) -> Plan | str | None:
     if not is_model and not hasattr(cls, "__dataclass_fields__"):
         return None
     for parent in cls.__mro__[:-1]:
-        if not parent.__flags__ & _HEAP_TYPE:
+        if _is_made_by_c(parent):
             return (
                 f"its class is a {parent.__name__} as well, and what that part holds is no field; "
                 "store plain data, or give the class a field in its place"
@@ -81,7 +81,16 @@ def describe(cls: type) -> Plan | str | None:
 
 # ---- classes ------------------------------------------------------------------------------
 
-_HEAP_TYPE = 1 << 9  # of type.__flags__: made by a class statement, not by C
+_HEAP_TYPE = 1 << 9  # of type.__flags__
+
+
+def _is_made_by_c(cls: type) -> bool:
+    """Is it a class without a class statement? Some of them are heap types as well, with a __new__ of
+    their own: what that fills in is no attribute.
+    """
+    new = vars(cls).get("__new__")
+    return not cls.__flags__ & _HEAP_TYPE or getattr(new, "__self__", None) is cls
+
 
 # What the interpreter looks up on the type of an object, so that the types of views need it too.
 # Missing on purpose: making, copying and pickling (a record has its own way) and attribute access.

@@ -150,6 +150,15 @@ dress_type(PyTypeObject *type, PyTypeObject *cls, PyObject *special)
     return result;
 }
 
+/* From now on nobody changes the type, as those that C makes in one go: with another __new__ or __getattribute__ it would
+ * give objects that are no views. Nobody else has seen it yet. */
+static void
+type_freeze(PyTypeObject *type)
+{
+    type->tp_flags |= Py_TPFLAGS_IMMUTABLETYPE;
+    PyType_Modified(type);
+}
+
 static int
 make_types(RecordClass *self, const module_state *st)
 {
@@ -160,8 +169,11 @@ make_types(RecordClass *self, const module_state *st)
     int result = -1;
     self->view_type = record_view_type_new(st->module);
     self->draft_type = self->view_type == NULL ? NULL : record_draft_type_new(st->module);
-    if (self->draft_type != NULL && dress_type(self->view_type, self->cls, special) == 0) {
-        result = dress_type(self->draft_type, self->cls, special);
+    if (self->draft_type != NULL && dress_type(self->view_type, self->cls, special) == 0
+        && dress_type(self->draft_type, self->cls, special) == 0) {
+        type_freeze(self->view_type);
+        type_freeze(self->draft_type);
+        result = 0;
     }
     Py_DECREF(special);
     return result;

@@ -17,6 +17,25 @@ insert_entry(HeapObject *heap, theus_container *edit, PyObject *key, theus_value
     return status == THEUS_OK ? 0 : errors_fail(heap->st, status);
 }
 
+static int
+load_attribute(HeapObject *heap, theus_container *edit, RecordClass *record, PyObject *name, PyObject *value,
+               const freeze_path *at)
+{
+    theus_value frozen;
+    freeze_path here = freeze_path_key(at, name);
+    if (!PyUnicode_CheckExact(name)) {
+        PyErr_Format(PyExc_TypeError, "an attribute of %R is named %R; a record has str names only", record->cls,
+                     name);
+        return -1;
+    }
+    if (freeze_value(heap, value, &here, &frozen) < 0) {
+        return -1;
+    }
+    int stored = insert_entry(heap, edit, name, frozen);
+    freeze_drop(heap, frozen);
+    return stored;
+}
+
 /* `taken` is (values, given) as the plan gives it. */
 static int
 load_record(HeapObject *heap, theus_container *edit, RecordClass *record, PyObject *taken, const freeze_path *at)
@@ -29,24 +48,20 @@ load_record(HeapObject *heap, theus_container *edit, RecordClass *record, PyObje
         || (record->counts_given && insert_entry(heap, edit, st->given_key, theus_value_of_atom(given)) < 0)) {
         return -1;
     }
-    while (PyDict_Next(values, &place, &key, &value)) { /* a dict that nobody else has */
-        theus_value frozen;
-        freeze_path here = freeze_path_key(at, key);
-        if (!PyUnicode_CheckExact(key)) {
-            PyErr_Format(PyExc_TypeError, "an attribute of %R is named %R; a record has str names only",
-                         record->cls, key);
-            return -1;
-        }
-        if (freeze_value(heap, value, &here, &frozen) < 0) {
-            return -1;
-        }
-        int stored = insert_entry(heap, edit, key, frozen);
-        freeze_drop(heap, frozen);
-        if (stored < 0) {
-            return -1;
+    Py_ssize_t size = PyDict_GET_SIZE(values);
+    int result = 0;
+    while (result == 0 && PyDict_Next(values, &place, &key, &value)) {
+        Py_INCREF(key); /* freezing a part may run a body that has found the dict in the frame that made it */
+        Py_INCREF(value);
+        result = load_attribute(heap, edit, record, key, value, at);
+        Py_DECREF(key);
+        Py_DECREF(value);
+        if (result == 0 && PyDict_GET_SIZE(values) != size) {
+            PyErr_SetString(PyExc_RuntimeError, "the attributes changed while they were being copied");
+            result = -1;
         }
     }
-    return 0;
+    return result;
 }
 
 int
@@ -321,6 +336,14 @@ take_content(HeapObject *heap, theus_container *made, const theus_container *fre
     return 0;
 }
 
+/* May the entries of `fresh` go into `made`? A validation may give an instance of another class, which has other hidden
+ * entries, or none to be asked for: then it is stored as a whole. */
+static bool
+is_alike(const module_state *st, const theus_container *made, const theus_container *fresh)
+{
+    return made->mark == fresh->mark && record_classes_equal(st, made, fresh);
+}
+
 int
 record_admit(void *ctx, theus_cell *cell, theus_container *made, theus_container **out)
 {
@@ -345,8 +368,12 @@ record_admit(void *ctx, theus_cell *cell, theus_container *made, theus_container
         name_place(heap->st, record, cell);
         result = -1;
     }
-    if (result == 0) {
+    if (result == 0 && is_alike(heap->st, made, theus_value_container(fresh))) {
         result = take_content(heap, made, theus_value_container(fresh), out);
+    }
+    else if (result == 0) {
+        *out = theus_value_container(fresh);
+        theus_container_retain(*out);
     }
     if (fresh != THEUS_NONE) {
         freeze_drop(heap, fresh);

@@ -5,6 +5,7 @@
 
 #include "attributes.h"
 #include "draft_parts.h"
+#include "guard.h"
 
 /* ---- reading ------------------------------------------------------------------------------ */
 
@@ -90,6 +91,23 @@ draft_setattro(PyObject *op, PyObject *name, PyObject *value)
 
 /* ---- by path ------------------------------------------------------------------------------ */
 
+/* The class gets to see the draft, and whoever catches what it raises: so the draft is guarded even where the caller
+ * holds the write against the guard by himself. 0 and *scope, or -1. */
+static int
+guard_for(TxnObject *txn, theus_cell *cell, ScopeObject **scope)
+{
+    if (*scope != NULL || txn->guard == NULL) {
+        return 0;
+    }
+    PyObject *path = draft_path_tuple(txn, cell);
+    int known = path == NULL ? -1 : scope_walk(txn->guard, path, 0, scope);
+    if (known == 0) {
+        guard_refuse_path(txn, txn->guard, path, true);
+    }
+    Py_XDECREF(path);
+    return known == 1 ? 0 : -1;
+}
+
 /* A draft of the record, for one step by path. New reference. */
 static PyObject *
 draft_for(TxnObject *txn, theus_cell *cell, ScopeObject *scope, PyObject *key)
@@ -98,7 +116,7 @@ draft_for(TxnObject *txn, theus_cell *cell, ScopeObject *scope, PyObject *key)
         PyErr_Format(PyExc_TypeError, "a field of a record is named by a str, not by %R", key);
         return NULL;
     }
-    return draft_wrap(txn->heap->st, txn, cell, scope);
+    return guard_for(txn, cell, &scope) < 0 ? NULL : draft_wrap(txn->heap->st, txn, cell, scope);
 }
 
 int
@@ -137,8 +155,12 @@ record_draft_may_defer(TxnObject *txn, theus_cell *cell, PyObject *key)
 /* ---- for theus.records ----------------------------------------------------------------------- */
 
 static DraftObject *
-draft_argument(const module_state *st, PyObject *object)
+draft_argument(const module_state *st, PyObject *object, PyObject *name)
 {
+    if (!PyUnicode_Check(name)) { /* else the hidden entries could be named */
+        PyErr_Format(PyExc_TypeError, "a field of a record is named by a str, not by %R", name);
+        return NULL;
+    }
     if (!draft_check(st, object) || draft_of(object)->record == NULL) {
         PyErr_Format(PyExc_TypeError, "%R is no draft of a record", object);
         return NULL;
@@ -150,7 +172,7 @@ PyObject *
 module_record_store(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     module_state *st = module_state_of(module);
-    DraftObject *self = errors_check_count("record_store", count, 4, 4) < 0 ? NULL : draft_argument(st, args[0]);
+    DraftObject *self = errors_check_count("record_store", count, 4, 4) < 0 ? NULL : draft_argument(st, args[0], args[1]);
     if (self == NULL) {
         return NULL;
     }
@@ -168,7 +190,7 @@ PyObject *
 module_record_discard(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     const module_state *st = module_state_of(module);
-    DraftObject *self = errors_check_count("record_discard", count, 2, 2) < 0 ? NULL : draft_argument(st, args[0]);
+    DraftObject *self = errors_check_count("record_discard", count, 2, 2) < 0 ? NULL : draft_argument(st, args[0], args[1]);
     int removed = self == NULL ? -1 : draft_map_discard(self, args[1]);
     return removed < 0 ? NULL : PyBool_FromLong(removed);
 }

@@ -308,12 +308,44 @@ step_to_others(ScopeObject *self, ScopeObject **child)
     return others != Py_None;
 }
 
+enum { DEEPEST_TUPLE = 16 }; /* nobody declares a key deeper than that */
+
+static bool
+compares_as(PyTypeObject *type, PyTypeObject *builtin)
+{
+    return type->tp_hash == builtin->tp_hash && type->tp_richcompare == builtin->tp_richcompare;
+}
+
+/* May a declared path name this key? Those are literals. A key with a hash or an == of its own could be a declared one
+ * here, and another one where the state is searched. `depth`: of tuples around it. */
+static bool
+can_be_named(PyObject *key, int depth)
+{
+    PyTypeObject *type = Py_TYPE(key);
+    if (type == &PyUnicode_Type || compares_as(type, &PyUnicode_Type) || compares_as(type, &PyLong_Type)
+        || compares_as(type, &PyFloat_Type) || compares_as(type, &PyBytes_Type)
+        || compares_as(type, &PyComplex_Type) || key == Py_None) {
+        return true;
+    }
+    if (type != &PyTuple_Type || depth == DEEPEST_TUPLE) {
+        return false;
+    }
+    bool named = true;
+    for (Py_ssize_t i = 0; named && i < PyTuple_GET_SIZE(key); i++) {
+        named = can_be_named(PyTuple_GET_ITEM(key, i), depth + 1);
+    }
+    return named;
+}
+
 int
 scope_step(ScopeObject *self, PyObject *key, ScopeObject **child)
 {
     if (self->below == 0) {
         *child = self;
         return self->here != 0; /* 0: a root that declares nothing */
+    }
+    if (!can_be_named(key, 0)) {
+        return PyObject_Hash(key) == -1 ? -1 : step_to_others(self, child);
     }
     PyObject *found;
     int result = PyDict_GetItemRef(self->children, key, &found);
@@ -325,7 +357,7 @@ scope_step(ScopeObject *self, PyObject *key, ScopeObject **child)
         *child = (ScopeObject *)found;
     }
     else if (result == 1) {
-        /* Asked for with the declared key: `key` may say that it equals any other, too. */
+        /* Asked for with the declared key: True equals 1, too. */
         result = scope_advance(module_state_of_type(Py_TYPE(self)), self, found, child);
         if (result == 1 && PyDict_SetItem(self->children, found, (PyObject *)*child) < 0) {
             result = -1;

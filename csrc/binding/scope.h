@@ -42,8 +42,8 @@ typedef struct ScopeObject {
     PyObject *known;          /* root: dict, (here, rests) -> scope */
     PyObject *rests;          /* tuple of (rights, what is left of the path), never empty ones */
     PyObject *children;       /* dict: declared key -> scope, or itself while not asked for */
-    _Atomic(PyObject *) others; /* owned: the scope of all keys that are in no path, None: none has one,
-                               * NULL: not asked for yet. Not used if `globs` */
+    _Atomic(PyObject *) others; /* owned: the scope of all keys that no path names, None: none has one,
+                               * NULL: not asked for yet */
     uint8_t here;
     uint8_t below;
     bool frozen; /* of a process that may not write: it is shown frozen values */

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from enum import Enum, IntEnum
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from theus import TheusEngine, process
+from theus.errors import ContractViolationError
 from theus.paths import format_path
 from theus.scope import EVERYTHING, ROOT_ALIASES, Scope, is_literal, parse_pattern
 
@@ -116,6 +119,59 @@ def test_a_key_that_equals_every_other_poisons_nothing() -> None:
     assert scope.step("a").names == {"x"}  # type: ignore[union-attr]
     with pytest.raises(TypeError):
         scope.step([])
+
+
+class Turning:
+    """Is one key after the other, at each comparison that succeeds."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = list(names)
+
+    def __hash__(self) -> int:
+        return hash(self.names[0])
+
+    def __eq__(self, other: object) -> bool:
+        equal = other == self.names[0]
+        if equal and len(self.names) > 1:
+            self.names.pop(0)
+        return equal
+
+
+def test_a_key_that_is_another_one_for_the_state() -> None:
+    """A key with an == of its own was a declared one for the guard and a secret one for the search."""
+    found: list[object] = []
+
+    @process(inputs=["domain.open"], outputs=["domain.count"])
+    def spy(ctx: Any) -> None:
+        for path in (("domain", Turning("open", "secret")), (Turning("domain", "other"), "open")):
+            try:
+                found.append(ctx.transaction.get(path))
+            except ContractViolationError:
+                pass
+        for name in ("domain", "other"):
+            with pytest.raises(ContractViolationError):
+                ctx[Turning("domain", name)]
+
+    engine = TheusEngine(
+        context={"domain": {"open": 1, "secret": 2, "count": 0}, "other": {"open": 3}}
+    )
+    engine.run_process(spy)
+    assert found == []
+
+
+def test_keys_that_compare_as_builtins_are_declared_ones() -> None:
+    class Name(str, Enum):
+        A = "a"
+
+    class Number(IntEnum):
+        ONE = 1
+
+    scope = scope_of("domain.a", "domain[1]", "domain[(1, ('x', None))]").step("domain")
+    assert scope is not None
+    for key in ("a", Name.A, 1, Number.ONE, 1.0, (1, ("x", None))):
+        assert scope.step(key) is not None
+    for other in ("b", 2, (1, ("x", 2)), Turning("a"), (1, Turning("x"))):
+        assert scope.step(other) is None
 
 
 def test_what_a_scope_is_made_of_is_checked() -> None:
