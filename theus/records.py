@@ -85,8 +85,8 @@ _HEAP_TYPE = 1 << 9  # of type.__flags__
 
 
 def _is_made_by_c(cls: type) -> bool:
-    """Is it a class without a class statement? Some of them are heap types as well, with a __new__ of
-    their own: what that fills in is no attribute.
+    """Is it a class without a class statement? Some of them are heap types as well, with a
+    __new__ of their own: what that fills in is no attribute.
     """
     new = vars(cls).get("__new__")
     return not cls.__flags__ & _HEAP_TYPE or getattr(new, "__self__", None) is cls

@@ -172,13 +172,19 @@ locate(commit_run *run, theus_cell *cell)
 }
 
 /* Do two value words mean the same to someone who only fetched them? A nested container that was fetched is
- * answered for by the reads in its own cell. */
+ * answered for by the reads in its own cell. What a mark means is asked without a read, so there it must be the same
+ * container, changed at most. */
 static bool
 fetches_alike(theus_value before, theus_value after)
 {
-    return before == after
-           || (theus_value_kind(before) != THEUS_ATOM
-               && theus_value_kind(before) == theus_value_kind(after));
+    if (before == after) {
+        return true;
+    }
+    if (theus_value_kind(before) == THEUS_ATOM || theus_value_kind(before) != theus_value_kind(after)) {
+        return false;
+    }
+    const theus_container *old = theus_value_container(before), *new = theus_value_container(after);
+    return old->mark == new->mark && (old->mark == 0 || old->line == new->line);
 }
 
 static verdict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from theus import DELETE, TheusEngine, process
 from theus._theus import record_discard, record_store
-from theus.errors import ContractViolationError, UnfreezableError
+from theus.errors import ConflictError, ContractViolationError, UnfreezableError
 
 
 @dataclass
@@ -27,7 +28,7 @@ def engine_with(**domain: Any) -> TheusEngine:
 
 @pytest.mark.parametrize("name", ["__new__", "__getattribute__", "__del__", "__wrapped__"])
 def test_the_types_of_views_and_drafts_cannot_be_changed(name: str) -> None:
-    """object.__new__(type(view)) gave a view of nothing, which crashed, once __new__ was replaced."""
+    """With another __new__ object.__new__(type(view)) gave a view of nothing, which crashed."""
     engine = engine_with(a=Account())
     with engine.transaction() as tx:
         kinds = [type(engine.state["domain"]["a"]), type(tx.domain["a"])]
@@ -52,7 +53,7 @@ def test_a_base_class_with_content_of_its_own_is_refused() -> None:
 
 @pytest.mark.parametrize("through", ["commit", "store"])
 def test_a_validation_that_gives_another_class(through: str) -> None:
-    """A model took the place of a dataclass entry by entry: its hidden entries stood at wrong places."""
+    """A model replaced a dataclass entry by entry: its hidden entries stood at wrong places."""
     pydantic = pytest.importorskip("pydantic")
     dataclasses = pytest.importorskip("pydantic.dataclasses")
     swaps = False
@@ -85,7 +86,7 @@ def test_a_validation_that_gives_another_class(through: str) -> None:
 
 
 def test_attributes_that_vanish_while_they_are_copied() -> None:
-    """The dict of attributes was walked without a hold on its entries, and its makers' frames have it."""
+    """The dict of attributes, which frames show, was walked without a hold on its entries."""
     taken: list[dict[str, Any]] = []
 
     class Attributes(dict):  # type: ignore[type-arg]
@@ -141,12 +142,42 @@ def test_what_a_class_raises_shows_no_more_than_the_contract(how: str) -> None:
 
 
 def test_hidden_entries_have_no_name() -> None:
-    """record_store() and record_discard() took keys of any type, those of the hidden entries too."""
+    """record_store() and record_discard() took keys of any type, also of hidden entries."""
     with engine_with(a=Account()).transaction() as tx:
         with pytest.raises(TypeError, match="str"):
             record_store(tx.domain["a"], 5, 1, True)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="str"):
             record_discard(tx.domain["a"], object())  # type: ignore[arg-type]
+
+
+@dataclass
+class Closed:
+    owner: str = "ann"
+    total: int = 1
+    notes: list[str] = field(default_factory=list)
+
+
+@pytest.mark.parametrize("other", [Closed(), {"owner": "ann", "total": 1}])
+@pytest.mark.parametrize("first", [Account(), {"owner": "ann", "total": 1}])
+def test_to_ask_for_the_class_is_to_depend_on_it(first: Any, other: Any) -> None:
+    """Who only looked at the class of a record did not see that another one took its place."""
+    engine = engine_with(a=first, open=False)
+
+    def replace() -> None:
+        with engine.transaction() as tx:
+            tx.domain["a"] = other
+
+    tx = engine.transaction()
+    tx.__enter__()
+    tx.domain["open"] = str(isinstance(tx.domain["a"], Account))
+    thread = threading.Thread(target=replace)
+    thread.start()
+    thread.join()
+    if isinstance(first, dict) and isinstance(other, dict):
+        tx.__exit__(None, None, None)
+    else:
+        with pytest.raises(ConflictError):
+            tx.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])

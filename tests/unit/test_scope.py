@@ -138,7 +138,7 @@ class Turning:
 
 
 def test_a_key_that_is_another_one_for_the_state() -> None:
-    """A key with an == of its own was a declared one for the guard and a secret one for the search."""
+    """A key with an == of its own was declared for the guard, and a secret one for the search."""
     found: list[object] = []
 
     @process(inputs=["domain.open"], outputs=["domain.count"])
