@@ -25,8 +25,8 @@ holds(DraftObject *self, PyObject *name)
     return result;
 }
 
-/* May the name be an entry? A method or property that no entry hides is no read of an absent key: calling it twice
- * would make a transaction depend on nobody storing an attribute of that name. */
+/* May the name be an entry? A method or property that no entry hides, of the class or of drafts, is no read of an absent
+ * key: calling it twice would make a transaction depend on nobody storing an attribute of that name. */
 static int
 may_be_entry(DraftObject *self, PyObject *name)
 {
@@ -35,11 +35,9 @@ may_be_entry(DraftObject *self, PyObject *name)
         return declared;
     }
     PyObject *attribute = type_lookup_ref(self->record->cls, name);
-    if (attribute == NULL) {
-        return 1;
-    }
-    Py_DECREF(attribute);
-    return holds(self, name);
+    int known = attribute != NULL ? 1 : record_type_answers((PyObject *)self, name);
+    Py_XDECREF(attribute);
+    return known == 0 ? 1 : known < 0 ? -1 : holds(self, name);
 }
 
 PyObject *

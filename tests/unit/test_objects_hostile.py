@@ -180,6 +180,18 @@ def test_to_ask_for_the_class_is_to_depend_on_it(first: Any, other: Any) -> None
             tx.__exit__(None, None, None)
 
 
+def test_methods_of_drafts_are_no_keys() -> None:
+    """draft.to_object() was a read of a key "to_object": the guard named it in its refusal."""
+
+    @process(inputs=["domain.a.owner"], outputs=["domain.a.total"])
+    def spy(ctx: Any) -> None:
+        ctx.domain.a.to_object()
+
+    with pytest.raises(ContractViolationError) as caught:
+        engine_with(a=Account()).run_process(spy)
+    assert caught.value.path == ("domain", "a")
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_a_validation_that_is_interrupted(kind: type[BaseException]) -> None:
     @dataclass
