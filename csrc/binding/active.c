@@ -4,26 +4,54 @@
 #include "engine_type.h"
 #include "value_py.h"
 
-/* ---- the list -------------------------------------------------------------------- */
+/* ---- the lists ------------------------------------------------------------------- */
+
+static active_list *
+list_of(active_txns *active, const void *context)
+{
+    uint64_t spread = (uint64_t)(uintptr_t)context * UINT64_C(0x9E3779B97F4A7C15);
+    return &active->lists[(spread >> 32) % ACTIVE_LISTS];
+}
+
+/* The newest of a list; to be looked at under its lock, or for NULL. What this thread, or one that has handed
+ * something to it, has put there is seen. */
+static TxnObject *
+first_of(active_list *list)
+{
+    return atomic_load_explicit(&list->first, memory_order_relaxed);
+}
 
 theus_status
-active_init(active_txns *list)
+active_init(active_txns *active)
 {
-    atomic_init(&list->first, NULL);
-    return theus_mutex_init(&list->lock, THEUS_RANK_ACTIVE, theus_py_value_ops.serial);
+    for (int i = 0; i < ACTIVE_LISTS; i++) {
+        active_list *list = &active->lists[i];
+        atomic_init(&list->first, NULL);
+        theus_status status = theus_mutex_init(&list->lock, THEUS_RANK_ACTIVE, THEUS_HAVE_GIL);
+        if (status != THEUS_OK) {
+            while (i-- > 0) {
+                theus_mutex_fini(&active->lists[i].lock);
+            }
+            return status;
+        }
+    }
+    return THEUS_OK;
 }
 
 void
-active_fini(active_txns *list)
+active_fini(active_txns *active)
 {
-    theus_mutex_fini(&list->lock);
+    for (int i = 0; i < ACTIVE_LISTS; i++) {
+        theus_mutex_fini(&active->lists[i].lock);
+    }
 }
 
 void
-active_add(active_txns *list, TxnObject *txn)
+active_add(active_txns *active, TxnObject *txn)
 {
+    active_list *list = list_of(active, txn->context);
     theus_mutex_lock(&list->lock);
-    TxnObject *next = atomic_load_explicit(&list->first, memory_order_relaxed);
+    TxnObject *next = first_of(list);
     txn->previous = NULL;
     txn->next = next;
     if (next != NULL) {
@@ -34,12 +62,13 @@ active_add(active_txns *list, TxnObject *txn)
 }
 
 void
-active_remove(active_txns *list, TxnObject *txn)
+active_remove(active_txns *active, TxnObject *txn)
 {
+    active_list *list = list_of(active, txn->context);
     theus_mutex_lock(&list->lock);
     if (txn->previous != NULL) {
         txn->previous->next = txn->next;
-    } else if (atomic_load_explicit(&list->first, memory_order_relaxed) == txn) {
+    } else if (first_of(list) == txn) {
         atomic_store_explicit(&list->first, txn->next, memory_order_relaxed);
     }
     if (txn->next != NULL) {
@@ -47,6 +76,24 @@ active_remove(active_txns *list, TxnObject *txn)
     }
     txn->next = txn->previous = NULL;
     theus_mutex_unlock(&list->lock);
+}
+
+/* Where one look tells. */
+static inline bool
+is_plainly_empty(active_txns *active)
+{
+    return ACTIVE_LISTS == 1 && first_of(&active->lists[0]) == NULL;
+}
+
+bool
+active_is_empty(active_txns *active)
+{
+    for (int i = 0; i < ACTIVE_LISTS; i++) {
+        if (first_of(&active->lists[i]) != NULL) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* ---- who we are -------------------------------------------------------------------- */
@@ -93,14 +140,17 @@ home_of(module_state *st, PyObject *context)
 TxnObject *
 txn_current(EngineObject *engine)
 {
-    active_txns *list = &engine->active;
-    if (active_is_empty(list)) {
-        return NULL; /* ours would be seen: this thread has put it there */
+    if (is_plainly_empty(&engine->active)) {
+        return NULL;
+    }
+    PyObject *context = running_context();
+    active_list *list = list_of(&engine->active, context);
+    if (first_of(list) == NULL) {
+        return NULL;
     }
     uint64_t thread = theus_thread_id(), epoch = theus_process_epoch();
-    PyObject *context = running_context();
     theus_mutex_lock(&list->lock);
-    TxnObject *it = atomic_load_explicit(&list->first, memory_order_relaxed);
+    TxnObject *it = first_of(list);
     while (it != NULL
            && !(it->thread == thread && it->context == context && it->txn.epoch == epoch
                 && object_try_ref((PyObject *)it))) {
@@ -110,19 +160,25 @@ txn_current(EngineObject *engine)
     return it;
 }
 
-/* Has a body that runs in the context of one of these homes (a chain of them) a transaction open? */
+/* Of the transactions that were begun at this home: is there one, and which ticket leads it? */
 static bool
-has_open_parent(active_txns *list, PyObject *home)
+look_at_home(active_txns *active, PyObject *home, uint64_t *leader)
 {
+    void *context;
+    memcpy(&context, PyBytes_AS_STRING(PyTuple_GET_ITEM(home, 0)), sizeof(context));
+    active_list *list = list_of(active, context);
+    if (first_of(list) == NULL) {
+        return false;
+    }
     uint64_t epoch = theus_process_epoch();
     bool found = false;
+    *leader = 0;
     theus_mutex_lock(&list->lock);
-    for (; home != Py_None && !found; home = PyTuple_GET_ITEM(home, 1)) {
-        TxnObject *it = atomic_load_explicit(&list->first, memory_order_relaxed);
-        while (it != NULL && !(it->home == home && it->txn.epoch == epoch)) {
-            it = it->next;
+    for (TxnObject *it = first_of(list); it != NULL && *leader == 0; it = it->next) {
+        if (it->home == home && it->txn.epoch == epoch) {
+            found = true;
+            *leader = it->leader;
         }
-        found = it != NULL;
     }
     theus_mutex_unlock(&list->lock);
     return found;
@@ -131,24 +187,14 @@ has_open_parent(active_txns *list, PyObject *home)
 int
 active_leader(EngineObject *engine, uint64_t *leader)
 {
-    active_txns *list = &engine->active;
     PyObject *home;
     *leader = 0;
-    if (active_is_empty(list)) {
-        return 0;
-    }
     if (PyContextVar_Get(engine->heap->st->home, Py_None, &home) < 0) {
         return -1;
     }
-    uint64_t epoch = theus_process_epoch();
-    theus_mutex_lock(&list->lock);
     for (PyObject *at = home; at != Py_None && *leader == 0; at = PyTuple_GET_ITEM(at, 1)) {
-        TxnObject *it = atomic_load_explicit(&list->first, memory_order_relaxed);
-        for (; it != NULL && *leader == 0; it = it->next) {
-            *leader = it->home == at && it->txn.epoch == epoch ? it->leader : 0;
-        }
+        (void)look_at_home(&engine->active, at, leader);
     }
-    theus_mutex_unlock(&list->lock);
     Py_DECREF(home);
     return 0;
 }
@@ -158,13 +204,17 @@ txn_refuse_child(EngineObject *engine)
 {
     module_state *st = engine->heap->st;
     PyObject *home;
-    if (active_is_empty(&engine->active)) {
+    uint64_t leader;
+    if (is_plainly_empty(&engine->active)) {
         return 0;
     }
     if (PyContextVar_Get(st->home, Py_None, &home) < 0) {
         return -1;
     }
-    bool refused = home != Py_None && has_open_parent(&engine->active, home);
+    bool refused = false;
+    for (PyObject *at = home; at != Py_None && !refused; at = PyTuple_GET_ITEM(at, 1)) {
+        refused = look_at_home(&engine->active, at, &leader);
+    }
     Py_DECREF(home);
     if (refused) {
         PyErr_SetString(st->TransactionError,

@@ -12,23 +12,31 @@
 
 #include "txn_type.h"
 
-struct active_txns {
+/* Each context has one of a few lists, by its address: threads that work in contexts of their own, as threads do, meet
+ * in none, and so share no lock and no cache line. Under a GIL there is one. */
+enum { ACTIVE_LISTS = THEUS_HAVE_GIL ? 1 : 16, CACHE_LINE = 64 };
+
+typedef struct {
+#if !THEUS_HAVE_GIL
+    char apart[CACHE_LINE];
+#endif
     theus_mutex lock;
     _Atomic(TxnObject *) first; /* newest first, through next and previous; written under lock */
+} active_list;
+
+struct active_txns {
+    active_list lists[ACTIVE_LISTS];
 };
 
-THEUS_MUST_CHECK theus_status active_init(active_txns *list);
-void active_fini(active_txns *list);
+THEUS_MUST_CHECK theus_status active_init(active_txns *active);
+void active_fini(active_txns *active);
 
-void active_add(active_txns *list, TxnObject *txn);
-void active_remove(active_txns *list, TxnObject *txn); /* or nothing, if it is not there */
+/* By txn->context, which does not change between the two. */
+void active_add(active_txns *active, TxnObject *txn);
+void active_remove(active_txns *active, TxnObject *txn); /* or nothing, if it is not there */
 
 /* Is none open? What other threads begin or end meanwhile may or may not count. */
-static inline bool
-active_is_empty(active_txns *list)
-{
-    return atomic_load_explicit(&list->first, memory_order_relaxed) == NULL;
-}
+bool active_is_empty(active_txns *active);
 
 /* The contextvars context of this thread, borrowed. Each asyncio task runs in one of its own, so thread and context
  * together name the task. A thread that never set a variable has none yet: one is made, so that it keeps the same

@@ -167,15 +167,12 @@ txn_begin(TxnObject *self, theus_version *pinned)
     }
     atomic_store_explicit(&self->claimed, true, memory_order_relaxed);
     Py_XSETREF(self->home, home);
-    theus_version *version = pinned;
-    if (version == NULL) {
-        version = theus_store_pin(self->engine->store);
-    }
-    theus_txn_begin(&self->txn, self->engine->store, version, self->isolation, self->read_only);
-    self->version = version->number;
     if (pinned == NULL) {
-        theus_version_release(version);
+        theus_txn_begin_newest(&self->txn, self->engine->store, self->isolation, self->read_only);
+    } else {
+        theus_txn_begin(&self->txn, self->engine->store, pinned, self->isolation, self->read_only);
     }
+    atomic_store_explicit(&self->version, self->txn.pinned->number, memory_order_relaxed);
     self->txn.turn = self->leader;
     self->txn.process = self->process;
     self->txn.apply = txn_apply_deferred;

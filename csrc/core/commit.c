@@ -814,9 +814,13 @@ theus_txn_commit(theus_txn *txn, void *ctx, theus_version **made, theus_conflict
             }
         }
         while (again) {
-            run.newest = theus_store_pin(txn->store);
+            /* The usual case needs no count beside that of the transaction. */
+            bool same = theus_store_is_current(txn->store, txn->pinned);
+            run.newest = same ? txn->pinned : theus_store_pin(txn->store);
             outcome = nothing ? confirm(&run, record, status) : try_commit(&run, record, made, status);
-            theus_version_release(run.newest);
+            if (!same) {
+                theus_version_release(run.newest);
+            }
             again = outcome == THEUS_UNCHANGED && !nothing;
             if (again && txn->deadline_ns != 0 && theus_clock_tick_ns() > txn->deadline_ns) {
                 /* Somebody was faster each time: a resolver that commits by itself, for one. */

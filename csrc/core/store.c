@@ -14,7 +14,7 @@ struct theus_store {
     theus_turns turns;      /* has its own lock */
     theus_mutex lock;       /* rank STORE */
     /* guarded by lock: */
-    theus_version *current;   /* == history[newest] */
+    _Atomic(theus_version *) current; /* == history[newest]; read without the lock by theus_store_is_current() */
     theus_version **history;  /* ring of `room` slots: newest, newest - 1, ... */
     uint32_t room;            /* power of two, >= limits.history_count */
     uint32_t newest;
@@ -187,7 +187,7 @@ theus_store_new(theus_heap *heap, theus_version *first, const theus_store_limits
         return THEUS_NOMEM;
     }
     theus_version_retain(first);
-    store->current = first;
+    atomic_init(&store->current, first);
     store->history[0] = first;
     store->kept = 1;
     store->offset_tick_ns = theus_clock_tick_ns();
@@ -235,6 +235,12 @@ theus_store_counters(theus_store *store)
 }
 
 /* ---- history ------------------------------------------------------------------ */
+
+bool
+theus_store_is_current(theus_store *store, const theus_version *version)
+{
+    return atomic_load_explicit(&store->current, memory_order_acquire) == version;
+}
 
 theus_version *
 theus_store_pin(theus_store *store)
@@ -470,7 +476,7 @@ theus_store_publish(theus_store *store, theus_version *expected, theus_version *
         store->history[store->newest] = next;
         store->kept++;
         theus_version_retain(next);
-        store->current = next;
+        atomic_store_explicit(&store->current, next, memory_order_release);
         if (next->record != NULL) {
             next->record->version = next->number;
             next->record->time_ns = wall_at_locked(store, next->tick_ns);

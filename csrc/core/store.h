@@ -97,6 +97,9 @@ theus_heap *theus_store_heap(theus_store *store);
 struct theus_ring *theus_store_ring(theus_store *store);
 theus_turns *theus_store_turns(theus_store *store);
 
+/* Is it this one, at this moment? Without the lock, so for a first guess. The caller holds a count of it. */
+bool theus_store_is_current(theus_store *store, const theus_version *version);
+
 /* The current version, retained. Never fails, never waits for more than a short region. */
 theus_version *theus_store_pin(theus_store *store);
 

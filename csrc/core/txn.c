@@ -33,9 +33,10 @@ txn_blank(theus_txn *txn)
     txn->savepoint = NULL;
 }
 
-void
-theus_txn_begin(theus_txn *txn, theus_store *store, theus_version *pinned,
-                theus_isolation isolation, bool read_only)
+/* Takes over a count of `pinned`. */
+static void
+txn_begin_on(theus_txn *txn, theus_store *store, theus_version *pinned, theus_isolation isolation,
+             bool read_only)
 {
     txn_blank(txn);
     txn->store = store;
@@ -45,9 +46,22 @@ theus_txn_begin(theus_txn *txn, theus_store *store, theus_version *pinned,
     theus_status status = theus_cell_new(txn, pinned->root, pinned->root, &txn->root);
     assert(status == THEUS_OK); /* the first cells are part of the transaction */
     (void)status;
-    theus_version_retain(pinned);
     txn->pinned = pinned;
     atomic_store_explicit(&txn->state, THEUS_TXN_OPEN, memory_order_release);
+}
+
+void
+theus_txn_begin(theus_txn *txn, theus_store *store, theus_version *pinned,
+                theus_isolation isolation, bool read_only)
+{
+    theus_version_retain(pinned);
+    txn_begin_on(txn, store, pinned, isolation, read_only);
+}
+
+void
+theus_txn_begin_newest(theus_txn *txn, theus_store *store, theus_isolation isolation, bool read_only)
+{
+    txn_begin_on(txn, store, theus_store_pin(store), isolation, read_only);
 }
 
 static void

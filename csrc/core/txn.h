@@ -149,6 +149,8 @@ struct theus_txn { /* txn_blank() in txn.c sets each field */
 /* Begins on `pinned` (a count of its own is taken) in memory that the caller owns. */
 void theus_txn_begin(theus_txn *txn, theus_store *store, theus_version *pinned, theus_isolation isolation,
                      bool read_only);
+/* The same on the current version. */
+void theus_txn_begin_newest(theus_txn *txn, theus_store *store, theus_isolation isolation, bool read_only);
 
 /* Reserves a place for the commit record where the ring's mode asks for one (block, strict) and it has none yet.
  * FULL or UNREAD: not now; the transaction goes on. The commit does this by itself, and fails then. */

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 from helpers import ROOT, run_fresh
 
 HEAVY = (
     "numpy", "pydantic", "rich", "click", "asyncio", "multiprocessing", "yaml",
-    "dataclasses", "inspect", "ast",
+    "dataclasses", "inspect",
+    *(("ast",) if sys.version_info < (3, 14) else ()),  # later typing.NamedTuple loads it
 )  # fmt: skip
 
 

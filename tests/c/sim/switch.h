@@ -88,6 +88,8 @@ pthread_t sim_self(void);
 #define pthread_mutex_init(mutex, attributes) ((void)(attributes), sim_mutex_init(mutex))
 #define pthread_mutex_destroy(mutex) sim_mutex_fini(mutex)
 #define pthread_mutex_lock(mutex) sim_mutex_lock(mutex, SIM_SITE)
+/* Tried as often as it takes: looking before sleeping is no other order of events. */
+#define pthread_mutex_trylock(mutex) sim_mutex_lock(mutex, SIM_SITE)
 #define pthread_mutex_unlock(mutex) sim_mutex_unlock(mutex, SIM_SITE)
 #define pthread_cond_init(cond, attributes) ((void)(attributes), (void)(cond), 0)
 #define pthread_cond_destroy(cond) ((void)(cond), 0)
