@@ -121,7 +121,7 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
             return NULL;
         }
     }
-    self->heap = (HeapObject *)Py_NewRef((PyObject *)engine->heap);
+    self->heap = engine->heap;
     self->engine = (EngineObject *)Py_NewRef((PyObject *)engine);
     self->process = Py_XNewRef(process);
     self->callbacks = NULL;
@@ -453,7 +453,6 @@ txn_traverse(PyObject *op, visitproc visit, void *arg)
 {
     TxnObject *self = (TxnObject *)op;
     Py_VISIT(Py_TYPE(op));
-    Py_VISIT(self->heap);
     Py_VISIT(self->engine);
     Py_VISIT(self->process);
     Py_VISIT(self->callbacks);
@@ -505,7 +504,6 @@ txn_dealloc(PyObject *op)
     Py_CLEAR(self->joined_bound);
     Py_CLEAR(self->refused);
     txn_guard_fini(&self->kept);
-    HeapObject *heap = self->heap;
     EngineObject *engine = self->engine;
     if (st->recycles && st->free_txn_count < FREE_TXNS) {
         st->free_txns[st->free_txn_count++] = self;
@@ -513,7 +511,6 @@ txn_dealloc(PyObject *op)
         PyObject_GC_Del(op);
     }
     Py_DECREF(engine);
-    Py_DECREF(heap);
     Py_DECREF(type);
 }
 

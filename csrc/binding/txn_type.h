@@ -22,7 +22,7 @@ typedef struct {
 
 struct TxnObject {
     PyObject_HEAD
-    HeapObject *heap;           /* owned */
+    HeapObject *heap;           /* of the engine, which keeps it for its life */
     EngineObject *engine;       /* owned */
     PyObject *process;          /* str or NULL: named in the commit record */
     PyObject *callbacks;        /* list of on_commit callables, or NULL. Only for who has entered, or ended it */

@@ -8,7 +8,6 @@
 
 struct theus_store {
     theus_heap *heap;       /* constant; outlives the store */
-    theus_counters counters;
     theus_ring ring;        /* has its own lock */
     _Atomic(theus_version *) spare; /* memory for the next version, or NULL */
     theus_turns turns;      /* has its own lock */
@@ -22,6 +21,9 @@ struct theus_store {
     theus_store_limits limits;
     uint64_t wall_offset_ns;  /* wall clock minus monotonic clock, as of */
     uint64_t offset_tick_ns;  /* this tick */
+    /* Not guarded, but here: whoever counts a commit has just published it, so these lines are his. In front they
+     * would take the constants, which all read, from everybody's cache. */
+    theus_counters counters;
 };
 
 /* ---- versions ------------------------------------------------------------ */
