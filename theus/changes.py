@@ -86,12 +86,13 @@ class Changes(Follower[Commit]):
     def _take(self) -> Commit | None:
         newest = self._engine.state
         while (state := self._next_state(newest)) is not None:
-            before, self._before = self._before, state
-            missed = state.version - self._seen - 1
-            self._seen = state.version
+            before, missed = self._before, state.version - self._seen - 1
+            # First what may raise, since it compares keys: then this version is looked at again.
+            same = before is not None and bool(self._path) and state.shares(before, self._path)
+            self._before, self._seen = state, state.version
             self._gap += missed
             self.missed += missed
-            if before is None or not self._path or not state.shares(before, self._path):
+            if not same:
                 missed, self._gap = self._gap, 0
                 return Commit(state.version, state, before, missed, self._path)
         return None

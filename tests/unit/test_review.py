@@ -563,6 +563,31 @@ def test_a_look_ends_although_each_step_of_it_brings_another_version():
     assert changes.poll() is None and changes.version == engine.version
 
 
+def test_a_version_whose_look_failed_is_looked_at_again():
+    """When comparing a key of the path raised, changes() passed over the version in silence."""
+
+    class Key:
+        fails = False
+
+        def __hash__(self):
+            return 1
+
+        def __eq__(self, other):
+            if Key.fails:
+                raise ZeroDivisionError
+            return isinstance(other, Key)
+
+    key = Key()
+    engine = TheusEngine({"d": {key: 1}})
+    changes = engine.changes(("d", Key()))
+    engine.run(lambda tx: tx.d.update({key: 2}))
+    Key.fails = True
+    with pytest.raises(ZeroDivisionError):
+        changes.poll()
+    Key.fails = False
+    assert (changes.poll().value, changes.missed) == (2, 0)
+
+
 def test_a_task_that_always_finds_something_new_lets_the_others_run():
     """With writers faster than its predicate, wait_for_async never gave its loop back."""
     engine = TheusEngine({"d": {"n": 0}})
