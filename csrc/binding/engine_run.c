@@ -468,7 +468,13 @@ engine_run(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *name
     if (turn_is_out(self) && active_leader(self, &leader) < 0) {
         return NULL;
     }
-    run one = {.engine = self, .options = &options, .args = args, .count = count};
+    run one; /* without an initialiser, which would write all of the footprint in it */
+    one.engine = self;
+    one.options = &options;
+    one.args = args;
+    one.count = count;
+    one.start_ns = 0;
+    one.measured = false;
     theus_chain_init(&one.chain, theus_store_turns(self->store), leader, 0);
     PyObject *result = run_attempts(&one);
     /* On every way out, also for what a signal handler raised. */

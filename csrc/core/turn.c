@@ -373,29 +373,6 @@ theus_turns_close(theus_turns *turns)
 
 /* ---- chains ----------------------------------------------------------------------------------------- */
 
-void
-theus_chain_init(theus_chain *chain, theus_turns *turns, uint64_t under, uint64_t task_thread)
-{
-    chain->turns = turns;
-    chain->ticket = NULL;
-    chain->under = under;
-    chain->task_thread = task_thread;
-    chain->passed = 0;
-    chain->failures = 0;
-}
-
-uint64_t
-theus_chain_number(const theus_chain *chain)
-{
-    return chain->ticket == NULL ? chain->under : chain->ticket->number;
-}
-
-bool
-theus_chain_is_in_line(const theus_chain *chain)
-{
-    return chain->ticket != NULL && chain->ticket->number != 0;
-}
-
 bool
 theus_chain_was_late(const theus_chain *chain)
 {
@@ -415,10 +392,10 @@ chain_take(theus_chain *chain, const theus_footprint *footprint, uint64_t body_n
 }
 
 theus_status
-theus_chain_line_up(theus_chain *chain)
+theus_chain_join_queue(theus_chain *chain)
 {
     theus_turns *turns = chain->turns;
-    if (chain->under != 0 || !atomic_load_explicit(&turns->queueing, memory_order_relaxed)) {
+    if (chain->under != 0) {
         return THEUS_OK;
     }
     turns_lock(turns);
@@ -498,7 +475,7 @@ look_for_calm(theus_turns *turns, const theus_footprint *done)
 }
 
 void
-theus_chain_end(theus_chain *chain, bool committed, const theus_footprint *done)
+theus_chain_end_contended(theus_chain *chain, bool committed, const theus_footprint *done)
 {
     theus_turns *turns = chain->turns;
     if (chain->ticket != NULL) {

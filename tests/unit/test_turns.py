@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from support import PATIENCE
+from support import PATIENCE, elsewhere
 from theus import TheusEngine, TransactionError
 from theus.errors import ClosedError, ConflictError, WriteTimeoutError
 
@@ -146,9 +146,7 @@ def test_the_number_of_attempts_is_bounded(engine: TheusEngine, fixed: bool) -> 
         key = "0" if fixed else str(attempts)
         assert tx.domain.many[key] >= 0
         tx.domain["n"] += 1
-        thread = threading.Thread(target=adversary, args=(key,))
-        thread.start()
-        thread.join(PATIENCE)
+        elsewhere(adversary, key)
 
     engine.run(victim)
     # (One less where two paths share a stripe, which depends on the seed of str hashes.)
@@ -615,7 +613,7 @@ def test_the_number_of_attempts_of_a_task_is_bounded(engine: TheusEngine) -> Non
 
     def try_bump() -> None:
         try:
-            contextvars.Context().run(bump, engine)
+            contextvars.Context().run(bump, engine)  # no child of the body
         except ConflictError as busy:
             assert busy.reason == "busy"
 
