@@ -67,7 +67,10 @@ draft_dealloc(PyObject *op)
     TxnObject *txn = self->txn;
     ScopeObject *scope = self->scope;
     module_state *st = draft_state(self);
-    Py_XDECREF((PyObject *)self->record);
+    if (self->record != NULL) {
+        Py_DECREF((PyObject *)self->record);
+        Py_SET_TYPE(op, st->DraftDict_type); /* for the free list: that of the record may go before the memory does */
+    }
     if (st->recycles && st->free_draft_count < FREE_DRAFTS) {
         st->free_drafts[st->free_draft_count++] = self;
     }

@@ -100,6 +100,7 @@ handle_dealloc(PyObject *op)
     THEUS_CLEAR_WEAKREFS(op, self->weakrefs);
     if (record_view_check(op)) {
         Py_DECREF((PyObject *)self->record);
+        Py_SET_TYPE(op, st->FrozenDict_type); /* for the free list: that of the record may go before the memory does */
     }
     theus_container_release(self->node);
     if (st->recycles && st->free_handle_count < FREE_HANDLES) {

@@ -27,11 +27,11 @@ class_traverse(PyObject *op, visitproc visit, void *arg)
 static void
 forget(RecordClass *self)
 {
-    const module_state *st = module_state_of_type(Py_TYPE(self));
-    if (st == NULL || st->record_classes == NULL) {
-        return;
-    }
     PyObject *error = PyErr_GetRaisedException();
+    const module_state *st = module_state_of_type(Py_TYPE(self)); /* NULL, and an exception, when the type was cleared */
+    if (st == NULL || st->record_classes == NULL) {
+        goto done;
+    }
     PyObject *address = PyLong_FromVoidPtr(self->cls), *note = NULL, *there = NULL;
     if (address != NULL && PyDict_GetItemRef(st->record_classes, address, &note) == 1) {
         if (PyWeakref_GetRef(note, &there) == 0) {
@@ -41,6 +41,7 @@ forget(RecordClass *self)
         Py_DECREF(note);
     }
     Py_XDECREF(address);
+done:
     PyErr_Clear(); /* no memory: the dead entry stays, and is replaced by the next one */
     if (error != NULL) {
         PyErr_SetRaisedException(error);

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import contextvars
 import copy
+import dataclasses
 import gc
 import pickle
 import sys
@@ -211,6 +212,38 @@ def finished() -> Any:
     return mutation
 
 
+@dataclasses.dataclass
+class Order:
+    n: int = 1
+    rows: list[Any] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.n != 1:
+            raise Boom
+
+    def __add__(self, other: Any) -> Any:
+        return self.n + other
+
+    def add(self, row: Any) -> None:
+        self.rows.append(row)
+
+    @property
+    def double(self) -> int:
+        return self.n * 2
+
+
+KEEP = freeze([Order()])
+"""What is known of a class goes with its last record: so it stays for all rounds.
+
+Models of Pydantic are left out: its C code is no debug build, and what it takes and gives back
+is not counted."""
+
+
+def placed(tx: Any, instance: Any) -> Any:
+    tx.set(("d", "record"), instance)
+    return tx.get(("d", "record"))
+
+
 OBJECTS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
     "FrozenDict": lambda: just(freeze({"n": 1, "m": {"x": [1]}})),
     "FrozenList": lambda: just(freeze([3, 1, {"x": 2}])),
@@ -227,6 +260,8 @@ OBJECTS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
     "DraftDict": lambda: of_draft(lambda tx: tx.d),
     "DraftList": lambda: of_draft(lambda tx: tx.d.rows),
     "DraftSet": lambda: of_draft(lambda tx: tx.d.seen),
+    "Record": lambda: just(freeze([Order()])[0]),
+    "DraftRecord": lambda: of_draft(lambda tx: placed(tx, Order())),
     "DraftKeys": lambda: of_draft(lambda tx: tx.d.keys()),
     "DraftItems": lambda: of_draft(lambda tx: tx.d.items()),
     "DraftValues": lambda: of_draft(lambda tx: tx.d.values()),
@@ -322,6 +357,16 @@ def resolver(of: TheusEngine) -> None:
         tx.rollback()
 
 
+def records(of: TheusEngine) -> None:
+    of.run(lambda tx: tx.set(("d", "record"), Order()))
+    of.run(lambda tx: tx.d.record.add(Order()))
+    of.run(lambda tx: setattr(tx.d.record.rows[0], "rows", [{"a": 1}]))
+    fails(theus.RecordError, of.run, lambda tx: setattr(tx.d.record, "n", 5))
+    fails(theus.RecordError, of.run, lambda tx: tx.add(("d", "record", "n"), 5))
+    fails(AttributeError, of.run, lambda tx: setattr(tx.d.record, "missing", 5))
+    assert of.state["d"]["record"].to_object().double == 2
+
+
 def signals(of: TheusEngine) -> None:
     of.compare_and_swap(of.version, {"d": {"n": 2}}, signal={"topic": [1]})
     fails(theus.VersionError, of.compare_and_swap, 10**9, {"d": 1})
@@ -387,6 +432,7 @@ STORIES = [
     savepoints,
     resolver,
     signals,
+    records,
     callbacks,
     processes,
     coroutines,
