@@ -115,6 +115,9 @@ def freeze(value: Any, /) -> Any:
 def thaw(value: Any, /) -> Any:
     """The builtin again, independent of any state."""
 
+def frozen_content(value: Any, /) -> Any:
+    """The content of a draft as a view that outlives its transaction; any other value itself."""
+
 def is_record(value: Any, /) -> bool:
     """Whether a value is the view or the draft of a dataclass or Pydantic instance."""
 

@@ -25,7 +25,7 @@ from operator import is_not
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from theus._theus import DELETE, MISSING, DraftDict, DraftList, DraftSet
+from theus._theus import DELETE, MISSING, DraftDict, frozen_content
 from theus._types import SET, StateUpdate
 from theus.errors import ConflictError, ContractViolationError, PathError, ProcessError
 from theus.paths import Path, as_path, format_path
@@ -245,19 +245,19 @@ def release(value: Any, process: str | None = None) -> Any:
     return _release(value, [])
 
 
-_DRAFTS = frozenset((DraftDict, DraftList, DraftSet))
+_OURS = DraftDict.__module__  # also of those types that are made for a class of records
 _HOLDERS = frozenset((tuple, list, dict, SET, StateUpdate))
 
 
 def _concerns(kind: type) -> bool:
     """Whether a value of this type is, or may hold, a draft."""
-    return kind in _HOLDERS or kind in _DRAFTS
+    return kind in _HOLDERS or kind.__module__ == _OURS
 
 
 def _release(value: Any, above: list[Any]) -> Any:
     kind = type(value)
     if kind not in _HOLDERS:
-        return value.freeze() if _concerns(kind) else value
+        return frozen_content(value)
     if any(value is outer for outer in above):
         return value  # a list that holds itself
     above.append(value)

@@ -15,7 +15,7 @@ import sys
 from types import FunctionType, MemberDescriptorType
 from typing import Any, Protocol
 
-from theus._theus import record_discard, record_store
+from theus._theus import record_discard, record_store, thaw
 
 __all__ = ["Plan", "describe"]
 
@@ -176,9 +176,9 @@ class _Assignment:
 
     def _assign_on_object(self, draft: Any, name: str, value: Any) -> None:
         """Runs the class's own __setattr__ on an instance, and stores what that has changed."""
-        changed = draft.to_object()
+        changed = thaw(draft)
         setattr(changed, name, value)  # a frozen class refuses here, in its own words
-        after, before = self.take(changed)[0], self.take(draft.to_object())[0]
+        after, before = self.take(changed)[0], self.take(thaw(draft))[0]
         for key, item in after.items():
             old = before.pop(key, before)
             if item is not old and (type(item) is not type(old) or item != old):
@@ -390,7 +390,7 @@ class ModelPlan(_Assignment):
         return instance
 
     def _refuse(self, draft: Any, name: str, value: Any) -> None:
-        setattr(draft.to_object(), name, value)  # refuses in Pydantic's words
+        setattr(thaw(draft), name, value)  # refuses in Pydantic's words
         super()._refuse(draft, name, value)
 
     def _parts(self, values: Values) -> tuple[Values, Values, Values]:

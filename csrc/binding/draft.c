@@ -589,6 +589,12 @@ draft_method_clear(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+PyObject *
+module_frozen_content(PyObject *module, PyObject *object)
+{
+    return draft_check(module_state_of(module), object) ? draft_frozen(object) : Py_NewRef(object);
+}
+
 int
 add_draft_types(PyObject *module, module_state *st)
 {

@@ -61,6 +61,9 @@ bool draft_is_dunder(PyObject *name);
  * reference. */
 PyObject *draft_frozen(PyObject *draft);
 
+/* _theus.frozen_content: the same of a draft, and any other object itself. */
+PyObject *module_frozen_content(PyObject *module, PyObject *object);
+
 /* The same to be looked at, by ==, repr and the like: not validated. New reference. */
 PyObject *draft_peek(PyObject *draft);
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import dataclasses
 import pickle
@@ -747,3 +748,40 @@ def test_contracts_reach_into_records() -> None:
         with pytest.raises(ContractViolationError, match="height"):
             engine.run_process(refused)
     assert engine.run_process(pure) == 4
+
+
+@dataclass
+class Names:
+    """Has methods of our names, and they stay its own."""
+
+    x: int = 1
+
+    def freeze(self) -> str:
+        return "cold"
+
+    def to_object(self) -> str:
+        return "mine"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value * 2)
+
+
+def test_methods_of_the_class_come_before_ours() -> None:
+    engine = engine_with(it=Names(1))
+
+    def body(tx: Any) -> Any:
+        tx.domain.it.x = 5
+        assert tx.domain.it.freeze() == "cold" and tx.domain.it.to_object() == "mine"
+        return tx.domain.it, [tx.domain.it]
+
+    @process(inputs=["domain.it"])
+    def returning(ctx: Any) -> Any:
+        return ctx.domain.it
+
+    async def coroutine(tx: Any) -> Any:
+        return body(tx)
+
+    for view, (again,) in (engine.run(body), asyncio.run(engine.run_async(coroutine))):
+        assert view.x == again.x == 10 and view.freeze() == "cold" and view.to_object() == "mine"
+        assert type(copy.copy(view)) is Names
+    assert engine.run_process(returning).x == 10
