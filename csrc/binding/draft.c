@@ -53,6 +53,8 @@ draft_wrap(module_state *st, TxnObject *txn, theus_cell *cell, ScopeObject *scop
     self->scope = (ScopeObject *)Py_XNewRef((PyObject *)scope);
     self->weakrefs = NULL;
     self->record = (RecordClass *)Py_XNewRef((PyObject *)record);
+    self->last_key = NULL;
+    self->last = NULL;
     PyObject_GC_Track(self);
     return (PyObject *)self;
 }
@@ -66,6 +68,8 @@ draft_dealloc(PyObject *op)
     THEUS_CLEAR_WEAKREFS(op, self->weakrefs);
     TxnObject *txn = self->txn;
     ScopeObject *scope = self->scope;
+    DraftObject *last = self->last;
+    PyObject *last_key = self->last_key;
     module_state *st = draft_state(self);
     if (self->record != NULL) {
         Py_DECREF((PyObject *)self->record);
@@ -78,6 +82,10 @@ draft_dealloc(PyObject *op)
         PyObject_GC_Del(self);
     }
     Py_DECREF(type);
+    if (last != NULL) {
+        Py_DECREF(last_key);
+        Py_DECREF((PyObject *)last);
+    }
     Py_XDECREF((PyObject *)scope);
     Py_DECREF(
         (PyObject *)txn); /* last: it keeps the module, and so `st`, alive; may end a transaction */
@@ -98,6 +106,7 @@ draft_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(draft_of(op)->txn);
     Py_VISIT(draft_of(op)->scope);
     Py_VISIT((PyObject *)draft_of(op)->record);
+    Py_VISIT(draft_of(op)->last);
     return 0;
 }
 

@@ -22,12 +22,15 @@
 #include "freeze.h"
 #include "txn_type.h"
 
-typedef struct {
+typedef struct DraftObject {
     PyObject_HEAD TxnObject *txn; /* owned; constant */
     theus_cell *cell;             /* of that transaction; constant. Dangling once it has ended */
     ScopeObject *scope;           /* owned; constant. NULL: everything may be done */
     PyObject *weakrefs;
     RecordClass *record;          /* owned; of drafts of records (records.h), else NULL */
+    PyObject *last_key;           /* owned: a str. What was read last below a map, if that was a container, */
+    struct DraftObject *last;     /* owned: its draft; both NULL, or neither. */
+    uint32_t last_stamp;          /* It stands for the entry as long as cell->stamp is this one */
 } DraftObject;
 
 /* tp_getattro of drafts of records; tells their types, of which each class has its own. */

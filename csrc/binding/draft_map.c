@@ -5,12 +5,39 @@
 #include "draft_parts.h"
 #include "guard.h"
 
+/* A body reads the same container again and again: ctx.domain.accounts["a"], ["b"] ... So a draft
+ * keeps the one that it gave out last. (Three levels down: 190 -> 100 ns.) Not without a GIL: a body
+ * may hand its drafts to threads. */
+static void
+remember_child(DraftObject *self, PyObject *key, PyObject *child)
+{
+    DraftObject *last = self->last;
+    PyObject *last_key = self->last_key;
+    self->last = (DraftObject *)Py_NewRef(child);
+    self->last_key = Py_NewRef(key);
+    self->last_stamp = self->cell->stamp;
+    Py_XDECREF(last_key);
+    Py_XDECREF((PyObject *)last);
+}
+
+static inline bool
+remembers(const DraftObject *self, const PyObject *key)
+{
+    return THEUS_HAVE_GIL && key == self->last_key && self->txn->txn.state == THEUS_TXN_OPEN
+           && self->last_stamp == self->cell->stamp && self->cell->deferred == NULL
+           && !self->cell->dead && !self->last->cell->dead;
+}
+
 int
 draft_map_get(DraftObject *self, PyObject *key, PyObject **value)
 {
     uint64_t hash;
     uint32_t pos;
     theus_value found;
+    if (remembers(self, key)) {
+        *value = Py_NewRef((PyObject *)self->last);
+        return 1;
+    }
     *value = NULL;
     if (key_hash(key, &hash) < 0 || draft_enter_key(self->txn, self->cell, hash) < 0) {
         return -1;
@@ -21,6 +48,10 @@ draft_map_get(DraftObject *self, PyObject *key, PyObject **value)
                      ? draft_guarded_by(self, key, pos, found)
                      : draft_at(self, pos, found);
         result = *value == NULL ? -1 : 1;
+        if (THEUS_HAVE_GIL && result == 1 && theus_value_kind(found) != THEUS_ATOM
+            && PyUnicode_CheckExact(key) && draft_check(draft_state(self), *value)) {
+            remember_child(self, key, *value);
+        }
     }
     draft_leave(self);
     return result == 0 && self->scope != NULL && draft_check_absent(self, key) < 0 ? -1 : result;

@@ -17,6 +17,7 @@ import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -461,6 +462,78 @@ def test_a_guarded_draft_behaves_as_its_builtin_within_its_contract() -> None:
 
     engine.run_process(body)
     assert engine.state["domain"]["user"] == {"name": "eve", "pin": 1234}
+
+
+@dataclass
+class Order:
+    total: int = 1
+    secret: str = "s"
+
+    def doubled(self) -> int:
+        return self.total * 2
+
+    def bump(self) -> None:
+        self.total += 1
+        self.secret = "changed"
+
+
+def test_a_record_is_guarded_by_field_in_its_own_methods_too() -> None:
+    engine = TheusEngine({"domain": {"order": Order()}})
+
+    def runs(semantic: str, output: str, act: Callable[[Any], Any]) -> Any:
+        outputs = [output] if semantic == "effect" else []
+        return engine.run_process(
+            process(inputs=["domain.order.total"], outputs=outputs, semantic=semantic)(act)
+        )
+
+    seen: list[int] = []
+    for semantic in ("effect", "pure"):
+        runs(semantic, "domain.order.total", lambda ctx: seen.append(ctx.domain.order.doubled()))
+        assert seen.pop() == 2
+        for act in (
+            lambda ctx: ctx.domain.order.secret,
+            lambda ctx: ctx.domain.order == Order(),
+            lambda ctx: copy.copy(ctx.domain.order),
+            lambda ctx: pickle.dumps(ctx.domain.order),
+            lambda ctx: ctx.domain.order,
+            lambda ctx: ctx.domain.order.bump(),
+        ):
+            with pytest.raises(ContractViolationError):
+                runs(semantic, "domain.order.total", act)
+    runs("effect", "domain.order.total", lambda ctx: setattr(ctx.domain.order, "total", 5))
+    assert engine.state["domain"]["order"] == Order(5) and engine.version == 2
+    runs("effect", "domain.order", lambda ctx: ctx.domain.order.bump())
+    assert engine.state["domain"]["order"] == Order(6, "changed")
+
+
+def test_a_draft_that_remembers_a_child_forgets_it_in_time() -> None:
+    """Reading the same container twice gives the same draft, unless another stands there."""
+    engine = small_engine()
+
+    @effect("domain", "shop")
+    def body(ctx: Any) -> None:
+        domain = ctx.domain
+        user = domain.user
+        assert domain.user == user
+        domain.user = {"name": "ann"}
+        assert domain.user == {"name": "ann"} and user.name == "bob", "the old one lives on"
+        with contextlib.suppress(ZeroDivisionError), ctx.transaction.savepoint():
+            domain.user = {"name": "eve"}
+            inside = domain.user
+            raise ZeroDivisionError
+        assert domain.user.name == "ann"
+        with pytest.raises(TransactionError):
+            inside.name  # noqa: B018
+        del domain["user"]
+        with pytest.raises(AttributeError):
+            domain.user  # noqa: B018
+        ctx.append("domain.rows", {"x": 3})
+        assert len(domain.rows) == 3
+        ctx.domain = {"rows": []}
+        assert ctx.domain.rows == [] and len(domain.rows) == 3
+
+    engine.run_process(body)
+    assert engine.state["domain"] == {"rows": []}
 
 
 @pytest.mark.parametrize("semantic", ["pure", "effect", "guide"])
