@@ -352,6 +352,7 @@ run_attempt(run *self, theus_conflict *why, PyObject **result)
         return -1;
     }
     txn->leader = theus_chain_number(&self->chain);
+    txn->heads = theus_chain_is_in_line(&self->chain);
     if (txn_begin(txn, NULL) < 0) {
         Py_DECREF(txn);
         return -1;

@@ -140,7 +140,8 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
     self->isolation = isolation;
     self->read_only = read_only;
     self->detached = false;
-    self->leader = 0;
+    atomic_init(&self->leader, 0);
+    self->heads = false;
     self->patience_ns = 0;
     self->measured = false;
     atomic_init(&self->claimed, false);
@@ -161,9 +162,13 @@ txn_begin(TxnObject *self, theus_version *pinned)
     if (home == NULL) {
         return -1;
     }
-    if (self->leader == 0 && turn_is_out(self->engine) && active_leader(self->engine, &self->leader) < 0) {
-        Py_DECREF(home);
-        return -1;
+    if (self->leader == 0 && turn_is_out(self->engine)) {
+        uint64_t leader;
+        if (active_leader(self->engine, &leader) < 0) {
+            Py_DECREF(home);
+            return -1;
+        }
+        self->leader = leader;
     }
     atomic_store_explicit(&self->claimed, true, memory_order_relaxed);
     Py_XSETREF(self->home, home);
@@ -222,6 +227,15 @@ txn_check_joined(TxnObject *self)
 }
 
 void
+txn_step_down(TxnObject *self)
+{
+    if (self->heads) {
+        self->heads = false;
+        theus_turns_drop(theus_store_turns(self->engine->store), self->leader);
+    }
+}
+
+void
 txn_abort(TxnObject *self)
 {
     if (self->txn.state != THEUS_TXN_OPEN) {
@@ -235,6 +249,7 @@ txn_abort(TxnObject *self)
         if (reserved) {
             waiting_ring_quietly(&self->engine->room, (PyObject *)Py_TYPE(self)); /* its place is free */
         }
+        txn_step_down(self);
     }
     if (error != NULL) {
         PyErr_SetRaisedException(error);
@@ -247,6 +262,7 @@ run_callbacks(TxnObject *self)
 {
     PyObject *callbacks = self->callbacks, *error = NULL;
     self->callbacks = NULL;
+    txn_step_down(self);
     for (Py_ssize_t i = 0; callbacks != NULL && i < PyList_GET_SIZE(callbacks); i++) {
         PyObject *done = PyObject_CallNoArgs(PyList_GET_ITEM(callbacks, i));
         Py_XDECREF(done);
@@ -391,6 +407,7 @@ txn_commit(TxnObject *self, theus_conflict *why, txn_gate gate)
         if (reserved) { /* who is in the way may need the place */
             waiting_ring_quietly(&self->engine->room, (PyObject *)Py_TYPE(self));
         }
+        self->leader = self->txn.turn; /* it may just have taken a ticket: a resolver's runs pass on it */
         int again = held_up(self, why, gate);
         if (again == 1) {
             continue;

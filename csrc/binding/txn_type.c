@@ -229,7 +229,9 @@ txn_method_commit(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (refuse_end(self, true) < 0) {
         return NULL;
     }
-    if (txn_commit_or_raise(self, TXN_GATE_WAIT) < 0) {
+    int done = txn_commit_or_raise(self, TXN_GATE_WAIT);
+    txn_step_down(self); /* the body goes on */
+    if (done < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

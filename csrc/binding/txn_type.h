@@ -48,7 +48,8 @@ struct TxnObject {
     theus_isolation isolation;
     bool read_only;
     bool detached;              /* begins for itself, inside whatever it is */
-    uint64_t leader;            /* ticket that leads it (core/turn.h), or 0 */
+    _Atomic(uint64_t) leader;   /* ticket that leads it (core/turn.h), or 0; others read it through the list */
+    bool heads;                 /* of the run that holds that ticket: which has no use for it when this one has ended */
     uint64_t patience_ns;       /* theus_clock_tick_ns() at which it waits at the gate no longer; 0: its deadline */
     bool measured;              /* what follows is set: by a commit that was held up, or led by a ticket, or failed */
     uint64_t found;             /* the version that it was held against */
@@ -73,6 +74,9 @@ typedef enum {
 /* Commits: 1 = committed or nothing to do, callbacks have run; 0 = conflict, *why is set and the caller
  * frees it; -1 = exception set; 2 = held up, to be called again. But for 2 the transaction has ended. */
 int txn_commit(TxnObject *self, theus_conflict *why, txn_gate gate);
+
+/* It has ended, and code of the user runs next in this thread: the ticket of its run leaves the line. */
+void txn_step_down(TxnObject *self);
 
 /* theus_clock_tick_ns() until which it waits at the gate; 0: for ever. */
 uint64_t txn_end_ns(const TxnObject *self);

@@ -82,6 +82,7 @@ line_remove_locked(theus_turns *turns, theus_ticket *ticket)
     *(ticket->previous != NULL ? &ticket->previous->next : &turns->oldest) = ticket->next;
     *(ticket->next != NULL ? &ticket->next->previous : &turns->youngest) = ticket->previous;
     ticket->number = 0;
+    ticket->wanted = turns->waiting != 0;
     atomic_fetch_sub_explicit(&turns->held, 1, memory_order_relaxed);
 }
 
@@ -220,6 +221,25 @@ theus_ticket_new(theus_turns *turns, const theus_footprint *footprint, uint64_t 
     return THEUS_OK;
 }
 
+static void
+line_leave_locked(theus_turns *turns, theus_ticket *ticket, theus_waiter **woken)
+{
+    line_remove_locked(turns, ticket);
+    settle_locked(turns, theus_clock_tick_ns(), &ticket->footprint, woken);
+}
+
+void
+theus_turns_drop(theus_turns *turns, uint64_t number)
+{
+    theus_waiter *woken = NULL;
+    turns_lock(turns);
+    theus_ticket *ticket = find_locked(turns, number);
+    if (ticket != NULL) {
+        line_leave_locked(turns, ticket, &woken);
+    }
+    turns_unlock(turns, woken);
+}
+
 void
 theus_ticket_free(theus_turns *turns, theus_ticket *ticket)
 {
@@ -229,8 +249,7 @@ theus_ticket_free(theus_turns *turns, theus_ticket *ticket)
     theus_waiter *woken = NULL;
     turns_lock(turns);
     if (ticket->number != 0) {
-        line_remove_locked(turns, ticket);
-        settle_locked(turns, theus_clock_tick_ns(), &ticket->footprint, &woken);
+        line_leave_locked(turns, ticket, &woken);
     }
     turns_unlock(turns, woken);
     theus_free(ticket);
@@ -379,6 +398,15 @@ theus_chain_was_late(const theus_chain *chain)
     return chain->ticket != NULL && chain->ticket->number == 0;
 }
 
+static bool
+is_out(theus_turns *turns, uint64_t number)
+{
+    turns_lock(turns);
+    bool out = find_locked(turns, number) != NULL;
+    turns_unlock(turns, NULL);
+    return out;
+}
+
 static theus_status
 chain_take(theus_chain *chain, const theus_footprint *footprint, uint64_t body_ns)
 {
@@ -445,7 +473,10 @@ theus_chain_failed(theus_chain *chain, const theus_footprint *footprint, uint64_
         measure(chain->turns, footprint, found, body_ns);
     }
     if (chain->under != 0) {
-        return THEUS_OK; /* it passes already */
+        if (is_out(chain->turns, chain->under)) {
+            return THEUS_OK; /* it passes already */
+        }
+        chain->under = 0; /* the body that started it has ended, or is late: from now on it is a run like any other */
     }
     if (theus_chain_is_in_line(chain)) {
         ticket_fill(chain->turns, chain->ticket);
@@ -457,10 +488,10 @@ theus_chain_failed(theus_chain *chain, const theus_footprint *footprint, uint64_
 
 /* A turn of the queue is over. Did anybody need it? */
 static void
-look_for_calm(theus_turns *turns, const theus_footprint *done)
+look_for_calm(theus_turns *turns, const theus_ticket *ticket, const theus_footprint *done)
 {
     turns_lock(turns);
-    bool alone = turns->waiting == 0;
+    bool alone = turns->waiting == 0 && !ticket->wanted;
     bool apart = done != NULL && !theus_footprints_meet(done, &turns->last_turn);
     if (done != NULL) {
         turns->last_turn = *done;
@@ -480,7 +511,7 @@ theus_chain_end_contended(theus_chain *chain, bool committed, const theus_footpr
     theus_turns *turns = chain->turns;
     if (chain->ticket != NULL) {
         if (atomic_load_explicit(&turns->queueing, memory_order_relaxed)) {
-            look_for_calm(turns, done);
+            look_for_calm(turns, chain->ticket, done);
         }
         theus_ticket_free(turns, chain->ticket);
         chain->ticket = NULL;

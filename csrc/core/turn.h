@@ -29,6 +29,10 @@
  * THEUS_LEASE_NS, or a hundred times what the chain has measured if that is more. It begins when nothing older is in the way,
  * so also for a holder that does not come to take its turn. Who is held up by a ticket that has expired removes it.
  *
+ * Whom a holder runs. Transactions that begin inside its transaction pass on its ticket. Code of the user that runs in its
+ * thread when the transaction has ended (on_commit, the rest of a body that called commit() or rollback()) would meet the
+ * ticket and wait for itself: so the ticket leaves the line before that (theus_turns_drop).
+ *
  * The queue. When more attempts fail than succeed, and bodies cost more than handing a turn on, trying first is waste: a
  * chain then takes a ticket before its first attempt, with all that has lately been fought for. So bodies run one after
  * the other, in the order of arrival, each in its own thread or task. The queue ends when for a while nobody had to
@@ -59,6 +63,7 @@ typedef struct theus_ticket {
     uint64_t task_thread;  /* thread of the task that holds it; 0: held by a thread, which runs or waits by itself */
     uint64_t lease_ns;
     uint64_t expires_ns;   /* 0: something older is in the way */
+    bool wanted;           /* somebody waited when it left the line */
     theus_footprint footprint;
 } theus_ticket;
 
@@ -113,6 +118,9 @@ bool theus_turns_pass(theus_turns *turns, uint64_t number, const theus_stripes *
 /* A ticket at the end of the line. */
 THEUS_MUST_CHECK theus_status theus_ticket_new(theus_turns *turns, const theus_footprint *footprint, uint64_t lease_ns,
                                                uint64_t task_thread, theus_ticket **out);
+/* Ticket `number` leaves the line, if it is still there: what its holder has left to do needs no turn. Wakes those who can
+ * go on, so it may run foreign code. Its owner frees it later. */
+void theus_turns_drop(theus_turns *turns, uint64_t number);
 /* Leaves the line, wakes those who can go on, and frees it. NULL allowed. May run foreign code. */
 void theus_ticket_free(theus_turns *turns, theus_ticket *ticket);
 
@@ -149,7 +157,7 @@ bool theus_turns_leave(theus_turns *turns, theus_waiter *waiter);
 typedef struct {
     theus_turns *turns;
     theus_ticket *ticket;     /* owned, or NULL */
-    uint64_t under;           /* ticket of the body in which the run was started, on which it passes; or 0 */
+    uint64_t under;           /* ticket of the body in which the run was started, on which it passes while that lasts; or 0 */
     uint64_t task_thread;     /* as theus_ticket.task_thread */
     uint64_t passed;          /* commits that came before its own */
     uint32_t failures;

@@ -428,10 +428,20 @@ test_long_body(void)
     REQUIRE(theus_chain_failed(&chain, &one, 80, 81, 0, 20000000) == THEUS_OK);
     CHECK(theus_chain_is_in_line(&chain) && chain.ticket->lease_ns == 2 * THEUS_LEASE_NS);
     theus_chain_end(&chain, false, NULL);
-    theus_chain_init(&chain, theus_store_turns(scene.store), 3, 0);
+    theus_ticket *outer = NULL;
+    REQUIRE(theus_ticket_new(theus_store_turns(scene.store), &one, THEUS_LEASE_NS, 0, &outer) == THEUS_OK);
+    uint64_t number = outer->number;
+    theus_chain_init(&chain, theus_store_turns(scene.store), number, 0);
     REQUIRE(theus_chain_failed(&chain, &one, 10, 1000, 9, 1000) == THEUS_OK);
-    CHECK(theus_chain_number(&chain) == 3 && chain.ticket == NULL); /* inside a holder's body it passes on that ticket */
+    CHECK(theus_chain_number(&chain) == number && chain.ticket == NULL); /* inside a holder's body it passes on that ticket */
+    theus_turns_drop(theus_store_turns(scene.store), number);
+    CHECK(facts_of(&scene).tickets_held == 0);
+    REQUIRE(theus_chain_failed(&chain, &one, 10, 1000, 9, 1000) == THEUS_OK);
+    CHECK(theus_chain_is_in_line(&chain) && theus_chain_number(&chain) != number); /* that is over: one of its own */
     theus_chain_end(&chain, false, NULL);
+    theus_turns_drop(theus_store_turns(scene.store), number); /* once more */
+    theus_ticket_free(theus_store_turns(scene.store), outer);
+    CHECK(facts_of(&scene).tickets_held == 0);
     scene_close(&scene);
 }
 

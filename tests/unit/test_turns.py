@@ -669,4 +669,138 @@ def test_an_interrupt_that_strikes_the_waker_is_late_and_not_lost(engine: TheusE
 
     asyncio.run(main())
     assert calls == 2 and isinstance(holder.error, Interrupt)
+
+
+# ---- what a holder's thread does when its transaction has ended ---------------------------------
+
+
+def after_commit(engine: TheusEngine, then: Callable[[], Any]) -> Callable[[Any], None]:
+    return lambda tx: tx.on_commit(then)
+
+
+def after_rollback(engine: TheusEngine, then: Callable[[], Any]) -> Callable[[Any], None]:
+    def action(tx: Any) -> None:
+        tx.rollback()
+        then()
+
+    return action
+
+
+def after_own_commit(engine: TheusEngine, then: Callable[[], Any]) -> Callable[[Any], None]:
+    def action(tx: Any) -> None:
+        tx.commit()
+        then()
+
+    return action
+
+
+@pytest.mark.parametrize("way", [after_commit, after_rollback, after_own_commit])
+@pytest.mark.parametrize("swap", [True, False])
+def test_a_holder_does_not_wait_for_its_own_ticket(
+    engine: TheusEngine, way: Callable[..., Any], swap: bool
+) -> None:
+    """What ran after the end of a holder's transaction waited for the whole lease, or was busy."""
+
+    def then() -> None:
+        if swap:
+            bump(engine)
+        else:
+            engine.run(lambda tx: tx.domain.update(n=0))
+
+    run_with_ticket(engine, way(engine, then))
+    stats = engine.stats()
+    assert (stats.waits, stats.leases_expired) == (0, 0)
+    assert_clean(engine)
+
+
+def test_a_holding_task_does_not_wait_for_its_own_ticket(engine: TheusEngine) -> None:
+    """A callback of a task that held a ticket was told that it would block its own loop."""
+
+    async def action(tx: Any) -> None:
+        tx.on_commit(lambda: engine.run(lambda own: own.domain.update(n=0)))
+
+    asyncio.run(run_task_with_ticket(engine, action))
+    assert engine.stats().waits == 0
+    assert_clean(engine)
+
+
+def test_others_go_on_while_a_holders_callbacks_run(engine: TheusEngine) -> None:
+    """A ticket stood in the way of others until the callbacks of its run had returned."""
+    began, gone = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        began.set()
+        assert gone.wait(PATIENCE)
+
+    holder = threading.Thread(target=run_with_ticket, args=(engine, lambda tx: tx.on_commit(slow)))
+    holder.start()
+    assert began.wait(PATIENCE)
+    engine.run(lambda tx: tx.domain.update(n=0))
+    gone.set()
+    holder.join(PATIENCE)
+    assert engine.stats().waits == 0
+    assert_clean(engine)
+
+
+def test_a_child_that_outlives_the_holder_has_a_bound_of_its_own(engine: TheusEngine) -> None:
+    """A run that was started in a holder's body never took a ticket, also when that had ended."""
+    held: list[int] = []
+
+    async def main() -> None:
+        began, over = asyncio.Event(), asyncio.Event()
+        children: list[asyncio.Task[None]] = []
+
+        async def child(tx: Any) -> None:
+            began.set()
+            await over.wait()
+            tx.domain["n"] += 1
+            held.append(engine.stats().tickets_held)
+            if held[-1] == 0:
+                contextvars.Context().run(bump, engine)
+
+        async def action(tx: Any) -> None:
+            run = engine.run_async(child, detached=True, retries=20, deadline=PATIENCE)
+            children.append(asyncio.create_task(run))
+            await began.wait()
+
+        await run_task_with_ticket(engine, action)
+        over.set()
+        await children[0]
+
+    asyncio.run(main())
+    assert held == [0] * K + [1]
+    assert_clean(engine)
+
+
+def test_a_signal_while_others_are_woken_is_not_lost(
+    engine: TheusEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a signal handler raised while a commit woke a task was printed, and the task slept on."""
+    interrupts = [KeyboardInterrupt]
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        ready = loop.call_soon_threadsafe
+
+        def interrupted(*args: Any, **kwargs: Any) -> Any:
+            if interrupts:
+                raise interrupts.pop()
+            return ready(*args, **kwargs)
+
+        async def body(tx: Any) -> None:
+            tx.domain["n"] = 0
+
+        waiting = asyncio.create_task(engine.run_async(body))
+        while engine.stats().queue_depth == 0:
+            await asyncio.sleep(0.001)
+        monkeypatch.setattr(loop, "call_soon_threadsafe", interrupted)
+        holder.go.set()
+        began = time.monotonic()
+        await waiting
+        return time.monotonic() - began
+
+    with Holder(engine) as holder:
+        took = asyncio.run(main())
+    assert isinstance(holder.error, KeyboardInterrupt)
+    assert took < 0.8  # not by the end of the lease
     assert_clean(engine)
