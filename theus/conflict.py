@@ -7,7 +7,7 @@ themselves, and their attempts are bounded.
 from __future__ import annotations
 
 import time
-from _thread import allocate_lock
+from _thread import RLock
 from collections.abc import Hashable
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ __all__ = ["ConflictManager", "RetryDecision"]
 BUSY_WAIT_MS = 50
 DOUBLINGS = 10
 KEYS_MOST = 10_000
+LONGEST_MS = 1e9
 
 
 class RetryDecision(NamedTuple):
@@ -65,12 +66,14 @@ class ConflictManager:
             raise ValueError(f"max_retries is a number of conflicts from 1, not {max_retries!r}")
         times: dict[str, object] = {"base_backoff_ms": base_backoff_ms, "lease_ms": lease_ms}
         for name, value in times.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-                raise ValueError(f"{name} is a number of milliseconds, 0 or more, not {value!r}")
+            if type(value) not in (int, float) or not 0 <= value <= LONGEST_MS:  # type: ignore[operator]
+                raise ValueError(f"{name} is a number of milliseconds, 0 to 1e9, not {value!r}")
         self._max_retries = max_retries
         self._base_ms = base_backoff_ms
         self._lease = lease_ms / 1000
-        self._lock = allocate_lock()
+        self._lock = (
+            RLock()
+        )  # again by the same thread: keys are compared in it, and a signal handler may ask
         # Guarded by the lock:
         self._counts: dict[Hashable, int] = {}  # conflicts since the last success
         self._vip: Hashable | None = None

@@ -9,6 +9,7 @@ import pytest
 
 import theus.conflict
 from helpers import run_threads
+from support import PATIENCE
 from theus import ConflictManager, RetryDecision, TheusEngine
 from theus.errors import ConflictError
 
@@ -142,3 +143,35 @@ def test_a_loop_by_hand() -> None:
 def test_none_is_nobodys_name() -> None:
     with pytest.raises(TypeError, match="None"):
         ConflictManager().report_conflict(None)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 10**400, 1e306])
+@pytest.mark.parametrize("name", ["base_backoff_ms", "lease_ms"])
+def test_times_beyond_reason_are_refused(name: str, value: float) -> None:
+    """Infinite times were accepted, and a conflict raised OverflowError."""
+    with pytest.raises(ValueError, match=name):
+        ConflictManager(**{name: value})  # type: ignore[arg-type]
+
+
+def test_keys_may_ask_the_manager() -> None:
+    """A key whose comparison used the manager waited for itself for ever."""
+    manager = ConflictManager(max_retries=1)
+    asked = []
+
+    class Key:
+        def __hash__(self) -> int:
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            asked.append(manager.get_failure_count("other"))
+            return self is other
+
+    def use() -> None:
+        manager.report_conflict(Key())
+        manager.report_conflict(Key())
+
+    thread = threading.Thread(target=use, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert asked

@@ -775,7 +775,7 @@ def test_a_child_that_outlives_the_holder_has_a_bound_of_its_own(engine: TheusEn
 def test_a_signal_while_others_are_woken_is_not_lost(
     engine: TheusEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a signal handler raised while a commit woke a task was printed, and the task slept on."""
+    """What a signal handler raised while a task was woken was printed, and the task slept on."""
     interrupts = [KeyboardInterrupt]
 
     async def main() -> float:
