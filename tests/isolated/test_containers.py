@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import sysconfig
 
 import pytest
 
@@ -69,6 +70,10 @@ def test_handles_report_the_heap_and_nothing_below() -> None:
     )
 
 
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="collections without a GIL know no ages",
+)
 def test_a_young_collection_does_not_meet_an_old_heap() -> None:
     """Versions of a large map add their own handles to the youngest generation, nothing else."""
     silent(
