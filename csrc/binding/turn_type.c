@@ -243,6 +243,7 @@ turn_lead(PyObject *op, PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
     txn->leader = theus_chain_number(&self->chain);
+    txn->heads = theus_chain_is_in_line(&self->chain);
     txn->patience_ns = theus_clock_tick_ns() + patience_ns;
     Py_RETURN_NONE;
 }
