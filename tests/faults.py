@@ -1,4 +1,4 @@
-"""python tests/faults.py: do the tests find what is wrong? Each fault is put into a copy of the core.
+"""python tests/faults.py [--all] [FAULT ...]: do the tests find what is put wrong in a copy of the core?
 
 A fault is one replaced piece of one file: what a slip of the pen, or a clever simplification, might
 have made of it. Nothing of this is in the product. For each, the copy is built three times; asked are
@@ -7,8 +7,9 @@ have made of it. Nothing of this is in the product. For each, the copy is built 
     schedules  the deterministic scheduler (tests/c/sim)
     history    recorded runs of threads and tasks, replayed by theus.testing.check_history
 
-and a fault that none of them finds fails this program. So does one whose text is no longer in
-the file: then the fault has to be put anew. First of all the unchanged copy must pass all three.
+in this order, until one finds it (--all: whoever else does). A fault that none of them finds fails
+this program. So does one whose text is no longer in the file: then the fault has to be put anew. First
+of all the unchanged copy must pass all three.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -301,18 +302,23 @@ class Copy:
         bad = compile_to(flavour, folder / fault.file, folder / f"{flavour.name}.o")
         return [bad if o.stem == Path(fault.file).stem else o for o in objects]
 
-    def ask(self, fault: Fault | None) -> dict[str, str]:
-        """By each who finds something wrong: what it says."""
+    def ask(self, fault: Fault | None, everybody: bool) -> dict[str, str]:
+        """By each who finds something wrong, or by the first one: what it says."""
         with tempfile.TemporaryDirectory(dir=self.scratch) as name:
             folder = Path(name)
             if fault is not None:
                 (folder / fault.file).write_text(faulty(fault))
-            found = {
-                "c": self.ask_programs("c", TESTING, fault, folder),
-                "schedules": self.ask_programs("schedules", SIM, fault, folder),
-                "history": self.ask_history(fault, folder),
+            judges: dict[str, Callable[[], str]] = {
+                "c": lambda: self.ask_programs("c", TESTING, fault, folder),
+                "schedules": lambda: self.ask_programs("schedules", SIM, fault, folder),
+                "history": lambda: self.ask_history(fault, folder),
             }
-            return {who: what for who, what in found.items() if what}
+            found: dict[str, str] = {}
+            for who, judge in judges.items():
+                what = judge() if everybody or not found else ""
+                if what:
+                    found[who] = what
+            return found
 
     def ask_programs(self, room: str, flavour: Flavour, fault: Fault | None, folder: Path) -> str:
         core = self.core(flavour, fault, folder)
@@ -397,7 +403,9 @@ def told(fault: str, found: dict[str, str]) -> str:
     return f"{fault:56} {by:22} {first[:100]}"
 
 
-def main(names: Iterable[str]) -> int:
+def main(words: Iterable[str]) -> int:
+    names = [word for word in words if word != "--all"]
+    everybody = "--all" in words
     chosen = [fault for fault in FAULTS if not names or fault.name in names]
     for fault in chosen:
         faulty(fault)  # all of them can be put
@@ -406,10 +414,10 @@ def main(names: Iterable[str]) -> int:
         ThreadPoolExecutor(os.cpu_count() or 1) as pool,
     ):
         copy = Copy(Path(scratch), pool)
-        found = copy.ask(None)
+        found = copy.ask(None, True)
         if found:
             raise Failed(f"without a fault there are complaints: {found}")
-        answers = list(zip(chosen, pool.map(copy.ask, chosen), strict=True))
+        answers = list(zip(chosen, pool.map(lambda f: copy.ask(f, everybody), chosen), strict=True))
         for fault, found in answers:
             print(told(fault.name, found))
         missed = [fault.name for fault, found in answers if not found]
