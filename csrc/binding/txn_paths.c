@@ -196,17 +196,18 @@ static PyObject *
 root_get(TxnObject *self, PyObject *name)
 {
     ScopeObject *scope = NULL;
-    PyObject *path = self->guard == NULL ? NULL : PyTuple_Pack(1, name), *result = NULL;
-    if ((self->guard != NULL && path == NULL) || txn_enter(self) < 0) {
-        Py_XDECREF(path);
+    if (txn_enter(self) < 0) {
         return NULL;
     }
-    if (path == NULL || guard_enter_path(self, path, &scope) == 0) {
-        result = cell_get(self, self->txn.root, name, scope);
+    int result = 0;
+    if (self->guard != NULL) {
+        PyObject *path = PyTuple_Pack(1, name);
+        result = path == NULL ? -1 : guard_enter_path(self, path, &scope);
+        Py_XDECREF(path);
     }
+    PyObject *value = result < 0 ? NULL : cell_get(self, self->txn.root, name, scope);
     txn_leave(self);
-    Py_XDECREF(path);
-    return result;
+    return value;
 }
 
 PyObject *
