@@ -15,6 +15,7 @@ import dataclasses
 import gc
 import pickle
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -32,7 +33,12 @@ SLACK = WINDOW // 2  # a reference lost or gained in each round is more
 
 @pytest.fixture(scope="module", autouse=True)
 def others_at_rest() -> Iterator[None]:
-    """What was there before is not looked through in each of many collections."""
+    """Nobody else counts meanwhile, and what was there before is not looked through in each of many
+    collections."""
+    others = threading.enumerate()
+    others.remove(threading.main_thread())
+    if others:
+        pytest.skip(f"threads of other tests still run, {others}: run tests/refcount by itself")
     gc.collect()
     gc.freeze()
     yield

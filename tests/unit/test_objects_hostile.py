@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import sys
-import threading
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from support import elsewhere
 from theus import DELETE, TheusEngine, process
 from theus._theus import record_discard, record_store
 from theus.errors import ConflictError, ContractViolationError, UnfreezableError
@@ -170,9 +170,7 @@ def test_to_ask_for_the_class_is_to_depend_on_it(first: Any, other: Any) -> None
     tx = engine.transaction()
     tx.__enter__()
     tx.domain["open"] = str(isinstance(tx.domain["a"], Account))
-    thread = threading.Thread(target=replace)
-    thread.start()
-    thread.join()
+    elsewhere(replace)
     if isinstance(first, dict) and isinstance(other, dict):
         tx.__exit__(None, None, None)
     else:
