@@ -29,7 +29,7 @@ CORE = ROOT / "csrc" / "core"
 TIMEOUT = 60  # seconds; a program that takes longer hangs, and so has found it
 
 C_TESTS = [
-    *("test_commit", "test_isolation", "test_node", "test_savepoint", "test_serial"),
+    *("test_commit", "test_isolation", "test_mark", "test_node", "test_savepoint", "test_serial"),
     *("test_store", "test_threads", "test_txn", "test_txn_threads", "test_ring", "test_bell"),
     "test_turn",
 ]
@@ -69,6 +69,18 @@ FAULTS = [
         "commit.c",
         '    if (cell->read_all) {\n        return broken(run, cell, "content", NULL);',
         '    if (cell->read_all && cell->home == NULL) {\n        return broken(run, cell, "content", NULL);',
+    ),
+    Fault(
+        "a written record is not shown to its class",
+        "cell.c",
+        "    theus_cell_note_mark(cell);\n",
+        "",
+    ),
+    Fault(
+        "what the class makes of a record is not what is stored",
+        "commit.c",
+        "    theus_container_release(*content);\n    *content = passed;",
+        "    theus_container_release(passed);",
     ),
     Fault(
         "an ancestor that was replaced does not matter",

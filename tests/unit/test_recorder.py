@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -273,3 +274,13 @@ def test_the_engine_does_not_load_it() -> None:
     code = "import sys, theus; print([m for m in sys.modules if m.startswith('theus.testing')])"
     assert run_fresh(code) == "[]\n"
     assert run_fresh("import sys, theus.testing; print('pytest' in sys.modules)") == "False\n"
+
+
+def test_an_instance_cannot_be_recorded(engine: TheusEngine, recorder: Recorder) -> None:
+    @dataclass
+    class Order:
+        number: int = 1
+
+    engine.run(lambda tx: tx.set(("domain", "order"), Order()))
+    with pytest.raises(TypeError, match=r"instance at domain\.order cannot be recorded"):
+        recorder.run(lambda tx: tx.domain["order"])

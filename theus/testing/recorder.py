@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from theus._theus import MISSING, Transaction, thaw
+from theus._theus import MISSING, Transaction, is_record, thaw
 from theus.errors import TransactionError
-from theus.paths import Path, as_path
+from theus.paths import Path, as_path, format_path
 from theus.testing.history import Attempt, History, Step
 
 if TYPE_CHECKING:
@@ -257,6 +257,11 @@ class RecordingTransaction:
         """
         path = as_path(path)
         value = self._tx.get(path, MISSING)
+        if is_record(value):
+            raise TypeError(
+                f"the instance at {format_path(path)} cannot be recorded: the check replays dicts, "
+                "lists and sets; let the engine of a recorded run hold those"
+            )
         word = _container(value)
         if word is None:
             self._note("get", path, value)
