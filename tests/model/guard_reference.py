@@ -15,11 +15,13 @@ ABSENT: Any = object()
 
 
 class Refused(Exception):
-    """The contract does not let this be done. `write`: it was to change something."""
+    """The contract does not let this be read."""
 
-    def __init__(self, *, write: bool = False) -> None:
-        super().__init__()
-        self.write = write
+    write = False
+
+
+class WriteRefused(Refused):
+    write = True
 
 
 def rests(pattern: Path, path: Path) -> list[Path]:
@@ -62,7 +64,7 @@ class Rights:
 
 class Judge:
     def __init__(self, state: Any, inputs: list[Path], outputs: list[Path], pure: bool) -> None:
-        self.pinned = state
+        self.pinned, self.pure = state, pure
         self.state = copy.deepcopy(state)
         self.reads = Rights(inputs if pure else inputs + outputs)
         self.writes = Rights([] if pure else outputs)
@@ -75,15 +77,13 @@ class Judge:
         return getattr(self, action)(container, path, *arguments)
 
     def child(self, container: Any, path: Path, key: Any) -> Any:
-        if isinstance(container, list) and not (self.reads.reach((*path, key))):
+        self.ask((*path, key))
+        return self.shown(container[key], (*path, key))
+
+    def ask(self, path: Path) -> None:
+        """May it be known whether something is there?"""
+        if not self.reads.reach(path):
             raise Refused
-        try:
-            value = container[key]
-        except (KeyError, IndexError):
-            if not self.reads.reach((*path, key)) and not self.reads.show_keys(path):
-                raise Refused from None
-            raise
-        return self.shown(value, (*path, key))
 
     def shown(self, value: Any, path: Path) -> Any:
         """A value that is given out."""
@@ -94,13 +94,11 @@ class Judge:
 
     # ---- reading
 
-    def get(self, container: Any, path: Path, key: Any) -> Any:
-        return self.child(container, path, key)
+    get = child
 
     def contains(self, container: Any, path: Path, key: Any) -> bool:
+        self.ask((*path, key))
         if key not in container:
-            if not self.reads.reach((*path, key)):
-                raise Refused
             return False
         self.shown(key if isinstance(container, set) else container[key], (*path, key))
         return True
@@ -128,7 +126,7 @@ class Judge:
 
     def permit(self, path: Path, value: Any = ABSENT) -> None:
         if not (self.writes.cover(path) or self.is_way(path, value)):
-            raise Refused(write=True)
+            raise WriteRefused
 
     def is_way(self, path: Path, value: Any) -> bool:
         stood: Any = self.pinned
@@ -147,10 +145,11 @@ class Judge:
         )
 
     def put(self, container: Any, path: Path, key: Any, value: Any) -> None:
-        if isinstance(container, list) and not self.reads.reach((*path, key)):
-            raise Refused
-        if isinstance(container, list) and key >= len(container):
-            raise IndexError
+        if self.pure:
+            raise WriteRefused
+        if isinstance(container, list):
+            self.ask((*path, key))
+            container[key]  # or IndexError
         self.permit((*path, key), value)
         container[key] = copy.deepcopy(value)
 
