@@ -137,8 +137,8 @@ FAULTS = [
     Fault(
         "the gate lets everybody pass",
         "turn.c",
-        "    bool passes = comes_locked(",
-        "    bool passes = true || comes_locked(",
+        "    bool passes = gate_opens_locked(",
+        "    bool passes = true || gate_opens_locked(",
     ),
     Fault(
         "who passed the gate before a ticket was given publishes",

@@ -353,6 +353,7 @@ run_attempt(run *self, theus_conflict *why, PyObject **result)
     }
     txn->leader = theus_chain_number(&self->chain);
     txn->heads = theus_chain_is_in_line(&self->chain);
+    theus_chain_begin(&self->chain);
     if (txn_begin(txn, NULL) < 0) {
         Py_DECREF(txn);
         return -1;

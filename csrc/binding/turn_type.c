@@ -244,6 +244,7 @@ turn_lead(PyObject *op, PyObject *const *args, Py_ssize_t count)
     }
     txn->leader = theus_chain_number(&self->chain);
     txn->heads = theus_chain_is_in_line(&self->chain);
+    theus_chain_begin(&self->chain);
     txn->patience_ns = theus_clock_tick_ns() + patience_ns;
     Py_RETURN_NONE;
 }

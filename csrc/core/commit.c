@@ -712,6 +712,7 @@ ask_at_gate(commit_run *run, theus_turns *turns, theus_status *status)
             return THEUS_COMMIT_FAILED;
         }
         txn->turn = txn->ticket->number;
+        theus_turns_begin(turns, txn->turn);
     }
     return THEUS_HELD_UP;
 }

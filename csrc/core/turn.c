@@ -112,34 +112,57 @@ waiters_remove_locked(theus_turns *turns, theus_waiter *waiter)
     turns->waiting--;
 }
 
-/* From now on, what this ticket reserves counts. Before its holder pins: see turn.h. */
-static void
-grant_locked(theus_turns *turns)
+static uint32_t
+count_come_locked(const theus_turns *turns)
 {
-    atomic_fetch_add_explicit(&turns->grants, 1, memory_order_release);
+    uint32_t come = 0;
+    for (const theus_ticket *it = turns->oldest; it != NULL; it = it->next) {
+        come += it->expires_ns != 0;
+    }
+    return come;
 }
 
-/* Starts the lease of each ticket that has nothing older in its way any more, and takes those waiters out whose way is
- * free: *woken. `gone`: what has just stopped being reserved, or NULL; those at the gate without a ticket look again when
- * it had held them up, though another one may hold them up next: that is how they come to count it. */
+/* Each turn that can come comes, and its lease begins: nothing older is in its way, and few others have come. */
+static void
+let_come_locked(theus_turns *turns, uint64_t now_ns)
+{
+    theus_footprint older = {0};
+    uint32_t come = count_come_locked(turns);
+    for (theus_ticket *it = turns->oldest; it != NULL; it = it->next) {
+        if (it->expires_ns == 0 && come < THEUS_TURNS_AT_ONCE && !theus_footprints_meet(&older, &it->footprint)) {
+            it->expires_ns = now_ns + it->lease_ns;
+            come++;
+        }
+        theus_footprint_add(&older, &it->footprint);
+    }
+}
+
+/* Takes the waiters out whose way is free: *woken. `gone`: what has just stopped being reserved, or NULL; those at the
+ * gate without a ticket look again when it had held them up, though another one may hold them up next: that is how they
+ * come to count it. */
 static void
 settle_locked(theus_turns *turns, uint64_t now_ns, const theus_footprint *gone, theus_waiter **woken)
 {
-    theus_footprint older = {0};
+    theus_footprint begun = {0}; /* tickets older than the waiter */
     theus_ticket *ticket = turns->oldest;
-    for (theus_waiter *waiter = turns->first, *next; waiter != NULL || ticket != NULL; waiter = next) {
-        uint64_t order = waiter == NULL ? UINT64_MAX : waiter->order;
-        next = waiter == NULL ? NULL : waiter->next;
-        for (; ticket != NULL && ticket->number < order; ticket = ticket->next) {
-            if (ticket->expires_ns == 0 && !theus_footprints_meet(&older, &ticket->footprint)) {
-                ticket->expires_ns = now_ns + ticket->lease_ns;
+    let_come_locked(turns, now_ns);
+    for (theus_waiter *waiter = turns->first, *next; waiter != NULL; waiter = next) {
+        next = waiter->next;
+        for (; ticket != NULL && ticket->number < waiter->order; ticket = ticket->next) {
+            if (ticket->begun) {
+                theus_footprint_add(&begun, &ticket->footprint);
             }
-            theus_footprint_add(&older, &ticket->footprint);
         }
-        if (waiter != NULL
-            && (!theus_footprints_meet(&older, &waiter->footprint)
-                || (gone != NULL && order == UINT64_MAX
-                    && theus_footprints_meet(gone, &waiter->footprint)))) {
+        bool is_free;
+        if (waiter->gate) {
+            is_free = !theus_footprints_meet(&begun, &waiter->footprint)
+                      || (gone != NULL && waiter->order == UINT64_MAX
+                          && theus_footprints_meet(gone, &waiter->footprint));
+        }
+        else {
+            is_free = ticket != NULL && ticket->number == waiter->order && ticket->expires_ns != 0;
+        }
+        if (is_free) {
             waiters_remove_locked(turns, waiter);
             waiter->state = THEUS_WAITER_WOKEN;
             while (*woken != NULL) { /* they are few, and the first to come should be the first to go */
@@ -161,11 +184,12 @@ find_locked(theus_turns *turns, uint64_t number)
     return ticket != NULL && ticket->number == number ? ticket : NULL;
 }
 
+/* Is no older attempt with a ticket under way that relies on what is to be changed? */
 static bool
-is_free_locked(theus_turns *turns, uint64_t order, const theus_footprint *footprint)
+passes_locked(const theus_turns *turns, uint64_t order, const theus_footprint *footprint)
 {
-    for (theus_ticket *it = turns->oldest; it != NULL && it->number < order; it = it->next) {
-        if (theus_footprints_meet(&it->footprint, footprint)) {
+    for (const theus_ticket *it = turns->oldest; it != NULL && it->number < order; it = it->next) {
+        if (it->begun && theus_footprints_meet(&it->footprint, footprint)) {
             return false;
         }
     }
@@ -187,16 +211,25 @@ evict_locked(theus_turns *turns, uint64_t order, uint64_t now_ns, theus_waiter *
     }
 }
 
-/* Is nothing older in the way, or nothing whose lease lasts? */
+/* Leases that are over are looked for only by those whom they hold up. */
 static bool
-comes_locked(theus_turns *turns, uint64_t order, const theus_footprint *footprint, uint64_t now_ns,
-             theus_waiter **woken)
+gate_opens_locked(theus_turns *turns, uint64_t order, const theus_footprint *footprint, uint64_t now_ns,
+                  theus_waiter **woken)
 {
-    if (is_free_locked(turns, order, footprint)) {
+    if (passes_locked(turns, order, footprint)) {
         return true;
     }
     evict_locked(turns, order, now_ns, woken);
-    return is_free_locked(turns, order, footprint);
+    return passes_locked(turns, order, footprint);
+}
+
+static bool
+turn_comes_locked(theus_turns *turns, const theus_ticket *own, uint64_t now_ns, theus_waiter **woken)
+{
+    if (own->expires_ns == 0) {
+        evict_locked(turns, UINT64_MAX, now_ns, woken);
+    }
+    return own->expires_ns != 0;
 }
 
 /* ---- tickets -------------------------------------------------------------------------- */
@@ -214,11 +247,22 @@ theus_ticket_new(theus_turns *turns, const theus_footprint *footprint, uint64_t 
     turns_lock(turns);
     ticket->number = ++turns->numbers;
     line_add_locked(turns, ticket);
-    grant_locked(turns);
     settle_locked(turns, theus_clock_tick_ns(), NULL, &woken);
     turns_unlock(turns, woken);
     *out = ticket;
     return THEUS_OK;
+}
+
+void
+theus_turns_begin(theus_turns *turns, uint64_t number)
+{
+    turns_lock(turns);
+    theus_ticket *ticket = find_locked(turns, number);
+    if (ticket != NULL && !ticket->begun) {
+        ticket->begun = true;
+        atomic_fetch_add_explicit(&turns->grants, 1, memory_order_release);
+    }
+    turns_unlock(turns, NULL);
 }
 
 static void
@@ -264,7 +308,7 @@ ticket_fill(theus_turns *turns, theus_ticket *ticket)
     if (ticket->number != 0) {
         theus_footprint_fill(&ticket->footprint);
         ticket->expires_ns = 0;
-        grant_locked(turns);
+        ticket->begun = false;
         settle_locked(turns, theus_clock_tick_ns(), NULL, &woken);
     }
     turns_unlock(turns, woken);
@@ -279,7 +323,7 @@ theus_turns_pass(theus_turns *turns, uint64_t number, const theus_stripes *chang
     theus_waiter *woken = NULL;
     turns_lock(turns);
     *in_line = find_locked(turns, number) != NULL;
-    bool passes = comes_locked(turns, *in_line ? number : UINT64_MAX, &footprint, theus_clock_tick_ns(), &woken);
+    bool passes = gate_opens_locked(turns, *in_line ? number : UINT64_MAX, &footprint, theus_clock_tick_ns(), &woken);
     turns_unlock(turns, woken);
     return passes;
 }
@@ -287,13 +331,15 @@ theus_turns_pass(theus_turns *turns, uint64_t number, const theus_stripes *chang
 /* ---- waiting -------------------------------------------------------------------------------- */
 
 /* Is one of those it would wait for, or that they wait for, a task of this thread? One walk back through the line is
- * enough, because everybody waits for older ones only. */
+ * enough: at the gate everybody waits for older attempts that have begun; for a turn, also for the turns that have come. */
 static bool
 waits_for_own_task_locked(theus_turns *turns, const theus_waiter *waiter, uint64_t thread)
 {
+    bool full = !waiter->gate && count_come_locked(turns) >= THEUS_TURNS_AT_ONCE;
     theus_footprint way = waiter->footprint;
     for (theus_ticket *it = turns->youngest; it != NULL; it = it->previous) {
-        if (it->number < waiter->order && theus_footprints_meet(&it->footprint, &way)) {
+        bool meets = it->number < waiter->order && theus_footprints_meet(&it->footprint, &way);
+        if (waiter->gate ? meets && it->begun : meets || (full && it->expires_ns != 0)) {
             if (it->task_thread == thread) {
                 return true;
             }
@@ -303,12 +349,12 @@ waits_for_own_task_locked(theus_turns *turns, const theus_waiter *waiter, uint64
     return false;
 }
 
-/* When the first lease ends that stands in the way, directly or not. */
+/* When the first lease ends: it may stand in the way, directly or not. */
 static uint64_t
-next_lease_locked(const theus_turns *turns, uint64_t order)
+next_lease_locked(const theus_turns *turns)
 {
     uint64_t first = UINT64_MAX;
-    for (const theus_ticket *it = turns->oldest; it != NULL && it->number < order; it = it->next) {
+    for (const theus_ticket *it = turns->oldest; it != NULL; it = it->next) {
         if (it->expires_ns != 0 && it->expires_ns < first) {
             first = it->expires_ns;
         }
@@ -332,11 +378,14 @@ theus_turns_wait(theus_turns *turns, theus_waiter *waiter, uint64_t number, bool
     turns_lock(turns);
     theus_ticket *own = find_locked(turns, number);
     waiter->order = own != NULL ? number : UINT64_MAX;
+    waiter->gate = gate;
     if (own != NULL && !gate) {
         waiter->footprint = own->footprint;
     }
     /* A holder whose lease has run out begins its attempt like anybody else. */
-    if ((own == NULL && !gate) || comes_locked(turns, waiter->order, &waiter->footprint, now_ns, &woken)) {
+    if (gate         ? gate_opens_locked(turns, waiter->order, &waiter->footprint, now_ns, &woken)
+        : own != NULL ? turn_comes_locked(turns, own, now_ns, &woken)
+                      : true) {
         turn = THEUS_TURN_CAME;
     }
     else if (turns->closed) {
@@ -347,7 +396,7 @@ theus_turns_wait(theus_turns *turns, theus_waiter *waiter, uint64_t number, bool
     }
     else {
         waiters_add_locked(turns, waiter);
-        *until_ns = next_lease_locked(turns, waiter->order) + 1;
+        *until_ns = next_lease_locked(turns) + 1;
         atomic_fetch_add_explicit(&turns->waits, 1, memory_order_relaxed);
     }
     turns_unlock(turns, woken);

@@ -4,9 +4,15 @@
  *     (oldest first)              holds, its body runs  holds, beside 7      waits for 7 and 9
  *
  * A *chain* is one logical run across its attempts. Until it fails it costs nothing. A chain that has failed often enough
- * takes a *ticket*: a number, and the footprint that its attempts have shown so far (footprint.h). From then on a commit
- * that would change what the ticket relies on waits at the gate, unless it is led by an older ticket. Before each further
- * attempt the holder waits until no older ticket meets its own. Whoever does not meet a ticket does not notice it.
+ * takes a *ticket*: a number, and the footprint that its attempts have shown so far (footprint.h). Before each further
+ * attempt the holder waits until its turn comes: until no older ticket meets its own. From the moment its attempt begins, a
+ * commit that would change what the ticket relies on waits at the gate, unless it is led by an older ticket. Whoever does
+ * not meet a ticket does not notice it.
+ *
+ * Two things keep a few slow holders from stopping everybody else. A ticket holds nobody up before its attempt begins, since
+ * a thread that has been woken may be long in coming. And only THEUS_TURNS_AT_ONCE turns may have come at a time: forty
+ * tasks that think with a ticket in hand would hold up all that is ever written, and then each of those held up
+ * takes a ticket as well.
  *
  * A ticket only schedules. Every holder validates like everybody else, so one that is lost costs a retry and never a wrong
  * version.
@@ -16,14 +22,15 @@
  *
  *   (1) A commit that comes after T has pinned, and changes what the ticket relies on, belongs to an older ticket.
  *       Its author looked at `grants` before it looked at the line, and theus_store_publish() compares `grants` again under
- *       store.lock. T raised `grants` before it pinned, under the same lock. So either the commit stood before T pinned,
- *       and T has seen it, or it met the ticket at the gate.
+ *       store.lock. T's attempt began, which raised `grants`, before T pinned under the same lock. So either the commit
+ *       stood before T pinned, and T has seen it, or it met the ticket at the gate.
  *   (2) If the footprint of T does not change, and those of the older tickets do not: T waited for each older one that it
  *       meets, so by (1) nothing can make it fail. At most k + 1 attempts.
  *   (3) Otherwise a failure with the ticket in hand makes T's ticket stand for everything. It then waits until it is
  *       the oldest of all, and by (1) the next attempt succeeds. At most k + 2 attempts, whatever anybody does.
  *
- * Nobody waits for ever: one waits for older tickets only, so no two wait for one another; each ticket ends after at most
+ * Nobody waits for ever. At the gate one waits for older tickets only, and a turn waits for older ones and for those that
+ * have come, whose holders wait nowhere but at the gate: so no two wait for one another. Each ticket ends after at most
  * two attempts or with its lease. A ticketless one at the gate, who might see younger tickets pass for ever, takes a
  * ticket itself when it has been held up THEUS_TURN_FAILURES times. All of this supposes that bodies end within the lease:
  * THEUS_LEASE_NS, or a hundred times what the chain has measured if that is more. It begins when nothing older is in the way,
@@ -50,6 +57,7 @@ enum {
     THEUS_TURN_FAILURES = 5, /* k: failures, or times held up, after which a ticket is taken */
     THEUS_TURN_PASSED = 64,  /* or so many commits that came first: this body is long beside the others */
     THEUS_TURN_TRIES = 16,   /* buckets of the histogram; the last one holds all longer runs */
+    THEUS_TURNS_AT_ONCE = 2, /* turns that may have come and not be over */
 };
 #define THEUS_LEASE_NS ((uint64_t)1000000000)
 #define THEUS_HAND_ON_NS ((uint64_t)50000) /* what waking the next one costs, with a global interpreter lock */
@@ -62,13 +70,14 @@ typedef struct theus_ticket {
     _Atomic(uint64_t) number; /* never used twice; 0 when it has left the line. Written under turns.lock */
     uint64_t task_thread;  /* thread of the task that holds it; 0: held by a thread, which runs or waits by itself */
     uint64_t lease_ns;
-    uint64_t expires_ns;   /* 0: something older is in the way */
+    uint64_t expires_ns;   /* 0: its turn has not come */
+    bool begun;            /* so has the attempt that it is for: from here on it counts at the gate */
     bool wanted;           /* somebody waited when it left the line */
     theus_footprint footprint;
 } theus_ticket;
 
 typedef struct {
-    _Atomic(uint64_t) grants;  /* raised whenever the line reserves more than before */
+    _Atomic(uint64_t) grants;  /* raised whenever an attempt with a ticket begins */
     _Atomic(uint32_t) held;    /* tickets in the line */
     _Atomic(bool) queueing;
     bool closed;
@@ -115,12 +124,14 @@ bool theus_turns_pass(theus_turns *turns, uint64_t number, const theus_stripes *
 
 /* ---- tickets --------------------------------------------------------------------- */
 
-/* A ticket at the end of the line. */
+/* A ticket at the end of the line, which holds nobody up yet. */
 THEUS_MUST_CHECK theus_status theus_ticket_new(theus_turns *turns, const theus_footprint *footprint, uint64_t lease_ns,
                                                uint64_t task_thread, theus_ticket **out);
 /* Ticket `number` leaves the line, if it is still there: what its holder has left to do needs no turn. Wakes those who can
  * go on, so it may run foreign code. Its owner frees it later. */
 void theus_turns_drop(theus_turns *turns, uint64_t number);
+/* The attempt for which ticket `number` was taken begins: before it pins, or when it waits to commit already. */
+void theus_turns_begin(theus_turns *turns, uint64_t number);
 /* Leaves the line, wakes those who can go on, and frees it. NULL allowed. May run foreign code. */
 void theus_ticket_free(theus_turns *turns, theus_ticket *ticket);
 
@@ -132,6 +143,7 @@ struct theus_waiter {
     theus_waiter *next, *previous;
     uint64_t epoch;            /* process in which it was put into the list */
     uint64_t order;            /* waits for tickets below this number */
+    bool gate;                 /* waits to commit; else for its turn */
     theus_footprint footprint; /* of a commit at the gate: only the changes */
     enum { THEUS_WAITER_OUT, THEUS_WAITER_IN, THEUS_WAITER_WOKEN } state;
 };
@@ -203,6 +215,15 @@ static inline bool
 theus_chain_is_in_line(const theus_chain *chain)
 {
     return chain->ticket != NULL && chain->ticket->number != 0;
+}
+
+/* Before each attempt with a ticket, and before it pins. */
+static inline void
+theus_chain_begin(const theus_chain *chain)
+{
+    if (theus_chain_is_in_line(chain)) {
+        theus_turns_begin(chain->turns, chain->ticket->number);
+    }
 }
 
 void theus_chain_end_contended(theus_chain *chain, bool committed, const theus_footprint *done);

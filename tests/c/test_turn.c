@@ -21,11 +21,13 @@ footprint_at(const scene *scene, const char *path)
     return footprint;
 }
 
+/* A ticket whose attempt has begun. */
 static theus_ticket *
 take_for(const scene *scene, const theus_footprint *footprint, uint64_t lease_ns)
 {
     theus_ticket *ticket;
     REQUIRE(theus_ticket_new(theus_store_turns(scene->store), footprint, lease_ns, 0, &ticket) == THEUS_OK);
+    theus_turns_begin(theus_store_turns(scene->store), ticket->number);
     return ticket;
 }
 
@@ -177,6 +179,29 @@ test_order(void)
     scene_close(&scene);
 }
 
+/* Turns that do not meet may come together, but only so many: what they hold up is to stay a small part of the whole. */
+static void
+test_few_at_once(void)
+{
+    scene scene;
+    scene_open(&scene, DATA);
+    static const char *const paths[] = {"1.1", "1.2", "2.1"};
+    theus_ticket *tickets[3];
+    counted_waiter waiter;
+    theus_footprint none = {0};
+    for (int i = 0; i < 3; i++) {
+        tickets[i] = take(&scene, paths[i]);
+    }
+    CHECK(await(&scene, &waiter, tickets[1]->number, false, &none, 0) == THEUS_TURN_CAME);
+    CHECK(await(&scene, &waiter, tickets[2]->number, false, &none, 0) == THEUS_TURN_AWAITED);
+    give_back(&scene, tickets[1]);
+    CHECK(waiter.woken == 1);
+    CHECK(await(&scene, &waiter, tickets[2]->number, false, &none, 0) == THEUS_TURN_CAME);
+    give_back(&scene, tickets[0]);
+    give_back(&scene, tickets[2]);
+    scene_close(&scene);
+}
+
 /* Who is held up again and again stands in line. */
 static void
 test_stands_in_line(void)
@@ -209,6 +234,7 @@ test_own_task(void)
     theus_footprint_add(&both, &two);
     theus_ticket *task, *bridge;
     REQUIRE(theus_ticket_new(turns, &one, THEUS_LEASE_NS, 77, &task) == THEUS_OK);
+    theus_turns_begin(turns, task->number);
     counted_waiter waiter;
     CHECK(await(&scene, &waiter, 0, true, &one, 77) == THEUS_TURN_BLOCKED);
     CHECK(await(&scene, &waiter, 0, true, &two, 77) == THEUS_TURN_CAME);
@@ -217,6 +243,7 @@ test_own_task(void)
     CHECK(await(&scene, &waiter, 0, true, &one, 0) == THEUS_TURN_AWAITED); /* a task, too */
     CHECK(theus_turns_leave(turns, &waiter.waiter));
     REQUIRE(theus_ticket_new(turns, &both, THEUS_LEASE_NS, 0, &bridge) == THEUS_OK);
+    theus_turns_begin(turns, bridge->number);
     CHECK(await(&scene, &waiter, 0, true, &two, 77) == THEUS_TURN_BLOCKED);
     give_back(&scene, bridge);
     give_back(&scene, task);
@@ -377,6 +404,7 @@ attempts_against(const scene *scene, const char *(*victim)(uint32_t attempt), th
                 CHECK(waiter.woken == 1);
             }
         }
+        theus_chain_begin(&chain);
         session *tx = session_open(scene, THEUS_SERIALIZABLE);
         tx->txn.turn = theus_chain_number(&chain);
         (void)get(tx, victim(attempt));
@@ -478,6 +506,8 @@ test_queue(void)
     CHECK(nested.ticket == NULL && theus_chain_number(&nested) == first.ticket->number);
     counted_waiter waiter;
     CHECK(await(&scene, &waiter, first.ticket->number, false, &first.footprint, 0) == THEUS_TURN_CAME);
+    CHECK(try_set(&scene, "1.1", 0) == THEUS_COMMITTED); /* before it begins everybody passes */
+    theus_chain_begin(&first);
     CHECK(await(&scene, &waiter, second.ticket->number, false, &first.footprint, 0) == THEUS_TURN_AWAITED);
     CHECK(try_set(&scene, "2.1", 0) == THEUS_COMMITTED); /* nobody has fought for this */
     CHECK(try_set(&scene, "1.1", 0) == THEUS_HELD_UP);
@@ -567,6 +597,7 @@ count_up(void *arg)
             if (theus_chain_is_in_line(&chain)) {
                 block(theus_chain_number(&chain), false, &chain.footprint);
             }
+            theus_chain_begin(&chain);
             session *tx = open_newest();
             tx->txn.turn = theus_chain_number(&chain);
             int64_t now = get(tx, "1");
@@ -621,6 +652,7 @@ main(void)
     test_again();
     test_no_commit_slips_past();
     test_order();
+    test_few_at_once();
     test_stands_in_line();
     test_own_task();
     test_lease();

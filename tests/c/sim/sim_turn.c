@@ -111,6 +111,7 @@ attempt(theus_chain *chain, uint64_t also)
 {
     theus_txn txn;
     theus_conflict why = {0};
+    theus_chain_begin(chain);
     theus_version *version = theus_store_pin(stage.store), *made = NULL;
     theus_status status;
     theus_outcome outcome;
@@ -180,6 +181,7 @@ open_line(const void *about)
         theus_footprint all;
         theus_footprint_fill(&all);
         REQUIRE(theus_ticket_new(turns(), &all, THEUS_LEASE_NS, 0, &held) == THEUS_OK);
+        theus_turns_begin(turns(), held->number);
     }
 }
 
