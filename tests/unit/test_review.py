@@ -11,6 +11,7 @@ import weakref
 
 import pytest
 
+from support import elsewhere
 from theus import (
     ClosedError,
     ConflictError,
@@ -709,9 +710,7 @@ def test_a_nested_run_takes_no_place_in_advance():
 
     async def body(tx):
         await engine.run_async(add)
-        other = threading.Thread(target=engine.run, args=(lambda tx: tx.update({"e": 1}),))
-        other.start()
-        other.join()
+        elsewhere(engine.run, lambda tx: tx.update({"e": 1}))
         assert engine.state["e"] == 1
         assert reader.poll().version == 2
 
