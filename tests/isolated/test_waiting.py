@@ -49,8 +49,10 @@ def test_ctrl_c_ends_each_wait() -> None:
 
 def test_the_child_of_a_fork_wakes_nobody_of_its_parent() -> None:
     silent("""
-        import asyncio, os, threading
+        import os, threading, warnings
         from theus import ClosedError, RingFullError, TheusEngine
+
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside a thread, on purpose
 
         engine = TheusEngine({"n": 0}, ring_mode="block", ring_capacity=2, ring_timeout_ms=0)
         reader = engine.reader()
