@@ -387,7 +387,7 @@ def test_a_holder_that_forks_in_its_body(engine: TheusEngine) -> None:
 
 
 def test_under_contention_runs_queue_and_stop_queueing(engine: TheusEngine) -> None:
-    queued = threading.Event()
+    queued, together = threading.Event(), threading.Barrier(6)
     order: list[int] = []
     attempts = 0
 
@@ -407,6 +407,7 @@ def test_under_contention_runs_queue_and_stop_queueing(engine: TheusEngine) -> N
                 queued.set()
 
     def work_in_queue(me: int) -> None:
+        together.wait(PATIENCE)
         for _ in range(20):
             engine.run(body, me)
 
