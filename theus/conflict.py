@@ -71,9 +71,8 @@ class ConflictManager:
         self._max_retries = max_retries
         self._base_ms = base_backoff_ms
         self._lease = lease_ms / 1000
-        self._lock = (
-            RLock()
-        )  # again by the same thread: keys are compared in it, and a signal handler may ask
+        # Again by the same thread: keys are compared in it, and a signal handler may ask.
+        self._lock = RLock()
         # Guarded by the lock:
         self._counts: dict[Hashable, int] = {}  # conflicts since the last success
         self._vip: Hashable | None = None

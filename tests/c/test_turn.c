@@ -1,6 +1,7 @@
 /* Tickets: the gate, the order, the lease, the queue, and the bound on attempts against whoever may. */
 #define _POSIX_C_SOURCE 200809L
 
+#include "nap.h"
 #include "scene.h"
 
 #include <sys/wait.h>
@@ -545,23 +546,6 @@ open_newest(void)
     tx->txn.apply = fake_apply;
     tx->txn.embedder = shared.heap;
     return tx;
-}
-
-typedef struct {
-    theus_waiter waiter;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    bool woken;
-} nap;
-
-static void
-wake_nap(theus_waiter *waiter)
-{
-    nap *sleeper = (nap *)waiter;
-    pthread_mutex_lock(&sleeper->lock);
-    sleeper->woken = true;
-    pthread_cond_signal(&sleeper->changed);
-    pthread_mutex_unlock(&sleeper->lock);
 }
 
 static void

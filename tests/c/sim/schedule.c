@@ -1,5 +1,7 @@
 #include "schedule.h"
 
+#include "points.h"
+
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -272,17 +274,6 @@ mutex_of(pthread_mutex_t *mutex)
 {
     return (sim_mutex *)(void *)mutex;
 }
-
-int sim_mutex_init(pthread_mutex_t *mutex);
-int sim_mutex_fini(pthread_mutex_t *mutex);
-int sim_mutex_lock(pthread_mutex_t *mutex, const char *site);
-int sim_mutex_unlock(pthread_mutex_t *mutex, const char *site);
-int sim_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct timespec *until,
-                  const char *site);
-int sim_cond_signal(pthread_cond_t *cond, bool all, const char *site);
-int sim_clock(struct timespec *now);
-int sim_sleep(const struct timespec *wait, const char *site);
-pthread_t sim_self(void);
 
 int
 sim_mutex_init(pthread_mutex_t *mutex)

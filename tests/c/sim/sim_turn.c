@@ -8,6 +8,7 @@
 
 #include "schedule.h"
 
+#include "../nap.h"
 #include "../scene.h"
 #include "turn.h"
 
@@ -23,23 +24,6 @@ turns(void)
 }
 
 /* ---- waiting ------------------------------------------------------------------------------- */
-
-typedef struct {
-    theus_waiter waiter;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    bool woken;
-} nap;
-
-static void
-wake_nap(theus_waiter *waiter)
-{
-    nap *sleeper = (nap *)waiter;
-    pthread_mutex_lock(&sleeper->lock);
-    sleeper->woken = true;
-    pthread_cond_signal(&sleeper->changed);
-    pthread_mutex_unlock(&sleeper->lock);
-}
 
 static void
 nap_until(nap *sleeper, uint64_t until_ns)
