@@ -133,8 +133,9 @@ class ConflictError(ContextError):
     `reason` says what was relied on: "value", "absence", "keys" (the key set or the
     length), "content" (everything below the path), "place" (the container's own
     place). "strict" is a compare-and-swap with strict_cas=True, which takes any
-    newer version as a conflict; "busy" one that was refused because another
-    transaction has priority. `attempts` counts the tries of a run that gave up.
+    newer version as a conflict; "forgotten" one whose version has left the history, so
+    that nobody knows what has changed since; "busy" one that was refused because
+    another transaction has priority. `attempts` counts the tries of a run that gave up.
     """
 
     def __init__(
@@ -164,6 +165,12 @@ class ConflictError(ContextError):
             return (
                 f"Strict CAS Mismatch: the state is at version {self.found}, not "
                 f"{self.expected}{self._by_whom()}; read it again and retry"
+            )
+        if self.reason == "forgotten":
+            return (
+                f"CAS Version Mismatch: version {self.expected} is no longer in the history, so "
+                f"what has changed since cannot be told (the state is at version {self.found}); "
+                "read the state again, or keep more with engine.history_limit(count=...)"
             )
         what = _CONFLICT_TEXT.get(self.reason, "changed")
         tries = f" ({self.attempts} attempts)" if self.attempts > 1 else ""

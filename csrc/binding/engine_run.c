@@ -521,13 +521,37 @@ parse_swap(PyObject *const *args, Py_ssize_t count, PyObject *names, PyObject *s
     return 0;
 }
 
+/* The history cannot answer for `expected`. A version that has left it is a conflict, as any that
+ * others have gone on from: a loop that retries conflicts has only to read again. One that never
+ * was is a mistake of the caller. */
+static void
+refuse_version(EngineObject *self, PyObject *asked, uint64_t expected)
+{
+    module_state *st = self->heap->st;
+    theus_store_facts facts;
+    theus_store_read_facts(self->store, &facts);
+    unsigned long long newest = facts.version;
+    PyObject *kind, *error;
+    if (expected <= newest) {
+        const char *reason = self->strict_cas ? "strict" : "forgotten";
+        kind = st->ConflictError;
+        error = PyObject_CallFunction(kind, "OOKOs", Py_None, asked, newest, Py_None, reason);
+    } else {
+        kind = st->VersionError;
+        error = PyObject_CallFunction(kind, "OKK", asked, (unsigned long long)facts.oldest, newest);
+    }
+    if (error != NULL) {
+        PyErr_SetObject(kind, error);
+        Py_DECREF(error);
+    }
+}
+
 /* A snapshot transaction that began at the expected version: its commit asks exactly whether the
  * places it writes have changed since. */
 PyObject *
 engine_compare_and_swap(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
     EngineObject *self = (EngineObject *)op;
-    module_state *st = self->heap->st;
     PyObject *slots[SWAP_ARGUMENTS];
     uint64_t expected;
     if (engine_check_open(self) < 0 || parse_swap(args, count, names, slots) < 0
@@ -537,15 +561,7 @@ engine_compare_and_swap(PyObject *op, PyObject *const *args, Py_ssize_t count, P
     theus_version *pinned;
     theus_status status = theus_store_at(self->store, expected, &pinned);
     if (status != THEUS_OK) {
-        theus_store_facts facts;
-        theus_store_read_facts(self->store, &facts);
-        PyObject *error = PyObject_CallFunction(st->VersionError, "OKK", slots[SWAP_EXPECTED],
-                                                (unsigned long long)facts.oldest,
-                                                (unsigned long long)facts.version);
-        if (error != NULL) {
-            PyErr_SetObject(st->VersionError, error);
-            Py_DECREF(error);
-        }
+        refuse_version(self, slots[SWAP_EXPECTED], expected);
         return NULL;
     }
     PyObject *requester = slots[SWAP_REQUESTER];

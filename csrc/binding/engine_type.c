@@ -751,8 +751,9 @@ static PyMethodDef engine_methods[] = {
     {"compare_and_swap", THEUS_FASTCALL(engine_compare_and_swap), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("compare_and_swap(expected_version, data=None, heavy=None, signal=None, requester=None)\n\n"
                "Merges data into the state if nothing that it touches has changed since expected_version;\n"
-               "returns the version that now stands. Raises ConflictError, or VersionError for a version that\n"
-               "does not exist yet or has left the history. With strict_cas any newer version is a conflict.")},
+               "returns the version that now stands. Raises ConflictError, also for a version that has left the\n"
+               "history, and VersionError for one that does not exist yet. With strict_cas any newer version\n"
+               "is a conflict.")},
     {"records", THEUS_FASTCALL(engine_records), METH_FASTCALL,
      PyDoc_STR("records(since=0): (list of CommitRecord, lost). Records of commits number since, since + 1, ...\n"
                "oldest first; lost counts those that the ring no longer holds. Continue at\n"

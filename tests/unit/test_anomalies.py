@@ -27,7 +27,7 @@ import pytest
 
 from support import begin, plain
 from theus import TheusEngine
-from theus.errors import ConflictError, VersionError
+from theus.errors import ConflictError
 
 BOTH = pytest.mark.parametrize("isolation", ["serializable", "snapshot"])
 
@@ -548,9 +548,9 @@ def test_stale_cas_older_than_the_history_is_refused() -> None:
     for n in range(10):
         engine.compare_and_swap(engine.version, data={"domain": {"x": n + 1}})
     version = engine.version
-    with pytest.raises(VersionError) as caught:
+    with pytest.raises(ConflictError) as caught:
         engine.compare_and_swap(1, data={"domain": {"y": 1}})
-    assert caught.value.version == 1 and caught.value.oldest == version - 2
+    assert caught.value.expected == 1 and caught.value.reason == "forgotten"
     assert engine.version == version and domain(engine) == {"x": 10, "y": 0}
     engine.compare_and_swap(version - 2, data={"domain": {"y": 1}})
     assert domain(engine) == {"x": 10, "y": 1}

@@ -19,6 +19,7 @@ SAMPLES = [
     errors.ConflictError(PATH, 5, 7),
     errors.ConflictError(PATH, 5, 7, "transfer", "absence", 4),
     errors.ConflictError(None, 5, 7, None, "strict"),
+    errors.ConflictError(None, 5, 7, None, "forgotten"),
     errors.ConflictError(("domain",), 5, 7, None, "busy"),
     errors.FrozenError("a FrozenDict cannot be changed; use set()", PATH),
     errors.PathError(PATH),
