@@ -55,8 +55,11 @@ def row() -> Row:
                         store.root = after
 
         contenders["compare and swap over immutables, with a lock"] = theirs
-    return Row(f"compare_and_swap of one key of {SIZE:,}", contenders,
-               (Bar(600), Bar(600, of="theus compare_and_swap, nested dict")))
+    return Row(
+        f"compare_and_swap of one key of {SIZE:,}",
+        contenders,
+        (Bar(600), Bar(600, of="theus compare_and_swap, nested dict")),
+    )
 
 
 def rows() -> Iterator[Callable[[], Row]]:

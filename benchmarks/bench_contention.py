@@ -15,13 +15,13 @@ from stores import PathStore
 from theus import TheusEngine
 
 THREADS = 8
-SPAN = 0.5          # seconds that threads work for one figure
-FAIR_SPAN = 1.5     # the same for fairness: with eight threads and 5 ms turns, 37 turns each
-LONG_BODY = 0.02    # seconds
-GIVE_UP = 40        # attempts after which a long body is given up
+SPAN = 0.5  # seconds that threads work for one figure
+FAIR_SPAN = 1.5  # the same for fairness: with eight threads and 5 ms turns, 37 turns each
+LONG_BODY = 0.02  # seconds
+GIVE_UP = 40  # attempts after which a long body is given up
 
 Body = Callable[[], None]
-Contender = Callable[[int], float]    # of a row whose figure is no time of the harness
+Contender = Callable[[int], float]  # of a row whose figure is no time of the harness
 Increment = Callable[[Body], int]
 """Adds one to the hot key, calling the body between reading and writing; returns the attempts."""
 
@@ -107,14 +107,15 @@ def lmdb_store() -> Increment | None:
             txn.put(b"key-7", b"%d" % (value + 1))
         return 1
 
-    increment.folder = folder    # type: ignore[attr-defined] # lives as long as its user
+    increment.folder = folder  # type: ignore[attr-defined] # lives as long as its user
     return increment
 
 
 def zodb_store() -> Increment | None:
     """A connection for each thread; a conflict is tried again at once."""
     zodb, mapping, trees, transaction, errors = map(
-        peer, ("ZODB", "ZODB.MappingStorage", "BTrees.OOBTree", "transaction", "ZODB.POSException"))
+        peer, ("ZODB", "ZODB.MappingStorage", "BTrees.OOBTree", "transaction", "ZODB.POSException")
+    )
     if zodb is None or mapping is None or trees is None or transaction is None or errors is None:
         return None
     db = zodb.DB(mapping.MappingStorage(), pool_size=1000)
@@ -190,8 +191,8 @@ class Outcome:
     """What threads did that incremented without a pause."""
 
     seconds: float
-    done: list[int]    # increments of each thread
-    most: int    # attempts for one increment
+    done: list[int]  # increments of each thread
+    most: int  # attempts for one increment
 
 
 def for_a_while(increment: Increment, body: Body, workers: int, span: float = SPAN) -> Outcome:
@@ -225,8 +226,10 @@ def pace(increment: Increment, body: Body, workers: int = THREADS) -> Contender:
 
 
 def hot_key(name: str, body: Body) -> Row:
-    contenders = {f"{store}, {THREADS} threads": pace(increment, body)
-                  for store, increment in stores().items()}
+    contenders = {
+        f"{store}, {THREADS} threads": pace(increment, body)
+        for store, increment in stores().items()
+    }
     contenders["theus, one thread"] = pace(theus_store(), body, 1)
     return Row(f"hot key, {name}", contenders, (Bar(1 / 0.95, "theus, one thread"),), unit="µs")
 
@@ -240,8 +243,12 @@ def fairness(name: str, body: Body) -> Row:
         return run
 
     contenders = {store: of(increment) for store, increment in stores().items()}
-    return Row(f"most over fewest commits of {THREADS} threads, {name}", contenders,
-               (Bar(1 / 0.75),), unit="x")
+    return Row(
+        f"most over fewest commits of {THREADS} threads, {name}",
+        contenders,
+        (Bar(1 / 0.75),),
+        unit="x",
+    )
 
 
 def attempts(name: str, body: Body) -> Row:
@@ -249,8 +256,12 @@ def attempts(name: str, body: Body) -> Row:
         return lambda _: for_a_while(increment, body, THREADS).most
 
     contenders = {store: of(increment) for store, increment in stores().items()}
-    return Row(f"most attempts for one commit, {THREADS} threads, {name}", contenders,
-               (Bar(7),), unit="attempts")
+    return Row(
+        f"most attempts for one commit, {THREADS} threads, {name}",
+        contenders,
+        (Bar(7),),
+        unit="attempts",
+    )
 
 
 def long_body() -> Row:
@@ -281,8 +292,12 @@ def long_body() -> Row:
 
     contenders = {store: of(increment) for store, increment in stores().items()}
     contenders["theus, on a key of its own"] = of(theus_store(), theus_store())
-    return Row("one transaction of 20 ms against eight threads of short ones", contenders,
-               (Bar(3, "theus, on a key of its own"),), unit="ms")
+    return Row(
+        "one transaction of 20 ms against eight threads of short ones",
+        contenders,
+        (Bar(3, "theus, on a key of its own"),),
+        unit="ms",
+    )
 
 
 def hot_counter(engine: TheusEngine) -> Increment:
@@ -298,10 +313,15 @@ def hot_counter(engine: TheusEngine) -> Increment:
 
 def counter() -> Row:
     many, one = (hot_counter(TheusEngine({"domain": {"n": 0}})) for _ in range(2))
-    return Row("tx.add on one counter",
-               {f"theus, {THREADS} threads": pace(many, nothing),
-                "theus, one thread": pace(one, nothing, 1)},
-               (Bar(1 / 0.95, "theus, one thread"),), unit="µs")
+    return Row(
+        "tx.add on one counter",
+        {
+            f"theus, {THREADS} threads": pace(many, nothing),
+            "theus, one thread": pace(one, nothing, 1),
+        },
+        (Bar(1 / 0.95, "theus, one thread"),),
+        unit="µs",
+    )
 
 
 def aborts() -> Row:

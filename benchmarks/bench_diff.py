@@ -33,7 +33,7 @@ def equality(one: Any, other: Any, expected: bool) -> Contender:
 
     def run(count: int) -> None:
         for _ in repeat(None, count):
-            one == other    # noqa: B015 - the comparison is the work
+            one == other  # noqa: B015 - the comparison is the work
 
     return run
 
@@ -49,8 +49,10 @@ def row_equal() -> Row:
 
 def row_unequal() -> Row:
     """The peers may stop at the first difference they meet; so may we."""
-    contenders = {name: equality(a_map, changed(a_map, lambda key: -1), False)
-                  for name, a_map in both().items()}
+    contenders = {
+        name: equality(a_map, changed(a_map, lambda key: -1), False)
+        for name, a_map in both().items()
+    }
     return Row("==, ten keys apart", contenders, (LIMIT,))
 
 
@@ -82,8 +84,11 @@ def row_diff() -> Row:
 
         def theirs(count: int) -> None:
             for _ in repeat(None, count):
-                found = [(key, old.get(key, missing), value) for key, value in new.items()
-                         if old.get(key, missing) is not value]
+                found = [
+                    (key, old.get(key, missing), value)
+                    for key, value in new.items()
+                    if old.get(key, missing) is not value
+                ]
                 found += [(key, value, missing) for key, value in old.items() if key not in new]
 
         contenders["immutables.Map, compared key by key"] = theirs

@@ -58,8 +58,9 @@ def row(turns: int, title: str) -> Row:
         ONE: threads(1, 1, turns),
         APART: threads(THREADS, THREADS, turns),
     }
-    return Row(f"disjoint keys, {title}", contenders, (Bar(1 / FASTER, ONE),),
-               clock=time.perf_counter_ns)
+    return Row(
+        f"disjoint keys, {title}", contenders, (Bar(1 / FASTER, ONE),), clock=time.perf_counter_ns
+    )
 
 
 ROWS = (

@@ -114,8 +114,11 @@ def row_deep() -> Row:
         "ctx.domain.a.b.c, EFFECT": under(deep, "effect", INPUTS, []),
         DICT: plainly(read_dict, PLAIN),
     }
-    return Row("three levels deep", contenders,
-               tuple(Bar(8, DICT, of=name) for name in list(contenders)[:2]))
+    return Row(
+        "three levels deep",
+        contenders,
+        tuple(Bar(8, DICT, of=name) for name in list(contenders)[:2]),
+    )
 
 
 def row_write() -> Row:
@@ -124,8 +127,11 @@ def row_write() -> Row:
         "draft, declared as a whole": under(write, "effect", [], ["domain"]),
         DICT: plainly(write_dict, {"seen": 0}),
     }
-    return Row("a draft write of an existing key", contenders,
-               tuple(Bar(6, DICT, of=name) for name in list(contenders)[:2]))
+    return Row(
+        "a draft write of an existing key",
+        contenders,
+        tuple(Bar(6, DICT, of=name) for name in list(contenders)[:2]),
+    )
 
 
 def row_paths() -> Row:

@@ -28,9 +28,12 @@ def importing(module: str) -> Contender:
 
 
 def row() -> Row:
-    return Row("a fresh interpreter that imports one module",
-               {f"import {module}": importing(module) for module in ("theus", "json", "sys")},
-               (Bar(30e6, beyond="import json"),), clock=children_ns)
+    return Row(
+        "a fresh interpreter that imports one module",
+        {f"import {module}": importing(module) for module in ("theus", "json", "sys")},
+        (Bar(30e6, beyond="import json"),),
+        clock=children_ns,
+    )
 
 
 def rows() -> Iterator[Callable[[], Row]]:

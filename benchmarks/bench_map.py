@@ -32,7 +32,7 @@ def persistent(source: dict[str, int]) -> dict[str, Any]:
     found: dict[str, Any] = {"theus.FrozenDict": FrozenDict(source)}
     if immutables is not None:
         found["immutables.Map"] = immutables.Map(source)
-    if pyrsistent is not None and len(source) < 1_000_000:    # it is slow to build
+    if pyrsistent is not None and len(source) < 1_000_000:  # it is slow to build
         found["pyrsistent.pmap"] = pyrsistent.pmap(source)
     return found
 
@@ -53,9 +53,12 @@ def row_getitem(size: int) -> Row:
 
         return run
 
-    return Row(f"map[key], {size:,} keys",
-               {name: contender(a_map) for name, a_map in maps(data(size)).items()},
-               (Bar(1.3, "dict"),), per=len(keys))
+    return Row(
+        f"map[key], {size:,} keys",
+        {name: contender(a_map) for name, a_map in maps(data(size)).items()},
+        (Bar(1.3, "dict"),),
+        per=len(keys),
+    )
 
 
 def row_get(size: int) -> Row:
@@ -69,9 +72,12 @@ def row_get(size: int) -> Row:
 
         return run
 
-    return Row(f"map.get(key), {size:,} keys",
-               {name: contender(a_map) for name, a_map in maps(data(size)).items()},
-               (Bar(1.3, "dict"),), per=len(keys))
+    return Row(
+        f"map.get(key), {size:,} keys",
+        {name: contender(a_map) for name, a_map in maps(data(size)).items()},
+        (Bar(1.3, "dict"),),
+        per=len(keys),
+    )
 
 
 def row_set(size: int) -> Row:
@@ -86,9 +92,12 @@ def row_set(size: int) -> Row:
 
         return run
 
-    return Row(f"set of an existing key, {size:,} keys",
-               {name: contender(a_map) for name, a_map in persistent(data(size)).items()},
-               (Bar(0.6, "immutables.Map"),), per=len(keys))
+    return Row(
+        f"set of an existing key, {size:,} keys",
+        {name: contender(a_map) for name, a_map in persistent(data(size)).items()},
+        (Bar(0.6, "immutables.Map"),),
+        per=len(keys),
+    )
 
 
 def row_add(size: int) -> Row:
@@ -103,9 +112,12 @@ def row_add(size: int) -> Row:
 
         return run
 
-    return Row(f"set of a new key, {size:,} keys",
-               {name: contender(a_map) for name, a_map in persistent(data(size)).items()},
-               (Bar(0.6, "immutables.Map"),), per=SAMPLE)
+    return Row(
+        f"set of a new key, {size:,} keys",
+        {name: contender(a_map) for name, a_map in persistent(data(size)).items()},
+        (Bar(0.6, "immutables.Map"),),
+        per=SAMPLE,
+    )
 
 
 def row_iterate(size: int, what: str) -> Row:
@@ -122,9 +134,12 @@ def row_iterate(size: int, what: str) -> Row:
 
         return keys if what == "keys" else items
 
-    return Row(f"iterate {what}, {size:,} keys",
-               {name: contender(a_map) for name, a_map in maps(data(size)).items()},
-               (Bar(0.6, "immutables.Map"),), per=size)
+    return Row(
+        f"iterate {what}, {size:,} keys",
+        {name: contender(a_map) for name, a_map in maps(data(size)).items()},
+        (Bar(0.6, "immutables.Map"),),
+        per=size,
+    )
 
 
 def row_build(size: int) -> Row:
@@ -138,14 +153,19 @@ def row_build(size: int) -> Row:
         return run
 
     builders: dict[str, Callable[[dict[str, int]], object]] = {
-        "theus.FrozenDict": FrozenDict, "dict": dict}
+        "theus.FrozenDict": FrozenDict,
+        "dict": dict,
+    }
     if immutables is not None:
         builders["immutables.Map"] = immutables.Map
     if pyrsistent is not None:
         builders["pyrsistent.pmap"] = pyrsistent.pmap
-    return Row(f"build from a dict, {size:,} keys",
-               {name: contender(build) for name, build in builders.items()},
-               (Bar(0.6, "immutables.Map"),), per=size)
+    return Row(
+        f"build from a dict, {size:,} keys",
+        {name: contender(build) for name, build in builders.items()},
+        (Bar(0.6, "immutables.Map"),),
+        per=size,
+    )
 
 
 def rows() -> Iterator[Callable[[], Row]]:

@@ -17,7 +17,7 @@ BARE = "the bare call"
 @process(inputs=["domain.price"], outputs=["domain.total"], semantic=SemanticType.PURE)
 def total(ctx: Any) -> int:
     """Reads one number, returns another."""
-    return ctx.domain.price * 3    # type: ignore[no-any-return]
+    return ctx.domain.price * 3  # type: ignore[no-any-return]
 
 
 @process(inputs=["domain.price"], outputs=["domain.seen"])
@@ -35,7 +35,7 @@ def row_pure() -> Row:
 
     @process(inputs=["domain.price"], outputs=["domain.total"], semantic=SemanticType.PURE)
     def fresh_total(ctx: Any) -> int:
-        return ctx.domain.price + next(tick)    # type: ignore[no-any-return]
+        return ctx.domain.price + next(tick)  # type: ignore[no-any-return]
 
     def ours(times: int) -> None:
         run = changing.run_process
@@ -63,8 +63,9 @@ def row_pure() -> Row:
         "theus run_process, the same total": unchanged,
         BARE: bare,
     }
-    return Row("a PURE process with one input and one output", contenders,
-               (Bar(2_000, beyond=BARE),))
+    return Row(
+        "a PURE process with one input and one output", contenders, (Bar(2_000, beyond=BARE),)
+    )
 
 
 def row_effect() -> Row:
@@ -80,8 +81,9 @@ def row_effect() -> Row:
         for _ in repeat(None, times):
             count(other)
 
-    return Row("an EFFECT process with one input and one output",
-               {"theus run_process": ours, BARE: bare})
+    return Row(
+        "an EFFECT process with one input and one output", {"theus run_process": ours, BARE: bare}
+    )
 
 
 class Domain(dict[str, int]):

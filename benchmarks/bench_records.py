@@ -30,8 +30,9 @@ def engine() -> TheusEngine:
     content: dict[str, Any] = {"record": Order(), "dict": asdict(Order())}
     pydantic = peer("pydantic")
     if pydantic is not None:
-        content["model"] = pydantic.create_model("Model", number=(int, 1), total=(float, 2.5),
-                                                 note=(str, "none"), open=(bool, True))()
+        content["model"] = pydantic.create_model(
+            "Model", number=(int, 1), total=(float, 2.5), note=(str, "none"), open=(bool, True)
+        )()
     return TheusEngine({"domain": content})
 
 
@@ -67,8 +68,12 @@ def read_row() -> Row:
     }
     if "model" in domain:
         contenders["model.total"] = reading(domain["model"])
-    return Row("read a field of a view", contenders,
-               (Bar(BAR, "dict.total"), Bar(BAR, 'dict["total"]')), per=TIMES)
+    return Row(
+        "read a field of a view",
+        contenders,
+        (Bar(BAR, "dict.total"), Bar(BAR, 'dict["total"]')),
+        per=TIMES,
+    )
 
 
 def open_row() -> Row:
@@ -81,8 +86,11 @@ def open_row() -> Row:
 
         return run
 
-    return Row("get the view and read one field of it",
-               {"record": opening("record"), "dict": opening("dict")}, (Bar(BAR, "dict"),))
+    return Row(
+        "get the view and read one field of it",
+        {"record": opening("record"), "dict": opening("dict")},
+        (Bar(BAR, "dict"),),
+    )
 
 
 def method_row() -> Row:
@@ -96,8 +104,10 @@ def method_row() -> Row:
 
         return run
 
-    return Row("call a method that reads a field",
-               {"record": calling(it), "the instance itself": calling(instance)})
+    return Row(
+        "call a method that reads a field",
+        {"record": calling(it), "the instance itself": calling(instance)},
+    )
 
 
 def writing(key: str, *, attribute: bool) -> Contender:
@@ -122,11 +132,16 @@ def writing(key: str, *, attribute: bool) -> Contender:
 
 
 def write_row() -> Row:
-    return Row("write a field of a draft", {
-        "record.number = x": writing("record", attribute=True),
-        "dict.number = x": writing("dict", attribute=True),
-        'dict["number"] = x': writing("dict", attribute=False),
-    }, (Bar(BAR, "dict.number = x"), Bar(BAR, 'dict["number"] = x')), per=TIMES)
+    return Row(
+        "write a field of a draft",
+        {
+            "record.number = x": writing("record", attribute=True),
+            "dict.number = x": writing("dict", attribute=True),
+            'dict["number"] = x': writing("dict", attribute=False),
+        },
+        (Bar(BAR, "dict.number = x"), Bar(BAR, 'dict["number"] = x')),
+        per=TIMES,
+    )
 
 
 def committing(key: str) -> Contender:

@@ -48,6 +48,7 @@ def run_path(engine: TheusEngine, keys: Keys) -> Contender:
 
 def run_draft(engine: TheusEngine, keys: Keys) -> Contender:
     """engine.run with a draft."""
+
     def bump(tx: Any, key: Any) -> None:
         tx.domain[key] += 1
 
@@ -76,6 +77,7 @@ def with_path(engine: TheusEngine, keys: Keys) -> Contender:
 
 def with_draft(engine: TheusEngine, keys: Keys) -> Contender:
     """The with statement, with a draft."""
+
     def run(count: int) -> None:
         transaction = engine.transaction
         for _ in repeat(None, count):
@@ -129,19 +131,28 @@ def row_peers(size: int) -> Row:
             contenders[name] = contender
     runs, withs = "theus engine.run, path", "theus with transaction, path"
     bars = (
-        Bar(550, of=runs), Bar(0.5, TRANSACTION, of=runs), Bar(0.5, SWAP, of=runs),
-        Bar(4, LOCKED, of=runs), Bar(900, of=withs),
-        Bar(550, of="theus engine.run, draft"), Bar(900, of="theus with transaction, draft"),
+        Bar(550, of=runs),
+        Bar(0.5, TRANSACTION, of=runs),
+        Bar(0.5, SWAP, of=runs),
+        Bar(4, LOCKED, of=runs),
+        Bar(900, of=withs),
+        Bar(550, of="theus engine.run, draft"),
+        Bar(900, of="theus with transaction, draft"),
     )
     return Row(f"read, add one, commit: one key of {size:,}", contenders, bars, per=len(SAME))
 
 
 def row_sizes() -> Row:
     """The same key among more and more: what others are there must not matter."""
-    contenders = {f"1 of {size:,} keys": run_path(engine_with(size), SAME)
-                  for size in (1_000_000, 10_000, 10)}
-    return Row("engine.run, path: the same key among others", contenders,
-               (Bar(1.5, "1 of 10,000 keys"), Bar(2, "1 of 10 keys")), per=len(SAME))
+    contenders = {
+        f"1 of {size:,} keys": run_path(engine_with(size), SAME) for size in (1_000_000, 10_000, 10)
+    }
+    return Row(
+        "engine.run, path: the same key among others",
+        contenders,
+        (Bar(1.5, "1 of 10,000 keys"), Bar(2, "1 of 10 keys")),
+        per=len(SAME),
+    )
 
 
 def row_random(size: int) -> Row:

@@ -91,18 +91,20 @@ def peer(module: str) -> ModuleType | None:
 
 def measure(row: Row, *, rounds: int = ROUNDS, seconds: float = ROUND_SECONDS) -> Result:
     """Runs the contenders of a row in turns."""
-    counts = {name: _calibrate(row.clock, contender, seconds) if row.unit == "ns" else 1
-              for name, contender in row.contenders.items()}
+    counts = {
+        name: _calibrate(row.clock, contender, seconds) if row.unit == "ns" else 1
+        for name, contender in row.contenders.items()
+    }
     if row.unit != "ns":
         rounds = min(rounds, FIGURE_ROUNDS)
     times: dict[str, list[float]] = {name: [] for name in row.contenders}
     names = list(row.contenders)
     for turn in range(rounds):
-        for name in names[turn % len(names):] + names[:turn % len(names)]:
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
             if row.unit == "ns":
                 taken = _time(row.clock, row.contenders[name], counts[name]) / row.per
             else:
-                taken = float(row.contenders[name](1))    # type: ignore[arg-type]
+                taken = float(row.contenders[name](1))  # type: ignore[arg-type]
             times[name].append(taken)
     medians = {name: statistics.median(values) for name, values in times.items()}
 
@@ -119,12 +121,20 @@ def measure(row: Row, *, rounds: int = ROUNDS, seconds: float = ROUND_SECONDS) -
             value = ratio(ours, bar.peer)
         elif bar.beyond is not None:
             value = statistics.median(
-                a - b for a, b in zip(times[ours], times[bar.beyond], strict=True))
+                a - b for a, b in zip(times[ours], times[bar.beyond], strict=True)
+            )
         else:
             value = medians[ours]
-        result.bars.append({
-            "contender": ours, "bar": bar.describe(row.unit), "limit": bar.limit, "peer": bar.peer,
-            "value": value, "met": value <= bar.limit})
+        result.bars.append(
+            {
+                "contender": ours,
+                "bar": bar.describe(row.unit),
+                "limit": bar.limit,
+                "peer": bar.peer,
+                "value": value,
+                "met": value <= bar.limit,
+            }
+        )
     return result
 
 
@@ -177,10 +187,12 @@ def machine() -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as info:
-            cpu = next((line.split(":", 1)[1].strip() for line in info
-                        if line.startswith("model name")), cpu)
+            cpu = next(
+                (line.split(":", 1)[1].strip() for line in info if line.startswith("model name")),
+                cpu,
+            )
     except OSError:
-        pass    # not Linux: the name of the architecture will do
+        pass  # not Linux: the name of the architecture will do
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
@@ -196,8 +208,9 @@ def machine_line() -> str:
     facts = machine()
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     gil = "" if facts["gil"] else " without the GIL"
-    return (f"{facts['python']}{gil}, {facts['cpus']} x {facts['cpu']}, {facts['system']}; "
-            f"{versions}")
+    return (
+        f"{facts['python']}{gil}, {facts['cpus']} x {facts['cpu']}, {facts['system']}; {versions}"
+    )
 
 
 def main(question: str | None, rows: Iterable[Callable[[], Row]]) -> None:
@@ -223,7 +236,7 @@ def main(question: str | None, rows: Iterable[Callable[[], Row]]) -> None:
         titles.append(row.title)
         if options.only not in row.title:
             continue
-        result = measure(row, **turns)    # type: ignore[arg-type]
+        result = measure(row, **turns)  # type: ignore[arg-type]
         results.append(result)
         if not options.json:
             _print(result)
@@ -232,8 +245,15 @@ def main(question: str | None, rows: Iterable[Callable[[], Row]]) -> None:
     if titles and not results:
         parser.error(f"--only {options.only!r} is in no title; there are: {'; '.join(titles)}")
     if options.json:
-        print(json.dumps({"question": question, "machine": machine(),
-                          "rows": [vars(result) for result in results]}))
+        print(
+            json.dumps(
+                {
+                    "question": question,
+                    "machine": machine(),
+                    "rows": [vars(result) for result in results],
+                }
+            )
+        )
 
 
 def _print(result: Result) -> None:
@@ -243,5 +263,7 @@ def _print(result: Result) -> None:
         print(f"  {name:<44} {show(ns, result.unit):>9}   {ratio}")
     for bar in result.bars:
         value = f"{bar['value']:.2f} x" if bar["peer"] else show(bar["value"], result.unit)
-        print(f"  {'met   ' if bar['met'] else 'MISSED'} {bar['contender']}: {value}, "
-              f"bar {bar['bar']}")
+        print(
+            f"  {'met   ' if bar['met'] else 'MISSED'} {bar['contender']}: {value}, "
+            f"bar {bar['bar']}"
+        )

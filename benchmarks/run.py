@@ -29,19 +29,30 @@ def run(file: Path, options: list[str]) -> dict[str, Any]:
 
 def table(document: dict[str, Any]) -> str:
     """One benchmark in Markdown: a line for each contender of each row."""
-    lines = [f"## {document['question']}", "",
-             "| work | contender | time | theus / it | bar | verdict |",
-             "|---|---|---:|---:|---|---|"]
+    lines = [
+        f"## {document['question']}",
+        "",
+        "| work | contender | time | theus / it | bar | verdict |",
+        "|---|---|---:|---:|---|---|",
+    ]
     for row in document["rows"]:
         title = row["title"]
         for name, ns in row["ns"].items():
             ratio = row["ratios"].get(name)
             bars = [bar for bar in row["bars"] if bar["contender"] == name]
-            lines.append(" | ".join([
-                f"| {title}", name, show(ns, row["unit"]), "" if ratio is None else f"{ratio:.2g}",
-                "<br>".join(bar["bar"] for bar in bars),
-                "<br>".join(verdict(bar, row["unit"]) for bar in bars),
-            ]) + " |")
+            lines.append(
+                " | ".join(
+                    [
+                        f"| {title}",
+                        name,
+                        show(ns, row["unit"]),
+                        "" if ratio is None else f"{ratio:.2g}",
+                        "<br>".join(bar["bar"] for bar in bars),
+                        "<br>".join(verdict(bar, row["unit"]) for bar in bars),
+                    ]
+                )
+                + " |"
+            )
             title = ""
     return "\n".join(lines) + "\n"
 

@@ -160,7 +160,7 @@ def lmdb_store(names: Keys, keys: Keys) -> Contender | None:
                 with begin(write=True) as txn:
                     txn.put(key, b"%d" % (int(txn.get(key)) + 1))
 
-    run.folder = folder    # type: ignore[attr-defined] # lives as long as its user
+    run.folder = folder  # type: ignore[attr-defined] # lives as long as its user
     return run
 
 
@@ -182,7 +182,8 @@ def sqlite_store(names: Keys, keys: Keys) -> Contender:
 def zodb_store(names: Keys, keys: Keys) -> Contender | None:
     """Python objects in a B-tree, in memory."""
     zodb, mapping, trees, transaction = map(
-        peer, ("ZODB", "ZODB.MappingStorage", "BTrees.OOBTree", "transaction"))
+        peer, ("ZODB", "ZODB.MappingStorage", "BTrees.OOBTree", "transaction")
+    )
     if zodb is None or mapping is None or trees is None or transaction is None:
         return None
     root = zodb.DB(mapping.MappingStorage()).open().root()

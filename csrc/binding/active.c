@@ -68,7 +68,8 @@ active_remove(active_txns *active, TxnObject *txn)
     theus_mutex_lock(&list->lock);
     if (txn->previous != NULL) {
         txn->previous->next = txn->next;
-    } else if (first_of(list) == txn) {
+    }
+    else if (first_of(list) == txn) {
         atomic_store_explicit(&list->first, txn->next, memory_order_relaxed);
     }
     if (txn->next != NULL) {

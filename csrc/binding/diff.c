@@ -92,7 +92,8 @@ report(void *arg, theus_change_kind Py_UNUSED(kind), void *key, uint32_t pos_a, 
     }
     if (run->kind == THEUS_LIST) {
         step.key = NULL;
-    } else if (run->kind == THEUS_SET && key == NULL) {
+    }
+    else if (run->kind == THEUS_SET && key == NULL) {
         step.key = theus_value_atom(a != THEUS_NONE ? a : b);
     }
     theus_kind nested = theus_value_kind(a);

@@ -37,9 +37,11 @@ freeze_parts(TxnObject *self, PyObject *result)
     PyObject *made = NULL;
     if (PyTuple_CheckExact(result)) {
         made = PyList_AsTuple(parts);
-    } else if (PyList_CheckExact(result)) {
+    }
+    else if (PyList_CheckExact(result)) {
         return parts;
-    } else {
+    }
+    else {
         PyObject *keys = PyDict_Keys(copy);
         made = keys == NULL ? NULL : PyDict_New();
         for (Py_ssize_t i = 0; made != NULL && i < PyList_GET_SIZE(parts); i++) {
@@ -62,7 +64,8 @@ txn_freeze_result(TxnObject *self, PyObject *result)
     PyObject *frozen;
     if (draft_check(self->heap->st, result)) {
         frozen = draft_frozen(result);
-    } else if (PyTuple_CheckExact(result) || PyList_CheckExact(result) || PyDict_CheckExact(result)) {
+    }
+    else if (PyTuple_CheckExact(result) || PyList_CheckExact(result) || PyDict_CheckExact(result)) {
         int inside = Py_ReprEnter(result); /* the interpreter's list of containers being walked */
         if (inside > 0) {
             return result; /* it holds itself */
@@ -75,7 +78,8 @@ txn_freeze_result(TxnObject *self, PyObject *result)
             }
             Py_ReprLeave(result);
         }
-    } else {
+    }
+    else {
         return result;
     }
     Py_DECREF(result);
@@ -109,13 +113,15 @@ parse_options(EngineObject *self, PyObject *const *values, PyObject *names, run_
                 out->retries = PyLong_Check(value) ? PyLong_AsLongLongAndOverflow(value, &overflow) : -1;
                 if (overflow > 0) {
                     out->retries = INT64_MAX;
-                } else if (out->retries < 0) {
+                }
+                else if (out->retries < 0) {
                     PyErr_Format(PyLong_Check(value) ? PyExc_ValueError : PyExc_TypeError,
                                  "retries must be an int, 0 or more, or None, not %R", value);
                     return -1;
                 }
             }
-        } else if (PyUnicode_CompareWithASCIIString(name, "deadline") == 0) {
+        }
+        else if (PyUnicode_CompareWithASCIIString(name, "deadline") == 0) {
             if (value != Py_None) {
                 double seconds = PyFloat_AsDouble(value);
                 if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_TypeError)) {
@@ -131,23 +137,27 @@ parse_options(EngineObject *self, PyObject *const *values, PyObject *names, run_
                 }
                 out->deadline_ns = (uint64_t)(seconds * 1e9) + 1;
             }
-        } else if (PyUnicode_CompareWithASCIIString(name, "isolation") == 0) {
+        }
+        else if (PyUnicode_CompareWithASCIIString(name, "isolation") == 0) {
             if (engine_parse_isolation(value, &out->isolation) < 0) {
                 return -1;
             }
-        } else if (PyUnicode_CompareWithASCIIString(name, "detached") == 0) {
+        }
+        else if (PyUnicode_CompareWithASCIIString(name, "detached") == 0) {
             int detached = PyObject_IsTrue(value);
             if (detached < 0) {
                 return -1;
             }
             out->detached = detached;
-        } else if (PyUnicode_CompareWithASCIIString(name, "process") == 0) {
+        }
+        else if (PyUnicode_CompareWithASCIIString(name, "process") == 0) {
             if (value != Py_None && !PyUnicode_Check(value)) {
                 PyErr_Format(PyExc_TypeError, "process= names a process: a str, not %R", value);
                 return -1;
             }
             out->process = value == Py_None ? NULL : value;
-        } else {
+        }
+        else {
             PyErr_Format(PyExc_TypeError,
                          "run() got an unexpected keyword argument %R; it takes retries, deadline, isolation, "
                          "detached and process, and passes only positional arguments on", name);
@@ -263,7 +273,8 @@ run_joined(TxnObject *outer, PyObject *const *args, Py_ssize_t count)
         txn_restore_guard(outer, &kept);
         if (result != NULL) {
             theus_savepoint_release(savepoint);
-        } else {
+        }
+        else {
             theus_savepoint_rollback(savepoint);
             if (outer->callbacks != NULL
                 && PyList_SetSlice(outer->callbacks, mark, PY_SSIZE_T_MAX, NULL) < 0) {
@@ -286,7 +297,8 @@ back_off(uint64_t wait_ns)
     Py_BEGIN_ALLOW_THREADS
     if (wait_ns < YIELD_NS) {
         theus_yield();
-    } else {
+    }
+    else {
         theus_sleep_ns(wait_ns);
     }
     Py_END_ALLOW_THREADS
@@ -536,7 +548,8 @@ refuse_version(EngineObject *self, PyObject *asked, uint64_t expected)
         const char *reason = self->strict_cas ? "strict" : "forgotten";
         kind = st->ConflictError;
         error = PyObject_CallFunction(kind, "OOKOs", Py_None, asked, newest, Py_None, reason);
-    } else {
+    }
+    else {
         kind = st->VersionError;
         error = PyObject_CallFunction(kind, "OKK", asked, (unsigned long long)facts.oldest, newest);
     }
@@ -579,12 +592,14 @@ engine_compare_and_swap(PyObject *op, PyObject *const *args, Py_ssize_t count, P
         }
         if (done < 0) {
             txn_abort(txn);
-        } else {
+        }
+        else {
             done = txn_commit(txn, &why, TXN_GATE_REFUSE);
             if (done == 0) {
                 txn_raise_conflict(self, &why, 1);
                 theus_conflict_fini(&why);
-            } else if (done == 1) {
+            }
+            else if (done == 1) {
                 result = PyLong_FromUnsignedLongLong(txn->version);
             }
         }

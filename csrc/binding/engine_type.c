@@ -172,7 +172,8 @@ engine_set_store(EngineObject *self, theus_version *first, const theus_store_lim
     self->store = store;
     if (THEUS_HAVE_GIL && old != NULL) {
         theus_store_free(old);
-    } else {
+    }
+    else {
         self->outdated = old;
     }
     return 0;

@@ -462,7 +462,8 @@ state_diff(PyObject *op, PyObject *const *args, Py_ssize_t count)
         if (b != NULL && Py_TYPE(args[1]) == self->heap->st->State_type) {
             heap_b = state_of(args[1])->heap;
         }
-    } else {
+    }
+    else {
         theus_version_retain(b);
     }
     PyObject *changes = b == NULL ? NULL : diff_containers(heap_a, a->root, heap_b, b->root);
@@ -529,7 +530,8 @@ state_provenance(PyObject *op, PyObject *argument)
     int found = find_path(self, path, &segments, &value);
     if (found >= 0 && !is_in_history(self)) {
         result = Py_NewRef(Py_None);
-    } else if (found >= 0) {
+    }
+    else if (found >= 0) {
         theus_version *made = NULL;
         theus_status status = theus_store_blame(self->engine->store, NULL, segments,
                                                 (uint32_t)PyTuple_GET_SIZE(path), 0,
@@ -561,7 +563,8 @@ state_root_from(HeapObject *heap, PyObject *data, PyObject *heavy, theus_contain
         if (!PyMapping_Check(given) || !PyObject_HasAttrString(given, "keys")) {
             PyErr_Format(PyExc_TypeError, "%s= must be a dict of roots, not %R", what, given);
             result = -1;
-        } else {
+        }
+        else {
             result = i == 0 ? PyDict_Update(roots, given) : PyDict_SetItem(roots, name, given);
         }
     }

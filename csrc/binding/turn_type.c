@@ -113,7 +113,8 @@ refuse_wait(EngineObject *engine, theus_turn turn)
     module_state *st = engine->heap->st;
     if (turn == THEUS_TURN_CLOSED) {
         PyErr_SetNone(st->ClosedError);
-    } else {
+    }
+    else {
         PyErr_SetString(st->TransactionError,
                         "this call would wait for a task of the event loop that runs in this very thread, which has "
                         "priority where this transaction writes: await the asynchronous form (run_async, execute, "
@@ -134,7 +135,8 @@ turn_sleep(EngineObject *engine, uint64_t number, bool gate, const theus_footpri
         theus_turn turn = waiter_wait(waiter, number, gate, footprint, theus_thread_id(), &until_ns);
         if (turn == THEUS_TURN_CAME) {
             result = 1;
-        } else if (turn == THEUS_TURN_AWAITED) {
+        }
+        else if (turn == THEUS_TURN_AWAITED) {
             uint64_t now_ns = theus_clock_tick_ns();
             if (end_ns != 0 && end_ns < until_ns) {
                 until_ns = end_ns;
@@ -144,7 +146,8 @@ turn_sleep(EngineObject *engine, uint64_t number, bool gate, const theus_footpri
             if (result == 0) {
                 result = end_ns == 0 || theus_clock_tick_ns() < end_ns;
             }
-        } else {
+        }
+        else {
             refuse_wait(engine, turn);
         }
     }

@@ -16,9 +16,11 @@ append_value(HeapObject *heap, theus_value old, theus_value item, theus_value *o
     theus_status status;
     if (old == THEUS_NONE) {
         status = theus_container_new(heap->core, THEUS_LIST, &edit);
-    } else if (theus_value_kind(old) == THEUS_LIST) {
+    }
+    else if (theus_value_kind(old) == THEUS_LIST) {
         status = theus_edit_begin(theus_value_container(old), &edit);
-    } else {
+    }
+    else {
         PyObject *found = handle_wrap(heap, old);
         if (found != NULL) {
             PyErr_Format(PyExc_TypeError, "append() needs a list at its path, and %R is there: append to a list, or set() "
@@ -104,18 +106,23 @@ defer(TxnObject *self, theus_deferred_kind kind, PyObject *path, PyObject *opera
     int result = found < 0 ? -1 : 0;
     if (found == 0) {
         result = txn_path_error(self->heap->st, path, "a part on the way is missing or holds no container");
-    } else if (found == 1) {
+    }
+    else if (found == 1) {
         PyObject *key = txn_path_last(path);
         theus_status status = THEUS_OK;
         if (record_is(cell->now) && record_draft_may_defer(self, cell, key) < 0) {
             found = -1;
-        } else if (cell->now->kind == THEUS_LIST) {
+        }
+        else if (cell->now->kind == THEUS_LIST) {
             found = txn_cell_find(self, cell, key, false, &hash, &pos, &there);
-        } else if (cell->now->kind == THEUS_SET) {
+        }
+        else if (cell->now->kind == THEUS_SET) {
             found = txn_path_error(self->heap->st, path, "an element of a set has no value");
-        } else if (key_hash(key, &hash) < 0) {
+        }
+        else if (key_hash(key, &hash) < 0) {
             found = -1;
-        } else if (kind == THEUS_APPEND && cell->child_count != 0) {
+        }
+        else if (kind == THEUS_APPEND && cell->child_count != 0) {
             found = entered_at(self, cell, hash, key, &child);
         }
         if (found == 0) {
@@ -123,10 +130,12 @@ defer(TxnObject *self, theus_deferred_kind kind, PyObject *path, PyObject *opera
         }
         if (found < 0) {
             result = -1;
-        } else if (child != NULL && child->now->kind == THEUS_LIST) {
+        }
+        else if (child != NULL && child->now->kind == THEUS_LIST) {
             /* The body holds a draft of that very list: it must see the append. */
             status = theus_cell_splice(child, child->now->count, 0, &frozen, 1);
-        } else {
+        }
+        else {
             bool by_index = cell->now->kind == THEUS_LIST;
             status = theus_cell_defer(cell, kind, hash, by_index ? NULL : key, pos, frozen, resolver);
         }

@@ -59,7 +59,8 @@ txn_path_tuple(const theus_segment *path, uint32_t length)
                                                               : (PyObject *)path[i].key;
         if (tuple == NULL) {
             Py_XDECREF(part);
-        } else {
+        }
+        else {
             PyTuple_SET_ITEM(tuple, i, part);
         }
         if (part == NULL) {
@@ -115,7 +116,8 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
     if (st->free_txn_count > 0) {
         self = st->free_txns[--st->free_txn_count];
         PyObject_Init((PyObject *)self, st->Transaction_type);
-    } else {
+    }
+    else {
         self = PyObject_GC_New(TxnObject, st->Transaction_type);
         if (self == NULL) {
             return NULL;
@@ -174,7 +176,8 @@ txn_begin(TxnObject *self, theus_version *pinned)
     Py_XSETREF(self->home, home);
     if (pinned == NULL) {
         theus_txn_begin_newest(&self->txn, self->engine->store, self->isolation, self->read_only);
-    } else {
+    }
+    else {
         theus_txn_begin(&self->txn, self->engine->store, pinned, self->isolation, self->read_only);
     }
     atomic_store_explicit(&self->version, self->txn.pinned->number, memory_order_relaxed);
@@ -270,7 +273,8 @@ run_callbacks(TxnObject *self)
             PyObject *raised = PyErr_GetRaisedException();
             if (error == NULL) {
                 error = raised;
-            } else {
+            }
+            else {
                 Py_DECREF(raised);
             }
         }
@@ -524,7 +528,8 @@ txn_dealloc(PyObject *op)
     EngineObject *engine = self->engine;
     if (st->recycles && st->free_txn_count < FREE_TXNS) {
         st->free_txns[st->free_txn_count++] = self;
-    } else {
+    }
+    else {
         PyObject_GC_Del(op);
     }
     Py_DECREF(engine);

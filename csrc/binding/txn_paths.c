@@ -295,7 +295,8 @@ txn_cell_set(TxnObject *self, theus_cell *cell, ScopeObject *scope, const freeze
     if (found == 1) {
         theus_status status = theus_cell_put(cell, pos, frozen);
         found = status == THEUS_OK ? 1 : txn_fail(self, status);
-    } else if (found == 0) {
+    }
+    else if (found == 0) {
         found = place_error(st, place, PyIndex_Check(key)
                             ? "the list has no such index; append() makes it longer"
                             : "a list is asked by index: a path has it in brackets, as in log[0]");

@@ -66,7 +66,8 @@ delete_others(TxnObject *self, theus_container *wanted)
         theus_find found = theus_container_find(wanted, NULL, hash, name, &pos, NULL);
         if (found == THEUS_FIND_FAILED) {
             result = errors_find_failed(self->heap->st);
-        } else if (found == THEUS_ABSENT && txn_cell_delete(self, self->txn.root, name) < 0) {
+        }
+        else if (found == THEUS_ABSENT && txn_cell_delete(self, self->txn.root, name) < 0) {
             result = -1;
         }
     }

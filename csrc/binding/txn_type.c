@@ -52,12 +52,15 @@ txn_unjoin(TxnObject *self, uint64_t savepoint, bool keep)
     if (result == 0) {
         if (outer->txn.depth > 1) {
             result = txn_error(self, "a savepoint cannot end inside an operation of its transaction");
-        } else if (theus_txn_savepoint(&outer->txn) != savepoint) {
+        }
+        else if (theus_txn_savepoint(&outer->txn) != savepoint) {
             result = txn_error(self, "savepoints end in the reverse order of their beginning: "
                                      "end the inner one first");
-        } else if (keep && (result = txn_check_joined(outer)) == 0) {
+        }
+        else if (keep && (result = txn_check_joined(outer)) == 0) {
             theus_savepoint_release(outer->txn.savepoint);
-        } else {
+        }
+        else {
             PyObject *error = result < 0 ? PyErr_GetRaisedException() : NULL;
             theus_savepoint_rollback(outer->txn.savepoint);
             if (outer->callbacks != NULL
@@ -447,9 +450,11 @@ txn_type_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         if (engine == NULL) {
             return NULL;
         }
-    } else if (PyObject_TypeCheck(engine, st->Engine_type)) {
+    }
+    else if (PyObject_TypeCheck(engine, st->Engine_type)) {
         Py_INCREF(engine);
-    } else {
+    }
+    else {
         PyErr_Format(PyExc_TypeError, "Transaction() needs an engine, not %R", engine);
         return NULL;
     }

@@ -102,7 +102,8 @@ merge_each(TxnObject *self, theus_cell *cell, PyObject *data, const freeze_path 
         if (!PyTuple_Check(item) || PyTuple_GET_SIZE(item) != 2) {
             PyErr_Format(PyExc_TypeError, "items() of %R must give pairs", data);
             result = -1;
-        } else {
+        }
+        else {
             result = step(self, cell, PyTuple_GET_ITEM(item, 0), PyTuple_GET_ITEM(item, 1), up);
         }
     }

@@ -72,7 +72,8 @@ waiting_call_all(theus_bell *bell)
             PyObject *raised = PyErr_GetRaisedException();
             if (error == NULL) {
                 error = raised;
-            } else {
+            }
+            else {
                 Py_DECREF(raised);
             }
         }

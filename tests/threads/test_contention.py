@@ -55,9 +55,7 @@ class Field:
         """No update was lost, nothing is left over, and nobody needed more than the bound."""
         for key, value in self.engine.state.data["domain"].items():
             assert value == sum(
-                len(runs)
-                for job, runs in zip(self.jobs, report, strict=True)
-                if key in job.keys
+                len(runs) for job, runs in zip(self.jobs, report, strict=True) if key in job.keys
             )
         stats = self.engine.stats()
         assert (stats.tickets_held, stats.queue_depth, stats.leases_expired) == (0, 0, 0)

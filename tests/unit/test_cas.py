@@ -229,7 +229,9 @@ def test_a_version_older_than_the_history_is_refused(engine: Any) -> None:
     engine.history_limit(count=2)
     for step in range(4):
         move(engine, x=step + 10)
-    with pytest.raises(ConflictError, match="CAS Version Mismatch: version 3 is no longer") as caught:
+    with pytest.raises(
+        ConflictError, match="CAS Version Mismatch: version 3 is no longer"
+    ) as caught:
         engine.compare_and_swap(3, data={"domain": {"new": 1}})
     assert (caught.value.expected, caught.value.found) == (3, 5)
     assert caught.value.reason == "forgotten" and caught.value.path is None
