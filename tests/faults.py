@@ -48,27 +48,27 @@ class Fault:
 FAULTS = [
     Fault(
         "reads are not validated",
-        "commit.c",
+        "validate.c",
         "verdict result = reads ? check_reads(run, cell) : HOLDS;",
         "verdict result = reads && !run ? check_reads(run, cell) : HOLDS;",
     ),
     Fault(
         "absences are not validated",
-        "commit.c",
+        "validate.c",
         "        result = check_absences(run, cell);",
         "        result = run ? HOLDS : check_absences(run, cell);",
     ),
     Fault(
         "the key set is not validated",
-        "commit.c",
+        "validate.c",
         "if (cell->read_shape && base->shape != there->shape) {",
         "if (cell->read_shape && base->shape != there->shape && base->kind == THEUS_LIST) {",
     ),
     Fault(
         "a read of the whole is not validated",
-        "commit.c",
-        '    if (cell->read_all) {\n        return broken(run, cell, "content", NULL);',
-        '    if (cell->read_all && cell->home == NULL) {\n        return broken(run, cell, "content", NULL);',
+        "validate.c",
+        '    if (cell->read_all) {\n        return theus_commit_broken(run, cell, "content", NULL);',
+        '    if (cell->read_all && cell->home == NULL) {\n        return theus_commit_broken(run, cell, "content", NULL);',
     ),
     Fault(
         "a written record is not shown to its class",
@@ -78,37 +78,37 @@ FAULTS = [
     ),
     Fault(
         "what the class makes of a record is not what is stored",
-        "commit.c",
+        "candidate.c",
         "    theus_container_release(*content);\n    *content = passed;",
         "    theus_container_release(passed);",
     ),
     Fault(
         "an ancestor that was replaced does not matter",
-        "commit.c",
+        "validate.c",
         "            && theus_value_container(value)->line == cell->base->line) {",
         "            ) {",
     ),
     Fault(
         "a place that is gone does not matter",
-        "commit.c",
-        '        return broken(run, cell, "place", NULL);',
+        "validate.c",
+        '        return theus_commit_broken(run, cell, "place", NULL);',
         "        return HOLDS;",
     ),
     Fault(
         "a snapshot does not validate its writes",
-        "commit.c",
+        "validate.c",
         "        else if (run->txn->isolation == THEUS_SNAPSHOT) {",
         "        else if (run->txn->isolation == THEUS_SNAPSHOT && run->newest == run->txn->pinned) {",
     ),
     Fault(
         "lists are not asked whether items moved",
-        "commit.c",
+        "validate.c",
         "    if (cell->base->shape != cell->current->shape) {",
         "    if (cell->base->shape != cell->current->shape && run == NULL) {",
     ),
     Fault(
         "a rebase drops the first of several writes",
-        "commit.c",
+        "candidate.c",
         "    for (uint32_t i = 0; i < cell->writes.count && status == THEUS_OK; i++) {\n"
         "        uint32_t pos = cell->writes.items[i];\n        theus_value value = theus_c",
         "    for (uint32_t i = cell->writes.count > 1; i < cell->writes.count && status == THEUS_OK; i++) {\n"
@@ -116,13 +116,13 @@ FAULTS = [
     ),
     Fault(
         "a rebase forgets what was deleted",
-        "commit.c",
+        "candidate.c",
         "            status = edit_remove(run, edit, theus_container_key_at(base, pos));",
         "            status = run ? THEUS_OK : edit_remove(run, edit, theus_container_key_at(base, pos));",
     ),
     Fault(
         "a deferred operation is applied once more after a rebase",
-        "commit.c",
+        "candidate.c",
         "        status = apply_one(run, edit, it);\n",
         "        status = apply_one(run, edit, it);\n"
         "        if (status == THEUS_OK && run->newest != run->txn->pinned) {\n"

@@ -1,4 +1,5 @@
-/* The Engine type: construction, transactions, versions, figures. run and compare_and_swap are in engine_run.c. */
+/* The Engine type: construction, transactions, what it is set to. Its other methods: engine_run.c, engine_facts.c,
+ * engine_wait.c; its arguments: engine_arguments.c. */
 #include "engine_type.h"
 
 #include "errors.h"
@@ -10,9 +11,7 @@ enum {
     DEFAULT_TIMEOUT_MS = 300000,
     DEFAULT_TRANSACTION_TIMEOUT_MS = 5000,
     DEFAULT_RING = 1024,
-    DEFAULT_HISTORY = 128,
     DEFAULT_RING_TIMEOUT_MS = 1000,
-    CONFLICT_PATHS_MAX = 1024, /* more different paths are only counted in the total */
 };
 
 static EngineObject *
@@ -29,109 +28,6 @@ engine_check_open(EngineObject *self)
     }
     PyErr_SetNone(self->heap->st->ClosedError);
     return -1;
-}
-
-static void
-count_conflict(PyObject *conflicts, PyObject *path)
-{
-    PyObject *count = NULL, *more = NULL;
-    int known = PyDict_GetItemRef(conflicts, path, &count);
-    if (known > 0 || (known == 0 && PyDict_GET_SIZE(conflicts) < CONFLICT_PATHS_MAX)) {
-        more = PyLong_FromLong((known > 0 ? PyLong_AsLong(count) : 0) + 1);
-        if (more != NULL) {
-            PyDict_SetItem(conflicts, path, more);
-        }
-    }
-    Py_XDECREF(count);
-    Py_XDECREF(more);
-}
-
-void
-engine_note_conflict(EngineObject *self, const theus_conflict *why)
-{
-    PyObject *error = PyErr_GetRaisedException();
-    PyObject *path = txn_path_tuple(why->path, why->length);
-    if (path != NULL) {
-        Py_BEGIN_CRITICAL_SECTION(self->conflicts); /* in one piece, unless comparing keys runs Python code */
-        count_conflict(self->conflicts, path);
-        Py_END_CRITICAL_SECTION();
-        Py_DECREF(path);
-    }
-    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
-        PyErr_SetInterrupt(); /* it came while a key was compared: to be raised where the program can see it */
-    }
-    PyErr_Clear(); /* a statistic is not worth failing for */
-    if (error != NULL) {
-        PyErr_SetRaisedException(error);
-    }
-}
-
-/* A time in milliseconds: 0 (none) or more. More than a century counts as none, and cannot overflow in ns. */
-static int
-parse_milliseconds(PyObject *argument, const char *name, uint64_t *out)
-{
-    const long long century_ms = 100LL * 366 * 24 * 3600 * 1000;
-    if (!PyLong_Check(argument)) {
-        PyErr_Format(PyExc_TypeError, "%s is an int, in milliseconds, not %R", name, argument);
-        return -1;
-    }
-    int overflow;
-    long long wanted = PyLong_AsLongLongAndOverflow(argument, &overflow);
-    if (wanted == -1 && !overflow && PyErr_Occurred()) {
-        return -1;
-    }
-    if (overflow < 0 || (!overflow && wanted < 0)) {
-        PyErr_Format(PyExc_ValueError, "%s must be 0 (no limit) or more, not %R", name, argument);
-        return -1;
-    }
-    *out = overflow > 0 || wanted > century_ms ? 0 : (uint64_t)wanted;
-    return 0;
-}
-
-int
-engine_parse_timeout(PyObject *argument, uint64_t *out)
-{
-    return parse_milliseconds(argument, "write_timeout_ms", out);
-}
-
-/* The number of a version, or of a record. Larger ones than the core can count are as good as its largest. */
-int
-engine_parse_version(PyObject *argument, uint64_t *out)
-{
-    if (!PyLong_Check(argument) || PyBool_Check(argument)) {
-        PyErr_Format(PyExc_TypeError, "a version is an int, not %R", argument);
-        return -1;
-    }
-    int overflow;
-    long long number = PyLong_AsLongLongAndOverflow(argument, &overflow);
-    if (number == -1 && !overflow && PyErr_Occurred()) {
-        return -1;
-    }
-    if (overflow < 0 || (!overflow && number < 0)) {
-        PyErr_Format(PyExc_ValueError, "versions are counted from 0; there is no %R", argument);
-        return -1;
-    }
-    *out = overflow > 0 ? UINT64_MAX : (uint64_t)number;
-    return 0;
-}
-
-/* A number of slots; -1 with TypeError or ValueError. */
-static int
-parse_size(PyObject *argument, const char *name, uint32_t *out)
-{
-    const long long most = 1LL << 24;
-    if (!PyLong_Check(argument)) {
-        PyErr_Format(PyExc_TypeError, "%s= is an int, not %R", name, argument);
-        return -1;
-    }
-    int overflow;
-    long long wanted = PyLong_AsLongLongAndOverflow(argument, &overflow);
-    if (overflow != 0 || wanted < 1 || wanted > most) {
-        PyErr_Format(PyExc_ValueError, "%s= must be between 1 and %lld, not %R", name, most, argument);
-        return -1;
-    }
-    *out = (uint32_t)wanted;
-    return 0;
 }
 
 /* ---- life -------------------------------------------------------------------------------- */
@@ -277,7 +173,7 @@ static PyObject *
 engine_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
     PyObject *module = PyType_GetModuleByDef(type, &theus_module);
-    theus_store_limits limits = {.ring_capacity = DEFAULT_RING, .history_count = DEFAULT_HISTORY};
+    theus_store_limits limits = {.ring_capacity = DEFAULT_RING, .history_count = ENGINE_DEFAULT_HISTORY};
     EngineObject *self = module == NULL ? NULL : engine_alloc(type);
     if (self == NULL) {
         return NULL;
@@ -298,17 +194,17 @@ engine_init(PyObject *op, PyObject *args, PyObject *kwargs)
     PyObject *data = NULL, *heavy = NULL, *timeout = Py_None, *ring = NULL, *history = NULL;
     PyObject *mode = NULL, *patience = NULL;
     int strict = 0;
-    theus_store_limits limits = {.ring_capacity = DEFAULT_RING, .history_count = DEFAULT_HISTORY};
+    theus_store_limits limits = {.ring_capacity = DEFAULT_RING, .history_count = ENGINE_DEFAULT_HISTORY};
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO$pOOOOO:Engine", names, &data, &heavy, &strict,
                                      &timeout, &ring, &mode, &patience, &history)
-        || (ring != NULL && parse_size(ring, "ring_capacity", &limits.ring_capacity) < 0)
+        || (ring != NULL && engine_parse_size(ring, "ring_capacity", &limits.ring_capacity) < 0)
         || (mode != NULL && engine_parse_ring_mode(mode, &limits.ring_mode) < 0)
-        || (history != NULL && parse_size(history, "history", &limits.history_count) < 0)) {
+        || (history != NULL && engine_parse_size(history, "history", &limits.history_count) < 0)) {
         return -1;
     }
     uint64_t timeout_ms = DEFAULT_TIMEOUT_MS, ring_timeout_ms = DEFAULT_RING_TIMEOUT_MS;
     if ((timeout != Py_None && engine_parse_timeout(timeout, &timeout_ms) < 0)
-        || (patience != NULL && parse_milliseconds(patience, "ring_timeout_ms", &ring_timeout_ms) < 0)) {
+        || (patience != NULL && engine_parse_milliseconds(patience, "ring_timeout_ms", &ring_timeout_ms) < 0)) {
         return -1;
     }
     if (atomic_exchange(&self->initialised, true)) {
@@ -403,23 +299,6 @@ engine_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 /* ---- transactions --------------------------------------------------------------------------- */
-
-int
-engine_parse_isolation(PyObject *argument, theus_isolation *out)
-{
-    if (PyUnicode_Check(argument)) {
-        if (PyUnicode_CompareWithASCIIString(argument, "serializable") == 0) {
-            *out = THEUS_SERIALIZABLE;
-            return 0;
-        }
-        if (PyUnicode_CompareWithASCIIString(argument, "snapshot") == 0) {
-            *out = THEUS_SNAPSHOT;
-            return 0;
-        }
-    }
-    PyErr_Format(PyExc_ValueError, "isolation must be 'serializable' or 'snapshot', not %R", argument);
-    return -1;
-}
 
 static PyObject *
 engine_transaction(PyObject *op, PyObject *args, PyObject *kwargs)
@@ -549,172 +428,6 @@ static PyObject *
 get_closed(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(engine_of(op)->closed);
-}
-
-static PyObject *
-engine_records(PyObject *op, PyObject *const *args, Py_ssize_t count)
-{
-    EngineObject *self = engine_of(op);
-    uint64_t sequence = 0, lost = 0;
-    if (errors_check_count("records", count, 0, 1) < 0) {
-        return NULL;
-    }
-    if (count == 1) {
-        if (engine_parse_version(args[0], &sequence) < 0) {
-            return NULL;
-        }
-    }
-    PyObject *list = PyList_New(0);
-    theus_record *record;
-    theus_ring_facts facts; /* up to what there is now: commits may come faster than we go */
-    theus_ring_read_facts(theus_store_ring(self->store), &facts);
-    while (list != NULL && sequence < facts.written
-           && (record = theus_store_next_record(self->store, &sequence, &lost)) != NULL) {
-        PyObject *shown = record_wrap(self->heap->st, record);
-        theus_record_release(record);
-        if (shown == NULL || PyList_Append(list, shown) < 0) {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(shown);
-    }
-    return list == NULL ? NULL : Py_BuildValue("(NK)", list, (unsigned long long)lost);
-}
-
-/* Runs that needed more than one attempt, by the number of attempts. New reference. */
-static PyObject *
-tries_dict(const theus_turn_facts *facts)
-{
-    PyObject *tries = PyDict_New();
-    for (int i = 1; i < THEUS_TURN_TRIES && tries != NULL; i++) {
-        if (facts->tries[i] == 0) {
-            continue;
-        }
-        PyObject *attempts = PyLong_FromLong(i + 1), *runs = PyLong_FromUnsignedLongLong(facts->tries[i]);
-        if (attempts == NULL || runs == NULL || PyDict_SetItem(tries, attempts, runs) < 0) {
-            Py_CLEAR(tries);
-        }
-        Py_XDECREF(attempts);
-        Py_XDECREF(runs);
-    }
-    return tries;
-}
-
-/* What the line of tickets has to say. New reference: a dict. */
-static PyObject *
-turn_counters(EngineObject *self)
-{
-    theus_turn_facts facts;
-    theus_turns_read_facts(theus_store_turns(self->store), &facts);
-    PyObject *tries = tries_dict(&facts);
-    return tries == NULL ? NULL
-                         : Py_BuildValue("{s:I,s:K,s:I,s:K,s:K,s:N,s:I,s:N}", "queue_depth", facts.queue_depth,
-                                         "tickets", (unsigned long long)facts.tickets, "tickets_held",
-                                         facts.tickets_held, "waits", (unsigned long long)facts.waits,
-                                         "leases_expired", (unsigned long long)facts.leases_expired, "queueing",
-                                         PyBool_FromLong(facts.queueing), "tries_max", facts.tries_max, "tries",
-                                         tries);
-}
-
-static PyObject *
-engine_counters(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    EngineObject *self = engine_of(op);
-    theus_counters *counters = theus_store_counters(self->store);
-    theus_store_facts facts;
-    theus_heap_stats heap;
-    theus_ring_facts ring;
-    theus_ring_read_facts(theus_store_ring(self->store), &ring);
-    theus_store_read_facts(self->store, &facts);
-    theus_heap_read_stats(self->heap->core, &heap);
-    PyObject *dict = Py_BuildValue(
-        "{s:K,s:K,s:I,s:I,s:K,s:K,s:I,s:K,s:K,s:K}", "version", (unsigned long long)facts.version,
-        "oldest_version", (unsigned long long)facts.oldest, "history_versions", facts.history_count,
-        "ring_capacity", ring.capacity, "ring_written", (unsigned long long)ring.written,
-        "ring_lost", (unsigned long long)ring.lost, "ring_readers", ring.readers, "heap_bytes", (unsigned long long)heap.bytes,
-        "heap_nodes", (unsigned long long)heap.nodes, "heap_containers",
-        (unsigned long long)heap.containers);
-#define ADD_COUNTER(name)                                                                             \
-    if (dict != NULL) {                                                                               \
-        PyObject *value = PyLong_FromUnsignedLongLong(                                                \
-            atomic_load_explicit(&counters->name, memory_order_relaxed));                             \
-        if (value == NULL || PyDict_SetItemString(dict, #name, value) < 0) {                          \
-            Py_CLEAR(dict);                                                                           \
-        }                                                                                             \
-        Py_XDECREF(value);                                                                            \
-    }
-    THEUS_COUNTER_LIST(ADD_COUNTER)
-#undef ADD_COUNTER
-    PyObject *paths = dict == NULL ? NULL : PyDict_Copy(self->conflicts);
-    if (paths == NULL || PyDict_SetItemString(dict, "conflicts_by_path", paths) < 0) {
-        Py_CLEAR(dict);
-    }
-    Py_XDECREF(paths);
-    PyObject *turns = dict == NULL ? NULL : turn_counters(self);
-    if (turns == NULL || PyDict_Update(dict, turns) < 0) {
-        Py_CLEAR(dict);
-    }
-    Py_XDECREF(turns);
-    return dict;
-}
-
-/* One limit: None means no limit, `zero` is how the core writes that. -1 with an exception. */
-static int
-parse_limit(PyObject *argument, const char *name, double scale, uint64_t *out)
-{
-    *out = 0;
-    if (argument == Py_None) {
-        return 0;
-    }
-    double wanted = PyFloat_AsDouble(argument);
-    if (wanted == -1.0 && PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
-            PyErr_Format(PyExc_TypeError, "%s= must be a positive number or None, not %R", name, argument);
-        }
-        return -1;
-    }
-    if (!(wanted > 0.0) || wanted * scale >= 9.0e18) {
-        PyErr_Format(PyExc_ValueError, "%s= must be a positive number or None, not %R", name, argument);
-        return -1;
-    }
-    *out = (uint64_t)(wanted * scale);
-    return 0;
-}
-
-static int
-check_whole(PyObject *argument, const char *name)
-{
-    if (argument == Py_None || (PyLong_Check(argument) && !PyBool_Check(argument))) {
-        return 0;
-    }
-    PyErr_Format(PyExc_TypeError, "%s= must be a positive number (an int) or None, not %R", name, argument);
-    return -1;
-}
-
-static PyObject *
-engine_history_limit(PyObject *op, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"count", "bytes", "age", NULL};
-    EngineObject *self = engine_of(op);
-    PyObject *count = Py_None, *bytes = Py_None, *age = Py_None;
-    theus_store_limits limits = {0};
-    uint64_t versions;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOO:history_limit", names, &count, &bytes, &age)
-        || check_whole(count, "count") < 0 || check_whole(bytes, "bytes") < 0
-        || parse_limit(count, "count", 1.0, &versions) < 0
-        || parse_limit(bytes, "bytes", 1.0, &limits.history_bytes) < 0
-        || parse_limit(age, "age", 1e9, &limits.history_age_ns) < 0) {
-        return NULL;
-    }
-    if (versions > (1u << 24)) {
-        PyErr_Format(PyExc_ValueError, "count= must be at most 16777216, not %R", count);
-        return NULL;
-    }
-    limits.history_count = versions == 0 ? DEFAULT_HISTORY : (uint32_t)versions;
-    theus_status status = theus_store_limit_history(self->store, &limits);
-    if (status != THEUS_OK) {
-        return errors_raise(self->heap->st, status);
-    }
-    Py_RETURN_NONE;
 }
 
 static PyObject *

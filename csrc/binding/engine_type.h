@@ -7,6 +7,8 @@
 
 #include "../core/ring.h"
 
+enum { ENGINE_DEFAULT_HISTORY = 128 }; /* versions that are kept, the current one included */
+
 struct EngineObject {
     PyObject_HEAD
     HeapObject *heap;        /* owned */
@@ -32,15 +34,27 @@ int engine_check_open(EngineObject *self);
 /* An engine over one version of an existing heap, for State.update(). New reference. */
 EngineObject *engine_over(HeapObject *heap, theus_version *version);
 
+/* engine_arguments.c */
+
 /* 'serializable' or 'snapshot'; -1 with ValueError for anything else. */
 int engine_parse_isolation(PyObject *argument, theus_isolation *out);
 
-/* write_timeout_ms as milliseconds; -1 with TypeError or ValueError. */
+/* A time in milliseconds: 0 (none) or more; -1 with TypeError or ValueError that names `name`. */
+int engine_parse_milliseconds(PyObject *argument, const char *name, uint64_t *out);
+
+/* That of write_timeout_ms. */
 int engine_parse_timeout(PyObject *argument, uint64_t *out);
 
-/* A version number from 0 on; -1 with TypeError or ValueError. */
+/* The number of a version or of a record, from 0 on; -1 with TypeError or ValueError. */
 int engine_parse_version(PyObject *argument, uint64_t *out);
 
+/* A number of slots, 1 to 2**24; -1 with TypeError or ValueError that names `name`. */
+int engine_parse_size(PyObject *argument, const char *name, uint32_t *out);
+
+/* engine_facts.c: methods records, counters and history_limit */
+PyObject *engine_records(PyObject *self, PyObject *const *args, Py_ssize_t count);
+PyObject *engine_counters(PyObject *self, PyObject *ignored);
+PyObject *engine_history_limit(PyObject *self, PyObject *args, PyObject *kwargs);
 /* Counts a conflict at its path. Keeps the current exception. */
 void engine_note_conflict(EngineObject *self, const theus_conflict *why);
 

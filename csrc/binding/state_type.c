@@ -1,5 +1,6 @@
-/* State: one version, immutable, with what its engine remembers of others. */
-#include "state_type.h"
+/* State: one version, immutable. How it is made, and what its engine remembers of others: state_make.c,
+ * state_history.c. */
+#include "state_object.h"
 
 #include "attributes.h"
 #include "diff.h"
@@ -9,22 +10,6 @@
 #include "value_py.h"
 
 #include <stddef.h>
-
-typedef struct {
-    PyObject_HEAD
-    HeapObject *heap;       /* owned */
-    EngineObject *engine;   /* owned, or NULL: a state made by hand */
-    theus_version *version; /* one count */
-    PyObject *meta;         /* list shared by states made from one another, or NULL until it is used */
-    Py_ssize_t meta_capacity;
-    PyObject *weakrefs;
-} StateObject;
-
-static StateObject *
-state_of(PyObject *op)
-{
-    return (StateObject *)op;
-}
 
 PyObject *
 state_new(HeapObject *heap, EngineObject *engine, theus_version *version)
@@ -174,8 +159,8 @@ state_contains(PyObject *op, PyObject *name)
 
 /* A path argument as segments of the core: keys borrowed from the tuple, indexes for ints that stand at lists. The
  * segments are the caller's to free with PyMem_Free. 1 with *value set, 0 when nothing is there, or -1. */
-static int
-find_path(StateObject *self, PyObject *path, theus_segment **out, theus_value *value)
+int
+state_find_path(StateObject *self, PyObject *path, theus_segment **out, theus_value *value)
 {
     Py_ssize_t length = PyTuple_GET_SIZE(path);
     theus_segment *segments = PyMem_Malloc((size_t)(length + 1) * sizeof(*segments));
@@ -221,7 +206,7 @@ state_get(PyObject *op, PyObject *const *args, Py_ssize_t count)
     if (path == NULL) {
         return NULL;
     }
-    int found = find_path(self, path, &segments, &value);
+    int found = state_find_path(self, path, &segments, &value);
     PyMem_Free(segments);
     Py_DECREF(path);
     if (found < 0) {
@@ -250,8 +235,8 @@ get_record(PyObject *op, void *Py_UNUSED(closure))
     return record_wrap(self->heap->st, self->version->record);
 }
 
-static PyObject *
-heavy_name(void)
+PyObject *
+state_heavy_name(void)
 {
     return PyUnicode_InternFromString("heavy");
 }
@@ -262,7 +247,7 @@ get_data(PyObject *op, void *Py_UNUSED(closure))
 {
     StateObject *self = state_of(op);
     theus_container *root = self->version->root, *edit;
-    PyObject *name = heavy_name();
+    PyObject *name = state_heavy_name();
     uint64_t hash;
     uint32_t pos;
     if (name == NULL || key_hash(name, &hash) < 0) {
@@ -292,7 +277,7 @@ static PyObject *
 get_heavy(PyObject *op, void *Py_UNUSED(closure))
 {
     StateObject *self = state_of(op);
-    PyObject *name = heavy_name();
+    PyObject *name = state_heavy_name();
     PyObject *heavy = name == NULL ? NULL : root_value(self, name);
     Py_XDECREF(name);
     if (heavy != NULL || PyErr_Occurred()) {
@@ -311,7 +296,7 @@ get_signals(PyObject *op, void *Py_UNUSED(closure))
 /* ---- the meta log ------------------------------------------------------------------------- */
 
 /* The log, a new reference. If there is none yet it is made, or NULL (without an exception) if that is not wanted. */
-static PyObject *
+PyObject *
 state_meta(StateObject *self, bool make)
 {
     PyObject *meta;
@@ -379,309 +364,6 @@ static PyObject *
 get_meta(PyObject *op, void *Py_UNUSED(closure))
 {
     return state_get_meta_logs(op, NULL);
-}
-
-/* ---- other versions ------------------------------------------------------------------------ */
-
-/* Version `number`, retained; NULL with an exception. */
-static theus_version *
-version_at(StateObject *self, uint64_t number)
-{
-    theus_version *version = NULL;
-    if (number == self->version->number) {
-        theus_version_retain(self->version);
-        return self->version;
-    }
-    uint64_t oldest = self->version->number, newest = oldest;
-    theus_status status = number > newest ? THEUS_FUTURE : THEUS_GONE;
-    if (self->engine != NULL) {
-        theus_store_facts facts;
-        theus_store_read_facts(self->engine->store, &facts);
-        oldest = facts.oldest;
-        newest = facts.version;
-        status = theus_store_at(self->engine->store, number, &version);
-    }
-    if (status != THEUS_OK) {
-        PyObject *error = PyObject_CallFunction(
-            self->heap->st->VersionError, "KKK", (unsigned long long)number,
-            (unsigned long long)oldest, (unsigned long long)newest);
-        if (error != NULL) {
-            PyErr_SetObject(self->heap->st->VersionError, error);
-            Py_DECREF(error);
-        }
-        return NULL;
-    }
-    return version;
-}
-
-/* A version named by a number or by a State (of any heap). */
-static theus_version *
-version_argument(StateObject *self, PyObject *argument)
-{
-    if (Py_TYPE(argument) == self->heap->st->State_type) {
-        theus_version *version = state_of(argument)->version;
-        theus_version_retain(version);
-        return version;
-    }
-    if (!PyLong_Check(argument)) {
-        PyErr_Format(PyExc_TypeError, "a version is an int or a State, not %R", argument);
-        return NULL;
-    }
-    uint64_t number;
-    return engine_parse_version(argument, &number) < 0 ? NULL : version_at(self, number);
-}
-
-static PyObject *
-state_at(PyObject *op, PyObject *argument)
-{
-    StateObject *self = state_of(op);
-    if (!PyLong_Check(argument)) {
-        PyErr_Format(PyExc_TypeError, "at() needs the number of a version, not %R", argument);
-        return NULL;
-    }
-    theus_version *version = version_argument(self, argument);
-    return version == NULL ? NULL : state_new(self->heap, self->engine, version);
-}
-
-static PyObject *
-state_diff(PyObject *op, PyObject *const *args, Py_ssize_t count)
-{
-    StateObject *self = state_of(op);
-    if (errors_check_count("diff", count, 1, 2) < 0) {
-        return NULL;
-    }
-    theus_version *a = version_argument(self, args[0]);
-    if (a == NULL) {
-        return NULL;
-    }
-    HeapObject *heap_a = Py_TYPE(args[0]) == self->heap->st->State_type ? state_of(args[0])->heap : self->heap;
-    HeapObject *heap_b = self->heap;
-    theus_version *b = self->version;
-    if (count == 2 && args[1] != Py_None) {
-        b = version_argument(self, args[1]);
-        if (b != NULL && Py_TYPE(args[1]) == self->heap->st->State_type) {
-            heap_b = state_of(args[1])->heap;
-        }
-    }
-    else {
-        theus_version_retain(b);
-    }
-    PyObject *changes = b == NULL ? NULL : diff_containers(heap_a, a->root, heap_b, b->root);
-    theus_version_release(a);
-    theus_version_release(b);
-    return changes;
-}
-
-/* The value word at a path, THEUS_NONE where nothing is: 0, or -1. */
-static int
-word_at(StateObject *self, PyObject *path, theus_value *word)
-{
-    theus_segment *segments;
-    int found = find_path(self, path, &segments, word);
-    PyMem_Free(segments);
-    if (found == 0) {
-        *word = THEUS_NONE;
-    }
-    return found < 0 ? -1 : 0;
-}
-
-static PyObject *
-state_shares(PyObject *op, PyObject *const *args, Py_ssize_t count)
-{
-    StateObject *self = state_of(op);
-    theus_value here, there;
-    if (errors_check_count("shares", count, 1, 2) < 0) {
-        return NULL;
-    }
-    if (Py_TYPE(args[0]) != Py_TYPE(op)) {
-        PyErr_Format(PyExc_TypeError, "shares() compares with another State, not with %R", args[0]);
-        return NULL;
-    }
-    PyObject *path = count == 2 ? txn_path_argument(self->heap->st, args[1]) : PyTuple_New(0);
-    int result = path == NULL || word_at(self, path, &here) < 0 || word_at(state_of(args[0]), path, &there) < 0;
-    Py_XDECREF(path);
-    return result != 0 ? NULL : PyBool_FromLong(here == there);
-}
-
-/* Does the engine's history hold this very version? A state made by update() has the number of another. */
-static bool
-is_in_history(StateObject *self)
-{
-    theus_version *version = NULL;
-    if (self->engine == NULL
-        || theus_store_at(self->engine->store, self->version->number, &version) != THEUS_OK) {
-        return false;
-    }
-    theus_version_release(version);
-    return version == self->version; /* which we hold: so the address is not another one's by now */
-}
-
-static PyObject *
-state_provenance(PyObject *op, PyObject *argument)
-{
-    StateObject *self = state_of(op);
-    theus_segment *segments;
-    theus_value value;
-    PyObject *path = txn_path_argument(self->heap->st, argument);
-    if (path == NULL) {
-        return NULL;
-    }
-    PyObject *result = NULL;
-    int found = find_path(self, path, &segments, &value);
-    if (found >= 0 && !is_in_history(self)) {
-        result = Py_NewRef(Py_None);
-    }
-    else if (found >= 0) {
-        theus_version *made = NULL;
-        theus_status status = theus_store_blame(self->engine->store, NULL, segments,
-                                                (uint32_t)PyTuple_GET_SIZE(path), 0,
-                                                self->version->number, &made);
-        result = status != THEUS_OK ? errors_raise(self->heap->st, status)
-                                    : record_wrap(self->heap->st, made == NULL ? NULL : made->record);
-        theus_version_release(made);
-    }
-    PyMem_Free(segments);
-    Py_DECREF(path);
-    return result;
-}
-
-/* ---- making states by hand -------------------------------------------------------------------- */
-
-int
-state_root_from(HeapObject *heap, PyObject *data, PyObject *heavy, theus_container **out)
-{
-    PyObject *roots = PyDict_New();
-    PyObject *name = heavy_name();
-    theus_value value = THEUS_NONE;
-    int result = roots == NULL || name == NULL ? -1 : 0;
-    const char *what = "data";
-    for (int i = 0; result == 0 && i < 2; i++, what = "heavy") {
-        PyObject *given = i == 0 ? data : heavy;
-        if (given == NULL || given == Py_None) {
-            continue;
-        }
-        if (!PyMapping_Check(given) || !PyObject_HasAttrString(given, "keys")) {
-            PyErr_Format(PyExc_TypeError, "%s= must be a dict of roots, not %R", what, given);
-            result = -1;
-        }
-        else {
-            result = i == 0 ? PyDict_Update(roots, given) : PyDict_SetItem(roots, name, given);
-        }
-    }
-    PyObject *key, *ignored;
-    Py_ssize_t at = 0;
-    while (result == 0 && PyDict_Next(roots, &at, &key, &ignored)) {
-        if (!PyUnicode_Check(key)) {
-            PyErr_Format(PyExc_TypeError, "a root is named by a str, not by %R", key);
-            result = -1;
-        }
-    }
-    if (result == 0) {
-        result = freeze_value(heap, roots, NULL, &value);
-    }
-    Py_XDECREF(roots);
-    Py_XDECREF(name);
-    if (result == 0) {
-        *out = theus_value_container(value);
-    }
-    return result;
-}
-
-static PyObject *
-state_type_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"data", "heavy", "signal", "version", "meta_capacity", NULL};
-    module_state *st = module_state_of_type(type);
-    PyObject *data = NULL, *heavy = NULL, *signal = NULL;
-    PyObject *named = NULL;
-    uint64_t number = 1;
-    Py_ssize_t capacity = 1000;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOOOn:State", names, &data, &heavy, &signal,
-                                     &named, &capacity)
-        || (named != NULL && engine_parse_version(named, &number) < 0)) {
-        return NULL;
-    }
-    if (capacity < 0) {
-        PyErr_Format(PyExc_ValueError, "meta_capacity must be 0 (off) or more, not %zd", capacity);
-        return NULL;
-    }
-    HeapObject *heap = heap_new(st);
-    theus_container *root = NULL;
-    theus_value signals = THEUS_NONE;
-    theus_version *version = NULL;
-    PyObject *self = NULL;
-    PyObject *latch = heap == NULL ? NULL : PyDict_New();
-    if (latch == NULL || (signal != NULL && signal != Py_None && PyDict_Update(latch, signal) < 0)
-        || state_root_from(heap, data, heavy, &root) < 0
-        || freeze_value(heap, latch, NULL, &signals) < 0) {
-        goto done;
-    }
-    theus_status status = theus_version_new(NULL, number, root, theus_value_container(signals), NULL, &version);
-    if (status != THEUS_OK) {
-        errors_raise(st, status);
-        goto done;
-    }
-    self = state_new(heap, NULL, version);
-    if (self != NULL) {
-        state_of(self)->meta_capacity = capacity;
-    }
-done:
-    Py_XDECREF(latch);
-    theus_container_release(root);
-    if (signals != THEUS_NONE) {
-        freeze_drop(heap, signals);
-    }
-    Py_XDECREF((PyObject *)heap);
-    return self;
-}
-
-/* update() runs a transaction on a store of its own that holds only this version. */
-static PyObject *
-state_update(PyObject *op, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"data", "heavy", "signal", NULL};
-    StateObject *self = state_of(op);
-    PyObject *data = NULL, *heavy = NULL, *signal = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOO:update", names, &data, &heavy, &signal)) {
-        return NULL;
-    }
-    EngineObject *engine = engine_over(self->heap, self->version);
-    TxnObject *txn = engine == NULL ? NULL : txn_new(engine, THEUS_SERIALIZABLE, false, 0, NULL);
-    PyObject *made = NULL;
-    theus_conflict why;
-    if (txn == NULL || txn_begin(txn, NULL) < 0 || txn_enter(txn) < 0) {
-        goto done;
-    }
-    int result = txn_update(txn, data, heavy, signal);
-    txn_leave(txn);
-    if (result < 0) {
-        txn_abort(txn);
-        goto done;
-    }
-    if (txn_commit(txn, &why, TXN_GATE_REFUSE) == 1) { /* nobody else knows this store: no conflict is possible */
-        theus_version *version = theus_store_pin(engine->store);
-        made = state_new(self->heap, self->engine, version);
-    }
-    if (made != NULL) {
-        bool logs = self->meta_capacity != 0;
-        state_of(made)->meta = state_meta(self, logs); /* shared from now on */
-        state_of(made)->meta_capacity = self->meta_capacity;
-        if (logs && state_of(made)->meta == NULL) {
-            Py_CLEAR(made);
-        }
-    }
-done:
-    Py_XDECREF((PyObject *)txn);
-    Py_XDECREF((PyObject *)engine);
-    return made;
-}
-
-static PyObject *
-state_restrict_view(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    StateObject *self = state_of(op);
-    theus_version_retain(self->version);
-    return state_new(self->heap, NULL, self->version);
 }
 
 /* ---- the type -------------------------------------------------------------------- */

@@ -1,4 +1,4 @@
-/* What cell.c, savepoint.c and commit.c share and nobody else needs. */
+/* What cell.c, savepoint.c and the commit (commit.c, validate.c, candidate.c) share and nobody else needs. */
 #ifndef THEUS_CELL_H
 #define THEUS_CELL_H
 

@@ -9,7 +9,7 @@
  *     writes a.b.c          the same as reading it, in a snapshot;   HERE of (), a, a.b, a.b.c; BELOW(a.b.c)
  *                           else that a.b is there
  *
- * Lemma. If a commit makes another transaction fail (commit.c, check_cell), what it changes meets what that one relies on.
+ * Lemma. If a commit makes another transaction fail (validate.c, check_cell), what it changes meets what that one relies on.
  * Proof. The failing log names a place p: a value, an absence, a key set, a content, the place of a container. It changed
  * because the commit wrote some w. If w is p or lies below p: p is HERE, w tests HERE of itself and all above. If w
  * is above p: p's owner relies on BELOW(w), which w tests. A container whose positions moved counts as a write of the
