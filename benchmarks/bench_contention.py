@@ -16,7 +16,10 @@ from theus import TheusEngine
 
 THREADS = 8
 SPAN = 0.5  # seconds that threads work for one figure
-FAIR_SPAN = 1.5  # the same for fairness: with eight threads and 5 ms turns, 37 turns each
+FAIR_SPAN = 6.0
+"""The same for fairness. The interpreter hands on its lock about every 5 ms, to nobody in
+particular: in a shorter span a thread gets so few turns that the figure shows their luck,
+whatever the store does."""
 LONG_BODY = 0.02  # seconds
 GIVE_UP = 40  # attempts after which a long body is given up
 
