@@ -25,6 +25,8 @@ from typing import Any, Final, Generic, Literal, SupportsIndex, TypeVar, final, 
 from _typeshed import structseq
 from typing_extensions import disjoint_base
 
+from theus._types import Isolation
+
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 _T = TypeVar("_T")
@@ -503,7 +505,7 @@ class Transaction:
     @property
     def version(self) -> int: ...  # the pinned version; after a commit the one it made, or saw
     @property
-    def isolation(self) -> str: ...
+    def isolation(self) -> Isolation: ...
     @property
     def read_only(self) -> bool: ...
     @property
@@ -557,7 +559,7 @@ class Engine:
     def transaction(
         self,
         write_timeout_ms: int = 5000,
-        isolation: str = "serializable",
+        isolation: Isolation = "serializable",
         read_only: bool = False,
         process: str | None = None,
         detached: bool = False,
@@ -571,7 +573,7 @@ class Engine:
         *args: Any,
         retries: int | None = None,
         deadline: float | None = None,
-        isolation: str = "serializable",
+        isolation: Isolation = "serializable",
         detached: bool = False,
         process: str | None = None,
     ) -> _T: ...

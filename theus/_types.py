@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-__all__ = ["SET", "EngineStats", "SemanticType", "StateUpdate"]
+__all__ = ["SET", "EngineStats", "Isolation", "SemanticType", "StateUpdate"]
+
+Isolation = Literal["serializable", "snapshot"]
+"""Under which rule a transaction commits: see `TheusEngine.run_async`."""
 
 
 class SemanticType(str, Enum):

@@ -15,7 +15,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar, overload
 
-from theus._types import SemanticType
+from theus._types import Isolation, SemanticType
 from theus.errors import ContractViolationError
 from theus.scope import parse_pattern
 
@@ -38,7 +38,7 @@ class ProcessContract(NamedTuple):
     errors: tuple[str, ...] = ()
     side_effects: tuple[str, ...] = ()
     parallel: bool = False
-    isolation: str = "serializable"
+    isolation: Isolation = "serializable"
 
 
 @overload
@@ -54,7 +54,7 @@ def process(
     errors: Iterable[str] | None = None,
     side_effects: Iterable[str] | None = None,
     parallel: bool = False,
-    isolation: str = "serializable",
+    isolation: Isolation = "serializable",
 ) -> Callable[[F], F]: ...
 
 
@@ -66,7 +66,7 @@ def process(
     errors: Iterable[str] | None = None,
     side_effects: Iterable[str] | None = None,
     parallel: bool = False,
-    isolation: str = "serializable",
+    isolation: Isolation = "serializable",
 ) -> Callable[[F], F]: ...
 
 
@@ -77,7 +77,7 @@ def process(
     errors: Iterable[str] | None = None,
     side_effects: Iterable[str] | None = None,
     parallel: bool = False,
-    isolation: str = "serializable",
+    isolation: Isolation = "serializable",
 ) -> Any:
     """Declares what a function reads and writes, so that an engine can hold it to that.
 
