@@ -55,6 +55,7 @@ draft_wrap(module_state *st, TxnObject *txn, theus_cell *cell, ScopeObject *scop
     self->record = (RecordClass *)Py_XNewRef((PyObject *)record);
     self->last_key = NULL;
     self->last = NULL;
+    self->last_atom = 0;
     PyObject_GC_Track(self);
     return (PyObject *)self;
 }
@@ -601,10 +602,7 @@ draft_method_clear(PyObject *op, PyObject *Py_UNUSED(ignored))
 PyObject *
 module_frozen_content(PyObject *module, PyObject *object)
 {
-    const module_state *st = module_state_of(module);
-    return draft_check(st, object)        ? draft_frozen(object)
-           : draft_view_check(st, object) ? draft_view_frozen(object)
-                                          : Py_NewRef(object);
+    return draft_check(module_state_of(module), object) ? draft_frozen(object) : Py_NewRef(object);
 }
 
 int

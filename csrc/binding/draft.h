@@ -31,6 +31,7 @@ typedef struct DraftObject {
     PyObject *last_key;           /* owned: a str. What was read last below a map, if that was a container, */
     struct DraftObject *last;     /* owned: its draft; both NULL, or neither. */
     uint32_t last_stamp;          /* It stands for the entry as long as cell->stamp is this one */
+    uint64_t last_atom;           /* cell->last_number of the last find that it was shown; 0: none */
 } DraftObject;
 
 /* tp_getattro of drafts of records; tells their types, of which each class has its own. */
@@ -42,13 +43,6 @@ draft_check(const module_state *st, PyObject *object)
     PyTypeObject *type = Py_TYPE(object);
     return type == st->DraftDict_type || type == st->DraftList_type || type == st->DraftSet_type
            || type->tp_getattro == record_draft_getattro;
-}
-
-static inline bool
-draft_view_check(const module_state *st, PyObject *object)
-{
-    PyTypeObject *type = Py_TYPE(object);
-    return type == st->DraftKeys_type || type == st->DraftValues_type || type == st->DraftItems_type;
 }
 
 /* A draft of a cell of txn->txn. The caller has entered the transaction. New reference. */
@@ -70,8 +64,6 @@ bool draft_is_dunder(PyObject *name);
 /* The frozen container with the content of now, to be kept: written records in it are validated first (records.h). New
  * reference. */
 PyObject *draft_frozen(PyObject *draft);
-/* The same for a keys(), values() or items() view of one: that view of the frozen content. */
-PyObject *draft_view_frozen(PyObject *view);
 
 /* _theus.frozen_content: the same of a draft, and any other object itself. */
 PyObject *module_frozen_content(PyObject *module, PyObject *object);

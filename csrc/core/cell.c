@@ -40,6 +40,7 @@ cell_blank(theus_cell *cell)
     cell->absent = NULL;
     cell->deferred = NULL;
     cell->last_key = NULL;
+    cell->last_number = 0;
 }
 
 theus_status

@@ -59,8 +59,8 @@ find_failed(theus_cell *cell, theus_status why)
     return THEUS_FIND_FAILED;
 }
 
-/* Keeps what was found for the next one who asks: `d[k] += 1` looks up the same key twice. Atoms only: folding puts
- * containers in their places under one stamp. */
+/* Keeps what was found, and logged, for the next one who asks: `d[k] += 1` looks up the same key twice. Atoms only: folding
+ * puts containers in their places under one stamp. */
 static void
 cell_remember(theus_cell *cell, void *key, uint32_t pos, theus_value value)
 {
@@ -71,6 +71,7 @@ cell_remember(theus_cell *cell, void *key, uint32_t pos, theus_value value)
         cell->last_pos = pos;
         cell->last_stamp = cell->stamp;
         cell->last_value = value;
+        cell->last_number++;
     }
 }
 
@@ -130,16 +131,19 @@ cell_find_logged(theus_cell *cell, void *ctx, uint64_t hash, void *key, uint32_t
         return found;
     }
     theus_status status = THEUS_OK;
-    if (found == THEUS_FOUND) {
-        cell_remember(cell, key, *pos, *value);
-    }
     if (found == THEUS_ABSENT) {
         status = theus_cell_log_absence(cell, hash, key);
     }
     else if (is_from_base(cell, *pos, *value)) {
         status = theus_numbers_push(&cell->reads, *pos);
     }
-    return status == THEUS_OK ? found : find_failed(cell, status);
+    if (status != THEUS_OK) {
+        return find_failed(cell, status);
+    }
+    if (found == THEUS_FOUND) {
+        cell_remember(cell, key, *pos, *value);
+    }
+    return found;
 }
 
 theus_status

@@ -86,7 +86,8 @@ struct theus_cell { /* cell_blank() in cell.c sets each field */
     void *last_key;          /* retained: the key of the atom that the last lookup found, or NULL; */
     uint32_t last_pos;       /* where, */
     uint32_t last_stamp;     /* as long as stamp is this one, */
-    theus_value last_value;  /* and what: borrowed from now */
+    theus_value last_value;  /* and what: borrowed from now. The read of it is logged */
+    uint64_t last_number;    /* of this find: none has the same in this cell */
     theus_container *current; /* commit only: the same place in the newest version; borrowed */
 };
 
