@@ -12,12 +12,11 @@ enforces the contract when it runs the function.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar, overload
 
 from theus._types import Isolation, SemanticType
 from theus.errors import ContractViolationError
-from theus.merging import Merge, merge_rules
 from theus.scope import parse_pattern
 
 __all__ = ["ContractViolationError", "ProcessContract", "SemanticType", "process"]
@@ -40,7 +39,6 @@ class ProcessContract(NamedTuple):
     side_effects: tuple[str, ...] = ()
     parallel: bool = False
     isolation: Isolation = "serializable"
-    merge: tuple[tuple[str, Merge], ...] = ()
 
 
 @overload
@@ -57,7 +55,6 @@ def process(
     side_effects: Iterable[str] | None = None,
     parallel: bool = False,
     isolation: Isolation = "serializable",
-    merge: Mapping[str, Merge] | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -70,7 +67,6 @@ def process(
     side_effects: Iterable[str] | None = None,
     parallel: bool = False,
     isolation: Isolation = "serializable",
-    merge: Mapping[str, Merge] | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -82,7 +78,6 @@ def process(
     side_effects: Iterable[str] | None = None,
     parallel: bool = False,
     isolation: Isolation = "serializable",
-    merge: Mapping[str, Merge] | None = None,
 ) -> Any:
     """Declares what a function reads and writes, so that an engine can hold it to that.
 
@@ -90,8 +85,7 @@ def process(
     below it, and may hold wildcards (`theus.scope`). Not declared means nothing: a bare
     `@process` reads and writes no state. `semantic` says what the process may do
     (`SemanticType`), `isolation` under which rule it commits ("serializable" or
-    "snapshot"), `merge` how returned values join what stands at an output: {path: rule},
-    see `theus.merging`.
+    "snapshot").
 
     Raises TypeError or ValueError, naming what is wrong with the declaration, at once.
     Returns the function itself; a callable that takes no attributes is wrapped.
@@ -103,7 +97,7 @@ def process(
         name = getattr(function, "__name__", repr(function))
         whose = f" of process {name!r}"
         contract = _contract(
-            whose, inputs, outputs, semantic, errors, side_effects, parallel, isolation, merge
+            whose, inputs, outputs, semantic, errors, side_effects, parallel, isolation
         )
         return _attach(function, contract)
 
@@ -168,7 +162,6 @@ def _contract(
     side_effects: Iterable[str] | None,
     parallel: bool,
     isolation: str = "serializable",
-    merge: Mapping[str, Merge] | None = None,
 ) -> ProcessContract:
     if not isinstance(parallel, bool):
         raise TypeError(f"parallel{whose} must be True or False, not {parallel!r}")
@@ -176,16 +169,14 @@ def _contract(
         raise ValueError(
             f'isolation{whose} must be "serializable" or "snapshot", not {isolation!r}'
         )
-    declared = _paths(f"outputs{whose}", outputs)
     contract = ProcessContract(
         _paths(f"inputs{whose}", inputs),
-        declared,
+        _paths(f"outputs{whose}", outputs),
         _semantic(f"semantic{whose}", semantic),
         _texts(f"errors{whose}", errors),
         _texts(f"side_effects{whose}", side_effects),
         parallel,
         isolation,
-        merge_rules(f"merge{whose}", merge, declared),
     )
     if contract.semantic is SemanticType.GUIDE and contract.outputs:
         raise ValueError(

@@ -367,6 +367,13 @@ held_up(TxnObject *self, const theus_conflict *why, txn_gate gate)
     return woken == 0 ? txn_raise_late(self->heap->st, end_ns - self->started_ns, self->started_ns) : woken;
 }
 
+/* Asked where nothing is published: where something is, the core looks at the clock that it reads anyway. */
+static bool
+is_late(const TxnObject *self)
+{
+    return self->txn.deadline_ns != 0 && theus_clock_tick_ns() > self->txn.deadline_ns;
+}
+
 int
 txn_commit(TxnObject *self, theus_conflict *why, txn_gate gate)
 {
@@ -383,13 +390,13 @@ txn_commit(TxnObject *self, theus_conflict *why, txn_gate gate)
     bool writes = self->txn.root->touched || self->txn.root->touched_below || self->txn.signals != NULL;
     bool reserved;
     for (;;) {
-        if (writes && self->txn.deadline_ns != 0 && theus_clock_tick_ns() > self->txn.deadline_ns) {
+        /* In this order: waiting for a place may run anything. */
+        bool needs_place = writes && self->engine->reserves && theus_txn_writes(&self->txn);
+        if (needs_place && is_late(self)) { /* before it waits for one, again perhaps */
             txn_leave(self);
             txn_abort(self);
             return txn_raise_timeout(self);
         }
-        /* In this order: waiting for a place may run anything. */
-        bool needs_place = writes && self->engine->reserves && theus_txn_writes(&self->txn);
         int placed = !needs_place               ? 1
                      : gate == TXN_GATE_RETURN ? txn_try_reserve(self)
                                                : txn_reserve(self);
@@ -427,6 +434,11 @@ txn_commit(TxnObject *self, theus_conflict *why, txn_gate gate)
     keep_footprint(self, why);
     if (reserved && outcome != THEUS_COMMITTED) {
         waiting_ring_quietly(&self->engine->room, (PyObject *)Py_TYPE(self));
+    }
+    if (writes && (outcome == THEUS_CONFLICTED || outcome == THEUS_UNCHANGED) && is_late(self)) {
+        theus_conflict_fini(why);
+        outcome = THEUS_COMMIT_FAILED;
+        status = THEUS_LATE;
     }
     switch (outcome) {
     case THEUS_COMMITTED:

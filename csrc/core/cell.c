@@ -282,6 +282,25 @@ theus_cell_make_writable(theus_cell *cell)
     return THEUS_OK;
 }
 
+/* Puts the new content of a child in its place. A sealed `now` is replaced by another sealed one, in one step: nothing
+ * falls out of that, since what stood there before stands in the old one still. */
+static theus_status
+fold_in(theus_cell *cell, const theus_cell *child)
+{
+    theus_value value = theus_value_of_container(child->now);
+    if (cell->now->edit != 0) {
+        return theus_container_put(cell->now, child->pos, value);
+    }
+    theus_container *old = cell->now, *made;
+    theus_status status = theus_container_with(old, child->pos, value, &made);
+    if (status == THEUS_OK) {
+        assert(cell->now == old);
+        cell->now = made;
+        theus_container_release(old);
+    }
+    return status;
+}
+
 static theus_status
 fold_child(theus_cell *cell, theus_cell *child)
 {
@@ -289,29 +308,44 @@ fold_child(theus_cell *cell, theus_cell *child)
     if (status != THEUS_OK || child->parent != cell) {
         return status; /* what fell out below may have run a body that detached it */
     }
-    status = theus_cell_make_writable(cell);
-    if (status == THEUS_OK) {
-        child->stale = false;
-        status = theus_container_put(cell->now, child->pos, theus_value_of_container(child->now));
-        if (status != THEUS_OK) {
-            child->stale = true;
-        }
+    child->stale = false;
+    status = fold_in(cell, child);
+    if (status != THEUS_OK) {
+        child->stale = true;
     }
     return status;
 }
 
-/* One walk over the children; sets stale_below again if it may have missed one. */
+static bool
+needs_folding(const theus_cell *child)
+{
+    return child != NULL && (child->stale || child->stale_below);
+}
+
+/* One walk over the children; sets stale_below again if it may have missed one. Two children or more share one edit. */
 static theus_status
 fold_children(theus_cell *cell)
 {
-    theus_status status = theus_cell_make_writable(cell);
+    theus_status status = THEUS_OK;
+    uint32_t first = cell->child_room, due = 0;
+    for (uint32_t i = cell->child_room; i-- > 0;) {
+        if (needs_folding(cell->children[i])) {
+            first = i;
+            due++;
+        }
+    }
+    if (due > 1) {
+        status = theus_cell_make_writable(cell); /* may run a body that moves the children */
+        first = 0;
+    }
     theus_cell **table = cell->children;
     uint32_t stamp = ++cell->stamp;
-    for (uint32_t i = 0; i < cell->child_room && status == THEUS_OK; i++) {
-        theus_cell *child = cell->children[i];
-        if (child == NULL || !(child->stale || child->stale_below)) {
+    for (uint32_t i = first; i < cell->child_room && due > 0 && status == THEUS_OK; i++) {
+        theus_cell *child = table[i];
+        if (!needs_folding(child)) {
             continue;
         }
+        due--;
         status = fold_child(cell, child);
         if (cell->children != table || cell->stamp != stamp) {
             cell->stale_below = true;

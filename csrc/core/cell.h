@@ -108,19 +108,6 @@ THEUS_MUST_CHECK theus_status theus_cell_fold(theus_cell *cell);
 /* The same, retained for others: a compacted copy where the body has removed much. */
 THEUS_MUST_CHECK theus_status theus_cell_content(theus_cell *cell, theus_container **out);
 
-/* Is every change of this cell part of one write higher up: of a reshaped ancestor, or of a container that
- * the body made and stored? */
-static inline bool
-theus_cell_is_covered(const theus_cell *cell)
-{
-    for (const theus_cell *up = cell; up != NULL; up = up->parent) {
-        if (up->base == NULL || (up != cell && up->reshaped)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Takes the deferred operations of a cell that are newer than `last` (NULL: all) out of force; they are freed with
  * the transaction. */
 void theus_cell_retire_deferred(theus_cell *cell, const theus_deferral *last);
@@ -140,6 +127,20 @@ theus_cell_is_attached(const theus_cell *cell)
         cell = cell->parent;
     }
     return cell == cell->txn->root && !cell->dead;
+}
+
+/* Are the writes of this cell told one by one? Not if it is no longer attached, and not if they are part of one write
+ * higher up: of a reshaped ancestor, or of a container that the body made and stored. */
+static inline bool
+theus_cell_is_told(const theus_cell *cell)
+{
+    const theus_cell *top = cell;
+    bool covered = cell->base == NULL;
+    while (top->parent != NULL) {
+        top = top->parent;
+        covered |= top->base == NULL || top->reshaped;
+    }
+    return !covered && top == cell->txn->root && !top->dead;
 }
 
 #endif

@@ -40,6 +40,23 @@ position_named(theus_cell *cell)
     }
 }
 
+/* The first write since `now` was sealed: makes it an edit and stores, in one step. Nothing falls out of that, because what
+ * stood there stands in the sealed one still, until the end. */
+static theus_status
+cell_overwrite_sealed(theus_cell *cell, uint32_t pos, theus_value value)
+{
+    theus_container *sealed = cell->now, *edit;
+    theus_status status = theus_edit_begin_with(sealed, pos, value, &edit);
+    if (status == THEUS_OK) {
+        cell->now = edit;
+        theus_cell_detach_child(cell, pos);
+        write_log(cell, pos);
+        theus_cell_mark_changed(cell);
+        theus_container_release(sealed);
+    }
+    return status;
+}
+
 /* Overwrites a live position, at which `old` stands. */
 static theus_status
 cell_overwrite(theus_cell *cell, uint32_t pos, theus_value old, theus_value value)
@@ -53,9 +70,13 @@ cell_overwrite(theus_cell *cell, uint32_t pos, theus_value old, theus_value valu
         write_again(cell, pos);
         return THEUS_OK;
     }
-    if (status == THEUS_OK) {
-        status = theus_cell_make_writable(cell);
+    if (status != THEUS_OK) {
+        return status;
     }
+    if (cell->now->edit == 0 && old != value) {
+        return cell_overwrite_sealed(cell, pos, value);
+    }
+    status = theus_cell_make_writable(cell);
     if (status != THEUS_OK) {
         return status;
     }

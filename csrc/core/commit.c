@@ -18,6 +18,7 @@
  * Validation (validate.c) and building (candidate.c) run without a lock; key equality and hashing may run
  * foreign code, which is why publish compares again. */
 #include "commit_run.h"
+#include "ring.h"
 
 #include <assert.h>
 #include <string.h>
@@ -41,7 +42,10 @@ summarise(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t len
         summary->sets++;
     }
     if (summary->paths < THEUS_RECORD_PATHS) {
-        memcpy(&summary->kept[summary->segments], path, length * sizeof(*path));
+        theus_segment *kept = &summary->kept[summary->segments];
+        for (uint32_t i = 0; i < length; i++) {
+            kept[i] = path[i]; /* few: calling memcpy() takes longer, here and below */
+        }
         summary->segments += length;
         summary->depth[summary->paths++] = (uint16_t)length;
     }
@@ -82,8 +86,12 @@ record_new(theus_txn *txn, op_summary *summary, theus_record **out)
     }
     record->path_count = summary->paths;
     record->segment_count = summary->segments;
-    memcpy(record->depth, summary->depth, summary->paths * sizeof(record->depth[0]));
-    memcpy(record->segments, summary->kept, summary->segments * sizeof(theus_segment));
+    for (uint32_t i = 0; i < summary->paths; i++) {
+        record->depth[i] = summary->depth[i];
+    }
+    for (uint32_t i = 0; i < summary->segments; i++) {
+        record->segments[i] = summary->kept[i];
+    }
     *out = record;
     return THEUS_OK;
 }
@@ -178,6 +186,10 @@ try_commit(commit_run *run, theus_record *record, theus_version **made, theus_st
     }
     theus_container_release(root);
     theus_container_release(signals);
+    if (*status == THEUS_OK && txn->deadline_ns != 0 && next->tick_ns > txn->deadline_ns) {
+        theus_version_release(next); /* slow, or somebody was faster each time: a resolver that commits by itself, for one */
+        *status = THEUS_LATE;
+    }
     if (*status != THEUS_OK) {
         return THEUS_COMMIT_FAILED;
     }
@@ -240,7 +252,7 @@ theus_txn_commit(theus_txn *txn, void *ctx, theus_version **made, theus_conflict
         bool nothing = record->sets + record->deletes == 0 && !theus_commit_has_signals(txn);
         bool again = !nothing || txn->pledged;
         outcome = THEUS_UNCHANGED;
-        if (!nothing) {
+        if (!nothing && theus_ring_reserves(theus_store_ring(txn->store))) {
             *status = theus_txn_reserve(txn);
             if (*status != THEUS_OK) {
                 outcome = THEUS_COMMIT_FAILED;
@@ -256,12 +268,6 @@ theus_txn_commit(theus_txn *txn, void *ctx, theus_version **made, theus_conflict
                 theus_version_release(run.newest);
             }
             again = outcome == THEUS_UNCHANGED && !nothing;
-            if (again && txn->deadline_ns != 0 && theus_clock_tick_ns() > txn->deadline_ns) {
-                /* Somebody was faster each time: a resolver that commits by itself, for one. */
-                outcome = THEUS_COMMIT_FAILED;
-                *status = THEUS_LATE;
-                again = false;
-            }
         }
         if (outcome == THEUS_CONFLICTED && measure(&run) != THEUS_OK) {
             theus_conflict_fini(why);

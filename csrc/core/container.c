@@ -292,6 +292,14 @@ theus_container_key_at(const theus_container *container, uint32_t pos)
     return theus_value_atom(theus_entries_at(container, pos)[0]);
 }
 
+theus_value
+theus_container_entry_at(const theus_container *container, uint32_t pos, void **key)
+{
+    const uintptr_t *words = theus_entries_at(container, pos);
+    *key = container->kind == THEUS_LIST ? NULL : theus_value_atom(words[0]);
+    return words[theus_entries_stride(container->kind) - 1];
+}
+
 void
 theus_cursor_init(theus_cursor *cursor, const theus_container *container, bool from_end)
 {

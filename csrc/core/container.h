@@ -117,6 +117,8 @@ THEUS_MUST_CHECK theus_find theus_container_find(const theus_container *containe
 theus_value theus_container_value_at(const theus_container *container, uint32_t pos);
 /* The key at a position; NULL for a hole. Maps and sets. */
 void *theus_container_key_at(const theus_container *container, uint32_t pos);
+/* Both; *key is NULL for a list. */
+theus_value theus_container_entry_at(const theus_container *container, uint32_t pos, void **key);
 
 /* Walks live entries in order, forwards or backwards. Init at `pos` 0 or span. The
  * cursor borrows the container; if that is an edit, no change may happen between two steps. */
@@ -144,9 +146,14 @@ THEUS_MUST_CHECK theus_status theus_container_put(theus_container *edit, uint32_
                                                   theus_value value);
 
 /* A sealed copy of `base` (sealed) with another value at a live position of a map or list: what
- * theus_edit_begin(), theus_container_put() and theus_edit_seal() do, at half the price. */
+ * theus_edit_begin(), theus_container_put() and theus_edit_seal() do, at half the price. Runs nothing
+ * foreign: all that it leaves out stands in `base` still. */
 THEUS_MUST_CHECK theus_status theus_container_with(theus_container *base, uint32_t pos,
                                                    theus_value value, theus_container **out);
+
+/* The same, and it stays an edit. */
+THEUS_MUST_CHECK theus_status theus_edit_begin_with(theus_container *base, uint32_t pos,
+                                                    theus_value value, theus_container **out);
 
 /* Appends an entry whose key the caller has just looked up and not found. For a map: key
  * and value; for a set: value is ignored (pass THEUS_NONE). *pos (may be NULL): its position. */

@@ -241,7 +241,7 @@ change_cell(change_walk *changes, const theus_cell *cell)
     theus_segment path[THEUS_FOOTPRINT_DEPTH];
     uint64_t end;
     bool wrote = cell->reshaped || cell->writes.count != 0 || cell->deferred != NULL;
-    if (!wrote || !theus_cell_is_attached(cell) || theus_cell_is_covered(cell)) {
+    if (!wrote || !theus_cell_is_told(cell)) {
         return THEUS_OK;
     }
     uint32_t length = theus_cell_path(cell, path, THEUS_FOOTPRINT_DEPTH);

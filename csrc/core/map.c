@@ -109,10 +109,9 @@ theus_container_put(theus_container *edit, uint32_t pos, theus_value value)
 }
 
 theus_status
-theus_container_with(theus_container *base, uint32_t pos, theus_value value, theus_container **out)
+theus_edit_begin_with(theus_container *base, uint32_t pos, theus_value value, theus_container **out)
 {
     assert(base->edit == 0 && base->kind != THEUS_SET && value != THEUS_NONE);
-    prefetch(theus_container_value_at(base, pos)); /* for the one that releases base */
     theus_heap *heap = base->heap;
     theus_status status = THEUS_NOMEM;
     theus_grave grave;
@@ -121,7 +120,6 @@ theus_container_with(theus_container *base, uint32_t pos, theus_value value, the
     theus_container *edit = theus_edit_begin_locked(base);
     if (edit != NULL) {
         status = put_locked(edit, pos, value, &grave);
-        edit->edit = 0;
     }
     if (edit != NULL && status != THEUS_OK) {
         theus_value_drop_locked(heap, theus_value_of_container(edit), &grave);
@@ -129,6 +127,17 @@ theus_container_with(theus_container *base, uint32_t pos, theus_value value, the
     }
     theus_grave_close(heap, &grave);
     *out = edit;
+    return status;
+}
+
+theus_status
+theus_container_with(theus_container *base, uint32_t pos, theus_value value, theus_container **out)
+{
+    prefetch(theus_container_value_at(base, pos)); /* for the one that releases base */
+    theus_status status = theus_edit_begin_with(base, pos, value, out);
+    if (status == THEUS_OK) {
+        (*out)->edit = 0;
+    }
     return status;
 }
 

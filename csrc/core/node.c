@@ -399,7 +399,7 @@ grave_bury_locked(theus_heap *heap, theus_grave *grave)
 }
 
 void
-theus_grave_close(theus_heap *heap, theus_grave *grave)
+theus_grave_empty(theus_heap *heap, theus_grave *grave)
 {
     void (*release)(void *) = heap->ops->release;
     for (;;) {

@@ -128,7 +128,18 @@ theus_grave_init(theus_grave *grave)
 /* Ends an operation: takes apart what fell out, unlocks the heap, then releases the atoms,
  * which may run foreign code. Unlocks in between when there is much, so that regions stay
  * short. The lock is held on entry and not on return. */
-void theus_grave_close(theus_heap *heap, theus_grave *grave);
+void theus_grave_empty(theus_heap *heap, theus_grave *grave);
+
+static inline void
+theus_grave_close(theus_heap *heap, theus_grave *grave)
+{
+    if (grave->nodes == NULL && grave->containers == NULL && grave->count == 0) {
+        theus_mutex_unlock(&heap->lock); /* copying a path, as most writes do, lets nothing fall */
+    }
+    else {
+        theus_grave_empty(heap, grave);
+    }
+}
 
 /* Gives up one count or reference. The atoms of at most 64 words may be dropped by one
  * operation; nodes and containers without limit. */

@@ -477,19 +477,26 @@ segment_at(const theus_container *container, uint32_t pos)
     return segment;
 }
 
+static const theus_cell *
+cell_above(const theus_cell *cell)
+{
+    return cell->parent != NULL ? cell->parent : cell->home;
+}
+
 uint32_t
 theus_cell_path(const theus_cell *cell, theus_segment *path, uint32_t room)
 {
-    const theus_cell *up = cell->parent != NULL ? cell->parent : cell->home;
-    if (up == NULL) {
-        return 0;
+    uint32_t length = 0;
+    for (const theus_cell *up = cell_above(cell); up != NULL; up = cell_above(up)) {
+        length++;
     }
-    uint32_t length = theus_cell_path(up, path, room);
-    if (length < room) {
-        path[length] = cell->parent != NULL ? segment_at(up->now, cell->pos)
-                                            : segment_at(up->base, cell->home_pos);
+    for (uint32_t i = length; i-- > 0; cell = cell_above(cell)) {
+        if (i < room) {
+            path[i] = cell->parent != NULL ? segment_at(cell->parent->now, cell->pos)
+                                           : segment_at(cell->home->base, cell->home_pos);
+        }
     }
-    return length + 1;
+    return length;
 }
 
 /* A container of base that was put back and then changed: a write of the whole, though the word is the same yet. */
@@ -504,14 +511,17 @@ changed_in_place(const theus_cell *cell, uint32_t pos)
 static bool
 write_at(const theus_cell *cell, uint32_t pos, theus_op_kind *kind, theus_segment *last)
 {
-    theus_value now = pos < cell->now->span ? theus_container_value_at(cell->now, pos) : THEUS_NONE;
+    void *key = NULL;
+    theus_value now
+        = pos < cell->now->span ? theus_container_entry_at(cell->now, pos, &key) : THEUS_NONE;
     theus_value before
         = pos < cell->base->span ? theus_container_value_at(cell->base, pos) : THEUS_NONE;
     if (now == before && !changed_in_place(cell, pos)) {
         return false;
     }
     *kind = now == THEUS_NONE ? THEUS_OP_DELETE : THEUS_OP_SET;
-    *last = segment_at(now == THEUS_NONE ? cell->base : cell->now, pos);
+    *last = now == THEUS_NONE ? segment_at(cell->base, pos)
+                              : (theus_segment){key, key == NULL ? pos : 0};
     return true;
 }
 
@@ -522,7 +532,7 @@ theus_txn_operations(theus_txn *txn, theus_op_fn fn, void *arg)
     int result = 0;
     for (theus_cell *cell = txn->root; cell != NULL && result == 0; cell = cell->next) {
         bool wrote = cell->reshaped || cell->writes.count != 0 || cell->deferred != NULL;
-        if (!wrote || !theus_cell_is_attached(cell) || theus_cell_is_covered(cell)) {
+        if (!wrote || !theus_cell_is_told(cell)) {
             continue;
         }
         uint32_t length = theus_cell_path(cell, path, THEUS_PATH_ROOM - 1);
