@@ -60,7 +60,8 @@ class StateUpdate:
     data            {path: value}; each value, None too, replaces what stands there, and
                     `theus.DELETE` removes it
     heavy           {key: value} below the root `heavy`
-    signal          {topic: payload}, sent when the run has committed
+    signal          {topic: payload}, sent when the run has committed; as an output, a topic
+                    is declared as `signal.topic`
     assert_version  the version that the caller had seen: the run fails with
                     `ConflictError` if a path that it writes has changed since, and with
                     `VersionError` if the history cannot tell

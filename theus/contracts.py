@@ -12,11 +12,12 @@ enforces the contract when it runs the function.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar, overload
 
 from theus._types import Isolation, SemanticType
 from theus.errors import ContractViolationError
+from theus.merging import Merge, merge_rules
 from theus.scope import parse_pattern
 
 __all__ = ["ContractViolationError", "ProcessContract", "SemanticType", "process"]
@@ -39,6 +40,7 @@ class ProcessContract(NamedTuple):
     side_effects: tuple[str, ...] = ()
     parallel: bool = False
     isolation: Isolation = "serializable"
+    merge: tuple[tuple[str, Merge], ...] = ()
 
 
 @overload
@@ -55,6 +57,7 @@ def process(
     side_effects: Iterable[str] | None = None,
     parallel: bool = False,
     isolation: Isolation = "serializable",
+    merge: Mapping[str, Merge] | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -67,6 +70,7 @@ def process(
     side_effects: Iterable[str] | None = None,
     parallel: bool = False,
     isolation: Isolation = "serializable",
+    merge: Mapping[str, Merge] | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -78,6 +82,7 @@ def process(
     side_effects: Iterable[str] | None = None,
     parallel: bool = False,
     isolation: Isolation = "serializable",
+    merge: Mapping[str, Merge] | None = None,
 ) -> Any:
     """Declares what a function reads and writes, so that an engine can hold it to that.
 
@@ -85,7 +90,8 @@ def process(
     below it, and may hold wildcards (`theus.scope`). Not declared means nothing: a bare
     `@process` reads and writes no state. `semantic` says what the process may do
     (`SemanticType`), `isolation` under which rule it commits ("serializable" or
-    "snapshot").
+    "snapshot"), `merge` how returned values join what stands at an output: {path: rule},
+    see `theus.merging`.
 
     Raises TypeError or ValueError, naming what is wrong with the declaration, at once.
     Returns the function itself; a callable that takes no attributes is wrapped.
@@ -97,7 +103,7 @@ def process(
         name = getattr(function, "__name__", repr(function))
         whose = f" of process {name!r}"
         contract = _contract(
-            whose, inputs, outputs, semantic, errors, side_effects, parallel, isolation
+            whose, inputs, outputs, semantic, errors, side_effects, parallel, isolation, merge
         )
         return _attach(function, contract)
 
@@ -162,6 +168,7 @@ def _contract(
     side_effects: Iterable[str] | None,
     parallel: bool,
     isolation: str = "serializable",
+    merge: Mapping[str, Merge] | None = None,
 ) -> ProcessContract:
     if not isinstance(parallel, bool):
         raise TypeError(f"parallel{whose} must be True or False, not {parallel!r}")
@@ -169,14 +176,16 @@ def _contract(
         raise ValueError(
             f'isolation{whose} must be "serializable" or "snapshot", not {isolation!r}'
         )
+    declared = _paths(f"outputs{whose}", outputs)
     contract = ProcessContract(
         _paths(f"inputs{whose}", inputs),
-        _paths(f"outputs{whose}", outputs),
+        declared,
         _semantic(f"semantic{whose}", semantic),
         _texts(f"errors{whose}", errors),
         _texts(f"side_effects{whose}", side_effects),
         parallel,
         isolation,
+        merge_rules(f"merge{whose}", merge, declared),
     )
     if contract.semantic is SemanticType.GUIDE and contract.outputs:
         raise ValueError(

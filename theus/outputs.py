@@ -13,6 +13,9 @@ A process with outputs returns, for n of them that name one place each:
     As one of several values, None leaves that output as it is, `DELETE` removes it, and
     `SET(value)` stores value as it is, also None. A dict replaces what was there.
 
+Outputs below `signal` are topics: what is returned for them is sent, with the commit, and
+nothing is stored. Outputs with `merge=` take contributions: see `theus.merging`.
+
 Outputs with wildcards allow writing; they take no returned values. What a process has
 written through `ctx` at or below an output stays, and the value returned in that place is
 only the caller's result; returned by name, it must be equal to what was written.
@@ -27,18 +30,22 @@ from typing import TYPE_CHECKING, Any
 
 from theus._theus import DELETE, MISSING, DraftDict, frozen_content
 from theus._types import SET, StateUpdate
-from theus.errors import ConflictError, ContractViolationError, PathError, ProcessError
+from theus.errors import ConflictError, ContractViolationError, PathError, ProcessError, _shown
+from theus.merging import Merge, contribute, put_with_parents
 from theus.paths import Path, as_path, format_path
 from theus.scope import is_literal, parse_pattern
 
 if TYPE_CHECKING:
     from theus._theus import Engine, Scope, Transaction
 
-__all__ = ["Outputs", "put_with_parents", "release"]
+__all__ = ["SIGNAL", "Outputs", "release"]
 
 Operations = list[tuple[str, Path]]
 
 _AMBIGUOUS = -1
+
+SIGNAL = "signal"
+"""The root below which outputs are topics."""
 
 
 class Outputs:
@@ -46,25 +53,39 @@ class Outputs:
 
     __slots__ = (
         "_index",
+        "_merge",
         "_process",
         "_scope",
         "declared",
+        "direct",
         "paths",
         "single",
     )
 
-    def __init__(self, process: str, declared: tuple[str, ...], scope: Scope) -> None:
+    def __init__(
+        self,
+        process: str,
+        declared: tuple[str, ...],
+        scope: Scope,
+        merge: tuple[tuple[str, Merge], ...] = (),
+    ) -> None:
         self.declared = declared
         self._process = process
+        self._merge = {parse_pattern(text): rule for text, rule in merge}
         self._scope = scope  # what may be written
         literal = [text for text in declared if is_literal(parse_pattern(text))]
         self.paths: tuple[Path, ...] = tuple(map(parse_pattern, literal))
         self.single = self.paths[0] if len(self.paths) == 1 else None
+        # The single output, if a value that is returned for it needs only be stored there.
+        self.direct = None if self._is_special(self.single) else self.single
         self._index: dict[Any, int] = {}
         for index, path in enumerate(self.paths):
             self._index[path[-1]] = _AMBIGUOUS if path[-1] in self._index else index
         for index, (text, path) in enumerate(zip(literal, self.paths, strict=True)):
             self._index[text] = self._index[path] = self._index[format_path(path)] = index
+
+    def _is_special(self, path: Path | None) -> bool:
+        return path is not None and (path in self._merge or path[0] == SIGNAL)
 
     # ---- returned values ----------------------------------------------------------
 
@@ -86,7 +107,7 @@ class Outputs:
         elif not (written and all(_touched(path, written) for path in self.paths)):
             for path, value in zip(self.paths, self._by_position(result), strict=True):
                 if value is not None and not _touched(path, written):
-                    _put(tx, path, value)
+                    self._put(tx, path, value)
 
     def _by_position(self, result: Any) -> Iterable[Any]:
         count = len(self.paths)
@@ -131,8 +152,14 @@ class Outputs:
 
     def _store_named(self, tx: Transaction, path: Path, value: Any, written: Operations) -> None:
         if not _touched(path, written):
-            _put(tx, path, value)
+            self._put(tx, path, value)
             return
+        if path in self._merge:
+            raise self._misfit(
+                f"wrote {format_path(path)} through ctx and returned a contribution to it by name; "
+                "do one of the two",
+                path,
+            )
         returned = value.value if isinstance(value, SET) else value
         stands = tx.get(path, MISSING)
         if not (stands is MISSING if returned is DELETE else stands == returned):
@@ -152,7 +179,7 @@ class Outputs:
             values[as_path(key)] = SET(None) if value is None else value
         for key, value in (update.heavy or {}).items():
             values["heavy", key] = SET(None) if value is None else value
-        for path in values:
+        for path in (*values, *((SIGNAL, topic) for topic in update.signal or {})):
             if not self._scope.writes(path):
                 raise ContractViolationError.illegal_write(path, self._process, self.declared)
         if update.assert_version is not None:
@@ -162,6 +189,30 @@ class Outputs:
             self._store_named(tx, path, value, written)
         if update.signal:
             tx.update(signal=update.signal)
+
+    def _put(self, tx: Transaction, path: Path, value: Any) -> None:
+        """Does with one value what it says, for an output that the body has not written."""
+        if path[0] == SIGNAL:
+            self._send(tx, path, value)
+        elif value is DELETE:
+            if tx.get(path, MISSING) is not MISSING:
+                tx.delete(path)
+        elif type(value) is SET:
+            _set(tx, path, value.value)
+        elif path in self._merge:
+            contribute(tx, path, value, self._merge[path])
+        else:
+            _set(tx, path, value)
+
+    def _send(self, tx: Transaction, path: Path, value: Any) -> None:
+        payload = value.value if type(value) is SET else value
+        if value is DELETE or len(path) != 2:
+            raise self._misfit(
+                f"returned {_shown(value)} for {format_path(path)}, which is no signal; those are "
+                "`signal.topic`, and what is returned for one is sent",
+                path,
+            )
+        tx.update(signal={path[1]: payload})
 
     def _misfit(self, what: str, path: Path | None = None) -> ContractViolationError:
         return ContractViolationError(
@@ -179,33 +230,11 @@ def _touched(path: Path, written: Operations) -> bool:
     return any(done[: len(path)] == path for _, done in written)
 
 
-def _put(tx: Transaction, path: Path, value: Any) -> None:
-    if value is DELETE:
-        if tx.get(path, MISSING) is not MISSING:
-            tx.delete(path)
-        return
-    if type(value) is SET:
-        value = value.value
+def _set(tx: Transaction, path: Path, value: Any) -> None:
     try:
         tx.set(path, value)
     except PathError:
         put_with_parents(tx, path, value)
-
-
-def put_with_parents(tx: Transaction, path: Path, value: Any) -> None:
-    """Stores `value`, making the dicts that are missing on the way to it.
-
-    A list index that is not there stays a PathError.
-    """
-    for depth in range(1, len(path)):
-        if tx.get(path[:depth], MISSING) is MISSING:
-            if not all(isinstance(key, str) for key in path[depth - 1 :]):
-                break
-            for key in reversed(path[depth:]):
-                value = {key: value}
-            tx.set(path[:depth], value)
-            return
-    tx.set(path, value)  # raises again, naming the place
 
 
 def _assert_unchanged(engine: Engine, tx: Transaction, expected: int, touched: list[Path]) -> None:
@@ -232,8 +261,8 @@ def _assert_unchanged(engine: Engine, tx: Transaction, expected: int, touched: l
 def release(value: Any, process: str | None = None) -> Any:
     """`value` with every draft in it replaced by its frozen content.
 
-    Looks into tuples, lists, dicts, `SET` and `StateUpdate`; they are rebuilt only if
-    something in them was replaced. To be called while the transaction is open.
+    Looks into tuples, named ones too, lists, dicts, `SET` and `StateUpdate`; they are rebuilt
+    only if something in them was replaced. To be called while the transaction is open.
     """
     if type(value) is CoroutineType:
         value.close()
@@ -251,12 +280,16 @@ _HOLDERS = frozenset((tuple, list, dict, SET, StateUpdate))
 
 def _concerns(kind: type) -> bool:
     """Whether a value of this type is, or may hold, a draft."""
-    return kind in _HOLDERS or kind.__module__ == _OURS
+    return kind in _HOLDERS or kind.__module__ == _OURS or _is_named_tuple(kind)
+
+
+def _is_named_tuple(kind: type) -> bool:
+    return issubclass(kind, tuple) and hasattr(kind, "_make")
 
 
 def _release(value: Any, above: list[Any]) -> Any:
     kind = type(value)
-    if kind not in _HOLDERS:
+    if kind not in _HOLDERS and not _is_named_tuple(kind):
         return frozen_content(value)
     if any(value is outer for outer in above):
         return value  # a list that holds itself
@@ -277,6 +310,9 @@ def _release(value: Any, above: list[Any]) -> Any:
         if any(map(_concerns, set(map(type, items)))):  # a long list of numbers is soon done
             released = [_release(item, above) for item in items]
             if any(map(is_not, released, items)):
-                result = dict(zip(value, released, strict=True)) if kind is dict else kind(released)
+                if kind is dict:
+                    result = dict(zip(value, released, strict=True))
+                else:
+                    result = getattr(kind, "_make", kind)(released)
     above.pop()
     return result

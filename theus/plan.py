@@ -21,7 +21,8 @@ from theus._theus import close_context, open_context
 from theus._types import SemanticType, StateUpdate
 from theus.contracts import ProcessContract, contract_of
 from theus.errors import ContractViolationError, FrozenError, PathError, ProcessError
-from theus.outputs import Outputs, put_with_parents, release
+from theus.merging import put_with_parents
+from theus.outputs import SIGNAL, Outputs, release
 from theus.paths import Path, format_path
 from theus.scope import EVERYTHING, Scope, literal_roots, parse_pattern
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "is_coroutine_function", "plan_of"]
 
 _PLAIN = frozenset((int, float, str, bool, bytes, type(None)))
-_STANDARD_ROOTS = frozenset(("domain", "global", "heavy"))
+_STANDARD_ROOTS = frozenset(("domain", "global", "heavy", SIGNAL))
 
 
 def is_coroutine_function(function: object) -> bool:
@@ -113,9 +114,9 @@ class Plan:
         else:
             self.isolation = contract.isolation
             self.bound = Scope((), map(parse_pattern, contract.outputs), owner=self)
-            self.outputs = Outputs(name, contract.outputs, self.bound)
+            self.outputs = Outputs(name, contract.outputs, self.bound, contract.merge)
             self._compile(contract)
-        self.single = self.outputs.single
+        self.single = self.outputs.direct
         self._unusual_roots = literal_roots(self.outputs.declared) - _STANDARD_ROOTS
         # Nothing for check_runnable() to find, in whatever engine.
         self.runs_anywhere = contract is None or not (contract.parallel or self._unusual_roots)
@@ -301,6 +302,10 @@ class PurePlan(_ViewPlan):
                     self.name,
                     self.inputs,
                 )
+        if SIGNAL in literal_roots(contract.outputs):
+            raise ContractViolationError.impure(
+                "send signals from", None, self.name, contract.outputs
+            )
 
     def settle(self, engine: TheusEngine, tx: Transaction, result: Any) -> Any:
         self._check_clean(tx)

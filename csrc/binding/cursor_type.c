@@ -12,6 +12,7 @@ typedef struct {
     _Atomic(bool) attached;
     _Atomic(uint64_t) lost; /* reader.lost after the last take: that one belongs to ring.lock */
     theus_reader reader;
+    theus_record *kept; /* counted, or NULL: was read, and an exception came before it could be handed over */
 } CursorObject;
 
 static CursorObject *
@@ -36,6 +37,7 @@ engine_attach(PyObject *op, PyObject *argument)
     self->ring = theus_store_ring(engine->store);
     atomic_init(&self->attached, true);
     atomic_init(&self->lost, 0);
+    self->kept = NULL;
     theus_ring_attach(self->ring, &self->reader,
                       argument == Py_None ? THEUS_RING_UNREAD : since > INT64_MAX ? INT64_MAX : (int64_t)since);
     PyObject_GC_Track(self);
@@ -62,7 +64,7 @@ static PyObject *
 cursor_take(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     CursorObject *self = cursor_of(op);
-    if (!self->attached) {
+    if (!self->attached && self->kept == NULL) {
         Py_RETURN_NONE;
     }
     if (self->reader.epoch != theus_process_epoch()) {
@@ -74,14 +76,23 @@ cursor_take(PyObject *op, PyObject *Py_UNUSED(ignored))
         }
         return NULL;
     }
-    uint64_t lost;
-    theus_record *record = theus_ring_read(self->ring, &self->reader, &lost);
-    self->lost = lost;
-    PyObject *shown = record_wrap(self->engine->heap->st, record);
-    theus_record_release(record);
-    if (shown != NULL && record != NULL && waiting_ring(&self->engine->room) < 0) {
-        Py_CLEAR(shown); /* what a signal handler raised meanwhile is worth more than the record: it is known to be lost */
+    theus_record *record = self->kept;
+    self->kept = NULL;
+    if (record == NULL) {
+        uint64_t lost;
+        record = theus_ring_read(self->ring, &self->reader, &lost);
+        self->lost = lost;
+        if (record != NULL && waiting_ring(&self->engine->room) < 0) {
+            self->kept = record;
+            return NULL;
+        }
     }
+    PyObject *shown = record_wrap(self->engine->heap->st, record);
+    if (shown == NULL) {
+        self->kept = record;
+        return NULL;
+    }
+    theus_record_release(record);
     return shown;
 }
 
@@ -112,6 +123,7 @@ cursor_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     cursor_let_go(self);
+    theus_record_release(self->kept);
     Py_DECREF(self->engine);
     PyObject_GC_Del(op);
     Py_DECREF(type);

@@ -602,7 +602,10 @@ draft_method_clear(PyObject *op, PyObject *Py_UNUSED(ignored))
 PyObject *
 module_frozen_content(PyObject *module, PyObject *object)
 {
-    return draft_check(module_state_of(module), object) ? draft_frozen(object) : Py_NewRef(object);
+    const module_state *st = module_state_of(module);
+    return draft_check(st, object)        ? draft_frozen(object)
+           : draft_view_check(st, object) ? draft_view_frozen(object)
+                                          : Py_NewRef(object);
 }
 
 int

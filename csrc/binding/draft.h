@@ -45,6 +45,13 @@ draft_check(const module_state *st, PyObject *object)
            || type->tp_getattro == record_draft_getattro;
 }
 
+static inline bool
+draft_view_check(const module_state *st, PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    return type == st->DraftKeys_type || type == st->DraftValues_type || type == st->DraftItems_type;
+}
+
 /* A draft of a cell of txn->txn. The caller has entered the transaction. New reference. */
 PyObject *draft_wrap(module_state *st, TxnObject *txn, theus_cell *cell, ScopeObject *scope);
 
@@ -64,6 +71,8 @@ bool draft_is_dunder(PyObject *name);
 /* The frozen container with the content of now, to be kept: written records in it are validated first (records.h). New
  * reference. */
 PyObject *draft_frozen(PyObject *draft);
+/* The same for a keys(), values() or items() view of one: that view of the frozen content. */
+PyObject *draft_view_frozen(PyObject *view);
 
 /* _theus.frozen_content: the same of a draft, and any other object itself. */
 PyObject *module_frozen_content(PyObject *module, PyObject *object);

@@ -36,6 +36,17 @@ draft_view(DraftObject *draft, draft_what what)
     return (PyObject *)self;
 }
 
+PyObject *
+draft_view_frozen(PyObject *view)
+{
+    static const char *const names[] = {
+        [DRAFT_KEYS] = "keys", [DRAFT_VALUES] = "values", [DRAFT_ITEMS] = "items"};
+    PyObject *content = draft_frozen((PyObject *)view_draft(view));
+    PyObject *frozen = content == NULL ? NULL : PyObject_CallMethod(content, names[view_what(view)], NULL);
+    Py_XDECREF(content);
+    return frozen;
+}
+
 /* ---- what all three can ------------------------------------------------------------- */
 
 static Py_ssize_t

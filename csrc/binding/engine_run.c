@@ -38,6 +38,9 @@ freeze_parts(TxnObject *self, PyObject *result)
     if (PyTuple_CheckExact(result)) {
         made = PyList_AsTuple(parts);
     }
+    else if (PyTuple_Check(result)) {
+        made = PyObject_CallMethod(result, "_make", "O", parts);
+    }
     else if (PyList_CheckExact(result)) {
         return parts;
     }
@@ -56,8 +59,15 @@ freeze_parts(TxnObject *self, PyObject *result)
     return made;
 }
 
-/* Drafts die with their transaction; what a body returns must not. Looks into exact tuples, lists and dicts, and
- * copies those that held one: others may hold them too. */
+/* Any other subclass may be made in a way of its own. */
+static bool
+is_named_tuple(PyObject *object)
+{
+    return PyTuple_Check(object) && PyObject_HasAttrString((PyObject *)Py_TYPE(object), "_make");
+}
+
+/* Drafts die with their transaction; what a body returns must not. Looks into exact lists and dicts, and into tuples,
+ * named ones too, and copies those that held one: others may hold them too. */
 PyObject *
 txn_freeze_result(TxnObject *self, PyObject *result)
 {
@@ -65,7 +75,11 @@ txn_freeze_result(TxnObject *self, PyObject *result)
     if (draft_check(self->heap->st, result)) {
         frozen = draft_frozen(result);
     }
-    else if (PyTuple_CheckExact(result) || PyList_CheckExact(result) || PyDict_CheckExact(result)) {
+    else if (draft_view_check(self->heap->st, result)) {
+        frozen = draft_view_frozen(result);
+    }
+    else if (PyTuple_CheckExact(result) || PyList_CheckExact(result) || PyDict_CheckExact(result)
+             || is_named_tuple(result)) {
         int inside = Py_ReprEnter(result); /* the interpreter's list of containers being walked */
         if (inside > 0) {
             return result; /* it holds itself */

@@ -90,7 +90,7 @@ module_free(void *module)
 
 static PyMethodDef module_methods[] = {
     {"frozen_content", module_frozen_content, METH_O,
-     PyDoc_STR("frozen_content($module, value, /)\n--\n\nThe content of a draft as a view; any other value itself.")},
+     PyDoc_STR("frozen_content($module, value, /)\n--\n\nThe content of a draft, or of a view of one, frozen; any other value itself.")},
     {"is_record", module_is_record, METH_O,
      PyDoc_STR("is_record($module, value, /)\n--\n\nWhether a value is a view or a draft of a record.")},
     {"record_store", THEUS_FASTCALL(module_record_store), METH_FASTCALL,

@@ -1,6 +1,5 @@
 /* Opaque, the wrapper for what a heap would refuse, and the marks MISSING and DELETE. */
-#include "module_state.h"
-
+#include "draft.h"
 #include "errors.h"
 
 /* ---- Opaque ----------------------------------------------------------------------- */
@@ -10,6 +9,21 @@ typedef struct {
     PyObject *value; /* owned; NULL only after tp_clear */
 } OpaqueObject;
 
+/* No state shall keep what works only inside one. */
+static bool
+belongs_to_a_transaction(PyTypeObject *opaque, PyObject *value)
+{
+    PyObject *module = PyType_GetModuleByDef(opaque, &theus_module);
+    if (module == NULL) {
+        PyErr_Clear(); /* cannot be: the type was made with the module */
+        return false;
+    }
+    const module_state *st = module_state_of(module);
+    PyTypeObject *type = Py_TYPE(value);
+    return draft_check(st, value) || draft_view_check(st, value) || type == st->DraftIterator_type
+           || type == st->Context_type || type == st->Transaction_type;
+}
+
 static PyObject *
 opaque_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -17,6 +31,10 @@ opaque_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     PyObject *value;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:Opaque", names, &value)) {
         return NULL;
+    }
+    if (belongs_to_a_transaction(type, value)) {
+        return PyErr_Format(PyExc_TypeError, "Opaque() vouches that a value will not change, and a %s ends with its "
+                            "transaction: store it as it is, and the state keeps its content", Py_TYPE(value)->tp_name);
     }
     OpaqueObject *self = PyObject_GC_New(OpaqueObject, type);
     if (self != NULL) {

@@ -5,9 +5,9 @@
 #include "errors.h"
 #include "txn_paths.h"
 
-/* Version `number`, retained; NULL with an exception. */
+/* Version `number`, retained; NULL with an exception that names what was `asked` for. */
 static theus_version *
-version_at(StateObject *self, uint64_t number)
+version_at(StateObject *self, uint64_t number, PyObject *asked)
 {
     theus_version *version = NULL;
     if (number == self->version->number) {
@@ -25,8 +25,8 @@ version_at(StateObject *self, uint64_t number)
     }
     if (status != THEUS_OK) {
         PyObject *error = PyObject_CallFunction(
-            self->heap->st->VersionError, "KKK", (unsigned long long)number,
-            (unsigned long long)oldest, (unsigned long long)newest);
+            self->heap->st->VersionError, "OKK", asked, (unsigned long long)oldest,
+            (unsigned long long)newest);
         if (error != NULL) {
             PyErr_SetObject(self->heap->st->VersionError, error);
             Py_DECREF(error);
@@ -50,7 +50,7 @@ version_argument(StateObject *self, PyObject *argument)
         return NULL;
     }
     uint64_t number;
-    return engine_parse_version(argument, &number) < 0 ? NULL : version_at(self, number);
+    return engine_parse_version(argument, &number) < 0 ? NULL : version_at(self, number, argument);
 }
 
 PyObject *

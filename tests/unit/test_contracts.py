@@ -167,7 +167,7 @@ def test_parallel_is_refused_until_there_are_workers(engine: TheusEngine) -> Non
             attempt()
 
 
-@pytest.mark.parametrize("path", ["shp.stock", "signal.stop", "local.x"])
+@pytest.mark.parametrize("path", ["shp.stock", "signals.stop", "local.x"])
 def test_outputs_below_no_root_are_refused(engine: TheusEngine, path: str) -> None:
     """Dropping them in silence was weakness 2 of an earlier program."""
     typo = effect(path)(lambda ctx: 1)

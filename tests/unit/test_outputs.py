@@ -435,9 +435,49 @@ def test_data_sets_each_path(engine: TheusEngine) -> None:
 def test_heavy_and_signal(engine: TheusEngine) -> None:
     """Weakness 2 of an earlier program: both were dropped in silence."""
     update = StateUpdate(heavy={"big.array": 5}, signal={"done": "yes"})
-    engine.run_process(giving(update, "heavy"))
+    engine.run_process(giving(update, "heavy", "signal.done"))
     assert engine.state["heavy"] == {"big.array": 5}
     assert engine.state.signals == {"done": "yes"}
+
+
+@pytest.mark.parametrize(
+    "outputs", [(), ("domain",), ("signal.stop",), ("signal.go.on",), ("domain.signal.go",)]
+)
+def test_signals_of_an_update_are_declared(engine: TheusEngine, outputs: tuple[str, ...]) -> None:
+    with pytest.raises(ContractViolationError, match=r"Illegal Write.*signal\.go") as caught:
+        engine.run_process(giving(StateUpdate(signal={"go": 1}), *outputs))
+    assert caught.value.path == ("signal", "go") and engine.version == 1
+
+
+@pytest.mark.parametrize("output", ["signal", "signal.*", "signal.g?", "*.go", "**.go"])
+def test_ways_to_declare_a_signal(engine: TheusEngine, output: str) -> None:
+    engine.run_process(giving(StateUpdate(signal={"go": 1}), output))
+    assert engine.state.signals == {"go": 1} and "signal" not in engine.state.data
+
+
+def test_what_is_returned_for_a_topic_is_sent(engine: TheusEngine) -> None:
+    """Weakness 2 of an earlier program: it was ignored without notice."""
+    engine.run_process(giving("True", "signal.cmd_stop"))
+    assert engine.state.signals == {"cmd_stop": "True"} and "signal" not in engine.state.data
+    give = giving((5, None, SET(None)), "domain.a", "signal.quiet", 'signal["a.b"]')
+    engine.run_process(give)
+    assert engine.state.signals == {"cmd_stop": "True", "a.b": None} and domain(engine)["a"] == 5
+    engine.run_process(giving({"go": [1]}, "signal.go", "domain.b"))
+    assert engine.state.signals["go"] == [1] and domain(engine)["b"] == 2
+
+
+@pytest.mark.parametrize(
+    ("result", "output"), [(DELETE, "signal.go"), (1, "signal.go.on"), ({"go": 1}, "signal")]
+)
+def test_what_is_no_signal_is_an_error(engine: TheusEngine, result: Any, output: str) -> None:
+    with pytest.raises(ContractViolationError, match="which is no signal"):
+        engine.run_process(giving(result, output))
+    assert engine.version == 1
+
+
+def test_a_pure_process_declares_no_signals(engine: TheusEngine) -> None:
+    with pytest.raises(ContractViolationError, match="PURE process cannot send signals"):
+        engine.run_process(giving(1, "signal.go", semantic="pure"))
 
 
 @pytest.mark.parametrize(

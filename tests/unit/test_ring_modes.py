@@ -276,6 +276,22 @@ def test_a_blocked_commit_goes_on_when_a_record_is_read() -> None:
         asyncio.run(asyncio.wait_for(main(), PATIENCE))
 
 
+def test_a_record_is_kept_when_telling_of_the_room_fails() -> None:
+    """A listener that raises comes between the reader and its record; it loses neither."""
+    engine = make("strict", 2)
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with engine.reader() as reader:
+        commit(engine, 2)
+        engine.listen(fail, True)
+        with pytest.raises(ZeroDivisionError):
+            reader.poll()
+        commit(engine)  # the place is free nevertheless
+        assert taken(reader) == [0, 1, 2] and reader.lost == 0
+
+
 TASKS: dict[str, Callable[[Any], Any]] = {
     "run_async": lambda engine: engine.run_async(add_one_async),
     "async_block": add_in_block,
