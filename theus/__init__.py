@@ -62,6 +62,7 @@ from theus.errors import (
     WriteTimeoutError,
 )
 from theus.interop import json_default
+from theus.outbox import OutboxFailure, OutboxMsg, OutboxReport
 from theus.paths import format_path, parse_path
 
 __version__ = "0.1.0"
@@ -87,6 +88,9 @@ __all__ = [
     "FrozenList",
     "FrozenSet",
     "Opaque",
+    "OutboxFailure",
+    "OutboxMsg",
+    "OutboxReport",
     "PathError",
     "ProcessContract",
     "ProcessError",

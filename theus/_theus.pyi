@@ -26,6 +26,7 @@ from _typeshed import structseq
 from typing_extensions import disjoint_base
 
 from theus._types import Isolation
+from theus.outbox import OutboxMsg
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -66,6 +67,22 @@ class Scope:
     def open(self) -> bool: ...
 
 @final
+class Outbox:
+    """The messages that a transaction sends if it commits."""
+
+    @overload
+    def add(self, topic: str, payload: Any, /) -> None: ...
+    @overload
+    def add(self, message: OutboxMsg, /) -> None: ...
+    def __len__(self) -> int: ...
+
+@final
+class SignalSender:
+    """The signals that a transaction sends if it commits."""
+
+    def send(self, topic: str, payload: Any, /) -> None: ...
+
+@final
 class Context:
     """What a process sees: its first argument. Roots are attributes and items."""
 
@@ -82,6 +99,10 @@ class Context:
     def input(self) -> MappingProxyType[str, Any]: ...
     @property
     def local(self) -> dict[str, Any]: ...
+    @property
+    def outbox(self) -> Outbox: ...
+    @property
+    def signal(self) -> SignalSender: ...
     @property
     def state(self) -> Any: ...  # Context; without a contract State
     @property
@@ -401,6 +422,12 @@ class CommitRecord(
     def rebased(self) -> bool: ...
     @property
     def paths(self) -> tuple[_Path, ...]: ...  # at most 8; `sets + deletes` counts all
+    @property
+    def signals(self) -> tuple[tuple[Any, Any], ...]: ...  # by name alone, as all below
+    @property
+    def outbox(self) -> tuple[tuple[str, Any], ...]: ...
+    @property
+    def notes(self) -> tuple[tuple[str, Any], ...]: ...
 
 # ---- state, transactions, engine -----------------------------------------------------------------
 
@@ -494,6 +521,8 @@ class Transaction:
         """True if the commit has its place in the ring, or needs none; False if it would wait."""
     def on_commit(self, callback: Callable[[], object], /) -> None: ...
     def savepoint(self) -> AbstractContextManager[Transaction]: ...
+    @property
+    def outbox(self) -> Outbox: ...
     def operations(self, recent: bool = False, /) -> list[tuple[str, _Path]]:
         """("set" | "delete" | "add" | "append" | "merge", path) for each path written so far;
         `recent`: since the innermost open savepoint."""
@@ -591,6 +620,7 @@ class Engine:
     def counters(self) -> dict[str, Any]:
         """commits, rebases, conflicts, retries, noops, reads, versions, ring_capacity,
         ring_lost, ring_readers, conflicts_by_path."""
+    def take_outbox(self, pending: dict[tuple[int, int], tuple[str, Any]], /) -> None: ...
     def attach(self, since: int | None, /) -> RecordCursor: ...
     def listen(self, wake: Callable[[], object], room: bool = False, /) -> None:
         """Calls `wake` once, after the next commit or close; or when the ring may have room."""

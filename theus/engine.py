@@ -17,6 +17,7 @@ from theus.errors import (
     UnknownProcessError,
 )
 from theus.history import EngineHistory
+from theus.outbox import Courier, OutboxMsg, OutboxReport, check_handler
 from theus.plan import Plan, plan_of
 from theus.runs import run_async, transactional
 
@@ -95,6 +96,7 @@ class TheusEngine(EngineHistory):
                 "writes are checked"
             )
         self._registry: dict[str, Plan] = {}
+        self._courier = Courier()
 
     @property
     def strict_mode(self) -> bool:
@@ -208,6 +210,26 @@ class TheusEngine(EngineHistory):
         except CancelledError:
             cancelled = True
             raise
+
+    # ---- messages -----------------------------------------------------------------------
+
+    def attach_worker(self, handler: Callable[[OutboxMsg], object]) -> None:
+        """Sets the handler that `process_outbox()` uses when it is given none."""
+        self._courier.handler = check_handler(handler)
+
+    def process_outbox(self, handler: Callable[[OutboxMsg], object] | None = None) -> OutboxReport:
+        """Calls `handler(message)` for each message that waits, in the order of the commits.
+
+        A message is done when its handler has returned. If that raises an Exception, the report
+        has it, and the message stays with those behind it in its topic, for the next call;
+        other topics go on. Without a handler (see `attach_worker`) all of them stay.
+
+        The handler runs here, in this thread, and may use the engine; what it sends is for the
+        next call. One thread at a time hands over: others wait their turn. Also works after
+        `close()`. Raises TypeError for a handler that is none or a coroutine function,
+        TransactionError inside a transaction, and ProcessError inside a handler.
+        """
+        return self._courier.run(self, handler)
 
     # ---- transactions -------------------------------------------------------------------
 

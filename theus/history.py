@@ -13,6 +13,7 @@ from theus.paths import Path
 
 if TYPE_CHECKING:
     from theus.changes import Changes, RecordReader
+    from theus.signals import Signals
 
 __all__ = ["EngineHistory"]
 
@@ -115,6 +116,20 @@ class EngineHistory(_theus.Engine):
         from theus.changes import RecordReader
 
         return RecordReader(self, since)
+
+    def signals(self, topic: str | None = None) -> Signals:
+        """The signals of one topic, or of all (None), that are sent from now on.
+
+            for signal in engine.signals("done"):
+                print(signal.version, signal.payload)
+
+        An iterator for a thread or, with `async for`, a task; a reader of the ring as `reader`
+        makes them, so read or close it where the ring's mode is "block" or "strict". See
+        `theus.signals`. Raises ClosedError.
+        """
+        from theus.signals import Signals
+
+        return Signals(self, topic)
 
     def stats(self) -> EngineStats:
         """What the engine has done so far. The figures are read one after the other."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "is_coroutine_function", "plan_of"]
 
 _PLAIN = frozenset((int, float, str, bool, bytes, type(None)))
+_SENDERS = ((SIGNAL,), ("outbox",))
 _STANDARD_ROOTS = frozenset(("domain", "global", "heavy", SIGNAL))
 
 
@@ -320,7 +321,8 @@ class PurePlan(_ViewPlan):
         return result
 
     def no_write(self, path: Path) -> ContractViolationError:
-        return ContractViolationError.impure("write", path, self.name, self.outputs.declared)
+        act = "send to" if path[:1] in _SENDERS else "write"
+        return ContractViolationError.impure(act, path, self.name, self.outputs.declared)
 
 
 class GuidePlan(_ViewPlan):
@@ -339,8 +341,9 @@ class GuidePlan(_ViewPlan):
 
     def no_write(self, path: Path) -> ContractViolationError:
         place = format_path(path) if path else "the state"
+        act = "sent to" if path[:1] in _SENDERS else "wrote"
         return ContractViolationError(
-            f"Illegal Write: process {self.name!r} is a GUIDE, which may only read, and wrote "
+            f"Illegal Write: process {self.name!r} is a GUIDE, which may only read, and {act} "
             f"{place}; declare it with semantic=SemanticType.EFFECT and the path among its outputs",
             path,
             self.name,

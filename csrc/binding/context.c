@@ -11,6 +11,7 @@
 #include "engine_type.h"
 #include "errors.h"
 #include "guard.h"
+#include "outgoing.h"
 #include "state_type.h"
 #include "txn_paths.h"
 
@@ -355,6 +356,19 @@ get_transaction(PyObject *op, void *Py_UNUSED(closure))
     return Py_NewRef((PyObject *)self->txn);
 }
 
+/* A sender of the transaction; not for who may send nothing. */
+static PyObject *
+get_sender(PyObject *op, void *outbox)
+{
+    ContextObject *self = (ContextObject *)op;
+    const module_state *st = context_state(self);
+    if (is_read_only(self)) {
+        refuse_write(self, outbox != NULL ? st->outbox_name : st->signal_name);
+        return NULL;
+    }
+    return outbox != NULL ? outgoing_outbox(self->txn) : outgoing_signal(self->txn);
+}
+
 static PyObject *
 defer(PyObject *op, PyObject *const *args, Py_ssize_t count, const char *name,
       PyObject *(*method)(PyObject *, PyObject *const *, Py_ssize_t))
@@ -535,6 +549,10 @@ static PyGetSetDef context_getset[] = {
      NULL},
     {"transaction", get_transaction, NULL,
      PyDoc_STR("The transaction of this attempt, under the same contract. EFFECT only."), NULL},
+    {"outbox", get_sender, NULL,
+     PyDoc_STR("Messages that are handed over after the commit: outbox.add(topic, payload). EFFECT only."), "outbox"},
+    {"signal", get_sender, NULL,
+     PyDoc_STR("Signals that are sent with the commit: signal.send(topic, payload). EFFECT only."), NULL},
     {"domain_ctx", get_alias, NULL, PyDoc_STR("The root 'domain', by an old name."), "domain_ctx"},
     {"global_", get_alias, NULL, PyDoc_STR("The root 'global', which is a keyword."), "global_"},
     {"global_ctx", get_alias, NULL, PyDoc_STR("The root 'global', by an old name."), "global_ctx"},

@@ -87,7 +87,7 @@ cursor_take(PyObject *op, PyObject *Py_UNUSED(ignored))
             return NULL;
         }
     }
-    PyObject *shown = record_wrap(self->engine->heap->st, record);
+    PyObject *shown = record_wrap(self->engine->heap, record);
     if (shown == NULL) {
         self->kept = record;
         return NULL;

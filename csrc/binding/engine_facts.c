@@ -60,7 +60,7 @@ engine_records(PyObject *op, PyObject *const *args, Py_ssize_t count)
     theus_ring_read_facts(theus_store_ring(self->store), &facts);
     while (list != NULL && sequence < facts.written
            && (record = theus_store_next_record(self->store, &sequence, &lost)) != NULL) {
-        PyObject *shown = record_wrap(self->heap->st, record);
+        PyObject *shown = record_wrap(self->heap, record);
         theus_record_release(record);
         if (shown == NULL || PyList_Append(list, shown) < 0) {
             Py_CLEAR(list);

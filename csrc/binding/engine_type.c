@@ -3,6 +3,7 @@
 #include "engine_type.h"
 
 #include "errors.h"
+#include "outgoing.h"
 #include "state_type.h"
 
 #include <stddef.h>
@@ -476,6 +477,9 @@ static PyMethodDef engine_methods[] = {
     {"history_limit", THEUS_FASTCALL(engine_history_limit), METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("history_limit(count=None, bytes=None, age=None): how many versions to keep (None: 128), how many\n"
                "bytes of structure, for how many seconds after they were superseded.")},
+    {"take_outbox", engine_take_outbox, METH_O,
+     PyDoc_STR("take_outbox(pending): moves the messages of all commits so far into a dict, {(version, index): (topic,\n"
+               "payload)}, in the order of commits. For one caller at a time: process_outbox().")},
     {"attach", engine_attach, METH_O,
      PyDoc_STR("attach(since): a RecordCursor that begins with the record of commit number since, or (None) with the\n"
                "oldest that no reader has read. reader() makes the usual one.")},

@@ -229,6 +229,9 @@ operation_makes_way(TxnObject *txn, ScopeObject *scope, const noted_operation *o
 static int
 operation_is_declared(TxnObject *txn, ScopeObject *scope, const noted_operation *one)
 {
+    if (one->kind == OPERATION_MESSAGE) {
+        return 1; /* no path is declared for those */
+    }
     for (uint32_t i = 0; i < one->length && !scope_may_write(scope); i++) {
         PyObject *key = (PyObject *)one->path[i].key;
         int known = key != NULL ? scope_step(scope, key, &scope)

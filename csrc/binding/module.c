@@ -38,7 +38,7 @@ module_exec(PyObject *module)
         add_frozen_list_type, add_frozen_set_type, add_frozen_view_types, add_mutation_type,
         add_record_class_type, add_record_types,   add_state_type,        add_txn_type,
         add_draft_types,      add_scope_types,     add_context_type,      add_engine_type,
-        add_cursor_type,      add_turn_types,
+        add_cursor_type,      add_turn_types,      add_outgoing_types,
     };
     module_state *st = module_state_of(module);
     st->module = module;

@@ -52,6 +52,10 @@ typedef struct RecordClass RecordClass;
     X(PyTypeObject, Wildcard_type)                                                          \
     X(PyTypeObject, Scope_type)                                                             \
     X(PyTypeObject, Context_type)                                                           \
+    X(PyTypeObject, Outbox_type)                                                            \
+    X(PyTypeObject, Signal_type)                                                            \
+    X(PyObject, signal_name) /* str: the root below which outputs are topics */             \
+    X(PyObject, outbox_name) /* str: where messages are said to be, in errors */            \
     X(PyObject, root_aliases) /* dict: old names of roots -> names */                       \
     X(PyTypeObject, RecordClass_type)                                                       \
     X(PyObject, record_key)     /* key of the hidden first entry of a record: its class */  \
@@ -117,6 +121,7 @@ int module_register_abc(module_state *st, PyTypeObject *type, const char *abstra
 
 /* One per type or group of types, called in this order by module.c. */
 int add_heap_type(PyObject *module, module_state *st);
+int add_outgoing_types(PyObject *module, module_state *st);
 int add_opaque_types(PyObject *module, module_state *st);
 int add_iterator_type(PyObject *module, module_state *st);
 int add_frozen_dict_type(PyObject *module, module_state *st);

@@ -10,9 +10,8 @@ typedef struct {
 } noting;
 
 static int
-note_one(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t length)
+note(noting *notes, int kind, const theus_segment *path, uint32_t length)
 {
-    noting *notes = arg;
     noted_operation *one = PyMem_Malloc(sizeof(*one) + length * sizeof(*path));
     if (one == NULL) {
         PyErr_NoMemory();
@@ -30,6 +29,25 @@ note_one(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t leng
     return 0;
 }
 
+static int
+note_one(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t length)
+{
+    return note(arg, (int)kind, path, length);
+}
+
+static int
+note_sent(noting *notes, const theus_txn *txn, bool recent, theus_attachment kind, int operation, PyObject *root)
+{
+    const theus_container *list = txn->attached[kind];
+    int result = 0;
+    for (uint32_t i = recent ? theus_txn_attached_before(txn, kind) : 0; result == 0 && i < theus_txn_attached(txn, kind);
+         i++) {
+        theus_segment path[] = {{root, 0}, {theus_value_atom(theus_container_value_at(list, 2 * i)), 0}};
+        result = note(notes, operation, path, 2);
+    }
+    return result;
+}
+
 int
 operations_note(TxnObject *txn, bool recent, noted_operation **first)
 {
@@ -37,6 +55,13 @@ operations_note(TxnObject *txn, bool recent, noted_operation **first)
     theus_status status = THEUS_OK;
     int result = recent ? theus_txn_recent_operations(&txn->txn, NULL, note_one, &notes, &status)
                         : theus_txn_operations(&txn->txn, note_one, &notes);
+    const module_state *st = txn->heap->st;
+    if (result == 0) {
+        result = note_sent(&notes, &txn->txn, recent, THEUS_SIGNALS, OPERATION_SIGNAL, st->signal_name);
+    }
+    if (result == 0) {
+        result = note_sent(&notes, &txn->txn, recent, THEUS_MESSAGES, OPERATION_MESSAGE, st->outbox_name);
+    }
     if (result != 0) {
         operations_free(notes.first);
         if (!PyErr_Occurred()) {
@@ -63,7 +88,7 @@ operations_free(noted_operation *first)
 static PyObject *
 operation_entry(const noted_operation *one)
 {
-    static const char *const names[] = {"set", "delete", "add", "append", "merge"};
+    static const char *const names[] = {"set", "delete", "add", "append", "merge", "signal", "message"};
     PyObject *where = txn_path_tuple(one->path, one->length);
     return where == NULL ? NULL : Py_BuildValue("(sN)", names[one->kind], where);
 }

@@ -4,9 +4,12 @@
 
 #include "txn_type.h"
 
+/* What is sent counts as an operation, too: at ("signal", topic) and ("outbox", topic). */
+enum { OPERATION_SIGNAL = THEUS_OP_MERGE + 1, OPERATION_MESSAGE };
+
 typedef struct noted_operation {
     struct noted_operation *next;
-    theus_op_kind kind;
+    int kind; /* theus_op_kind, or one of the above */
     uint32_t length;
     theus_segment path[]; /* keys retained */
 } noted_operation;

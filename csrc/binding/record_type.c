@@ -1,4 +1,5 @@
 /* What people read about commits: CommitRecord, Change, MetaLogEntry. Named tuples that are made here. */
+#include "outgoing.h"
 #include "state_type.h"
 
 static PyStructSequence_Field record_fields[] = {
@@ -11,6 +12,10 @@ static PyStructSequence_Field record_fields[] = {
     {"reads", "values that were read and validated"},
     {"rebased", "True if other commits had come between, without touching what this one depends on"},
     {"paths", "the first eight paths written, as tuples"},
+    /* by name alone, so that the record stays the tuple that it was: */
+    {"signals", "the signals it sent, in order: (topic, payload)"},
+    {"outbox", "the messages it sent, in order: (topic, payload)"},
+    {"notes", "what the helpers of its processes have noted: (name, value)"},
     {NULL, NULL},
 };
 
@@ -58,12 +63,12 @@ record_paths(const theus_record *record)
 }
 
 PyObject *
-record_wrap(module_state *st, const theus_record *record)
+record_wrap(HeapObject *heap, const theus_record *record)
 {
     if (record == NULL) {
         Py_RETURN_NONE;
     }
-    PyObject *made = PyStructSequence_New(st->CommitRecord_type);
+    PyObject *made = PyStructSequence_New(heap->st->CommitRecord_type);
     if (made == NULL) {
         return NULL;
     }
@@ -77,9 +82,12 @@ record_wrap(module_state *st, const theus_record *record)
         PyLong_FromUnsignedLong(record->reads),
         PyBool_FromLong(record->rebased),
         record_paths(record),
+        outgoing_pairs(heap, record->attached[THEUS_SIGNALS]),
+        outgoing_pairs(heap, record->attached[THEUS_MESSAGES]),
+        outgoing_pairs(heap, record->attached[THEUS_NOTES]),
     };
     bool whole = true;
-    for (Py_ssize_t i = 0; i < 9; i++) {
+    for (Py_ssize_t i = 0; i < (Py_ssize_t)Py_ARRAY_LENGTH(parts); i++) {
         whole = whole && parts[i] != NULL;
         PyStructSequence_SetItem(made, i, parts[i]);
     }

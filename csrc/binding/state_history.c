@@ -159,7 +159,7 @@ state_provenance(PyObject *op, PyObject *argument)
                                                 (uint32_t)PyTuple_GET_SIZE(path), 0,
                                                 self->version->number, &made);
         result = status != THEUS_OK ? errors_raise(self->heap->st, status)
-                                    : record_wrap(self->heap->st, made == NULL ? NULL : made->record);
+                                    : record_wrap(self->heap, made == NULL ? NULL : made->record);
         theus_version_release(made);
     }
     PyMem_Free(segments);

@@ -232,7 +232,7 @@ static PyObject *
 get_record(PyObject *op, void *Py_UNUSED(closure))
 {
     StateObject *self = state_of(op);
-    return record_wrap(self->heap->st, self->version->record);
+    return record_wrap(self->heap, self->version->record);
 }
 
 PyObject *

@@ -11,7 +11,7 @@ PyObject *state_new(HeapObject *heap, EngineObject *engine, theus_version *versi
 theus_version *state_version(const module_state *st, PyObject *state, HeapObject **heap);
 
 /* A commit record as Python sees it; None for NULL. New reference. */
-PyObject *record_wrap(module_state *st, const theus_record *record);
+PyObject *record_wrap(HeapObject *heap, const theus_record *record);
 
 /* First data of a state: root map from `data` plus `heavy` under its own root. Sealed, owned. */
 int state_root_from(HeapObject *heap, PyObject *data, PyObject *heavy, theus_container **out);

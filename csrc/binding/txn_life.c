@@ -80,7 +80,7 @@ winner_of(EngineObject *engine, const theus_conflict *why)
     if (status != THEUS_OK) {
         return errors_raise(engine->heap->st, status);
     }
-    PyObject *winner = record_wrap(engine->heap->st, version == NULL ? NULL : version->record);
+    PyObject *winner = record_wrap(engine->heap, version == NULL ? NULL : version->record);
     theus_version_release(version);
     return winner;
 }
@@ -387,7 +387,7 @@ txn_commit(TxnObject *self, theus_conflict *why, txn_gate gate)
     if (txn_enter(self) < 0) {
         return -1;
     }
-    bool writes = self->txn.root->touched || self->txn.root->touched_below || self->txn.signals != NULL;
+    bool writes = self->txn.root->touched || self->txn.root->touched_below || theus_txn_sends(&self->txn);
     bool reserved;
     for (;;) {
         /* In this order: waiting for a place may run anything. */

@@ -7,6 +7,7 @@
 #include "errors.h"
 #include "guard.h"
 #include "operations.h"
+#include "outgoing.h"
 #include "state_type.h"
 #include "turn_type.h"
 #include "txn_paths.h"
@@ -370,11 +371,17 @@ get_written(PyObject *op, void *Py_UNUSED(closure))
         return NULL;
     }
     bool written = status == THEUS_OK
-                   && (txn->root->touched || txn->root->touched_below || txn->signals != NULL);
+                   && (txn->root->touched || txn->root->touched_below || theus_txn_sends(txn));
     if (status == THEUS_OK) {
         theus_txn_leave(txn);
     }
     return PyBool_FromLong(written);
+}
+
+static PyObject *
+get_outbox(PyObject *op, void *Py_UNUSED(closure))
+{
+    return outgoing_outbox((TxnObject *)op);
 }
 
 static PyGetSetDef txn_getset[] = {
@@ -384,6 +391,8 @@ static PyGetSetDef txn_getset[] = {
     {"isolation", get_isolation, NULL, PyDoc_STR("'serializable' or 'snapshot'."), NULL},
     {"read_only", get_read_only, NULL, PyDoc_STR("True if it refuses writes."), NULL},
     {"active", get_active, NULL, PyDoc_STR("True from its beginning to its end."), NULL},
+    {"outbox", get_outbox, NULL,
+     PyDoc_STR("Messages that are handed over after the commit: outbox.add(topic, payload)."), NULL},
     {"written", get_written, NULL,
      PyDoc_STR("False as long as nothing was written; True may mean a write without effect."), NULL},
     {"write_timeout_ms", get_timeout, NULL,

@@ -6,6 +6,7 @@
 #include "errors.h"
 #include "freeze.h"
 #include "guard.h"
+#include "outgoing.h"
 #include "value_py.h"
 
 static int merge_into(TxnObject *self, theus_cell *cell, PyObject *data, const freeze_path *at);
@@ -209,16 +210,9 @@ require_mapping(const module_state *st, PyObject *argument, const char *name)
 static int
 send_signal(TxnObject *self, theus_cell *cell, PyObject *topic, PyObject *payload, const freeze_path *top)
 {
-    theus_value frozen;
-    uint64_t hash;
-    freeze_path at = freeze_path_key(top, topic);
-    if (key_hash(topic, &hash) < 0
-        || draft_freeze_value(self->heap->st, self, cell, payload, &at, &frozen) < 0) {
-        return -1;
-    }
-    theus_status status = theus_txn_signal(&self->txn, NULL, hash, topic, frozen);
-    freeze_drop(self->heap, frozen);
-    return status == THEUS_OK ? 0 : txn_fail(self, status);
+    (void)cell;
+    (void)top;
+    return outgoing_attach(self, THEUS_SIGNALS, topic, payload);
 }
 
 /* One dict of topics, or a list or tuple of them. */

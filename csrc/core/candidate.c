@@ -227,29 +227,20 @@ theus_cell_admitted(theus_cell *cell, void *ctx, theus_container **out)
     return status;
 }
 
-bool
-theus_commit_has_signals(const theus_txn *txn)
-{
-    return txn->signals != NULL && txn->signals->count != 0;
-}
-
 theus_status
 theus_commit_build_signals(commit_run *run, theus_container **out)
 {
-    theus_container *sent = run->txn->signals, *latest = run->newest->signals;
-    if (!theus_commit_has_signals(run->txn)) {
+    theus_container *sent = run->txn->attached[THEUS_SIGNALS], *latest = run->newest->signals;
+    if (sent == NULL) {
         theus_container_retain(latest);
         *out = latest;
         return THEUS_OK;
     }
     theus_container *edit;
     theus_status status = theus_edit_begin(latest, &edit);
-    theus_cursor cursor;
-    void *topic;
-    theus_value payload;
-    theus_cursor_init(&cursor, sent, false);
-    while (status == THEUS_OK && theus_cursor_next(&cursor, NULL, &topic, &payload)) {
-        status = edit_store(run, edit, topic, payload);
+    for (uint32_t i = 0; i < sent->count && status == THEUS_OK; i += 2) {
+        status = edit_store(run, edit, theus_value_atom(theus_container_value_at(sent, i)),
+                            theus_container_value_at(sent, i + 1));
     }
     if (status == THEUS_OK) {
         status = theus_edit_seal(edit);

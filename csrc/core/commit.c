@@ -92,6 +92,7 @@ record_new(theus_txn *txn, op_summary *summary, theus_record **out)
     for (uint32_t i = 0; i < summary->segments; i++) {
         record->segments[i] = summary->kept[i];
     }
+    theus_record_attach(record, txn);
     *out = record;
     return THEUS_OK;
 }
@@ -239,7 +240,7 @@ theus_txn_commit(theus_txn *txn, void *ctx, theus_version **made, theus_conflict
     why->cells = NULL;
     why->measured = false;
     txn->committing = true; /* the logs are read from here on: whatever foreign code runs may not add to them */
-    if (!txn->root->touched && !txn->root->touched_below && !theus_commit_has_signals(txn)) {
+    if (!txn->root->touched && !txn->root->touched_below && !theus_txn_sends(txn)) {
         bool looked = txn->read_only || txn->root->next != NULL || txn->root->read_shape
                       || txn->root->read_all || txn->root->reads.count != 0 || txn->root->absent != NULL;
         theus_counters *counters = theus_store_counters(txn->store);
@@ -249,7 +250,7 @@ theus_txn_commit(theus_txn *txn, void *ctx, theus_version **made, theus_conflict
     }
     *status = record_new(txn, &summary, &record);
     if (*status == THEUS_OK) {
-        bool nothing = record->sets + record->deletes == 0 && !theus_commit_has_signals(txn);
+        bool nothing = record->sets + record->deletes == 0 && !theus_txn_sends(txn);
         bool again = !nothing || txn->pledged;
         outcome = THEUS_UNCHANGED;
         if (!nothing && theus_ring_reserves(theus_store_ring(txn->store))) {

@@ -31,9 +31,6 @@ verdict theus_commit_broken(commit_run *run, const theus_cell *cell, const char 
 theus_status theus_commit_build(commit_run *run, theus_cell *cell, theus_container *there,
                                 theus_container **out);
 
-/* Does the body send signals? (A first one that failed leaves an empty map.) */
-bool theus_commit_has_signals(const theus_txn *txn);
-
 /* The newest signals with those of the body on top. Retained. */
 theus_status theus_commit_build_signals(commit_run *run, theus_container **out);
 

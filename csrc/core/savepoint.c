@@ -21,7 +21,7 @@ struct theus_savepoint {
     theus_txn *txn;
     theus_savepoint *outer;
     uint64_t number;          /* theus_txn_savepoint() */
-    theus_container *signals; /* counted; NULL if there were none */
+    theus_container *attached[THEUS_ATTACHMENTS]; /* counted; NULL where there was nothing */
     theus_cell *last_cell;
     uint32_t count;
     saved_cell cells[];
@@ -34,7 +34,9 @@ savepoint_free(theus_savepoint *savepoint, uint32_t count)
         theus_numbers_fini(&savepoint->cells[i].writes);
         theus_container_release(savepoint->cells[i].now);
     }
-    theus_container_release(savepoint->signals);
+    for (int i = 0; i < THEUS_ATTACHMENTS; i++) {
+        theus_container_release(savepoint->attached[i]);
+    }
     theus_free(savepoint);
 }
 
@@ -71,7 +73,9 @@ theus_txn_save(theus_txn *txn, theus_savepoint **out)
     savepoint->txn = txn;
     savepoint->outer = txn->savepoint;
     savepoint->last_cell = txn->last_cell;
-    savepoint->signals = NULL;
+    for (int i = 0; i < THEUS_ATTACHMENTS; i++) {
+        savepoint->attached[i] = NULL;
+    }
     uint32_t i = 0;
     for (theus_cell *cell = txn->root; cell != NULL; cell = cell->next, i++) {
         saved_cell *saved = &savepoint->cells[i];
@@ -95,10 +99,13 @@ theus_txn_save(theus_txn *txn, theus_savepoint **out)
         saved->now = cell->now;
     }
     savepoint->count = i;
-    if (txn->signals != NULL) {
-        theus_seal_in_place(txn->signals);
-        theus_container_retain(txn->signals);
-        savepoint->signals = txn->signals;
+    for (int kind = 0; kind < THEUS_ATTACHMENTS; kind++) {
+        theus_container *list = txn->attached[kind];
+        if (list != NULL) {
+            theus_seal_in_place(list);
+            theus_container_retain(list);
+            savepoint->attached[kind] = list;
+        }
     }
     savepoint->number = ++txn->saves;
     txn->savepoint = savepoint;
@@ -110,6 +117,13 @@ uint64_t
 theus_txn_savepoint(const theus_txn *txn)
 {
     return txn->savepoint == NULL ? 0 : txn->savepoint->number;
+}
+
+uint32_t
+theus_txn_attached_before(const theus_txn *txn, theus_attachment kind)
+{
+    const theus_container *list = txn->savepoint == NULL ? NULL : txn->savepoint->attached[kind];
+    return list == NULL ? 0 : list->count / 2;
 }
 
 void
@@ -172,9 +186,11 @@ theus_savepoint_rollback(theus_savepoint *savepoint)
             cell->parent = NULL;
         }
     }
-    theus_container *signals = txn->signals;
-    txn->signals = savepoint->signals;
-    savepoint->signals = signals;
+    for (int i = 0; i < THEUS_ATTACHMENTS; i++) {
+        theus_container *undone = txn->attached[i];
+        txn->attached[i] = savepoint->attached[i];
+        savepoint->attached[i] = undone;
+    }
     txn->savepoint = savepoint->outer;
     savepoint_free(savepoint, savepoint->count);
 }

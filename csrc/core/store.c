@@ -11,6 +11,7 @@ struct theus_store {
     theus_ring ring;        /* has its own lock */
     _Atomic(theus_version *) spare; /* memory for the next version, or NULL */
     theus_turns turns;      /* has its own lock */
+    theus_queue queue;      /* guarded by lock */
     theus_mutex lock;       /* rank STORE */
     /* guarded by lock: */
     _Atomic(theus_version *) current; /* == history[newest]; read without the lock by theus_store_is_current() */
@@ -192,6 +193,7 @@ theus_store_new(theus_heap *heap, theus_version *first, const theus_store_limits
     atomic_init(&store->current, first);
     store->history[0] = first;
     store->kept = 1;
+    store->queue.epoch = theus_process_epoch();
     store->offset_tick_ns = theus_clock_tick_ns();
     store->wall_offset_ns = theus_clock_wall_ns() - store->offset_tick_ns;
     *out = store;
@@ -204,6 +206,7 @@ theus_store_free(theus_store *store)
     for (uint32_t i = 0; i < store->kept; i++) {
         theus_version_release(store->history[(store->newest - i) & (store->room - 1)]);
     }
+    theus_queue_free(store->queue.first);
     theus_ring_fini(&store->ring);
     theus_free(spare_take(store));
     theus_turns_fini(&store->turns);
@@ -416,6 +419,10 @@ record_blank(theus_record *record)
     record->process = NULL;
     record->sets = record->deletes = record->reads = 0;
     record->path_count = record->segment_count = 0;
+    record->next_queued = NULL;
+    for (int i = 0; i < THEUS_ATTACHMENTS; i++) {
+        record->attached[i] = NULL;
+    }
     for (int i = 0; i < THEUS_RECORD_PATHS; i++) {
         record->depth[i] = 0;
     }
@@ -463,7 +470,7 @@ theus_swap
 theus_store_publish(theus_store *store, theus_version *expected, theus_version *next, uint64_t grants)
 {
     theus_version *fallen = NULL;
-    theus_record *overwritten = NULL;
+    theus_record *overwritten = NULL, *inherited = NULL;
     theus_swap result = THEUS_SWAP_LOST;
 
     theus_mutex_lock(&store->lock);
@@ -482,6 +489,10 @@ theus_store_publish(theus_store *store, theus_version *expected, theus_version *
         if (next->record != NULL) {
             next->record->version = next->number;
             next->record->time_ns = wall_at_locked(store, next->tick_ns);
+            if (next->record->attached[THEUS_MESSAGES] != NULL) { /* before others can have counts of it */
+                inherited = theus_queue_disown_locked(&store->queue);
+                theus_queue_push_locked(&store->queue, next->record);
+            }
             overwritten = theus_ring_push(&store->ring, next->record);
         }
         result = THEUS_SWAPPED;
@@ -491,10 +502,36 @@ theus_store_publish(theus_store *store, theus_version *expected, theus_version *
 
     version_drop(fallen, store);
     theus_ring_retire(&store->ring, overwritten);
+    theus_queue_free(inherited);
     if (bounded && result == THEUS_SWAPPED) {
         prune(store);
     }
     return result;
+}
+
+theus_record *
+theus_store_queued(theus_store *store)
+{
+    theus_mutex_lock(&store->lock);
+    theus_record *inherited = theus_queue_disown_locked(&store->queue);
+    theus_record *first = store->queue.first;
+    if (first != NULL) {
+        theus_record_retain(first);
+    }
+    theus_mutex_unlock(&store->lock);
+    theus_queue_free(inherited);
+    return first;
+}
+
+void
+theus_store_unqueue(theus_store *store, uint64_t upto)
+{
+    theus_mutex_lock(&store->lock);
+    theus_record *inherited = theus_queue_disown_locked(&store->queue);
+    theus_record *taken = theus_queue_pop_locked(&store->queue, upto);
+    theus_mutex_unlock(&store->lock);
+    theus_queue_free(inherited);
+    theus_queue_free(taken);
 }
 
 void

@@ -14,6 +14,7 @@
 #ifndef THEUS_STORE_H
 #define THEUS_STORE_H
 
+#include "attach.h"
 #include "container.h"
 #include "turn.h"
 
@@ -30,7 +31,7 @@ typedef struct {
 enum { THEUS_RECORD_PATHS = 8 };
 
 /* What one commit did. Immutable, counted. */
-typedef struct {
+struct theus_record {
     _Atomic(uint32_t) refs;
     bool rebased;      /* the version had moved, the footprint had not */
     uint64_t version;  /* the version it made */
@@ -44,10 +45,12 @@ typedef struct {
     uint32_t path_count; /* paths kept: at most THEUS_RECORD_PATHS of sets + deletes */
     uint32_t segment_count;
     uint16_t depth[THEUS_RECORD_PATHS];
+    theus_container *attached[THEUS_ATTACHMENTS]; /* counted, sealed; NULL: nothing of that kind. See attach.h */
+    theus_record *next_queued; /* guarded by store.lock */
     theus_heap *heap;
     theus_atoms *cells; /* keeps every key below alive; the record stands in it, behind them */
     theus_segment segments[]; /* the paths, one after the other */
-} theus_record;
+};
 
 void theus_record_retain(theus_record *record);
 void theus_record_release(theus_record *record); /* NULL allowed; may run foreign code */
@@ -122,13 +125,18 @@ THEUS_MUST_CHECK theus_status theus_store_blame(theus_store *store, void *ctx, c
 THEUS_MUST_CHECK theus_status theus_record_new(theus_store *store, void *const *atoms, uint32_t count,
                                                uint32_t segments, theus_record **out);
 
+/* The oldest record whose messages nobody has taken yet, retained, or NULL. */
+theus_record *theus_store_queued(theus_store *store);
+/* The messages of all versions up to this one have been taken. May run foreign code. */
+void theus_store_unqueue(theus_store *store, uint64_t upto);
+
 /* ---- publishing: the one place where current changes ------------------------------- */
 
 typedef enum { THEUS_SWAPPED, THEUS_SWAP_LOST } theus_swap;
 
 /* Makes `next` current if `expected` still is, and no ticket has been granted since theus_turns_are_out() read `grants`
  * (turn.h says why). Numbers next and its record (expected + 1), dates the record, puts it into the ring (in its modes
- * block and strict: into the place that was reserved) and the version into the history. What falls out is released after
+ * block and strict: into the place that was reserved), into the queue if it has messages, and the version into the history. What falls out is released after
  * the locks. */
 THEUS_MUST_CHECK theus_swap theus_store_publish(theus_store *store, theus_version *expected,
                                                 theus_version *next, uint64_t grants);

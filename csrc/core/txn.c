@@ -29,7 +29,9 @@ txn_blank(theus_txn *txn)
     txn->admit = NULL;
     txn->embedder = txn->process = NULL;
     txn->retired = NULL;
-    txn->signals = NULL;
+    for (int i = 0; i < THEUS_ATTACHMENTS; i++) {
+        txn->attached[i] = NULL;
+    }
     txn->savepoint = NULL;
 }
 
@@ -110,16 +112,21 @@ theus_txn_finish(theus_txn *txn, theus_txn_state state)
         cell = next;
     }
     theus_deferral *retired = txn->retired;
-    theus_container *signals = txn->signals;
+    theus_container *attached[THEUS_ATTACHMENTS];
     theus_version *pinned = txn->pinned;
     theus_ticket *ticket = txn->ticket;
     txn->ticket = NULL;
     theus_txn_unreserve(txn);
     txn->retired = NULL; /* out of the collector's sight before anything is released */
-    txn->signals = NULL;
+    for (int i = 0; i < THEUS_ATTACHMENTS; i++) {
+        attached[i] = txn->attached[i];
+        txn->attached[i] = NULL;
+    }
     txn->pinned = NULL;
     deferrals_free(txn, retired);
-    theus_container_release(signals);
+    for (int i = 0; i < THEUS_ATTACHMENTS; i++) {
+        theus_container_release(attached[i]);
+    }
     theus_version_release(pinned);
     if (ticket != NULL) {
         theus_ticket_free(theus_store_turns(txn->store), ticket);
@@ -251,55 +258,6 @@ theus_txn_visit(theus_txn *txn, int (*visit)(void *atom, void *arg), void *arg)
         }
     }
     return result != 0 ? result : visit_deferrals(txn->retired, visit, arg);
-}
-
-/* An edit, also after a savepoint has sealed what there was. */
-static theus_status
-signals_writable(theus_txn *txn)
-{
-    theus_container *old = txn->signals;
-    if (old == NULL) {
-        return theus_container_new(theus_store_heap(txn->store), THEUS_MAP, &txn->signals);
-    }
-    if (old->edit != 0) {
-        return THEUS_OK;
-    }
-    theus_container *edit;
-    theus_status status = theus_edit_begin(old, &edit);
-    if (status == THEUS_OK) {
-        txn->signals = edit;
-        theus_container_release(old);
-    }
-    return status;
-}
-
-theus_status
-theus_txn_signal(theus_txn *txn, void *ctx, uint64_t hash, void *topic, theus_value payload)
-{
-    if (txn->read_only) {
-        return THEUS_READ_ONLY;
-    }
-    uint32_t pos;
-    theus_find found;
-    theus_container *signals;
-    do { /* again when equality has run a body that signalled, or opened a savepoint */
-        theus_status status = signals_writable(txn);
-        if (status != THEUS_OK) {
-            return status;
-        }
-        signals = txn->signals;
-        theus_container_retain(signals);
-        found = theus_container_find(signals, ctx, hash, topic, &pos, NULL);
-        theus_container_release(signals);
-    } while (found != THEUS_FIND_FAILED && (signals != txn->signals || signals->edit == 0));
-    switch (found) {
-    case THEUS_FOUND:
-        return theus_container_put(signals, pos, payload);
-    case THEUS_ABSENT:
-        return theus_container_insert(signals, hash, topic, payload, NULL);
-    default:
-        return THEUS_FOREIGN;
-    }
 }
 
 /* ---- deferred operations ---------------------------------------------------------- */
@@ -570,5 +528,5 @@ stop_at_first(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t
 bool
 theus_txn_writes(theus_txn *txn)
 {
-    return (txn->signals != NULL && txn->signals->count != 0) || theus_txn_operations(txn, stop_at_first, NULL) != 0;
+    return theus_txn_sends(txn) || theus_txn_operations(txn, stop_at_first, NULL) != 0;
 }

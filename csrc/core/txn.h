@@ -139,7 +139,7 @@ struct theus_txn { /* txn_blank() in txn.c sets each field */
     void *embedder;            /* context of both */
     theus_deferral *retired;   /* deferrals that were settled or undone; freed at the end */
     void *process;             /* atom, borrowed from the embedder for the transaction's life; or NULL */
-    theus_container *signals;  /* what the body has signalled, topic -> payload; or NULL */
+    theus_container *attached[THEUS_ATTACHMENTS]; /* lists; NULL: nothing of that kind. See attach.h */
     theus_savepoint *savepoint; /* innermost open one */
     uint64_t saves;            /* savepoints opened so far */
     theus_cell cells[THEUS_TXN_CELLS];
@@ -211,9 +211,17 @@ THEUS_MUST_CHECK theus_status theus_cell_permute(theus_cell *cell, const uint32_
 /* Any kind: empties it; one write of the whole. */
 THEUS_MUST_CHECK theus_status theus_cell_clear(theus_cell *cell);
 
-/* Signals ride on the commit: topic -> payload atoms. */
-THEUS_MUST_CHECK theus_status theus_txn_signal(theus_txn *txn, void *ctx, uint64_t hash, void *topic,
-                                               theus_value payload);
+/* Adds a pair to what the commit carries: all of it or nothing. READ_ONLY, but for notes. */
+THEUS_MUST_CHECK theus_status theus_txn_attach(theus_txn *txn, theus_attachment kind, void *name,
+                                               theus_value value);
+uint32_t theus_txn_attached(const theus_txn *txn, theus_attachment kind); /* pairs so far */
+
+/* Does it send anything, and so make a version even if it writes nothing? */
+static inline bool
+theus_txn_sends(const theus_txn *txn)
+{
+    return txn->attached[THEUS_SIGNALS] != NULL || txn->attached[THEUS_MESSAGES] != NULL;
+}
 
 /* ---- deferred operations ----------------------------------------------------------- */
 
@@ -241,6 +249,8 @@ void theus_savepoint_release(theus_savepoint *savepoint);
 /* Names the innermost open savepoint, for those who may hold on to one that is gone: never twice the same number in
  * a transaction. 0: none is open. */
 uint64_t theus_txn_savepoint(const theus_txn *txn);
+/* Pairs that were attached before the innermost open one; 0 if none is open. */
+uint32_t theus_txn_attached_before(const theus_txn *txn, theus_attachment kind);
 /* Undoes every write since, keeps every read (the body may have seen it), frees the savepoint. Containers
  * first touched since then get dead cells. */
 void theus_savepoint_rollback(theus_savepoint *savepoint);
@@ -260,7 +270,7 @@ typedef enum {
 typedef int (*theus_op_fn)(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t length);
 THEUS_MUST_CHECK int theus_txn_operations(theus_txn *txn, theus_op_fn fn, void *arg);
 
-/* Is there any such path, or a signal? Only then the commit makes a version. */
+/* Is there any such path, a signal or a message? Only then the commit makes a version. */
 bool theus_txn_writes(theus_txn *txn);
 
 /* The same for what was written since the innermost savepoint, also inside containers that the transaction itself had made

@@ -483,7 +483,7 @@ void
 send(session *session, uint64_t topic, uint64_t payload)
 {
     fake_atom *key = fake_new(topic), *value = fake_new(payload);
-    REQUIRE(theus_txn_signal(&session->txn, NULL, key->hash, key, theus_value_of_atom(value))
+    REQUIRE(theus_txn_attach(&session->txn, THEUS_SIGNALS, key, theus_value_of_atom(value))
             == THEUS_OK);
     fake_release(key);
     fake_release(value);

@@ -26,7 +26,6 @@ test_failing_callbacks(void)
     CHECK(tx->txn.find_status == THEUS_FOREIGN);
     CHECK(theus_cell_probe(root, NULL, 1, twin, &pos, &there) == THEUS_FIND_FAILED);
     CHECK(theus_cell_store(root, NULL, 1, twin, word) == THEUS_FOREIGN);
-    CHECK(theus_txn_signal(&tx->txn, NULL, 1, twin, word) == THEUS_FOREIGN);
     CHECK(theus_cell_defer(root, THEUS_ADD, 1, twin, 0, word, NULL) == THEUS_OK);
     CHECK(theus_cell_settle(root, NULL) == THEUS_FOREIGN && root->deferred != NULL);
     theus_container *content;

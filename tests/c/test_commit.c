@@ -398,7 +398,7 @@ test_signal_without_memory(void)
         session *tx = session_open(&scene, THEUS_SERIALIZABLE);
         fake_atom *topic = fake_new(2), *payload = fake_new(5);
         theus_alloc_fail_at(n);
-        status = theus_txn_signal(&tx->txn, NULL, 2, topic, theus_value_of_atom(payload));
+        status = theus_txn_attach(&tx->txn, THEUS_SIGNALS, topic, theus_value_of_atom(payload));
         theus_alloc_fail_at(-1);
         fake_release(topic);
         fake_release(payload);

@@ -217,7 +217,9 @@ test_read_only(void)
     CHECK(theus_cell_splice(list, 2, 0, &value, 1) == THEUS_READ_ONLY);
     CHECK(theus_cell_permute(list, order) == THEUS_READ_ONLY);
     CHECK(theus_cell_defer(root, THEUS_ADD, 1, atom, 0, value, NULL) == THEUS_READ_ONLY);
-    CHECK(theus_txn_signal(&tx->txn, NULL, 1, atom, value) == THEUS_READ_ONLY);
+    CHECK(theus_txn_attach(&tx->txn, THEUS_SIGNALS, atom, value) == THEUS_READ_ONLY);
+    CHECK(theus_txn_attach(&tx->txn, THEUS_MESSAGES, atom, value) == THEUS_READ_ONLY);
+    CHECK(theus_txn_attach(&tx->txn, THEUS_NOTES, atom, value) == THEUS_OK);
     fake_release(atom);
     CHECK(reads_as(tx, "", "{1:10 2:[1 2]}"));
     CHECK(session_commit(tx) == THEUS_UNCHANGED);

@@ -148,8 +148,8 @@ write_the_rest(session *tx)
     store(root, 14, theus_value_of_container(content));
     theus_container_release(content);
     DO(theus_cell_clear(enter(root, 12)));
-    DO(theus_txn_signal(&tx->txn, NULL, 1, atoms[1], atom(2)));
-    DO(theus_txn_signal(&tx->txn, NULL, 2, atoms[2], atom(3)));
+    DO(theus_txn_attach(&tx->txn, THEUS_SIGNALS, atoms[1], atom(2)));
+    DO(theus_txn_attach(&tx->txn, THEUS_MESSAGES, atoms[2], atom(3)));
     defer(root, THEUS_ADD, 11, 7);
     defer(root, THEUS_APPEND, 15, 8);
     defer(root, THEUS_APPEND, 15, 9);
