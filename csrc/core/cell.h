@@ -28,6 +28,20 @@ void theus_numbers_sort(theus_numbers *numbers); /* ascending, each once */
 THEUS_MUST_CHECK theus_status theus_numbers_copy(theus_numbers *to, const theus_numbers *from);
 THEUS_MUST_CHECK theus_status theus_numbers_make_room(theus_numbers *numbers); /* in a full array */
 
+/* Is it one of the last few? Loops read and write the same few places by turns. */
+static inline bool
+theus_numbers_repeats(const theus_numbers *numbers, uint32_t number)
+{
+    enum { LOOK_BACK = 4 };
+    uint32_t i = numbers->count, end = i > LOOK_BACK ? i - LOOK_BACK : 0;
+    while (i > end) {
+        if (numbers->items[--i] == number) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Room for one more, */
 THEUS_MUST_CHECK static inline theus_status
 theus_numbers_reserve(theus_numbers *numbers)
@@ -40,7 +54,7 @@ static inline void
 theus_numbers_add(theus_numbers *numbers, uint32_t number)
 {
     assert(numbers->count < numbers->room);
-    if (numbers->count == 0 || numbers->items[numbers->count - 1] != number) {
+    if (!theus_numbers_repeats(numbers, number)) {
         numbers->items[numbers->count++] = number;
     }
 }
@@ -48,9 +62,12 @@ theus_numbers_add(theus_numbers *numbers, uint32_t number)
 THEUS_MUST_CHECK static inline theus_status
 theus_numbers_push(theus_numbers *numbers, uint32_t number)
 {
+    if (theus_numbers_repeats(numbers, number)) {
+        return THEUS_OK;
+    }
     theus_status status = theus_numbers_reserve(numbers);
     if (status == THEUS_OK) {
-        theus_numbers_add(numbers, number);
+        numbers->items[numbers->count++] = number;
     }
     return status;
 }

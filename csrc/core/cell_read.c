@@ -76,7 +76,7 @@ cell_remember(theus_cell *cell, void *key, uint32_t pos, theus_value value)
 }
 
 /* Without regard to what is deferred. */
-static theus_find
+static inline theus_find
 cell_find(theus_cell *cell, void *ctx, uint64_t hash, void *key, uint32_t *pos, theus_value *value)
 {
     if (key == cell->last_key && cell->stamp == cell->last_stamp) {
@@ -107,43 +107,57 @@ cell_find(theus_cell *cell, void *ctx, uint64_t hash, void *key, uint32_t *pos, 
     }
 }
 
-/* The same, logged. */
+/* Logs that something stands at `pos`: then it need not be looked for again. */
+static inline theus_find
+log_found(theus_cell *cell, void *key, uint32_t pos, theus_value value)
+{
+    if (!theus_cell_logs_reads(cell)) {
+        return THEUS_FOUND;
+    }
+    if (is_from_base(cell, pos, value) && theus_numbers_push(&cell->reads, pos) != THEUS_OK) {
+        return find_failed(cell, THEUS_NOMEM);
+    }
+    cell_remember(cell, key, pos, value);
+    return THEUS_FOUND;
+}
+
+/* The key has not been found. Gone by our own hand? Then the pinned version was not asked. */
+static theus_find
+look_in_base(theus_cell *cell, void *ctx, uint64_t hash, void *key, uint32_t *pos,
+             theus_value *value)
+{
+    for (;;) {
+        uint32_t stamp = cell->stamp, base_pos;
+        theus_find before = THEUS_ABSENT;
+        if (cell->now != cell->base && theus_cell_logs_reads(cell)) {
+            before = theus_container_find(cell->base, ctx, hash, key, &base_pos, NULL);
+        }
+        if (before == THEUS_FIND_FAILED) {
+            return find_failed(cell, THEUS_FOREIGN);
+        }
+        if (stamp == cell->stamp) {
+            if (before == THEUS_FOUND || !theus_cell_logs_reads(cell)) {
+                return THEUS_ABSENT;
+            }
+            theus_status status = theus_cell_log_absence(cell, hash, key);
+            return status == THEUS_OK ? THEUS_ABSENT : find_failed(cell, status);
+        }
+        theus_find found = cell_find(cell, ctx, hash, key, pos, value);
+        if (found != THEUS_ABSENT) {
+            return found == THEUS_FOUND ? log_found(cell, key, *pos, *value) : found;
+        }
+    }
+}
+
+/* cell_find(), logged. */
 static theus_find
 cell_find_logged(theus_cell *cell, void *ctx, uint64_t hash, void *key, uint32_t *pos,
                  theus_value *value)
 {
-    uint32_t stamp;
-    theus_find found, before;
-    do {
-        found = cell_find(cell, ctx, hash, key, pos, value);
-        before = THEUS_ABSENT;
-        stamp = cell->stamp;
-        if (found == THEUS_ABSENT && cell->now != cell->base && theus_cell_logs_reads(cell)) {
-            /* Gone by our own hand? Then the pinned version was not asked. */
-            uint32_t base_pos;
-            before = theus_container_find(cell->base, ctx, hash, key, &base_pos, NULL);
-        }
-    } while (stamp != cell->stamp);
-    if (before == THEUS_FIND_FAILED) {
-        return find_failed(cell, THEUS_FOREIGN);
-    }
-    if (found == THEUS_FIND_FAILED || before == THEUS_FOUND || !theus_cell_logs_reads(cell)) {
-        return found;
-    }
-    theus_status status = THEUS_OK;
-    if (found == THEUS_ABSENT) {
-        status = theus_cell_log_absence(cell, hash, key);
-    }
-    else if (is_from_base(cell, *pos, *value)) {
-        status = theus_numbers_push(&cell->reads, *pos);
-    }
-    if (status != THEUS_OK) {
-        return find_failed(cell, status);
-    }
-    if (found == THEUS_FOUND) {
-        cell_remember(cell, key, *pos, *value);
-    }
-    return found;
+    theus_find found = cell_find(cell, ctx, hash, key, pos, value);
+    return found == THEUS_FOUND    ? log_found(cell, key, *pos, *value)
+           : found == THEUS_ABSENT ? look_in_base(cell, ctx, hash, key, pos, value)
+                                   : found;
 }
 
 theus_status

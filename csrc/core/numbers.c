@@ -71,11 +71,15 @@ numbers_grow(theus_numbers *numbers, uint32_t room)
     return THEUS_OK;
 }
 
-/* Repeats are squeezed out when the array is full, so a loop over a few keys stays small. */
+/* Repeats are squeezed out when the array is full, so a loop over a few keys stays small; but not in a small array, which
+ * would be full again at once. */
 theus_status
 theus_numbers_make_room(theus_numbers *numbers)
 {
-    theus_numbers_sort(numbers);
+    enum { WORTH_SORTING = 32 };
+    if (numbers->room >= WORTH_SORTING) {
+        theus_numbers_sort(numbers);
+    }
     return numbers->count > numbers->room / 2 ? numbers_grow(numbers, numbers->room * 2) : THEUS_OK;
 }
 

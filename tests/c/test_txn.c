@@ -32,6 +32,11 @@ test_numbers(void)
     theus_numbers_fini(&copy);
     theus_numbers_fini(&numbers);
     CHECK(numbers.count == 0 && numbers.items == numbers.few);
+    for (uint32_t i = 0; i < 1000; i++) {
+        CHECK(theus_numbers_push(&numbers, i % 4) == THEUS_OK);
+    }
+    CHECK(numbers.count == 4 && numbers.items == numbers.few); /* a few by turns need no room */
+    theus_numbers_fini(&numbers);
     for (uint32_t i = 0; i < 4; i++) {
         CHECK(theus_numbers_push(&numbers, i) == THEUS_OK);
     }
