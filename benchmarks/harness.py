@@ -13,6 +13,7 @@ holds its own loop, so that no call is measured which its user would not make.
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import importlib
 import importlib.metadata
@@ -29,6 +30,17 @@ from typing import Any
 
 Contender = Callable[[int], object]
 
+PEERS = (
+    "theus",
+    "immutables",
+    "pyrsistent",
+    "lmdb",
+    "ZODB",
+    "pydantic",
+    "apache-burr",
+    "pydantic-graph",
+    "langgraph",
+)
 ROUNDS = 15
 ROUND_SECONDS = 0.03
 FIGURE_ROUNDS = 3
@@ -80,8 +92,9 @@ class Result:
     unit: str = "ns"
 
 
+@functools.cache
 def peer(module: str) -> ModuleType | None:
-    """A module to compare with, or None and a line on stderr where it is not installed."""
+    """A module to compare with, or None and, once, a line on stderr where it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -179,7 +192,7 @@ def show(value: float, unit: str) -> str:
 def machine() -> dict[str, Any]:
     """What the numbers depend on."""
     versions = {}
-    for name in ("theus", "immutables", "pyrsistent", "lmdb", "ZODB"):
+    for name in PEERS:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

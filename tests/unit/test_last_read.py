@@ -1,4 +1,4 @@
-"""A draft that is asked for the same key again answers from memory: never with what is no longer true."""
+"""A draft that is asked for the same key again answers from memory: never what is true no more."""
 
 from __future__ import annotations
 
