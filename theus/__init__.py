@@ -42,6 +42,7 @@ from theus.conflict import ConflictManager, RetryDecision
 from theus.contracts import ProcessContract, process
 from theus.engine import TheusEngine
 from theus.errors import (
+    ArgumentError,
     ClosedError,
     ConflictError,
     ContextError,
@@ -49,6 +50,7 @@ from theus.errors import (
     FrozenError,
     PathError,
     ProcessError,
+    ProcessTimeoutError,
     RecordError,
     RingFullError,
     SchemaViolationError,
@@ -75,6 +77,7 @@ __all__ = [
     "DELETE",
     "MISSING",
     "SET",
+    "ArgumentError",
     "Change",
     "ClosedError",
     "CommitRecord",
@@ -94,6 +97,7 @@ __all__ = [
     "PathError",
     "ProcessContract",
     "ProcessError",
+    "ProcessTimeoutError",
     "RecordError",
     "RetryDecision",
     "RingFullError",

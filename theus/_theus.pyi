@@ -19,6 +19,7 @@ from collections.abc import (
     ValuesView,
 )
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from types import GenericAlias, MappingProxyType, TracebackType
 from typing import Any, Final, Generic, Literal, SupportsIndex, TypeVar, final, overload
 
@@ -126,11 +127,19 @@ def open_context(
     /,
 ) -> Context:
     """The context of one attempt of a process. From here on the transaction lets pass what
-    `scope` declares, and commits only what `bound` lets be written."""
+    `scope` declares, within what it let pass before, and commits only what `bound` lets be
+    written."""
 
-def close_context(context: Context, failed: bool, /) -> None:
-    """Ends the guard of a body. Raises ContractViolationError if a write was refused in it, unless
-    the body has `failed`."""
+HOME: Final[ContextVar[Any]]  # who runs: of the thread or task itself, never to be handed on
+
+def abandon(transaction: Transaction, /) -> None:
+    """Ends a transaction without a trace, from any thread. Its body goes on and is refused
+    everything; if the body is just inside one of its operations, the transaction stays open."""
+
+def close_context(context: Context, error: BaseException | None, /) -> None:
+    """Ends a body that has returned (None) or raised: from here on the transaction lets pass
+    what `bound` declares. Raises ContractViolationError if a write was refused in a body that
+    has returned, or (FrozenError) in one that has raised."""
 
 def freeze(value: Any, /) -> Any:
     """dict -> FrozenDict, list -> FrozenList, set -> FrozenSet; what cannot change as it is."""

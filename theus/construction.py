@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,9 +19,10 @@ def roots_of(context: object) -> dict[str, Any]:
     """The roots that a context names, under their proper names. Nothing is left out."""
     if context is None:
         return {}
-    given = context
-    if not isinstance(given, Mapping):
-        for way in ("to_dict", "model_dump"):
+    given: object = _fields_of(context)
+    if given is None:
+        given = context
+        for way in () if isinstance(given, Mapping) else ("to_dict", "model_dump"):
             dump = getattr(context, way, None)
             if callable(dump):
                 given = dump()
@@ -29,8 +31,9 @@ def roots_of(context: object) -> dict[str, Any]:
         if given is not context:
             raise TypeError(f"the context's {way}() gave {given!r}, which is not a mapping")
         raise TypeError(
-            "the initial state is a dict of roots, such as {'domain': {...}}, or an object with "
-            f"to_dict() or model_dump(), not a {type(context).__name__}: {_shown(context)}"
+            "the initial state is a dict of roots, such as {'domain': {...}}, a dataclass or "
+            "Pydantic instance with a field for each, or an object with to_dict() or "
+            f"model_dump(), not a {type(context).__name__}: {_shown(context)}"
         )
     roots: dict[str, Any] = {}
     for key, value in given.items():
@@ -41,6 +44,29 @@ def roots_of(context: object) -> dict[str, Any]:
             raise ValueError(f"the context has two different roots {name!r}, one named {key!r}")
         roots[name] = value
     return roots
+
+
+def _fields_of(context: object) -> dict[str, Any] | None:
+    """The fields of a dataclass or Pydantic instance as roots, or None for anything else.
+
+    Their values stay the instances that they are, so that the state holds records of them. A
+    field without a value is left out; a `domain` or `global` of None becomes an empty one, so
+    that it can be written into.
+    """
+    kind = type(context)
+    names: list[str] = []
+    if hasattr(kind, "__dataclass_fields__"):
+        fields = sys.modules["dataclasses"].fields  # loaded, where there is an instance
+        names += [field.name for field in fields(context)]
+    elif hasattr(kind, "__pydantic_fields__"):
+        names += [*kind.__pydantic_fields__, *(getattr(context, "__pydantic_extra__", None) or ())]
+    else:
+        return None
+    values = {name: getattr(context, name) for name in names if hasattr(context, name)}
+    for name, value in values.items():
+        if value is None and ROOT_ALIASES.get(name, name) in ("domain", "global"):
+            values[name] = {}
+    return values
 
 
 def namespace_of(entry: object) -> tuple[str, Any]:

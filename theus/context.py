@@ -19,6 +19,10 @@ PURE     reads its inputs. Where everything from a place down is declared, it ge
          serializable as any other.
 GUIDE    reads everything, as PURE does its inputs.
 
+A process that a body runs joins its transaction, and may do what both of them declare: reads
+and writes of the one are refused as those of the other, at the line, and the error names the one
+that lacks the declaration.
+
 A write that was refused fails the run, also if the body swallows the exception. And
 whatever the body did, the commit publishes nothing that is not in the outputs: that is
 checked on the list of operations when the body can write no more.

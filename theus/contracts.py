@@ -16,31 +16,38 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar, overload
 
 from theus._types import Isolation, SemanticType
-from theus.errors import ContractViolationError
+from theus.errors import ContractViolationError, TheusError, _nearest
 from theus.merging import Merge, merge_rules
-from theus.scope import parse_pattern
+from theus.scope import ROOT_ALIASES, parse_pattern
 
 __all__ = ["ContractViolationError", "ProcessContract", "SemanticType", "process"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _ISOLATIONS = ("serializable", "snapshot")
+_METHODS = (staticmethod, classmethod)
+_ROOTS = frozenset(("domain", "global", "heavy", "signal", "meta", *ROOT_ALIASES))
+_GENERATES = 0x20 | 0x200  # inspect.CO_GENERATOR, CO_ASYNC_GENERATOR
 
 
 class ProcessContract(NamedTuple):
     """What one process declares: paths it reads, paths it writes, and how it behaves.
 
-    `errors` and `side_effects` are for readers and tools; nothing checks them.
+    `errors` are the failures that are part of its work, as names or classes; an engine adds a
+    note to an exception that is none of them (`undeclared_error`). `side_effects` is for readers
+    and tools; nothing checks it. `timeout` is in seconds, None for no limit.
     """
 
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     semantic: SemanticType = SemanticType.PURE
-    errors: tuple[str, ...] = ()
+    errors: tuple[str | type[BaseException], ...] = ()
     side_effects: tuple[str, ...] = ()
     parallel: bool = False
     isolation: Isolation = "serializable"
     merge: tuple[tuple[str, Merge], ...] = ()
+    timeout: float | None = None
+    inline: bool = False
 
 
 @overload
@@ -53,11 +60,13 @@ def process(
     inputs: Iterable[str] | None = None,
     outputs: Iterable[str] | None = None,
     semantic: SemanticType | str = SemanticType.EFFECT,
-    errors: Iterable[str] | None = None,
+    errors: Iterable[str | type[BaseException]] | None = None,
     side_effects: Iterable[str] | None = None,
     parallel: bool = False,
     isolation: Isolation = "serializable",
     merge: Mapping[str, Merge] | None = None,
+    timeout: float | None = None,
+    inline: bool = False,
 ) -> Callable[[F], F]: ...
 
 
@@ -66,11 +75,13 @@ def process(
     inputs: Iterable[str],
     outputs: Iterable[str] | None = None,
     semantic: SemanticType | str = SemanticType.EFFECT,
-    errors: Iterable[str] | None = None,
+    errors: Iterable[str | type[BaseException]] | None = None,
     side_effects: Iterable[str] | None = None,
     parallel: bool = False,
     isolation: Isolation = "serializable",
     merge: Mapping[str, Merge] | None = None,
+    timeout: float | None = None,
+    inline: bool = False,
 ) -> Callable[[F], F]: ...
 
 
@@ -78,11 +89,13 @@ def process(
     inputs: Any = None,
     outputs: Iterable[str] | None = None,
     semantic: SemanticType | str = SemanticType.EFFECT,
-    errors: Iterable[str] | None = None,
+    errors: Iterable[str | type[BaseException]] | None = None,
     side_effects: Iterable[str] | None = None,
     parallel: bool = False,
     isolation: Isolation = "serializable",
     merge: Mapping[str, Merge] | None = None,
+    timeout: float | None = None,
+    inline: bool = False,
 ) -> Any:
     """Declares what a function reads and writes, so that an engine can hold it to that.
 
@@ -91,20 +104,44 @@ def process(
     `@process` reads and writes no state. `semantic` says what the process may do
     (`SemanticType`), `isolation` under which rule it commits ("serializable" or
     "snapshot"), `merge` how returned values join what stands at an output: {path: rule},
-    see `theus.merging`.
+    see `theus.merging`; `timeout` how many seconds a run may take with all its attempts (None:
+    no limit), and `inline` that a plain function is short enough to run on the event loop's
+    own thread when it is awaited.
+
+    `errors` names the exceptions, by class or by the name of one, that are part of what the
+    process does. All exceptions reach the caller as they are; one that is not among them, where
+    any are, gets a note that says so. `side_effects` says what it does outside the state.
+
+    For functions, coroutine functions, methods, and below or above @staticmethod and
+    @classmethod. A generator function is refused: its body would run after its transaction.
 
     Raises TypeError or ValueError, naming what is wrong with the declaration, at once.
     Returns the function itself; a callable that takes no attributes is wrapped.
     """
-    if callable(inputs):
-        return _attach(inputs, _contract("", None, None, SemanticType.EFFECT, None, None, False))
+    if callable(inputs) or isinstance(inputs, _METHODS):
+        return _attach(inputs, ProcessContract(semantic=SemanticType.EFFECT))
 
     def decorate(function: F) -> F:
-        name = getattr(function, "__name__", repr(function))
-        whose = f" of process {name!r}"
-        contract = _contract(
-            whose, inputs, outputs, semantic, errors, side_effects, parallel, isolation, merge
+        whose = f" of process {getattr(function, '__name__', function)!r}"
+        declared = _paths(f"outputs{whose}", outputs)
+        contract = ProcessContract(
+            _paths(f"inputs{whose}", inputs),
+            declared,
+            _semantic(f"semantic{whose}", semantic),
+            _errors(f"errors{whose}", errors),
+            _texts(f"side_effects{whose}", side_effects),
+            _flag(f"parallel{whose}", parallel),
+            _isolation(f"isolation{whose}", isolation),
+            merge_rules(f"merge{whose}", merge, declared),
+            check_timeout(f"timeout{whose}", timeout),
+            _flag(f"inline{whose}", inline),
         )
+        if contract.semantic is SemanticType.GUIDE and contract.outputs:
+            raise ValueError(
+                f"outputs{whose}: a GUIDE process writes nothing, so {list(contract.outputs)!r} "
+                "cannot be its outputs; drop them, or declare it with "
+                "semantic=SemanticType.EFFECT"
+            )
         return _attach(function, contract)
 
     return decorate
@@ -118,9 +155,54 @@ def contract_of(function: object) -> ProcessContract | None:
     return contract if isinstance(contract, ProcessContract) else None
 
 
+def refuse_generator(function: object, name: str) -> None:
+    """Raises TypeError if calling `function` would run none of its body."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    code = getattr(function, "__code__", None)  # a method gives that of its function
+    if getattr(code, "co_flags", 0) & _GENERATES:
+        raise TypeError(
+            f"process {name!r} is a generator function, whose body would run after its "
+            "transaction: return a list instead of yielding"
+        )
+
+
+def undeclared_error(
+    contract: ProcessContract | None, name: str, error: BaseException
+) -> str | None:
+    """What to note on an exception that a process has raised and not declared, or None.
+
+    What theus raises itself, and what is no Exception (Ctrl-C, a cancelled task), needs no
+    declaration.
+    """
+    if contract is None or not contract.errors:
+        return None
+    if not isinstance(error, Exception) or isinstance(error, TheusError):
+        return None
+    names: list[str] = []
+    for declared in contract.errors:
+        if isinstance(declared, str):
+            names.append(declared)
+            for kind in type(error).__mro__:
+                if declared in (kind.__name__, f"{kind.__module__}.{kind.__qualname__}"):
+                    return None
+        else:
+            names.append(declared.__name__)
+            if isinstance(error, declared):
+                return None
+    return (
+        f"theus: process {name!r} raised {type(error).__name__}, which it does not declare; "
+        f"its errors are {', '.join(names)}"
+    )
+
+
 def _attach(function: F, contract: ProcessContract) -> F:
+    if isinstance(function, _METHODS):  # what the class will give out is the function inside
+        _attach(function.__func__, contract)
+        return function
     if not callable(function):
         raise TypeError(f"@process decorates a function, not {function!r}")
+    refuse_generator(function, getattr(function, "__name__", repr(function)))
     try:
         _mark(function, contract)
     except (AttributeError, TypeError):  # a builtin, a bound method, a callable with slots
@@ -159,40 +241,40 @@ def _mark(function: Any, contract: ProcessContract) -> None:
 # ---- checking a declaration ---------------------------------------------------------
 
 
-def _contract(
-    whose: str,
-    inputs: Iterable[str] | None,
-    outputs: Iterable[str] | None,
-    semantic: SemanticType | str,
-    errors: Iterable[str] | None,
-    side_effects: Iterable[str] | None,
-    parallel: bool,
-    isolation: str = "serializable",
-    merge: Mapping[str, Merge] | None = None,
-) -> ProcessContract:
-    if not isinstance(parallel, bool):
-        raise TypeError(f"parallel{whose} must be True or False, not {parallel!r}")
-    if isolation not in _ISOLATIONS:
-        raise ValueError(
-            f'isolation{whose} must be "serializable" or "snapshot", not {isolation!r}'
-        )
-    declared = _paths(f"outputs{whose}", outputs)
-    contract = ProcessContract(
-        _paths(f"inputs{whose}", inputs),
-        declared,
-        _semantic(f"semantic{whose}", semantic),
-        _texts(f"errors{whose}", errors),
-        _texts(f"side_effects{whose}", side_effects),
-        parallel,
-        isolation,
-        merge_rules(f"merge{whose}", merge, declared),
-    )
-    if contract.semantic is SemanticType.GUIDE and contract.outputs:
-        raise ValueError(
-            f"outputs{whose}: a GUIDE process writes nothing, so {list(contract.outputs)!r} "
-            "cannot be its outputs; drop them, or declare it with semantic=SemanticType.EFFECT"
-        )
-    return contract
+def _flag(what: str, given: bool) -> bool:
+    if not isinstance(given, bool):
+        raise TypeError(f"{what} must be True or False, not {given!r}")
+    return given
+
+
+def _isolation(what: str, given: Isolation) -> Isolation:
+    if given not in _ISOLATIONS:
+        raise ValueError(f'{what} must be "serializable" or "snapshot", not {given!r}')
+    return given
+
+
+def check_timeout(what: str, given: Any) -> float | None:
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, (int, float)):
+        raise TypeError(f"{what} must be a number of seconds, or None, not {given!r}")
+    if not given > 0:
+        raise ValueError(f"{what} must be a number of seconds above 0, or None, not {given!r}")
+    return float(given)
+
+
+def _errors(what: str, given: Any) -> tuple[str | type[BaseException], ...]:
+    if given is None:
+        return ()
+    if isinstance(given, (str, type)):
+        raise TypeError(f"{what} must be a list of exceptions or their names: write [{given!r}]")
+    errors = tuple(given) if isinstance(given, Iterable) else (given,)
+    for error in errors:
+        if not isinstance(error, str) and not (
+            isinstance(error, type) and issubclass(error, BaseException)
+        ):
+            raise TypeError(f"{what} must be exception classes or their names, not {error!r}")
+    return errors
 
 
 def _texts(what: str, given: Iterable[str] | None) -> tuple[str, ...]:
@@ -214,13 +296,26 @@ def _paths(what: str, given: Iterable[str] | None) -> tuple[str, ...]:
     paths = _texts(what, given)
     for path in paths:
         try:
-            parse_pattern(path)
+            root = parse_pattern(path)[0]
         except ValueError as error:
             raise ValueError(f"{what}: {error}") from None
+        _check_root(what, path, root)
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
         raise ValueError(f"{what} name {twice!r} twice")
     return paths
+
+
+def _check_root(what: str, path: str, root: object) -> None:
+    """Refuses what can only be a standard root mistyped; engines know all the others."""
+    if not isinstance(root, str) or path.startswith("[") or root in _ROOTS:
+        return
+    near = _nearest(root, _ROOTS)
+    if near is not None and not root.startswith(near):  # "domains" is a name, "domian" is none
+        raise ValueError(
+            f"{what}: {path!r} is below {root!r}, which is no root; did you mean {near!r}? (A root "
+            f"that is really named so is written [{root!r}])"
+        )
 
 
 def _semantic(what: str, given: SemanticType | str) -> SemanticType:
@@ -232,8 +327,6 @@ def _semantic(what: str, given: SemanticType | str) -> SemanticType:
     try:
         return SemanticType(given.lower())
     except ValueError:
-        import difflib  # only for who mistyped
-
-        near = difflib.get_close_matches(given.lower(), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(map(repr, known))}"
+        near = _nearest(given.lower(), known)
+        hint = f"did you mean {near!r}?" if near else f"use one of {', '.join(map(repr, known))}"
         raise ValueError(f"{what} is {given!r}, which is no semantic; {hint}") from None

@@ -10,6 +10,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
 from theus._theus import Transaction
 from theus._types import Isolation
 from theus.construction import namespace_of, roots_of, write_timeout
+from theus.edit import Edit
 from theus.errors import (
     ProcessError,
     SecurityViolationError,
@@ -17,6 +18,7 @@ from theus.errors import (
     UnknownProcessError,
 )
 from theus.history import EngineHistory
+from theus.options import Options, check_options
 from theus.outbox import Courier, OutboxMsg, OutboxReport, check_handler
 from theus.plan import Plan, plan_of
 from theus.runs import run_async, transactional
@@ -36,8 +38,10 @@ class TheusEngine(EngineHistory):
         with engine.transaction() as tx:
             tx.domain.count += 1
 
-    `context` is the initial state: a mapping whose keys are the roots, or an object with
-    `to_dict()` or `model_dump()`. It is copied. `namespaces` are further roots, each
+    `context` is the initial state: a mapping whose keys are the roots; an instance of a
+    dataclass or a Pydantic model, whose fields are the roots, and keep their types: a
+    `domain: Shop` is given back as a view of a Shop, with `to_object()`; or an object with
+    `to_dict()`. It is copied. `namespaces` are further roots, each
     `{"name": ..., "data": ...}` or `(name, None, data)`.
 
     `strict_guards=False` lets processes read what they have not declared; writes are
@@ -118,7 +122,7 @@ class TheusEngine(EngineHistory):
         plan = plan_of(func, name)
         plan.check_runnable(self)
         known = self._registry.get(plan.name)
-        if known is not None and known.function is not func and not replace:
+        if known is not None and known.function != func and not replace:
             raise ProcessError(
                 f"another process is registered as {plan.name!r}; give this one a name=, or pass "
                 "replace=True",
@@ -127,51 +131,85 @@ class TheusEngine(EngineHistory):
         self._registry[plan.name] = plan
         return func
 
+    @overload
+    async def execute(
+        self,
+        process: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R: ...
+
+    @overload
+    async def execute(
+        self, process: Callable[Concatenate[Any, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+
+    @overload
+    async def execute(self, process: str, /, *args: Any, **kwargs: Any) -> Any: ...
+
     async def execute(self, process: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Any:
         """Runs a process, given as a function or by its registered name, as a transaction.
 
-        A coroutine function runs in this task; a plain one in a helper thread, with this
-        task's context variables. Inside a body, both join it as a savepoint, and a plain
-        function runs here: a transaction is not shared between threads.
+        All arguments are the function's own, after its context; `options` has those of the run.
+        A coroutine function runs in this task; a plain one in a helper thread, unless it is
+        declared `inline`, with this task's context variables, and what it sets in them is set
+        here. Inside a body, both join it as a savepoint, within the contract of that body, and
+        a plain function runs here: a transaction is not shared between threads.
 
         Returns what the function returned, its drafts as frozen views; what of that goes
         into the state is told in `theus.outputs`. Raises what the function raises, and
-        nothing is kept then; ContractViolationError for what it has not declared;
-        ConflictError when retries are used up; UnknownProcessError for a name that is not
-        registered. If this task is cancelled, so is the run; a helper thread cannot be
-        stopped, but what it does after that is rolled back.
+        nothing is kept then; ContractViolationError for what it has not declared; ArgumentError
+        if it does not take these arguments; ProcessTimeoutError after its `timeout`;
+        ConflictError when retries are used up; TransactionError in a task or thread that a body
+        has started (`options(detached=True)`); UnknownProcessError for a name that is not
+        registered.
+
+        If this task is cancelled, so is the run, and it is rolled back at once. A helper thread
+        cannot be stopped: what it asks of its context from then on is refused.
         """
-        plan = self._plan(process)
-        if plan.is_coroutine:
-            return await run_async(
-                self,
-                plan.attempt,
-                (self, args, kwargs),
-                isolation=plan.isolation,
-                process=plan.name,
-            )
-        if self.current() is not None:
-            return self._run_plan(plan, plan.attempt, args, kwargs)
-        return await self._run_in_thread(plan, args, kwargs)
+        return await Options(self).execute(process, *args, **kwargs)
+
+    @overload
+    def run_process(
+        self, process: Callable[Concatenate[Any, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+
+    @overload
+    def run_process(self, process: str, /, *args: Any, **kwargs: Any) -> Any: ...
 
     def run_process(self, process: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Any:
         """`execute` for synchronous callers: runs a process here and now, in this thread.
 
-        Raises ProcessError for a coroutine function; everything else as `execute`.
+        Raises ProcessError for a coroutine function; everything else as `execute`. A `timeout`
+        is looked at when the body is back, and then the run is rolled back.
         """
         plan: Plan | None = getattr(process, "_theus_plan", None)
         if plan is not None and plan.is_simple and plan.function is process:
             return self.run(plan.attempt, self, args, kwargs, process=plan.name)
-        plan = self._plan(process)
-        if plan.is_coroutine:
-            raise ProcessError(
-                f"process {plan.name!r} is a coroutine function: use "
-                f"`await engine.execute({plan.name!r}, ...)`",
-                plan.name,
-            )
-        return self._run_plan(plan, plan.attempt, args, kwargs)
+        return Options(self).run_process(process, *args, **kwargs)
 
-    def _plan(self, process: Callable[..., Any] | str) -> Plan:
+    def options(
+        self,
+        *,
+        retries: int | None = None,
+        deadline: float | None = None,
+        timeout: float | None = None,
+        inline: bool | None = None,
+        detached: bool = False,
+    ) -> Options:
+        """How the processes are run that are started through what this returns.
+
+            engine.options(retries=3, timeout=2.0).run_process(pay, "ann", amount=5)
+
+        See `theus.options.Options`, which has `execute` and `run_process`. Times are in
+        seconds. Raises TypeError or ValueError for what no run can be held to.
+        """
+        check_options(retries, deadline, timeout, inline, detached)
+        return Options(self, retries, deadline, timeout, inline, detached)
+
+    def plan(self, process: Callable[..., Any] | str) -> Plan:
+        """A process made ready to run here; see `theus.plan`. Raises as `execute` does."""
         if isinstance(process, str):
             known = self._registry.get(process)
             if known is None:
@@ -182,34 +220,6 @@ class TheusEngine(EngineHistory):
         if not plan.runs_anywhere:
             plan.check_runnable(self)
         return plan
-
-    def _run_plan(
-        self,
-        plan: Plan,
-        attempt: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        return self.run(attempt, self, args, kwargs, isolation=plan.isolation, process=plan.name)
-
-    async def _run_in_thread(
-        self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        from asyncio import CancelledError, to_thread
-
-        cancelled = False
-
-        def attempt(tx: Transaction, *rest: Any) -> Any:
-            result = None if cancelled else plan.attempt(tx, *rest)
-            if cancelled:
-                raise TransactionError(f"the task that awaited {plan.name!r} was cancelled")
-            return result
-
-        try:
-            return await to_thread(self._run_plan, plan, attempt, args, kwargs)
-        except CancelledError:
-            cancelled = True
-            raise
 
     # ---- messages -----------------------------------------------------------------------
 
@@ -232,6 +242,20 @@ class TheusEngine(EngineHistory):
         return self._courier.run(self, handler)
 
     # ---- transactions -------------------------------------------------------------------
+
+    def edit(self, write_timeout_ms: int = 5000) -> Edit:
+        """A block that changes the state as a whole by hand, as one transaction.
+
+            with engine.edit() as ctx:
+                ctx.domain.users["ann"] = {"age": 31}
+                ctx.global_.limit = 5
+
+        `ctx` is a context without a contract: see `theus.context`. Leaving the block commits,
+        under the name `edit`; if it raises, nothing is kept and the exception goes on. Raises
+        ConflictError if another commit came first: a block cannot be repeated, `run` can.
+        `async with` does the same in a task. In a body it joins that, within its contract.
+        """
+        return Edit(self.transaction(write_timeout_ms, process="edit"))
 
     async def run_async(
         self,

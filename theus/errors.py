@@ -16,6 +16,8 @@
     ├── SchemaViolationError         a commit that does not fit the schema
     ├── ContractViolationError       a process did what it had not declared (PermissionError)
     └── ProcessError                 a process that cannot be run
+        ├── ArgumentError            a call that does not fit it         (TypeError)
+        ├── ProcessTimeoutError      a run that took too long            (TimeoutError)
         └── UnknownProcessError      no process of that name             (ValueError)
 
 Names in parentheses are bases too, so an `except` for the builtin catches ours.
@@ -33,9 +35,11 @@ and calls the constructors with positional arguments, in the order given here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 __all__ = [
+    "ArgumentError",
     "ClosedError",
     "ConflictError",
     "ContextError",
@@ -43,6 +47,7 @@ __all__ = [
     "FrozenError",
     "PathError",
     "ProcessError",
+    "ProcessTimeoutError",
     "RecordError",
     "RingFullError",
     "SchemaViolationError",
@@ -86,6 +91,14 @@ def _where(path: Path | None, otherwise: str = "the state") -> str:
 
 def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(map(repr, names)) if names else "nothing"
+
+
+def _nearest(given: str, known: Iterable[str]) -> str | None:
+    """Of the known names the one that was probably meant, or None."""
+    import difflib  # only for who mistyped
+
+    found = difflib.get_close_matches(given, list(known), n=1, cutoff=0.75)
+    return found[0] if found else None
 
 
 # ---- the tree ---------------------------------------------------------------------
@@ -460,6 +473,45 @@ class ProcessError(TheusError):
         self.process = process
 
 
+class ArgumentError(ProcessError, TypeError):
+    """Raised when a process is called with arguments that its function does not take.
+
+    `argument` is the one that nobody asked for (None: one is missing, or there are too many),
+    `parameters` what the function has after the context.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        process: str,
+        argument: str | None = None,
+        parameters: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, process)
+        self.args = (message, process, argument, parameters)
+        self.argument = argument
+        self.parameters = parameters
+
+
+class ProcessTimeoutError(ProcessError, TimeoutError):
+    """Raised when a run took longer than the `timeout=` of its process or its options allow.
+
+    It was rolled back. `timeout` is in seconds. A plain function cannot be stopped: it is
+    refused what it asks of its context from then on.
+    """
+
+    def __init__(self, process: str, timeout: float) -> None:
+        super().__init__("", process)
+        self.args = (process, timeout)
+        self.timeout = timeout
+
+    def __str__(self) -> str:
+        return (
+            f"process {self.process!r} took longer than its timeout of {self.timeout:g} s, so it "
+            "was rolled back; give it a longer timeout=, in @process or engine.options()"
+        )
+
+
 class UnknownProcessError(ProcessError, ValueError):
     """Raised when a process is asked for by a name that was never registered.
 
@@ -468,6 +520,9 @@ class UnknownProcessError(ProcessError, ValueError):
 
     def __init__(self, process: str, known: tuple[str, ...] = ()) -> None:
         message = f"no process is named {process!r}; registered: {_listed(known)}"
+        near = _nearest(process, known)
+        if near is not None:
+            message += f" (did you mean {near!r}?)"
         super().__init__(message, process)
         self.args = (process, known)
         self.known = known

@@ -33,7 +33,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from theus._theus import MISSING
-from theus.errors import PathError
+from theus.errors import ContractViolationError, PathError
 from theus.paths import Path
 from theus.scope import Scope, is_literal, parse_pattern
 
@@ -86,7 +86,11 @@ def put_with_parents(tx: Transaction, path: Path, value: Any) -> None:
     A list index that is not there stays a PathError.
     """
     for depth in range(1, len(path)):
-        if tx.get(path[:depth], MISSING) is MISSING:
+        try:
+            there = tx.get(path[:depth], MISSING)
+        except ContractViolationError:  # no container, and what it is may not be read
+            break
+        if there is MISSING:
             if not all(isinstance(key, str) for key in path[depth - 1 :]):
                 break
             for key in reversed(path[depth:]):

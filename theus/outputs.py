@@ -241,15 +241,17 @@ def _assert_unchanged(engine: Engine, tx: Transaction, expected: int, touched: l
     """Raises unless every touched path is as it was at version `expected`."""
     if type(expected) is not int:
         raise TypeError(f"assert_version is the number of a version, not {expected!r}")
-    snapshot = tx.state
-    if expected == snapshot.version:
-        older = snapshot
+    newest = engine.state  # from there: what a body may see of its snapshot is bounded
+    if expected == tx.version:
+        snapshot = older = None
     elif engine.strict_cas:
-        raise ConflictError(None, expected, snapshot.version, None, "strict")
+        raise ConflictError(None, expected, tx.version, None, "strict")
     else:
-        older = snapshot.at(expected)
+        snapshot, older = newest.at(tx.version), newest.at(expected)
     for path in touched:
         release(tx.get(path, MISSING))  # so that the commit depends on it from here on
+        if snapshot is None or older is None:
+            continue
         was, now = older.get(path, MISSING), snapshot.get(path, MISSING)
         if was is not now and was != now:
             raise ConflictError(path, expected, snapshot.version, snapshot.provenance(path))

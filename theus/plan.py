@@ -3,9 +3,10 @@
 A plan turns `function(ctx, *args)` into a body that a transaction can run:
 
     attempt(tx, engine, args, kwargs)
-        open a context: the guard of the contract stands
+        open a context: the guard of the contract stands, within that of a body around it
         function(context, *args, **kwargs)
-        close it; settle: store the returned value, free what is returned
+        close it: from here on only outputs may be written
+        settle: store the returned value, free what is returned
 
 An attempt leaves nothing outside its transaction, so that it can be run again. Plans do
 not belong to an engine, do not change after they are made, and may be shared by threads.
@@ -18,9 +19,15 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from theus._theus import close_context, open_context
-from theus._types import SemanticType, StateUpdate
-from theus.contracts import ProcessContract, contract_of
-from theus.errors import ContractViolationError, FrozenError, PathError, ProcessError
+from theus._types import Isolation, SemanticType, StateUpdate
+from theus.contracts import ProcessContract, contract_of, refuse_generator, undeclared_error
+from theus.errors import (
+    ArgumentError,
+    ContractViolationError,
+    PathError,
+    ProcessError,
+    _nearest,
+)
 from theus.merging import put_with_parents
 from theus.outputs import SIGNAL, Outputs, release
 from theus.paths import Path, format_path
@@ -30,7 +37,10 @@ if TYPE_CHECKING:
     from theus._theus import Transaction
     from theus.engine import TheusEngine
 
-__all__ = ["Plan", "is_coroutine_function", "plan_of"]
+__all__ = ["OPTIONS", "Plan", "is_coroutine_function", "plan_of"]
+
+OPTIONS = frozenset(("deadline", "detached", "inline", "retries", "timeout"))
+"""What `engine.options` takes."""
 
 _PLAIN = frozenset((int, float, str, bool, bytes, type(None)))
 _SENDERS = ((SIGNAL,), ("outbox",))
@@ -56,10 +66,13 @@ def plan_of(process: Callable[..., Any], name: str | None = None) -> Plan:
     if not callable(process):
         raise TypeError(f"a process is a function or the name of one, not {process!r}")
     contract = contract_of(process)
-    plan = _kind(contract)(process, name or _name_of(process), contract)
-    if contract is not None and name is None and not isinstance(process, MethodType):
+    if contract is not None and name is None:
+        if isinstance(process, MethodType):  # a new object at each look-up; its function stays
+            return plan_of(process.__func__).for_method(process)
+        plan = _kind(contract)(process, _name_of(process), contract)
         process._theus_plan = plan  # type: ignore[attr-defined]
-    return plan
+        return plan
+    return _kind(contract)(process, name or _name_of(process), contract)
 
 
 def _kind(contract: ProcessContract | None) -> type[Plan]:
@@ -86,6 +99,7 @@ class Plan:
         "bound",
         "contract",
         "function",
+        "inline",
         "is_coroutine",
         "is_simple",
         "isolation",
@@ -95,26 +109,35 @@ class Plan:
         "runs_anywhere",
         "scope",
         "single",
+        "timeout",
     )
 
     def __init__(
         self, function: Callable[..., Any], name: str, contract: ProcessContract | None
     ) -> None:
+        refuse_generator(function, name)
         self.function = function
         self.name = name
         self.contract = contract
         self.is_coroutine = is_coroutine_function(function)
         self.attempt = self._attempt_async if self.is_coroutine else self._attempt
-        # What the body may do, strictly and with strict_guards=False; what may be committed.
+        # What the body may do, strictly and with strict_guards=False.
         self.scope: Scope | None = None
         self.lenient_scope: Scope | None = None
+        # What may be committed; and what may be done when the body has returned.
         self.bound: Scope | None = None
+        self.isolation: Isolation = "serializable"
+        self.timeout: float | None = None
+        self.inline = False
         if contract is None:
-            self.isolation = "serializable"
             self.outputs = Outputs(name, (), Scope((), (EVERYTHING,)))
         else:
             self.isolation = contract.isolation
-            self.bound = Scope((), map(parse_pattern, contract.outputs), owner=self)
+            self.timeout = contract.timeout
+            self.inline = contract.inline
+            writes = tuple(map(parse_pattern, contract.outputs))
+            reads = tuple(map(parse_pattern, contract.inputs)) + writes
+            self.bound = Scope(reads, writes, owner=self)
             self.outputs = Outputs(name, contract.outputs, self.bound, contract.merge)
             self._compile(contract)
         self.single = self.outputs.direct
@@ -123,9 +146,22 @@ class Plan:
         self.runs_anywhere = contract is None or not (contract.parallel or self._unusual_roots)
         # What TheusEngine.run_process can start without looking any further.
         self.is_simple = (
-            self.runs_anywhere and not self.is_coroutine and self.isolation == "serializable"
+            self.runs_anywhere
+            and not self.is_coroutine
+            and self.isolation == "serializable"
+            and self.timeout is None
         )
         self._parameters: tuple[str, ...] | None = None
+
+    def for_method(self, method: MethodType) -> Plan:
+        """The same plan for a bound method of this plan's function."""
+        plan = object.__new__(type(self))
+        for slot in Plan.__slots__:
+            setattr(plan, slot, getattr(self, slot))
+        plan.function = method
+        plan.attempt = plan._attempt_async if plan.is_coroutine else plan._attempt
+        plan._parameters = None
+        return plan
 
     def _compile(self, contract: ProcessContract) -> None:
         """Makes the scopes of the body."""
@@ -147,10 +183,10 @@ class Plan:
             # The plain call is a third of the price of the general one.
             result = function(context, *args, **kwargs) if args or kwargs else function(context)
         except BaseException as error:
-            close_context(context, True)
-            self._failed(error)
+            close_context(context, error)
+            self._failed(error, args, kwargs)
             raise
-        close_context(context, False)
+        close_context(context, None)
         single = self.single
         if single is not None and type(result) in _PLAIN and not tx.written:
             # By far the usual case, without a look at anything else.
@@ -174,18 +210,57 @@ class Plan:
         try:
             result = await self.function(context, *args, **kwargs)
         except BaseException as error:
-            close_context(context, True)
-            self._failed(error)
+            close_context(context, error)
+            self._failed(error, args, kwargs)
             raise
-        close_context(context, False)
+        close_context(context, None)
         return self.settle(engine, tx, result)
 
     def settle(self, engine: TheusEngine, tx: Transaction, result: Any) -> Any:
         """Stores what the body returned, and gives the caller's result."""
         raise NotImplementedError
 
-    def _failed(self, error: BaseException) -> None:
-        """Raises another error in the place of the body's own."""
+    def _failed(self, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Says more of an exception of the body, or raises a better one."""
+        trace = error.__traceback__
+        if type(error) is TypeError and trace is not None and trace.tb_next is None:
+            self._check_arguments(args, kwargs)  # the call itself has failed
+        note = undeclared_error(self.contract, self.name, error)
+        if note is not None and note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+
+    def _check_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raises ArgumentError if the function does not take these."""
+        import inspect
+
+        try:
+            signature = inspect.signature(self.function)
+        except (TypeError, ValueError):  # some builtins do not tell
+            return
+        try:
+            signature.bind(None, *args, **kwargs)
+        except TypeError as misfit:
+            known = tuple(signature.parameters)[1:]
+            unknown = next((name for name in kwargs if name not in known), None)
+            if unknown is None:
+                raise ArgumentError(
+                    f"process {self.name!r} is called with its context and then what the caller "
+                    f"passed, and does not take that: {misfit}",
+                    self.name,
+                    None,
+                    known,
+                ) from None
+            listed = ", ".join(map(repr, known)) or "none"
+            near = _nearest(unknown, known)
+            hint = f"did you mean {near!r}?" if near else f"its parameters are: {listed}"
+            if unknown in OPTIONS:
+                hint = f"options of a run go to engine.options({unknown}=...)"
+            raise ArgumentError(
+                f"process {self.name!r} has no parameter {unknown!r}; {hint}",
+                self.name,
+                unknown,
+                known,
+            ) from None
 
     # ---- before running -------------------------------------------------------------
 
@@ -203,9 +278,11 @@ class Plan:
         for root in self._unusual_roots:
             if root not in engine.state.data:
                 known = sorted(_STANDARD_ROOTS.union(engine.state.data), key=str)
+                near = _nearest(str(root), map(str, known))
                 raise ProcessError(
                     f"process {self.name!r} declares an output below {root!r}, which is no root of "
-                    f"the state; its roots are {', '.join(map(repr, known))}",
+                    f"the state; its roots are {', '.join(map(repr, known))}"
+                    + (f" (did you mean {near!r}?)" if near else ""),
                     self.name,
                 )
 
@@ -246,9 +323,8 @@ class EffectPlan(Plan):
     __slots__ = ()
 
     def _compile(self, contract: ProcessContract) -> None:
-        reads = tuple(map(parse_pattern, contract.inputs + contract.outputs))
         writes = tuple(map(parse_pattern, contract.outputs))
-        self.scope = Scope(reads, writes, owner=self)
+        self.scope = self.bound
         self.lenient_scope = Scope((EVERYTHING,), writes, owner=self)
 
     def settle(self, engine: TheusEngine, tx: Transaction, result: Any) -> Any:
@@ -272,10 +348,6 @@ class _ViewPlan(Plan):
     """Frozen values; the body itself writes nothing."""
 
     __slots__ = ()
-
-    def _failed(self, error: BaseException) -> None:
-        if isinstance(error, FrozenError):  # a write to a frozen value
-            raise self.no_write(error.path or ()) from error
 
     def _check_clean(self, tx: Transaction) -> None:
         if tx.written:

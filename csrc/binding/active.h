@@ -1,6 +1,7 @@
 /* The open transactions of one engine: which of them this thread and task runs, and who its children are.
  *
- * Invariant: a transaction stands in the list from its beginning until it ends, or until its memory goes; it takes
+ * Invariant: a transaction stands in the list from its beginning until it ends (one that was ended from outside: until its
+ * body has), or until its memory goes; it takes
  * itself out first, under the lock. So under the lock whatever stands there can be looked at, and what is
  * looked at (thread, context, home, leader) does not change while it stands there. A reference to it there may be none left:
  * another thread, or a callback of a weak reference, may see it between the last one's end and its own. Then it

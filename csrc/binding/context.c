@@ -22,8 +22,11 @@ typedef struct {
     TxnObject *txn;       /* owned; constant, as all above `local` */
     PyObject *plan;       /* owned */
     ScopeObject *scope;   /* owned; NULL: no contract, and none around it */
+    ScopeObject *around;  /* owned: the guard that it found; NULL: none */
+    ScopeObject *bound;   /* owned: what may be done when the body has returned; NULL: as before it */
     PyObject *args;       /* owned: what the caller passed */
     PyObject *kwargs;     /* owned */
+    bool closed;          /* once only: a body that closes its context fails its run. Written entered */
     PyObject *local;      /* owned: dict, once it was asked for */
     PyObject *last_name;  /* owned: name of the root that was read last, or NULL */
     DraftObject *last;    /* owned: its draft */
@@ -267,6 +270,8 @@ context_new(TxnObject *txn, PyObject *plan, ScopeObject *scope, PyObject *args, 
     self->scope = (ScopeObject *)Py_XNewRef((PyObject *)scope);
     self->args = Py_NewRef(args);
     self->kwargs = Py_NewRef(kwargs);
+    self->around = self->bound = NULL;
+    self->closed = false;
     self->local = self->last_name = self->weakrefs = NULL;
     self->last = NULL;
     PyObject_GC_Track(self);
@@ -420,6 +425,20 @@ is_scope(const module_state *st, PyObject *object)
     return object == Py_None || Py_IS_TYPE(object, st->Scope_type);
 }
 
+/* What `scope` (or None, or NULL) lets be done within `around`: 0 and *out (new reference; NULL:
+ * everything), or -1. */
+static int
+narrowed(PyObject *scope, ScopeObject *around, ScopeObject **out)
+{
+    ScopeObject *own = scope == Py_None ? NULL : (ScopeObject *)scope;
+    if (own == NULL || around == NULL) {
+        *out = (ScopeObject *)Py_XNewRef((PyObject *)(own != NULL ? own : around));
+        return 0;
+    }
+    *out = scope_within(own, around);
+    return *out == NULL ? -1 : 0;
+}
+
 PyObject *
 module_open_context(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
@@ -438,19 +457,64 @@ module_open_context(PyObject *module, PyObject *const *args, Py_ssize_t count)
     if (txn_enter(txn) < 0) {
         return NULL;
     }
+    ScopeObject *scope = NULL;
+    int result = narrowed(args[OPEN_SCOPE], txn->guard, &scope);
     ContextObject *self
-        = context_new(txn, args[OPEN_PLAN],
-                      args[OPEN_SCOPE] == Py_None ? txn->guard : (ScopeObject *)args[OPEN_SCOPE],
-                      args[OPEN_ARGS], args[OPEN_KWARGS]);
+        = result < 0 ? NULL : context_new(txn, args[OPEN_PLAN], scope, args[OPEN_ARGS], args[OPEN_KWARGS]);
     if (self != NULL) {
-        Py_XSETREF(txn->guard, (ScopeObject *)Py_XNewRef((PyObject *)self->scope));
+        self->around = (ScopeObject *)Py_XNewRef((PyObject *)txn->guard);
+        Py_XSETREF(txn->guard, (ScopeObject *)Py_XNewRef((PyObject *)scope));
         ScopeObject **bound = txn->txn.savepoint == NULL ? &txn->bound : &txn->joined_bound;
-        if (*bound == NULL && args[OPEN_BOUND] != Py_None) {
-            *bound = (ScopeObject *)Py_NewRef(args[OPEN_BOUND]);
+        if (args[OPEN_BOUND] != Py_None) {
+            self->bound = (ScopeObject *)Py_NewRef(args[OPEN_BOUND]);
+            if (*bound == NULL) {
+                *bound = (ScopeObject *)Py_NewRef(args[OPEN_BOUND]);
+            }
         }
     }
+    Py_XDECREF((PyObject *)scope);
     txn_leave(txn);
     return (PyObject *)self;
+}
+
+/* The refusal to show in place of a FrozenError: what the body was given was frozen because it may not
+ * write. -1. */
+static int
+refuse_frozen_write(ContextObject *self, PyObject *error)
+{
+    PyObject *path = PyTuple_New(0);
+    PyObject *refusal = path == NULL ? NULL : guard_refusal(self->txn, self->scope, path, true);
+    if (refusal != NULL) {
+        PyException_SetCause(refusal, Py_NewRef(error));
+        PyErr_SetObject((PyObject *)Py_TYPE(refusal), refusal);
+        Py_DECREF(refusal);
+    }
+    Py_XDECREF(path);
+    return -1;
+}
+
+/* The end of a body that has returned, or raised `error`. Entered. 0 or -1. */
+static int
+end_body(ContextObject *self, PyObject *error)
+{
+    TxnObject *txn = self->txn;
+    bool closed = self->closed;
+    self->closed = true;
+    if (error != NULL) {
+        Py_CLEAR(txn->refused); /* the run fails in any case */
+        return is_read_only(self) && PyErr_GivenExceptionMatches(error, context_state(self)->FrozenError)
+                   ? refuse_frozen_write(self, error)
+                   : 0;
+    }
+    if (closed) {
+        return txn_error(txn, "the context of a process is closed by the engine, when its body has returned");
+    }
+    ScopeObject *after;
+    if (narrowed((PyObject *)self->bound, self->around, &after) < 0) {
+        return -1;
+    }
+    Py_XSETREF(txn->guard, after);
+    return guard_raise_refused(txn);
 }
 
 PyObject *
@@ -460,29 +524,21 @@ module_close_context(PyObject *module, PyObject *const *args, Py_ssize_t count)
     if (errors_check_count("close_context", count, 2, 2) < 0) {
         return NULL;
     }
-    if (!Py_IS_TYPE(args[0], st->Context_type)) {
-        PyErr_SetString(PyExc_TypeError, "close_context() takes what open_context() gave");
+    if (!Py_IS_TYPE(args[0], st->Context_type) || !(args[1] == Py_None || PyExceptionInstance_Check(args[1]))) {
+        PyErr_SetString(PyExc_TypeError, "close_context() takes what open_context() gave, and an exception or None");
         return NULL;
     }
     ContextObject *self = (ContextObject *)args[0];
-    TxnObject *txn = self->txn;
-    bool failed = args[1] == Py_True;
-    if (txn_enter(txn) < 0) {
-        if (!failed) {
+    PyObject *error = args[1] == Py_None ? NULL : args[1];
+    if (txn_enter(self->txn) < 0) {
+        if (error == NULL) {
             return NULL;
         }
         PyErr_Clear(); /* it has ended, and its guard with it; the body's own error is the one to show */
         Py_RETURN_NONE;
     }
-    Py_CLEAR(txn->guard); /* what the engine stores for the process is not the body's doing */
-    int result = 0;
-    if (failed) {
-        Py_CLEAR(txn->refused); /* the run fails in any case */
-    }
-    else {
-        result = guard_raise_refused(txn);
-    }
-    txn_leave(txn);
+    int result = end_body(self, error);
+    txn_leave(self->txn);
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 
@@ -496,6 +552,8 @@ context_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->txn);
     Py_VISIT(self->plan);
     Py_VISIT(self->scope);
+    Py_VISIT(self->around);
+    Py_VISIT(self->bound);
     Py_VISIT(self->args);
     Py_VISIT(self->kwargs);
     Py_VISIT(self->local);
@@ -517,6 +575,8 @@ context_dealloc(PyObject *op)
     Py_XDECREF((PyObject *)self->last);
     Py_DECREF(self->plan);
     Py_XDECREF((PyObject *)self->scope);
+    Py_XDECREF((PyObject *)self->around);
+    Py_XDECREF((PyObject *)self->bound);
     Py_DECREF(self->args);
     Py_DECREF(self->kwargs);
     Py_DECREF((PyObject *)self->txn);

@@ -9,12 +9,15 @@
 
 /* ---- refusals ----------------------------------------------------------------------- */
 
-/* The exception for a refusal at `path`. New reference. */
-static PyObject *
-make_refusal(TxnObject *txn, ScopeObject *scope, PyObject *path, bool write)
+PyObject *
+guard_refusal(TxnObject *txn, ScopeObject *scope, PyObject *path, bool write)
 {
     PyObject *kind = txn->heap->st->ContractViolationError;
-    PyObject *owner = scope->root->owner, *error;
+    ScopeObject *refuser = scope_that_refuses(scope->root, path, write);
+    if (refuser == NULL) {
+        return NULL;
+    }
+    PyObject *owner = refuser->owner, *error;
     if (owner == NULL) {
         return PyObject_CallFunction(kind, "sO", write ? "Illegal Write" : "Illegal Read", path);
     }
@@ -28,7 +31,7 @@ make_refusal(TxnObject *txn, ScopeObject *scope, PyObject *path, bool write)
 static void
 set_refusal(TxnObject *txn, ScopeObject *scope, PyObject *path, bool write)
 {
-    PyObject *error = make_refusal(txn, scope, path, write);
+    PyObject *error = guard_refusal(txn, scope, path, write);
     if (error != NULL) {
         PyErr_SetObject((PyObject *)Py_TYPE(error), error);
         Py_DECREF(error);

@@ -15,6 +15,13 @@
  * of operations against the bound when the body can no longer write. What is checked at access is
  * for the error to stand at the line that is wrong, and for reads.
  *
+ * A guard only gets narrower. One that is set while another one stands is a scope within that one
+ * (scope.h): so a run that a body starts is held to the contract of the body too, reads included, at
+ * the line. When the body of a process has returned, its outputs may be written (and what it might
+ * read, read), within what was let before it, so that what it returned can be stored. What stood
+ * before comes back when the run ends, with its savepoint or its transaction, and no earlier. So it
+ * gains a body nothing to open and close contexts of its own accord.
+ *
  * txn->bound is set once, by the process that begins the transaction. A process that joins another
  * run is held against its own bound when its savepoint is let go (txn->joined_bound), and with
  * all else against that of the outer one at the commit. A joined run gives the guard back to the
@@ -29,6 +36,9 @@
 #include "txn_type.h"
 
 /* ---- refusals: the transaction has been entered; they return -1 ---------------------- */
+
+/* The exception for one at `path` (a tuple). New reference. */
+PyObject *guard_refusal(TxnObject *txn, ScopeObject *scope, PyObject *path, bool write);
 
 /* The place is `key` of the cell, or the cell itself if key is NULL. */
 int guard_refuse_read(TxnObject *txn, ScopeObject *scope, theus_cell *cell, PyObject *key);

@@ -5,6 +5,7 @@
 #include "freeze.h"
 #include "records.h"
 #include "scope.h"
+#include "txn_type.h"
 
 /* ---- types -------------------------------------------------------------------------- */
 
@@ -110,12 +111,18 @@ static PyMethodDef module_methods[] = {
     {"open_context", THEUS_FASTCALL(module_open_context), METH_FASTCALL,
      PyDoc_STR("open_context($module, transaction, plan, scope, bound, args, kwargs, /)\n--\n\n"
                "The context of one attempt of a process. From here on the transaction lets pass\n"
-               "what `scope` declares, and it commits only what `bound` lets be written. None:\n"
-               "no contract.")},
+               "what `scope` declares, within what it let pass before, and commits only what\n"
+               "`bound` lets be written. None: no contract.")},
+    {"abandon", module_abandon, METH_O,
+     PyDoc_STR("abandon($module, transaction, /)\n--\n\n"
+               "Ends a transaction without a trace, from any thread. Its body goes on and is\n"
+               "refused everything; if the body is just inside one of its operations, the\n"
+               "transaction stays open.")},
     {"close_context", THEUS_FASTCALL(module_close_context), METH_FASTCALL,
-     PyDoc_STR("close_context($module, context, failed, /)\n--\n\n"
-               "Ends the guard of a body. Raises ContractViolationError if a write was refused in\n"
-               "it, unless the body has `failed`.")},
+     PyDoc_STR("close_context($module, context, error, /)\n--\n\n"
+               "Ends a body that has returned (None) or raised: from here on the transaction lets\n"
+               "pass what `bound` declares. Raises ContractViolationError if a write was refused\n"
+               "in a body that has returned, or (FrozenError) in one that has raised.")},
     {0},
 };
 

@@ -205,6 +205,7 @@ scope_make(module_state *st, ScopeObject *root, uint8_t here, PyObject *rests, b
     self->rests = Py_NewRef(rests);
     self->children = PyDict_New();
     atomic_init(&self->others, NULL);
+    self->inner = self->outer = self->within = NULL;
     self->here = here;
     self->below = 0;
     self->frozen = frozen;
@@ -344,11 +345,14 @@ scope_step(ScopeObject *self, PyObject *key, ScopeObject **child)
         *child = self;
         return self->here != 0; /* 0: a root that declares nothing */
     }
-    if (!can_be_named(key, 0)) {
+    if (!can_be_named(key, 0) && self->inner == NULL) {
         return PyObject_Hash(key) == -1 ? -1 : step_to_others(self, child);
     }
     PyObject *found;
     int result = PyDict_GetItemRef(self->children, key, &found);
+    if (result == 0 && self->inner != NULL) { /* it has none by name */
+        return scope_step_both(self, key, child);
+    }
     if (result == 0) {
         return self->globs ? scope_advance(module_state_of_type(Py_TYPE(self)), self, key, child)
                            : step_to_others(self, child);
@@ -375,7 +379,7 @@ scope_step_index(ScopeObject *self, Py_ssize_t index, ScopeObject **child)
             *child = self;
             return self->here != 0;
         }
-        return step_to_others(self, child);
+        return self->inner != NULL ? scope_step_both_index(self, index, child) : step_to_others(self, child);
     }
     PyObject *key = PyLong_FromSsize_t(index);
     int result = key == NULL ? -1 : scope_step(self, key, child);
@@ -450,6 +454,13 @@ scope_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 ScopeObject *
 scope_for_snapshot(ScopeObject *root)
 {
+    if (root->inner != NULL) {
+        ScopeObject *inner = scope_for_snapshot(root->inner), *outer = scope_for_snapshot(root->outer);
+        ScopeObject *both = inner == NULL || outer == NULL ? NULL : scope_within(inner, outer);
+        Py_XDECREF((PyObject *)inner);
+        Py_XDECREF((PyObject *)outer);
+        return both;
+    }
     module_state *st = module_state_of_type(Py_TYPE(root));
     rest_set set = {PyDict_New(), root->here & RIGHT_READ};
     int result = set.found == NULL ? -1 : 0;
@@ -478,6 +489,9 @@ scope_traverse(PyObject *op, visitproc visit, void *arg)
         Py_VISIT(self->root);
     }
     Py_VISIT(self->owner);
+    Py_VISIT(self->inner);
+    Py_VISIT(self->outer);
+    Py_VISIT(self->within);
     Py_VISIT(self->known);
     Py_VISIT(self->rests);
     Py_VISIT(self->children);
@@ -491,6 +505,7 @@ scope_clear(PyObject *op)
 {
     ScopeObject *self = (ScopeObject *)op;
     Py_CLEAR(self->owner);
+    Py_CLEAR(self->within);
     Py_XDECREF(atomic_exchange(&self->others, NULL));
     PyDict_Clear(self->children);
     if (self->known != NULL) {
@@ -506,6 +521,9 @@ scope_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     Py_CLEAR(self->owner);
+    Py_CLEAR(self->inner);
+    Py_CLEAR(self->outer);
+    Py_CLEAR(self->within);
     Py_CLEAR(self->known);
     Py_CLEAR(self->rests);
     Py_CLEAR(self->children);

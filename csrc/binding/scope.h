@@ -14,6 +14,9 @@
  * there, and equal sets are one object, so that the scopes of a contract are finite also below
  * "**". They are made when they are first asked for, and live as long as their root.
  *
+ * A process that a body runs is held to the contract of that body, too: its guard is a scope
+ * *within* the other one, which steps both (scope_within.c).
+ *
  * Rights are those of the zones: append, update and delete are one right as long as no zone tells
  * them apart.
  *
@@ -44,6 +47,9 @@ typedef struct ScopeObject {
     PyObject *children;       /* dict: declared key -> scope, or itself while not asked for */
     _Atomic(PyObject *) others; /* owned: the scope of all keys that no path names, None: none has one,
                                * NULL: not asked for yet */
+    struct ScopeObject *inner; /* owned: what this one is within `outer`; else both are NULL */
+    struct ScopeObject *outer; /* owned */
+    struct ScopeObject *within; /* root; owned: the last that scope_within() made of it, or NULL */
     uint8_t here;
     uint8_t below;
     bool frozen; /* of a process that may not write: it is shown frozen values */
@@ -74,6 +80,18 @@ int scope_step_index(ScopeObject *scope, Py_ssize_t index, ScopeObject **child);
 
 /* The scope at the end of `path` from the position `from` on. */
 int scope_walk(ScopeObject *scope, PyObject *path, Py_ssize_t from, ScopeObject **end);
+
+/* What both let be done, `inner` being that of a process that the body of `outer` runs. Both are
+ * roots, and so is the result. New reference. */
+ScopeObject *scope_within(ScopeObject *inner, ScopeObject *outer);
+
+/* Of the contracts of which `root` is made, the one that refuses this: whose owner says so. Borrowed;
+ * NULL with an exception. */
+ScopeObject *scope_that_refuses(ScopeObject *root, PyObject *path, bool write);
+
+/* scope_step() and scope_step_index() of a scope within another one: called by those. */
+int scope_step_both(ScopeObject *self, PyObject *key, ScopeObject **child);
+int scope_step_both_index(ScopeObject *self, Py_ssize_t index, ScopeObject **child);
 
 /* What the same contract lets be read, as frozen values: the scope of a snapshot. New reference. */
 ScopeObject *scope_for_snapshot(ScopeObject *root);

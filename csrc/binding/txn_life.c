@@ -147,6 +147,7 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
     self->patience_ns = 0;
     self->measured = false;
     atomic_init(&self->claimed, false);
+    atomic_init(&self->abandoned, false);
     atomic_init(&self->txn.state, THEUS_TXN_IDLE);
     self->txn.root = NULL;
     self->txn.retired = NULL;
@@ -238,15 +239,12 @@ txn_step_down(TxnObject *self)
     }
 }
 
-void
-txn_abort(TxnObject *self)
+/* Keeps the current exception. */
+static void
+end_without_trace(TxnObject *self)
 {
-    if (self->txn.state != THEUS_TXN_OPEN) {
-        return;
-    }
     PyObject *error = PyErr_GetRaisedException();
     bool reserved = self->txn.reserved;
-    active_remove(&self->engine->active, self);
     if (theus_txn_abort(&self->txn)) {
         Py_CLEAR(self->callbacks);
         if (reserved) {
@@ -257,6 +255,39 @@ txn_abort(TxnObject *self)
     if (error != NULL) {
         PyErr_SetRaisedException(error);
     }
+}
+
+void
+txn_abort(TxnObject *self)
+{
+    bool open = self->txn.state == THEUS_TXN_OPEN;
+    if (open || atomic_load_explicit(&self->abandoned, memory_order_relaxed)) {
+        active_remove(&self->engine->active, self);
+        atomic_store_explicit(&self->abandoned, false, memory_order_relaxed);
+    }
+    if (open) {
+        end_without_trace(self);
+    }
+}
+
+void
+txn_abandon(TxnObject *self)
+{
+    if (self->txn.state == THEUS_TXN_OPEN) {
+        atomic_store_explicit(&self->abandoned, true, memory_order_relaxed);
+        end_without_trace(self);
+    }
+}
+
+PyObject *
+module_abandon(PyObject *module, PyObject *transaction)
+{
+    if (!Py_IS_TYPE(transaction, module_state_of(module)->Transaction_type)) {
+        PyErr_Format(PyExc_TypeError, "abandon() takes a transaction, not %R", transaction);
+        return NULL;
+    }
+    txn_abandon((TxnObject *)transaction);
+    Py_RETURN_NONE;
 }
 
 /* All callbacks run, whatever one of them raises; the first error is what the caller gets. */

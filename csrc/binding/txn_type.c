@@ -510,7 +510,7 @@ int
 add_txn_type(PyObject *module, module_state *st)
 {
     st->home = PyContextVar_New("theus.home", NULL);
-    if (st->home == NULL) {
+    if (st->home == NULL || PyModule_AddObjectRef(module, "HOME", st->home) < 0) {
         return -1;
     }
     if (add_ready_type(module, st) < 0) {

@@ -31,6 +31,7 @@ struct TxnObject {
     _Atomic(uint64_t) savepoint; /* while joined: which one of outer, as theus_txn_savepoint() names it; else 0 */
     _Atomic(uint32_t) guests;   /* runs that have joined this transaction and are running */
     _Atomic(bool) claimed;      /* somebody has begun it or joins with it: the one to write what follows */
+    _Atomic(bool) abandoned;    /* ended from outside, and in the list until its body ends: see txn_abandon() */
     Py_ssize_t callback_mark;   /* callbacks that outer had when this savepoint began */
     struct TxnObject *next, *previous; /* see active.h; borrowed */
     uint64_t thread;            /* who began it */
@@ -93,6 +94,13 @@ int txn_raise_timeout(TxnObject *self);
 
 /* Ends it without a trace. Never fails, keeps the current exception. */
 void txn_abort(TxnObject *self);
+
+/* The same from any thread, while the body goes on: it is refused everything from then on. What it runs finds the
+ * transaction still, and so cannot slip out into one of its own. Does nothing if somebody is inside: ask the body's caller
+ * to fail, too. */
+void txn_abandon(TxnObject *self);
+/* _theus.abandon() */
+PyObject *module_abandon(PyObject *module, PyObject *transaction);
 
 /* Door of every operation: -1 with TransactionError set if it may not be used now. */
 int txn_enter(TxnObject *self);

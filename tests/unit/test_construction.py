@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import pytest
 
+from helpers import run_threads
 from processes import effect, small_engine
-from theus import TheusEngine
+from theus import ConflictError, TheusEngine, TransactionError
 
 
 @pytest.fixture
@@ -43,6 +45,114 @@ def test_a_context_is_copied() -> None:
 def test_contexts_that_can_be_dumped(way: str) -> None:
     context = type("Context", (), {way: lambda self: {"domain": {"x": 1}}})()
     assert TheusEngine(context).state["domain"] == {"x": 1}
+
+
+@dataclass
+class Shop:
+    stock: int = 0
+    log_moves: list[int] = field(default_factory=list)
+    _till: int = 5
+
+    def sell(self, count: int) -> None:
+        self.stock -= count
+        self.log_moves.append(-count)
+
+
+@dataclass
+class System:
+    kind: ClassVar[str] = "no field"
+    domain: Shop = field(default_factory=Shop)
+    global_ctx: Any = None
+    orders: list[int] = field(default_factory=lambda: [1])
+    nothing: Any = None
+
+    def to_dict(self) -> Any:
+        raise AssertionError("a dump would lose the types")
+
+
+def test_a_typed_context_hydrates_whole_and_is_given_back_typed() -> None:
+    mine = System(Shop(3))
+    engine = TheusEngine(mine)
+    assert engine.state.to_dict() == {
+        "domain": Shop(3), "global": {}, "orders": [1], "nothing": None,
+    }  # fmt: skip
+
+    @effect("domain", "global")
+    def sell(ctx: Any, count: int) -> Any:
+        assert isinstance(ctx.domain, Shop)
+        ctx.domain.sell(count)
+        ctx.global_.seen = ctx.domain._till
+        return None
+
+    engine.run_process(sell, 2)
+    shop = engine.state.domain
+    assert isinstance(shop, Shop) and shop == Shop(1, [-2])
+    assert type(shop.to_object()) is Shop and engine.state["global"] == {"seen": 5}
+    assert mine == System(Shop(3)), "the caller's own is copied"
+
+
+def test_a_pydantic_context_is_typed_too() -> None:
+    pydantic = pytest.importorskip("pydantic", reason="pydantic is not installed")
+    Domain = pydantic.create_model("Domain", count=(int, 0), log_x=(list[int], []))
+    Context = pydantic.create_model(
+        "Context", __config__={"extra": "allow"}, domain=(Domain, Domain()), global_ctx=(dict, {})
+    )
+    engine = TheusEngine(Context(domain=Domain(count=3), extra=[1]))
+    assert set(engine.state.data) == {"domain", "global", "extra"}
+    engine.run_process(effect("domain.count")(lambda ctx: ctx.domain.count + 1))
+    back = engine.state.domain.to_object()
+    assert type(back) is Domain and back == Domain(count=4)
+
+
+def test_a_state_is_a_view_of_one_version(engine: TheusEngine) -> None:
+    before = engine.state
+    engine.run(lambda tx: tx.set("domain.a", 50))
+    assert (before.domain.a, before.version) == (1, 1)
+    assert (engine.state.domain.a, engine.state.version) == (50, 2)
+
+
+# ---- edit -----------------------------------------------------------------------------
+
+
+def test_edit_is_a_transaction(engine: TheusEngine) -> None:
+    with engine.edit() as ctx:
+        ctx.domain.a = 5
+        ctx.domain_ctx.rows.append({"x": 3})
+        ctx.global_.limit += 1
+        ctx.fresh = {"y": 1}
+        assert engine.state.domain.a == 1 and ctx.input == {}
+    assert engine.version == 2 and engine.state.domain.a == 5
+    assert engine.state["global"] == {"limit": 11} and engine.state["fresh"] == {"y": 1}
+    assert engine.records()[0][-1].process == "edit"
+
+
+def test_an_edit_that_raises_leaves_nothing(engine: TheusEngine) -> None:
+    """Weakness 23 of an earlier program: it kept what was written, and swallowed the error."""
+    before = engine.state
+    with pytest.raises(LookupError, match="mine"), engine.edit() as ctx:
+        ctx.domain.a = 5
+        ctx.domain.rows[0]["x"] = 9
+        raise LookupError("mine")
+    assert engine.state == before and engine.version == 1
+    with pytest.raises(TransactionError):
+        ctx.domain.a  # noqa: B018
+    with pytest.raises(ConflictError), engine.edit() as ctx:
+        ctx.domain.b = ctx.domain.a
+        run_threads(1, lambda _: engine.run(lambda tx: tx.set("domain.a", 7)))
+    assert engine.state.domain.b == 2
+    with pytest.raises(TransactionError), engine.edit() as ctx:
+        ctx.transaction.commit()
+
+
+def test_an_edit_of_a_typed_context_is_held_to_its_class() -> None:
+    engine = TheusEngine(System(Shop(3)))
+
+    async def main() -> None:
+        async with engine.edit() as ctx:
+            ctx.domain.sell(1)
+
+    asyncio.run(main())
+    assert engine.state.domain == Shop(2, [-1])
 
 
 def test_contexts_that_cannot_be_taken() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 from typing import Any
 
 import pytest
@@ -59,6 +60,135 @@ def test_a_callable_without_attributes_is_wrapped(engine: TheusEngine) -> None:
     assert engine.state["shop"] == {"stock": 0}
 
 
+class Counter:
+    """Every kind of method, each below or above its decorator."""
+
+    count = 0
+
+    @effect("shop.stock")
+    def sell(self, ctx: Any, count: int) -> int:
+        self.count += 1
+        ctx.shop.stock -= count
+        return int(ctx.shop.stock)
+
+    @staticmethod
+    @effect("shop.stock")
+    def fill(ctx: Any) -> None:
+        ctx.shop.stock += 10
+
+    @effect("shop.stock")
+    @staticmethod
+    def drain(ctx: Any) -> None:
+        ctx.shop.stock = 0
+
+    @classmethod
+    @effect("shop.stock")
+    def refill(cls, ctx: Any, count: int = 5) -> str:
+        ctx.shop.stock = count
+        return cls.__name__
+
+    @effect("shop.stock")
+    @classmethod
+    async def later(cls, ctx: Any) -> str:
+        ctx.shop.stock = 7
+        return cls.__name__
+
+    @process
+    @staticmethod
+    def bare(ctx: Any) -> Any:
+        return ctx.shop
+
+
+def test_methods_are_processes(engine: TheusEngine) -> None:
+    one, two = Counter(), Counter()
+    assert engine.run_process(one.sell, 1) == 2 and engine.run_process(two.sell, count=1) == 1
+    assert (one.count, two.count) == (1, 1) and one.sell.spec is Counter.sell.spec
+    for method in (Counter.fill, one.drain):
+        engine.run_process(method)
+        assert method.spec.outputs == ("shop.stock",)
+    assert engine.state["shop"] == {"stock": 0}
+    assert (
+        engine.run_process(Counter.refill, count=4) == engine.run_process(one.refill) == "Counter"
+    )
+    assert asyncio.run(engine.execute(one.later)) == "Counter"
+    assert engine.state["shop"] == {"stock": 7}
+    with pytest.raises(ContractViolationError, match="Illegal Read"):
+        engine.run_process(Counter.bare)
+    engine.register(one.sell)
+    engine.register(one.sell)
+    with pytest.raises(ProcessError):
+        engine.register(two.sell)
+    assert engine.run_process("sell", 2) == 5
+    with pytest.raises(ContractViolationError, match=r"'sell' wrote shop\.other"):
+        engine.run_process(_wrong_method())
+
+
+def _wrong_method() -> Any:
+    class Wrong(Counter):
+        @effect("shop.stock")
+        def sell(self, ctx: Any, count: int = 0) -> int:
+            ctx.shop.other = 1
+            return 0
+
+    return Wrong().sell
+
+
+def test_generator_functions_are_refused_when_they_are_declared(engine: TheusEngine) -> None:
+    def generates(ctx: Any, by: int = 0) -> Any:
+        yield 5
+
+    async def generates_later(ctx: Any) -> Any:
+        yield 5
+
+    class Shop:
+        def method(self, ctx: Any) -> Any:
+            yield 5
+
+    part = functools.partial(generates, by=1)
+    for body in (generates, generates_later, Shop().method, Shop.method, part):
+        for declare in (process, effect("domain.a")):
+            with pytest.raises(TypeError, match=r"generator function.*return a list"):
+                declare(body)
+        for run in (engine.register, engine.run_process):
+            with pytest.raises(TypeError, match="generator function"):
+                run(body)
+    assert engine.run_process(lambda ctx: list(generates(ctx))) == [5], "using one is nothing"
+
+
+@pytest.mark.parametrize(
+    ("root", "near"),
+    [("domian", "domain"), ("Domain", "domain"), ("globl", "global"), ("heavvy", "heavy")],
+)
+def test_a_mistyped_root_is_refused_when_it_is_declared(root: str, near: str) -> None:
+    for which in ("inputs", "outputs"):
+        with pytest.raises(ValueError, match=f"{which}.*{root}.*did you mean '{near}'"):
+            process(**{which: [f"{root}.x"]})(lambda ctx: None)
+
+
+def test_roots_that_only_look_like_standard_ones(engine: TheusEngine) -> None:
+    """What a name goes on from is no slip, and brackets say that one is meant."""
+    process(inputs=["domains.x", "global_settings", '["domian"].x', "shop", "*.x"])(lambda ctx: 1)
+    with pytest.raises(ProcessError, match="did you mean 'shop'"):
+        engine.register(effect("shopp.stock")(lambda ctx: 1))
+
+
+def test_a_wrapper_keeps_what_it_wraps() -> None:
+    """The decorator gives the function back, so what others have put on it stays."""
+
+    def inner(ctx: Any, by: int) -> int:
+        """Says what it does."""
+        return by
+
+    @functools.wraps(inner)
+    def outer(*args: Any, **kwargs: Any) -> Any:
+        return inner(*args, **kwargs)
+
+    decorated = effect("domain.a")(outer)
+    assert decorated is outer and decorated.__wrapped__ is inner
+    assert decorated.__name__ == "inner" and decorated.__doc__ == inner.__doc__
+    assert inspect.signature(decorated) == inspect.signature(inner)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
@@ -75,6 +205,14 @@ def test_a_callable_without_attributes_is_wrapped(engine: TheusEngine) -> None:
         ({"isolation": "dirty"}, ValueError, ["isolation", "'dirty'"]),
         ({"semantic": "guide", "outputs": ["domain.a"]}, ValueError, ["GUIDE", "domain.a"]),
         ({"errors": "ValueError"}, TypeError, ["errors"]),
+        ({"errors": ValueError}, TypeError, ["errors", "ValueError"]),
+        ({"errors": [ValueError()]}, TypeError, ["errors", "ValueError()"]),
+        ({"errors": [int]}, TypeError, ["errors", "int"]),
+        ({"errors": 5}, TypeError, ["errors", "5"]),
+        ({"timeout": 0}, ValueError, ["timeout", "0"]),
+        ({"timeout": float("nan")}, ValueError, ["timeout", "nan"]),
+        ({"timeout": "1"}, TypeError, ["timeout", "'1'"]),
+        ({"inline": 1}, TypeError, ["inline", "1"]),
     ],
 )
 def test_bad_declarations_are_refused_at_once(
@@ -94,6 +232,7 @@ def test_metadata_is_kept() -> None:
     def told(ctx: Any) -> None: ...
 
     spec = told.spec  # type: ignore[attr-defined]
+    assert (spec.timeout, spec.inline, spec.parallel) == (None, False, False)
     assert spec.errors == ("ValueError",) and spec.side_effects == ("mail",)
     assert spec.semantic is SemanticType.GUIDE and spec.isolation == "serializable"
 

@@ -46,6 +46,8 @@ SAMPLES = [
     errors.ContractViolationError.impure("write", PATH, "transfer"),
     errors.ProcessError("2 outputs, but 3 values were returned", "transfer"),
     errors.UnknownProcessError("trasnfer", ("deposit", "transfer")),
+    errors.ArgumentError("no parameter 'x'", "pay", "x", ("amount",)),
+    errors.ProcessTimeoutError("pay", 1.5),
 ]
 
 by_class = pytest.mark.parametrize("error", SAMPLES, ids=lambda e: type(e).__name__)
@@ -123,6 +125,8 @@ def test_the_docstring_says_when(error: errors.TheusError) -> None:
         (errors.ContractViolationError, PermissionError),
         (errors.ContractViolationError, errors.SecurityViolationError),
         (errors.UnknownProcessError, errors.ProcessError),
+        (errors.ArgumentError, TypeError),
+        (errors.ProcessTimeoutError, TimeoutError),
         (errors.UnknownProcessError, ValueError),
     ],
 )

@@ -165,7 +165,7 @@ def opens_a_wide_context(ctx: Any, engine: Any) -> None:
 @trick
 def closes_its_context(ctx: Any, engine: Any) -> None:
     tx = engine.current()
-    close_context(ctx, False)
+    close_context(ctx, None)
     tx.set("domain.b", 0)
 
 

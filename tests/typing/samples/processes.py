@@ -24,6 +24,21 @@ engine.register(grow, name="grow")
 assert_type(engine.register(bare)(None), str)
 
 
+@process(errors=[LookupError, "OSError"], timeout=1.5, inline=True, isolation="snapshot")
+async def later(ctx: Any, name: str, *, times: int = 1) -> bytes:
+    return name.encode() * times
+
+
+class Shop:
+    @process(outputs=["domain.n"])
+    def sell(self, ctx: Any, count: int) -> float:
+        return count / 2
+
+    @staticmethod
+    @process
+    def close(ctx: Any) -> None: ...
+
+
 @engine.transactional
 def deposit(tx: Transaction, amount: int) -> str:
     tx.add("domain.n", amount)
@@ -45,6 +60,13 @@ async def main() -> None:
     assert_type(await deposit_later(5), str)
     assert_type(await engine.run_async(coroutine, 5, retries=0), float)
     await engine.execute("grow", by=1)
+    assert_type(await engine.execute(grow, 1), int)
+    assert_type(await engine.execute(later, "x", times=2), bytes)
+    assert_type(await engine.options(timeout=2.5).execute(later, name="x"), bytes)
+    async with engine.edit() as ctx:
+        ctx.domain.n = 5
+    await engine.execute(later, 5)  # error: [call-overload]
+    await engine.execute(later, "x", time=2)  # error: [call-arg]
 
 
 try:
@@ -58,6 +80,17 @@ except ContractViolationError as error:
 StateUpdate(key="domain.n", val=1, assert_version=engine.version)
 assert_type(engine.stats().commits, int)
 
+assert_type(engine.run_process(grow, by=1), int)
+assert_type(engine.options(retries=3).run_process(Shop().sell, 2), float)
+engine.run_process(Shop.close)
+with engine.edit() as ctx:
+    ctx.domain.n = 5
+
+engine.run_process(grow, "1")  # error: [call-overload]
+engine.options(retries="3")  # error: [arg-type]
+engine.transaction(isolation="dirty")  # error: [arg-type]
+engine.run(deposit, 5, isolation="dirty")  # error: [arg-type]
+process(isolation="dirty")  # error: [call-overload]
 grow(None, "1")  # error: [arg-type]
 deposit("5")  # error: [arg-type]
 process(semantic=3)  # error: [call-overload]

@@ -1,0 +1,239 @@
+"""How one process is run, apart from what its function is passed.
+
+    engine.options(retries=3, timeout=2.0).run_process(pay, "ann", amount=5)
+
+Options travel apart from the call, so a process may have parameters of any name.
+
+An awaited plain function runs in a helper thread, which nobody can stop. If the task that waits
+for it is cancelled, or its time is over, its transaction is ended from outside: what it held is
+free at once, and whatever the function asks of its context from then on is refused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar, overload
+
+from theus._theus import HOME, Transaction, abandon
+from theus.contracts import check_timeout
+from theus.errors import ProcessError, ProcessTimeoutError, TransactionError
+from theus.plan import Plan
+from theus.retry import Patience
+from theus.runs import run_async
+
+if TYPE_CHECKING:
+    from theus.engine import TheusEngine
+
+__all__ = ["Options", "check_options"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class Options(NamedTuple):
+    """What `TheusEngine.options` gives. Does not change; may be kept, and shared by threads.
+
+    retries    attempts after the first that meet a conflict; None: no limit
+    deadline   seconds for which attempts are repeated; None: the engine's write timeout
+    timeout    seconds for the run with all its attempts; None: as the process declares. It ends
+               an awaited run at once; a synchronous one is refused when its body is back
+    inline     whether a plain function that is awaited runs on the loop's thread; None: as the
+               process declares
+    detached   gives a run that a body starts, or a task or thread of it, a transaction of its own
+    """
+
+    engine: TheusEngine
+    retries: int | None = None
+    deadline: float | None = None
+    timeout: float | None = None
+    inline: bool | None = None
+    detached: bool = False
+
+    @overload
+    async def execute(
+        self,
+        process: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R: ...
+
+    @overload
+    async def execute(
+        self, process: Callable[Concatenate[Any, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+
+    @overload
+    async def execute(self, process: str, /, *args: Any, **kwargs: Any) -> Any: ...
+
+    async def execute(self, process: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Any:
+        """`TheusEngine.execute` with these options. Raises ProcessTimeoutError, too."""
+        engine = self.engine
+        plan = engine.plan(process)
+        timeout = plan.timeout if self.timeout is None else self.timeout
+        if plan.is_coroutine:
+            run = run_async(
+                engine,
+                plan.attempt,
+                (engine, args, kwargs),
+                retries=self.retries,
+                deadline=self.deadline,
+                isolation=plan.isolation,
+                detached=self.detached,
+                process=plan.name,
+            )
+            return await (run if timeout is None else _in_time(run, plan, timeout))
+        inline = plan.inline if self.inline is None else self.inline
+        if inline or (not self.detached and engine.current() is not None):
+            return self._run(plan, plan.attempt, (args, kwargs), timeout)
+        running = self._in_thread(plan, (args, kwargs), timeout)
+        return await (running if timeout is None else _in_time(running, plan, timeout))
+
+    @overload
+    def run_process(
+        self, process: Callable[Concatenate[Any, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+
+    @overload
+    def run_process(self, process: str, /, *args: Any, **kwargs: Any) -> Any: ...
+
+    def run_process(self, process: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Any:
+        """`TheusEngine.run_process` with these options. Raises ProcessTimeoutError, too."""
+        plan = self.engine.plan(process)
+        if plan.is_coroutine:
+            raise ProcessError(
+                f"process {plan.name!r} is a coroutine function: use "
+                f"`await engine.execute({plan.name!r}, ...)`",
+                plan.name,
+            )
+        timeout = plan.timeout if self.timeout is None else self.timeout
+        return self._run(plan, plan.attempt, (args, kwargs), timeout)
+
+    def _run(
+        self,
+        plan: Plan,
+        attempt: Callable[..., Any],
+        arguments: Arguments,
+        timeout: float | None,
+    ) -> Any:
+        engine, deadline = self.engine, self.deadline
+        if timeout is not None:
+            attempt = _timed(plan, attempt, time.monotonic() + timeout, timeout)
+            if deadline is None:
+                deadline = engine.write_timeout_ms / 1000
+            deadline = min(deadline, timeout)
+        return engine.run(
+            attempt,
+            engine,
+            *arguments,
+            retries=self.retries,
+            deadline=deadline,
+            isolation=plan.isolation,
+            detached=self.detached,
+            process=plan.name,
+        )
+
+    async def _in_thread(self, plan: Plan, arguments: Arguments, timeout: float | None) -> Any:
+        from asyncio import CancelledError, get_running_loop
+
+        guest = _Guest(plan)
+        context = copy_context()
+
+        def work() -> Any:
+            try:
+                return context.run(self._run, plan, guest, arguments, timeout)
+            except StopIteration as stop:  # no future takes one, so nobody would ever hear of it
+                raise RuntimeError(f"process {plan.name!r} raised StopIteration") from stop
+
+        running = get_running_loop().run_in_executor(None, work)
+        try:
+            return await running
+        except CancelledError:
+            guest.abandon()
+            raise
+        finally:
+            if not running.cancelled():
+                _carry_back(context)
+
+
+class _Guest:
+    """A plan's attempt in a helper thread, which the thread of the loop can end.
+
+    `abandon` sets `abandoned` and then looks for the transaction; a call stores that and then
+    looks at `abandoned`: so one of the two sees the other.
+    """
+
+    __slots__ = ("abandoned", "plan", "transaction")
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.abandoned = False
+        self.transaction: Transaction | None = None
+
+    def __call__(self, tx: Transaction, *rest: Any) -> Any:
+        self.transaction = tx
+        result = None if self.abandoned else self.plan.attempt(tx, *rest)
+        if self.abandoned:
+            raise TransactionError(
+                f"the task that awaited {self.plan.name!r} was cancelled, or its time was over"
+            )
+        return result
+
+    def abandon(self) -> None:
+        self.abandoned = True
+        if self.transaction is not None:
+            abandon(self.transaction)
+
+
+_NOTHING = object()
+
+
+def _carry_back(context: Context) -> None:
+    """Sets here what was set in `context`: a helper thread is to be no other place than this."""
+    here = copy_context()
+    for variable, value in context.items():
+        if variable is not HOME and here.get(variable, _NOTHING) is not value:
+            variable.set(value)
+
+
+def _timed(
+    plan: Plan, attempt: Callable[..., Any], end: float, timeout: float
+) -> Callable[..., Any]:
+    """An attempt that fails if it ends too late."""
+
+    def timed(*args: Any) -> Any:
+        result = attempt(*args)
+        if time.monotonic() > end:
+            raise ProcessTimeoutError(plan.name, timeout)
+        return result
+
+    return timed
+
+
+async def _in_time(run: Awaitable[R], plan: Plan, seconds: float) -> R:
+    """Awaits a run, which is cancelled when its time is over."""
+    from asyncio import timeout
+
+    limit = timeout(seconds)
+    try:
+        async with limit:
+            return await run
+    except TimeoutError as error:
+        if limit.expired():
+            raise ProcessTimeoutError(plan.name, seconds) from error
+        raise
+
+
+def check_options(
+    retries: int | None, deadline: float | None, timeout: object, inline: object, detached: object
+) -> None:
+    """Raises TypeError or ValueError for what no run can be held to."""
+    Patience(retries, 0 if deadline is None else deadline)
+    check_timeout("timeout", timeout)
+    for name, flag in (("inline", False if inline is None else inline), ("detached", detached)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"{name} must be True or False, not {flag!r}")
