@@ -20,6 +20,8 @@ from collections.abc import (
 )
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from datetime import datetime
+from random import Random
 from types import GenericAlias, MappingProxyType, TracebackType
 from typing import Any, Final, Generic, Literal, SupportsIndex, TypeVar, final, overload
 
@@ -27,6 +29,7 @@ from _typeshed import structseq
 from typing_extensions import disjoint_base
 
 from theus._types import Isolation
+from theus.helpers import ProcessLog
 from theus.outbox import OutboxMsg
 
 _K = TypeVar("_K")
@@ -100,6 +103,12 @@ class Context:
     def input(self) -> MappingProxyType[str, Any]: ...
     @property
     def local(self) -> dict[str, Any]: ...
+    @property
+    def log(self) -> ProcessLog: ...
+    @property
+    def now(self) -> datetime: ...
+    @property
+    def random(self) -> Random: ...
     @property
     def outbox(self) -> Outbox: ...
     @property
@@ -530,6 +539,8 @@ class Transaction:
         """True if the commit has its place in the ring, or needs none; False if it would wait."""
     def on_commit(self, callback: Callable[[], object], /) -> None: ...
     def savepoint(self) -> AbstractContextManager[Transaction]: ...
+    @property
+    def run_id(self) -> int: ...
     @property
     def outbox(self) -> Outbox: ...
     def operations(self, recent: bool = False, /) -> list[tuple[str, _Path]]:

@@ -6,6 +6,11 @@
     ctx.local                   a dict of the process's own, gone when it returns
     ctx.state                   the snapshot that the run began with
     ctx.transaction             the transaction (EFFECT only)
+    ctx.outbox, ctx.signal      what is sent with the commit (EFFECT only): `theus.outbox`,
+                                `theus.signals`
+    ctx.log, ctx.now, ctx.random  `theus.helpers`
+
+A root that has one of these names is reached by item: ctx["log"].
 
 Containers come as drafts that carry the contract with them. Whatever is not declared is
 refused where it is asked for: by item, attribute, iteration, `get`, `pop`, `in`, `==`,

@@ -93,9 +93,9 @@ class TheusEngine(EngineHistory):
         )
         self.strict_guards = bool(strict_guards if strict_mode is None else strict_mode)
         if not self.strict_guards:
-            import logging  # some milliseconds that nobody else pays
+            from theus.helpers import get_logger  # some milliseconds that nobody else pays
 
-            logging.getLogger("theus").warning(
+            get_logger("theus").warning(
                 "strict_guards=False: processes may read what they have not declared; "
                 "writes are checked"
             )

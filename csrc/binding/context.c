@@ -11,6 +11,7 @@
 #include "engine_type.h"
 #include "errors.h"
 #include "guard.h"
+#include "helpers.h"
 #include "outgoing.h"
 #include "state_type.h"
 #include "txn_paths.h"
@@ -28,6 +29,7 @@ typedef struct {
     PyObject *kwargs;     /* owned */
     bool closed;          /* once only: a body that closes its context fails its run. Written entered */
     PyObject *local;      /* owned: dict, once it was asked for */
+    PyObject *helpers;    /* owned: dict of log, now, random, as they were asked for; or NULL */
     PyObject *last_name;  /* owned: name of the root that was read last, or NULL */
     DraftObject *last;    /* owned: its draft */
     uint32_t last_stamp;  /* of the root cell then */
@@ -272,7 +274,7 @@ context_new(TxnObject *txn, PyObject *plan, ScopeObject *scope, PyObject *args, 
     self->kwargs = Py_NewRef(kwargs);
     self->around = self->bound = NULL;
     self->closed = false;
-    self->local = self->last_name = self->weakrefs = NULL;
+    self->local = self->helpers = self->last_name = self->weakrefs = NULL;
     self->last = NULL;
     PyObject_GC_Track(self);
     return self;
@@ -359,6 +361,18 @@ get_transaction(PyObject *op, void *Py_UNUSED(closure))
         return NULL;
     }
     return Py_NewRef((PyObject *)self->txn);
+}
+
+static PyObject *
+get_helper(PyObject *op, void *name)
+{
+    ContextObject *self = (ContextObject *)op;
+    if (txn_enter(self->txn) < 0) { /* so that it is one thread at a time */
+        return NULL;
+    }
+    PyObject *helper = helper_get(self->txn, self->plan, &self->helpers, name);
+    txn_leave(self->txn);
+    return helper;
 }
 
 /* A sender of the transaction; not for who may send nothing. */
@@ -557,6 +571,7 @@ context_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->args);
     Py_VISIT(self->kwargs);
     Py_VISIT(self->local);
+    Py_VISIT(self->helpers);
     Py_VISIT(self->last);
     return 0;
 }
@@ -571,6 +586,7 @@ context_dealloc(PyObject *op)
         PyObject_ClearWeakRefs(op);
     }
     Py_XDECREF(self->local);
+    Py_XDECREF(self->helpers);
     Py_XDECREF(self->last_name);
     Py_XDECREF((PyObject *)self->last);
     Py_DECREF(self->plan);
@@ -609,6 +625,14 @@ static PyGetSetDef context_getset[] = {
      NULL},
     {"transaction", get_transaction, NULL,
      PyDoc_STR("The transaction of this attempt, under the same contract. EFFECT only."), NULL},
+    {"log", get_helper, NULL,
+     PyDoc_STR("A logger whose records tell process, run and version; see theus.helpers."), "log"},
+    {"now", get_helper, NULL,
+     PyDoc_STR("The time, in UTC, one and the same for this attempt; noted in the record of its commit."),
+     "now"},
+    {"random", get_helper, NULL,
+     PyDoc_STR("A random.Random of this attempt's own, its seed noted in the record of its commit."),
+     "random"},
     {"outbox", get_sender, NULL,
      PyDoc_STR("Messages that are handed over after the commit: outbox.add(topic, payload). EFFECT only."), "outbox"},
     {"signal", get_sender, NULL,

@@ -326,6 +326,7 @@ typedef struct {
     PyObject *const *args;
     Py_ssize_t count;
     uint64_t start_ns; /* of the first attempt; 0 before */
+    uint64_t number;   /* see TxnObject.run */
     bool measured;     /* it was committed with a ticket, and chain.footprint is that of the last attempt */
     theus_chain chain;
 } run;
@@ -379,6 +380,7 @@ run_attempt(run *self, theus_conflict *why, PyObject **result)
     }
     txn->leader = theus_chain_number(&self->chain);
     txn->heads = theus_chain_is_in_line(&self->chain);
+    txn->run = self->number;
     theus_chain_begin(&self->chain);
     if (txn_begin(txn, NULL) < 0) {
         Py_DECREF(txn);
@@ -401,6 +403,7 @@ run_attempt(run *self, theus_conflict *why, PyObject **result)
             txn_abort(txn); /* refused while another thread is inside: later runs here must not join it */
         }
     }
+    self->number = txn->run;
     if (done == 0 && run_failed(self, why, txn, try_ns) < 0) {
         theus_conflict_fini(why);
         done = -1;
@@ -501,7 +504,7 @@ engine_run(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *name
     one.options = &options;
     one.args = args;
     one.count = count;
-    one.start_ns = 0;
+    one.start_ns = one.number = 0;
     one.measured = false;
     theus_chain_init(&one.chain, theus_store_turns(self->store), leader, 0);
     PyObject *result = run_attempts(&one);

@@ -23,6 +23,7 @@ struct EngineObject {
     _Atomic(uint64_t) body_ns;    /* running mean of measured bodies: the scale of back-off */
     theus_bell commits;        /* rings after each commit, and when the engine closes */
     theus_bell room;           /* rings when the ring may have room again, and when the engine closes */
+    _Atomic(uint64_t) runs;    /* numbers given out: see txn_run() */
     _Atomic(bool) strict_cas;
     _Atomic(bool) initialised; /* by one __init__, now or before */
     _Atomic(bool) closed;

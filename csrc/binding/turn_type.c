@@ -175,6 +175,7 @@ typedef struct {
     PyObject_HEAD
     EngineObject *engine;  /* owned */
     WaiterObject *waiter;  /* owned; NULL: does not wait */
+    uint64_t run;          /* see TxnObject.run */
     theus_chain chain;
 } TurnObject;
 
@@ -245,6 +246,7 @@ turn_lead(PyObject *op, PyObject *const *args, Py_ssize_t count)
         || parse_seconds(args[1], &patience_ns) < 0) {
         return NULL;
     }
+    txn->run = self->run;
     txn->leader = theus_chain_number(&self->chain);
     txn->heads = theus_chain_is_in_line(&self->chain);
     theus_chain_begin(&self->chain);
@@ -337,6 +339,7 @@ turn_failed(PyObject *op, PyObject *const *args, Py_ssize_t count)
         || parse_seconds(args[1], &body_ns) < 0) {
         return NULL;
     }
+    self->run = txn->run;
     if (!txn->measured) {
         Py_RETURN_NONE; /* it was no conflict of this transaction's own commit */
     }

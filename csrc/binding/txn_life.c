@@ -144,6 +144,7 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
     self->detached = false;
     atomic_init(&self->leader, 0);
     self->heads = false;
+    self->run = 0;
     self->patience_ns = 0;
     self->measured = false;
     atomic_init(&self->claimed, false);
@@ -369,6 +370,15 @@ keep_footprint(TxnObject *self, const theus_conflict *why)
         self->footprint = why->footprint;
         self->found = why->found;
     }
+}
+
+uint64_t
+txn_run(TxnObject *self)
+{
+    if (self->run == 0) {
+        self->run = atomic_fetch_add_explicit(&self->engine->runs, 1, memory_order_relaxed) + 1;
+    }
+    return self->run;
 }
 
 uint64_t

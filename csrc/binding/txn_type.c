@@ -379,6 +379,18 @@ get_written(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+get_run_id(PyObject *op, void *Py_UNUSED(closure))
+{
+    TxnObject *self = (TxnObject *)op;
+    if (txn_enter(self) < 0) {
+        return NULL;
+    }
+    uint64_t run = txn_run(self);
+    txn_leave(self);
+    return PyLong_FromUnsignedLongLong(run);
+}
+
+static PyObject *
 get_outbox(PyObject *op, void *Py_UNUSED(closure))
 {
     return outgoing_outbox((TxnObject *)op);
@@ -391,6 +403,8 @@ static PyGetSetDef txn_getset[] = {
     {"isolation", get_isolation, NULL, PyDoc_STR("'serializable' or 'snapshot'."), NULL},
     {"read_only", get_read_only, NULL, PyDoc_STR("True if it refuses writes."), NULL},
     {"active", get_active, NULL, PyDoc_STR("True from its beginning to its end."), NULL},
+    {"run_id", get_run_id, NULL,
+     PyDoc_STR("A number for the run, in its engine: the same for all of its attempts."), NULL},
     {"outbox", get_outbox, NULL,
      PyDoc_STR("Messages that are handed over after the commit: outbox.add(topic, payload)."), NULL},
     {"written", get_written, NULL,

@@ -51,6 +51,7 @@ struct TxnObject {
     bool detached;              /* begins for itself, inside whatever it is */
     _Atomic(uint64_t) leader;   /* ticket that leads it (core/turn.h), or 0; others read it through the list */
     bool heads;                 /* of the run that holds that ticket: which has no use for it when this one has ended */
+    uint64_t run;               /* its run's number, once somebody has asked; 0. The same in all attempts of one run */
     uint64_t patience_ns;       /* theus_clock_tick_ns() at which it waits at the gate no longer; 0: its deadline */
     bool measured;              /* what follows is set: by a commit that was held up, or led by a ticket, or failed */
     uint64_t found;             /* the version that it was held against */
@@ -78,6 +79,9 @@ int txn_commit(TxnObject *self, theus_conflict *why, txn_gate gate);
 
 /* It has ended, and code of the user runs next in this thread: the ticket of its run leaves the line. */
 void txn_step_down(TxnObject *self);
+
+/* The number of the run that it is an attempt of. Entered. */
+uint64_t txn_run(TxnObject *self);
 
 /* theus_clock_tick_ns() until which it waits at the gate; 0: for ever. */
 uint64_t txn_end_ns(const TxnObject *self);
