@@ -14,6 +14,8 @@
 everything that is raised.
 """
 
+from typing import TYPE_CHECKING, Any
+
 try:
     from theus._theus import (
         DELETE,
@@ -38,6 +40,7 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from None
 from theus._types import SET, EngineStats, SemanticType, StateUpdate
+from theus.admin import AdminTransaction
 from theus.conflict import ConflictManager, RetryDecision
 from theus.contracts import ProcessContract, process
 from theus.engine import TheusEngine
@@ -48,6 +51,7 @@ from theus.errors import (
     ContextError,
     ContractViolationError,
     FrozenError,
+    LockViolationError,
     PathError,
     ProcessError,
     ProcessTimeoutError,
@@ -72,12 +76,42 @@ __version__ = "0.1.0"
 CORE_AVAILABLE = True
 """There is no theus without its C core: importing would have failed."""
 
+# Made when somebody asks for them: the modules behind them load dataclasses or json.
+_LATER = {
+    "BaseDomainContext": "theus.context",
+    "BaseGlobalContext": "theus.context",
+    "BaseSystemContext": "theus.context",
+    "NamespacePolicy": "theus.namespaces",
+    "NamespaceRegistry": "theus.namespaces",
+    "TheusEncoder": "theus.interop",
+}
+
+if TYPE_CHECKING:
+    from theus.context import BaseDomainContext, BaseGlobalContext, BaseSystemContext
+    from theus.interop import TheusEncoder
+    from theus.namespaces import NamespacePolicy, NamespaceRegistry
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'theus' has no attribute {name!r}", name=name)
+    from importlib import import_module
+
+    value = getattr(import_module(_LATER[name]), name)
+    globals()[name] = value
+    return value
+
+
 __all__ = [
     "CORE_AVAILABLE",
     "DELETE",
     "MISSING",
     "SET",
+    "AdminTransaction",
     "ArgumentError",
+    "BaseDomainContext",
+    "BaseGlobalContext",
+    "BaseSystemContext",
     "Change",
     "ClosedError",
     "CommitRecord",
@@ -90,6 +124,9 @@ __all__ = [
     "FrozenError",
     "FrozenList",
     "FrozenSet",
+    "LockViolationError",
+    "NamespacePolicy",
+    "NamespaceRegistry",
     "Opaque",
     "OutboxFailure",
     "OutboxMsg",
@@ -106,6 +143,7 @@ __all__ = [
     "SemanticType",
     "State",
     "StateUpdate",
+    "TheusEncoder",
     "TheusEngine",
     "TheusError",
     "Transaction",

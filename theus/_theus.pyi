@@ -63,6 +63,8 @@ class Scope:
         frozen: bool = False,
     ) -> Scope: ...
     def step(self, key: Any, /) -> Scope | None: ...
+    def under(self, rules: Mapping[str, tuple[int, Mapping[str, int]]], /) -> Scope:
+        """The same contract in an engine with these rules about fields: see `theus.zones`."""
     def reads(self, path: _Path, /) -> bool: ...
     def writes(self, path: _Path, /) -> bool: ...
     @property
@@ -149,6 +151,12 @@ def close_context(context: Context, error: BaseException | None, /) -> None:
     """Ends a body that has returned (None) or raised: from here on the transaction lets pass
     what `bound` declares. Raises ContractViolationError if a write was refused in a body that
     has returned, or (FrozenError) in one that has raised."""
+
+def open_admin(context: Context, reason: str, /) -> None:
+    """Until `close_admin(context)` the zones do not bind what this context does; see `theus.admin`."""
+
+def close_admin(context: Context, /) -> None:
+    """Ends the admin scope of a context, if it has one."""
 
 def freeze(value: Any, /) -> Any:
     """dict -> FrozenDict, list -> FrozenList, set -> FrozenSet; what cannot change as it is."""
@@ -598,6 +606,7 @@ class Engine:
         ring_mode: str = "overwrite",
         ring_timeout_ms: int = 1000,
         history: int = 128,
+        zones: Mapping[str, tuple[int, Mapping[str, int]]] | None = None,
     ) -> None: ...
     @property
     def state(self) -> State: ...
@@ -634,6 +643,10 @@ class Engine:
         signal: Mapping[str, Any] | None = None,
         requester: str | None = None,
     ) -> int: ...
+    def allow_admin_function(self, function: Callable[..., Any], /) -> None:
+        """Processes that run this very function may open admin scopes."""
+    def admissions(self) -> list[tuple[float, str, str, int, int | None]]:
+        """(time, process, reason, version, committed) of the admin scopes so far."""
     def records(self, since: int = 0, /) -> tuple[list[CommitRecord], int]:
         """Oldest first, and how many were lost."""
 

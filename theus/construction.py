@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from theus.errors import _shown
 from theus.scope import ROOT_ALIASES
 
-__all__ = ["namespace_of", "roots_of", "write_timeout"]
+if TYPE_CHECKING:
+    from theus.locks import LockManager
+    from theus.zones import Rules
+
+__all__ = ["lock_contexts", "namespaced", "roots_of", "write_timeout"]
 
 DEFAULT_WRITE_TIMEOUT_MS = 300_000
 
@@ -19,7 +23,8 @@ def roots_of(context: object) -> dict[str, Any]:
     """The roots that a context names, under their proper names. Nothing is left out."""
     if context is None:
         return {}
-    given: object = _fields_of(context)
+    own = getattr(context, "engine_roots", None)
+    given: object = own() if callable(own) else _fields_of(context)
     if given is None:
         given = context
         for way in () if isinstance(given, Mapping) else ("to_dict", "model_dump"):
@@ -69,32 +74,41 @@ def _fields_of(context: object) -> dict[str, Any] | None:
     return values
 
 
-def namespace_of(entry: object) -> tuple[str, Any]:
-    """Name and data of one namespace. Policies are refused: nothing would enforce them."""
-    if isinstance(entry, Mapping):
-        unknown = set(entry) - {"name", "policy", "data"}
-        if unknown:
-            raise ValueError(
-                f"namespaces: {entry!r} has the unknown key {min(unknown, key=str)!r}; keys are "
-                "name, policy and data"
-            )
-        fields = (entry.get("name"), entry.get("policy"), entry.get("data"))
-    elif isinstance(entry, tuple) and 1 <= len(entry) <= 3:
-        fields = (*entry, None, None)[:3]
-    else:
-        raise TypeError(
-            "namespaces: each is a dict with a name, or a tuple (name, policy, data), "
-            f"not {entry!r}"
-        )
-    name, policy, data = fields
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"namespaces: {entry!r} has no name")
-    if policy is not None:
-        raise NotImplementedError(
-            f"namespaces: {name!r} has a policy, and policies are not part of this version; "
-            "leave it out: contracts say what a process may do there"
-        )
-    return name, {} if data is None else data
+def namespaced(
+    roots: dict[str, Any],
+    context: object,
+    namespaces: Iterable[Any] | None,
+    zones: Mapping[Any, Any] | None,
+) -> Rules | None:
+    """Adds the namespaces to the roots, and gives what rules there are about their fields."""
+    plain = namespaces is None and not zones and (context is None or type(context) is dict)
+    if plain and all(type(value) in (dict, list) for value in roots.values()):
+        if "theus.zones" not in sys.modules:  # most programs do without
+            return None
+    from theus.namespaces import namespaces_of, parse_namespaces
+    from theus.zones import rules_of
+
+    policies: dict[str, int] = {}
+    for name, policy, data in (*namespaces_of(context), *parse_namespaces(namespaces)):
+        if name in roots:
+            raise ValueError(f"namespaces: the state has a root {name!r} already")
+        roots[name] = data
+        if policy is not None:
+            policies[name] = policy.to_caps()
+    return rules_of(roots, policies, zones)
+
+
+def lock_contexts(context: object, roots: Mapping[str, Any], strict: bool) -> LockManager | None:
+    """Locks the typed contexts that were copied in. The lock, or None if there are none."""
+    typed = [one for one in (context, *roots.values()) if hasattr(type(one), "set_lock_manager")]
+    if not typed:
+        return None
+    from theus.locks import LockManager
+
+    manager = LockManager(strict)
+    for one in typed:
+        one.set_lock_manager(manager)
+    return manager
 
 
 def write_timeout(given: int | None) -> int:

@@ -40,6 +40,123 @@ in, cannot commit what is not declared.
 
 from __future__ import annotations
 
-from theus._theus import Context
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
-__all__ = ["Context"]
+from theus._theus import Context
+from theus.errors import TransactionError
+from theus.locks import LockManager
+from theus.namespaces import Namespace, NamespacePolicy, NamespaceRegistry, namespaces_of
+from theus.zones import (
+    PYTHON_PHYSICS_OVERRIDES,
+    AppendOnly,
+    ContextZone,
+    Immutable,
+    Mutable,
+    resolve_zone,
+)
+
+__all__ = [
+    "PYTHON_PHYSICS_OVERRIDES",
+    "AppendOnly",
+    "BaseDomainContext",
+    "BaseGlobalContext",
+    "BaseSystemContext",
+    "Context",
+    "Immutable",
+    "LockedContextMixin",
+    "Mutable",
+    "Namespace",
+    "NamespacePolicy",
+    "NamespaceRegistry",
+    "TransactionError",
+]
+
+_NOT_EXPORTED = (ContextZone.SIGNAL, ContextZone.META, ContextZone.HEAVY, ContextZone.LOG)
+
+
+def _guarded(self: Any, name: str, *value: Any) -> None:
+    manager = self.lock_manager
+    if manager is not None:
+        manager.validate_write(name, self)
+    (object.__setattr__ if value else object.__delattr__)(self, name, *value)
+
+
+_guarded.only_refuses = True  # type: ignore[attr-defined]  # so that records store a field at once
+
+
+@dataclass
+class LockedContextMixin:
+    """Base of typed contexts: dataclasses whose instances an engine copies in, and then locks.
+
+    Writing to an instance that is locked raises LockViolationError (`theus.locks`).
+    """
+
+    @functools.cached_property  # and so no part of the state
+    def lock_manager(self) -> LockManager | None:
+        return None
+
+    def set_lock_manager(self, manager: LockManager | None) -> None:
+        """From now on `manager` (None: nobody) is asked before each write."""
+        vars(self)["lock_manager"] = manager
+
+    __setattr__ = _guarded
+    __delattr__ = _guarded
+
+    def get_zone(self, key: str) -> ContextZone:
+        """The zone that the name of a field says."""
+        return resolve_zone(key)
+
+    def _entries(self) -> dict[str, Any]:
+        declared = {f.name: getattr(self, f.name) for f in fields(self) if hasattr(self, f.name)}
+        others = {k: v for k, v in vars(self).items() if k != "lock_manager"}
+        return {**declared, **others}
+
+    def to_dict(self, exclude_zones: Iterable[ContextZone] | None = None) -> dict[str, Any]:
+        """The fields as a dict, contexts in them too. Fields of the zones SIGNAL, META, HEAVY and
+        LOG are left out unless `exclude_zones` says which ones are: `to_dict(())` is everything.
+        """
+        left_out = tuple(_NOT_EXPORTED if exclude_zones is None else exclude_zones)
+        return {
+            name: value.to_dict(left_out) if isinstance(value, LockedContextMixin) else value
+            for name, value in self._entries().items()
+            if resolve_zone(name) not in left_out
+        }
+
+    def from_dict(self, data: Mapping[str, Any]) -> None:
+        """Takes the values of a dict; those of a context go into the context that is there."""
+        for name, value in data.items():
+            inner = getattr(self, name, None)
+            if isinstance(inner, LockedContextMixin) and isinstance(value, Mapping):
+                inner.from_dict(value)
+            else:
+                setattr(self, name, value)
+
+
+@dataclass
+class BaseGlobalContext(LockedContextMixin):
+    """Base of the class of the root `global`."""
+
+
+@dataclass
+class BaseDomainContext(LockedContextMixin):
+    """Base of the class of the root `domain`."""
+
+
+@dataclass
+class BaseSystemContext(LockedContextMixin):
+    """Base of the whole: its fields are the roots of the state, and so are its namespaces."""
+
+    global_ctx: Any = None
+    domain: Any = None
+
+    def engine_roots(self) -> dict[str, Any]:
+        """The roots as an engine takes them: the instances, with every field. None is an empty one."""
+        declared = {name for name, _, _ in namespaces_of(self)}
+        return {
+            name: {} if value is None and name in ("domain", "global_ctx") else value
+            for name, value in self._entries().items()
+            if name not in declared
+        }

@@ -16,11 +16,18 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar, overload
 
 from theus._types import Isolation, SemanticType
+from theus.admin import AdminTransaction
 from theus.errors import ContractViolationError, TheusError, _nearest
 from theus.merging import Merge, merge_rules
 from theus.scope import ROOT_ALIASES, parse_pattern
 
-__all__ = ["ContractViolationError", "ProcessContract", "SemanticType", "process"]
+__all__ = [
+    "AdminTransaction",
+    "ContractViolationError",
+    "ProcessContract",
+    "SemanticType",
+    "process",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from itertools import starmap
 from types import TracebackType
-from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
 
-from theus._theus import Transaction
+from theus._theus import Context, DraftDict, Scope, Transaction
 from theus._types import Isolation
-from theus.construction import namespace_of, roots_of, write_timeout
+from theus.admin import AdminRecord
+from theus.construction import lock_contexts, namespaced, roots_of, write_timeout
 from theus.edit import Edit
 from theus.errors import (
     ProcessError,
@@ -23,8 +25,16 @@ from theus.outbox import Courier, OutboxMsg, OutboxReport, check_handler
 from theus.plan import Plan, plan_of
 from theus.runs import run_async, transactional
 
+if TYPE_CHECKING:
+    from theus.namespaces import NamespaceRegistry
+    from theus.paths import Path
+
 # The errors are exported here, too, because older programs import them from here.
 __all__ = ["SecurityViolationError", "TheusEngine", "TransactionError"]
+
+# What a process sees has the same types whatever it declares. Older programs name them so.
+SupervisorProxy = RestrictedStateProxy = Context
+FilteredDomainProxy = DraftDict
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,8 +51,11 @@ class TheusEngine(EngineHistory):
     `context` is the initial state: a mapping whose keys are the roots; an instance of a
     dataclass or a Pydantic model, whose fields are the roots, and keep their types: a
     `domain: Shop` is given back as a view of a Shop, with `to_object()`; or an object with
-    `to_dict()`. It is copied. `namespaces` are further roots, each
-    `{"name": ..., "data": ...}` or `(name, None, data)`.
+    `to_dict()`. It is copied; typed contexts (`theus.context`) are locked then.
+
+    `namespaces` are further roots, each `{"name": ..., "policy": ..., "data": ...}`,
+    `(name, policy, data)`, or a registry of them: see `theus.namespaces`. `zones` are rules
+    about roots and their fields, `{"domain.rows": APPEND_ONLY}`: see `theus.zones`.
 
     `strict_guards=False` lets processes read what they have not declared; writes are
     checked all the same. `strict_cas` makes every newer version a conflict for
@@ -57,11 +70,12 @@ class TheusEngine(EngineHistory):
     """
 
     strict_guards: bool
+    has_rules: bool  # about fields: see scope_of
 
     def __init__(
         self,
         context: object = None,
-        namespaces: Iterable[Mapping[str, Any] | tuple[Any, ...]] | None = None,
+        namespaces: NamespaceRegistry | Iterable[Mapping[str, Any] | tuple[Any, ...]] | None = None,
         strict_guards: bool = True,
         strict_cas: bool = False,
         audit_recipe: object = None,
@@ -72,18 +86,18 @@ class TheusEngine(EngineHistory):
         ring_mode: str = "overwrite",
         ring_timeout_ms: int = 1000,
         history: int = 128,
+        zones: Mapping[Path | str, int] | None = None,
     ) -> None:
         if audit_recipe is not None:
             raise NotImplementedError(
                 "audit_recipe: auditing is not part of this version; leave it out"
             )
         roots = roots_of(context)
-        for name, data in map(namespace_of, namespaces or ()):
-            if name in roots:
-                raise ValueError(f"namespaces: the state has a root {name!r} already")
-            roots[name] = data
+        self._rules = namespaced(roots, context, namespaces, zones)
+        self.has_rules = self._rules is not None
         super().__init__(
             roots or None,
+            zones=self._rules,
             strict_cas=strict_cas,
             write_timeout_ms=write_timeout(write_timeout_ms),
             ring_capacity=ring_capacity,
@@ -101,6 +115,8 @@ class TheusEngine(EngineHistory):
             )
         self._registry: dict[str, Plan] = {}
         self._courier = Courier()
+        self._scopes: dict[Scope, Scope] = {}  # of processes, under the rules of this engine
+        self.lock_manager = lock_contexts(context, roots, self.strict_guards)
 
     @property
     def strict_mode(self) -> bool:
@@ -130,6 +146,27 @@ class TheusEngine(EngineHistory):
             )
         self._registry[plan.name] = plan
         return func
+
+    def allow_admin(self, process: Callable[..., Any] | str) -> None:
+        """Lets a process open admin scopes (`theus.admin`): this very function, or the one that is
+        registered by this name now. Raises UnknownProcessError.
+        """
+        self.allow_admin_function(self._plan(process).function)
+
+    def admin_log(self) -> list[AdminRecord]:
+        """The last 1024 admin scopes, oldest first."""
+        return list(starmap(AdminRecord, self.admissions()))
+
+    def scope_of(self, scope: Scope | None) -> Scope | None:
+        """The scope of a contract under the rules that this engine has about fields."""
+        if scope is None or self._rules is None:
+            return scope
+        ruled = self._scopes.get(scope)
+        if ruled is None:
+            if len(self._scopes) >= 1024:  # of functions that are made for one call
+                self._scopes.clear()
+            ruled = self._scopes[scope] = scope.under(self._rules)
+        return ruled
 
     @overload
     async def execute(

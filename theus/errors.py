@@ -45,6 +45,7 @@ __all__ = [
     "ContextError",
     "ContractViolationError",
     "FrozenError",
+    "LockViolationError",
     "PathError",
     "ProcessError",
     "ProcessTimeoutError",
@@ -458,6 +459,26 @@ class ContractViolationError(TheusError, PermissionError):
 
 # The second name of the same refusal; programs catch either.
 SecurityViolationError = ContractViolationError
+
+
+class LockViolationError(TheusError):
+    """Raised when a typed context is written that an engine has copied in.
+
+    `name` is the attribute, `context` the name of the class.
+    """
+
+    def __init__(self, name: str, context: str = "the context") -> None:
+        super().__init__()
+        self.args = (name, context)
+        self.name = name
+        self.context = context
+
+    def __str__(self) -> str:
+        return (
+            f"{self.context}.{self.name} was written outside a transaction: the engine has copied "
+            "this object in, so nobody would see it; write in a process, or in "
+            "`with engine.transaction() as tx`"
+        )
 
 
 class ProcessError(TheusError):

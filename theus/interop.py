@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from theus._theus import (
     DraftDict,
@@ -17,7 +17,23 @@ from theus._theus import (
     thaw,
 )
 
-__all__ = ["json_default"]
+if TYPE_CHECKING:
+    from theus.encoder import TheusEncoder
+
+__all__ = ["TheusEncoder", "get_pydantic_config", "json_default"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TheusEncoder":
+        from theus.encoder import TheusEncoder  # it loads json
+
+        return TheusEncoder
+    raise AttributeError(f"module 'theus.interop' has no attribute {name!r}", name=name)
+
+
+def get_pydantic_config() -> dict[str, Any]:
+    """Settings for a Pydantic model that is to validate views and drafts of records."""
+    return {"from_attributes": True}
 
 
 def json_default(value: Any) -> Any:

@@ -177,7 +177,10 @@ class Plan:
         kwargs: dict[str, Any],
     ) -> Any:
         scope = self.scope if engine.strict_guards else self.lenient_scope
-        context = open_context(tx, self, scope, self.bound, args, kwargs)
+        bound = self.bound
+        if engine.has_rules:
+            scope, bound = engine.scope_of(scope), engine.scope_of(bound)
+        context = open_context(tx, self, scope, bound, args, kwargs)
         function = self.function
         try:
             # The plain call is a third of the price of the general one.
@@ -206,7 +209,10 @@ class Plan:
         kwargs: dict[str, Any],
     ) -> Any:
         scope = self.scope if engine.strict_guards else self.lenient_scope
-        context = open_context(tx, self, scope, self.bound, args, kwargs)
+        bound = self.bound
+        if engine.has_rules:
+            scope, bound = engine.scope_of(scope), engine.scope_of(bound)
+        context = open_context(tx, self, scope, bound, args, kwargs)
         try:
             result = await self.function(context, *args, **kwargs)
         except BaseException as error:

@@ -224,7 +224,8 @@ class DataclassPlan(_Assignment):
         names = {field.name for field in self._declared}
         names |= {name for name in copyreg._slotnames(cls) if name != "__weakref__"}  # type: ignore[attr-defined]
         self.stored = frozenset(name for name in names if not _is_setter(_lookup(cls, name)))
-        self.plain = _lookup(cls, "__setattr__") is vars(object)["__setattr__"]
+        own = _lookup(cls, "__setattr__")
+        self.plain = own is vars(object)["__setattr__"] or getattr(own, "only_refuses", False)
         self.fields = self.stored if self.plain else frozenset()
         self.open = False
         self.on_object = frozenset[str]()

@@ -6,6 +6,7 @@
 #include "context.h"
 
 #include "active.h"
+#include "admin.h"
 #include "attributes.h"
 #include "draft.h"
 #include "engine_type.h"
@@ -20,9 +21,9 @@
 
 typedef struct {
     PyObject_HEAD
-    TxnObject *txn;       /* owned; constant, as all above `local` */
+    TxnObject *txn;       /* owned; constant, as all above `local`, */
     PyObject *plan;       /* owned */
-    ScopeObject *scope;   /* owned; NULL: no contract, and none around it */
+    ScopeObject *scope;   /* owned; but for this one, for the time of an admin scope. NULL: no contract, none around it */
     ScopeObject *around;  /* owned: the guard that it found; NULL: none */
     ScopeObject *bound;   /* owned: what may be done when the body has returned; NULL: as before it */
     PyObject *args;       /* owned: what the caller passed */
@@ -429,6 +430,38 @@ context_repr(PyObject *op)
     return text;
 }
 
+/* ---- for admin scopes --------------------------------------------------------------- */
+
+TxnObject *
+context_transaction(PyObject *op)
+{
+    return ((ContextObject *)op)->txn;
+}
+
+PyObject *
+context_plan(PyObject *op)
+{
+    return ((ContextObject *)op)->plan;
+}
+
+ScopeObject *
+context_scope(PyObject *op)
+{
+    return ((ContextObject *)op)->scope;
+}
+
+void
+context_use_scope(PyObject *op, ScopeObject *scope)
+{
+    ContextObject *self = (ContextObject *)op;
+    ScopeObject *before = self->scope;
+    self->scope = (ScopeObject *)Py_XNewRef((PyObject *)scope);
+    Py_XSETREF(self->txn->guard, (ScopeObject *)Py_XNewRef((PyObject *)scope));
+    Py_CLEAR(self->last_name);
+    Py_CLEAR(self->last);
+    Py_XDECREF((PyObject *)before);
+}
+
 /* ---- opening and closing ------------------------------------------------------------ */
 
 enum { OPEN_TXN, OPEN_PLAN, OPEN_SCOPE, OPEN_BOUND, OPEN_ARGS, OPEN_KWARGS, OPEN_COUNT };
@@ -514,6 +547,7 @@ end_body(ContextObject *self, PyObject *error)
     TxnObject *txn = self->txn;
     bool closed = self->closed;
     self->closed = true;
+    admin_end((PyObject *)self);
     if (error != NULL) {
         Py_CLEAR(txn->refused); /* the run fails in any case */
         return is_read_only(self) && PyErr_GivenExceptionMatches(error, context_state(self)->FrozenError)

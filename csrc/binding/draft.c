@@ -10,6 +10,7 @@
 #include "guard.h"
 #include "records.h"
 #include "repr.h"
+#include "zones.h"
 
 #include <stddef.h>
 
@@ -188,6 +189,69 @@ draft_check_store(DraftObject *self, uint64_t hash, PyObject *key, theus_value v
     return guard_check_write(self->txn, self->cell, self->scope, hash, key, value);
 }
 
+bool
+draft_hides_key(const DraftObject *self, PyObject *key)
+{
+    uint8_t rights;
+    if (zones_of_field(self->scope->fields, key, &rights) < 0) {
+        PyErr_Clear(); /* a str has no hash only where there is no memory */
+        return true;
+    }
+    return (rights & RIGHT_READ) == 0;
+}
+
+/* How many fields of a root are not shown. */
+static Py_ssize_t
+count_hidden(const DraftObject *self)
+{
+    theus_cursor cursor;
+    void *key;
+    Py_ssize_t count = 0;
+    theus_cursor_init(&cursor, self->cell->now, false);
+    while (theus_cursor_next(&cursor, NULL, &key, NULL)) {
+        count += draft_hides_key(self, (PyObject *)key);
+    }
+    return count;
+}
+
+/* Takes what is not shown out of the content of a root (stolen); of a record, where a field cannot be missing, it
+ * becomes None. NULL with an exception set. */
+static theus_container *
+without_hidden(const DraftObject *self, theus_container *content)
+{
+    theus_container *edit = NULL;
+    theus_cursor cursor;
+    uint32_t pos;
+    uint64_t hash;
+    void *key;
+    theus_status status = theus_edit_begin(content, &edit);
+    theus_cursor_init(&cursor, content, false);
+    while (status == THEUS_OK && theus_cursor_next(&cursor, &pos, &key, NULL)) {
+        if (!draft_hides_key(self, (PyObject *)key)) {
+            continue;
+        }
+        if (content->mark != 0) {
+            status = theus_container_put(edit, pos, theus_value_of_atom(Py_None));
+        }
+        else if (key_hash((PyObject *)key, &hash) == 0) {
+            status = theus_container_remove(edit, hash, pos);
+        }
+        else {
+            status = THEUS_FOREIGN;
+        }
+    }
+    if (status == THEUS_OK) {
+        status = theus_edit_seal(edit);
+    }
+    theus_container_release(content);
+    if (status != THEUS_OK) {
+        theus_container_release(edit);
+        draft_fail(self->txn, self->cell, status);
+        return NULL;
+    }
+    return edit;
+}
+
 /* The scope of the entry at `pos`: 0 and *below, or -1. Comparing the key with declared ones may
  * run Python code that changes the container; then the position means nothing any more. */
 static int
@@ -247,7 +311,7 @@ PyObject *
 draft_guarded_at(DraftObject *self, uint32_t pos, theus_value value)
 {
     ScopeObject *below = self->scope; /* the same below, where nothing more is declared there */
-    if (below->below != 0 && scope_at(self, pos, &below) < 0) {
+    if ((below->below != 0 || below->level < SCOPE_FIELD) && scope_at(self, pos, &below) < 0) {
         return NULL;
     }
     return draft_value(draft_state(self), self->txn, self->cell, pos, value, below);
@@ -275,12 +339,12 @@ draft_enter_entry(DraftObject *self)
 }
 
 int
-draft_enter_write(DraftObject *self)
+draft_enter_change(DraftObject *self, uint8_t rights)
 {
     if (draft_enter_entry(self) < 0) {
         return -1;
     }
-    if (self->scope != NULL && !scope_may_write(self->scope)) {
+    if (self->scope != NULL && !scope_lets(self->scope, rights)) {
         guard_refuse_write(self->txn, self->scope, self->cell, NULL);
         draft_leave(self);
         return -1;
@@ -333,6 +397,9 @@ draft_value(module_state *st, TxnObject *txn, theus_cell *cell, uint32_t pos, th
             ScopeObject *scope)
 {
     bool readable = scope == NULL || (scope->here & RIGHT_READ) != 0;
+    if (scope != NULL && scope->hidden) {
+        Py_RETURN_NONE;
+    }
     if (theus_value_kind(value) == THEUS_ATOM) {
         /* What is declared below it is not there: it has no below. */
         return readable ? Py_NewRef((PyObject *)theus_value_atom(value))
@@ -366,6 +433,9 @@ draft_length(PyObject *op)
     }
     theus_cell_read_shape(self->cell);
     Py_ssize_t count = (Py_ssize_t)self->cell->now->count;
+    if (draft_hides(self)) {
+        count -= count_hidden(self);
+    }
     draft_leave(self);
     return count;
 }
@@ -389,6 +459,9 @@ draft_content(DraftObject *self, bool admitted)
                                    : theus_cell_freeze(self->cell, &content);
     if (draft_checked(self, status) < 0) {
         content = NULL;
+    }
+    if (content != NULL && draft_hides(self)) {
+        content = without_hidden(self, content);
     }
     draft_leave(self);
     return content;
@@ -588,7 +661,7 @@ PyObject *
 draft_method_clear(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     DraftObject *self = draft_of(op);
-    if (draft_enter_write(self) < 0) {
+    if (draft_enter_change(self, RIGHT_DELETE) < 0) {
         return NULL;
     }
     int result = draft_checked(self, theus_cell_clear(self->cell));

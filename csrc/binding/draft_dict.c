@@ -84,7 +84,7 @@ dict_contains(PyObject *op, PyObject *key)
         PyObject *found;
         int known = draft_map_get(self, key, &found);
         Py_XDECREF(found);
-        return known;
+        return known == 1 && draft_hides(self) && draft_hides_key(self, key) ? 0 : known;
     }
     if (key_hash(key, &hash) < 0 || draft_enter_key(self->txn, self->cell, hash) < 0) {
         return -1;
@@ -231,7 +231,12 @@ dict_last_key(DraftObject *self)
     void *key = NULL;
     theus_cell_read_shape(self->cell);
     theus_cursor_init(&cursor, self->cell->now, true);
-    return theus_cursor_prev(&cursor, NULL, &key, NULL) ? Py_NewRef((PyObject *)key) : NULL;
+    while (theus_cursor_prev(&cursor, NULL, &key, NULL)) {
+        if (!draft_hides(self) || !draft_hides_key(self, (PyObject *)key)) {
+            return Py_NewRef((PyObject *)key);
+        }
+    }
+    return NULL;
 }
 
 static PyObject *

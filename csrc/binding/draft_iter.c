@@ -130,10 +130,13 @@ step_keyed(DraftIterator *self, PyObject **result)
     if (self->stamp != cell->stamp && !refresh_cursor(self)) {
         return false;
     }
-    if (!(self->reversed ? theus_cursor_prev(&self->cursor, &pos, &key, NULL)
-                         : theus_cursor_next(&self->cursor, &pos, &key, NULL))) {
-        return false;
-    }
+    bool hides = draft_hides(draft);
+    do {
+        if (!(self->reversed ? theus_cursor_prev(&self->cursor, &pos, &key, NULL)
+                             : theus_cursor_next(&self->cursor, &pos, &key, NULL))) {
+            return false;
+        }
+    } while (hides && draft_hides_key(draft, (PyObject *)key));
     if (self->what == DRAFT_KEYS) {
         *result = Py_NewRef((PyObject *)key);
         return true;

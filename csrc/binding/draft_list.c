@@ -69,7 +69,7 @@ static int
 list_delete(DraftObject *self, Py_ssize_t index)
 {
     uint32_t pos;
-    if (draft_enter_write(self) < 0) {
+    if (draft_enter_change(self, RIGHT_DELETE) < 0) {
         return -1;
     }
     int result = position_of(self, index, "list assignment index out of range", &pos);
@@ -297,7 +297,7 @@ list_remove(PyObject *op, PyObject *object)
 {
     DraftObject *self = draft_of(op);
     Py_ssize_t index;
-    if (draft_enter_write(self) < 0) {
+    if (draft_enter_change(self, RIGHT_DELETE) < 0) {
         return NULL;
     }
     int found = list_search(self, object, 0, PY_SSIZE_T_MAX, false, &index);
@@ -328,13 +328,20 @@ insert_position(const DraftObject *self, Py_ssize_t index)
     return (uint32_t)(index < count ? index : count);
 }
 
+/* Anywhere but at the end, what comes after it gets another place. */
+static uint8_t
+insert_rights(Py_ssize_t index)
+{
+    return index == PY_SSIZE_T_MAX ? RIGHT_APPEND : RIGHT_APPEND | RIGHT_UPDATE;
+}
+
 /* Freezes an object that will be put before `index`. */
 static int
 freeze_for_insert(DraftObject *self, Py_ssize_t index, PyObject *object, theus_value *value)
 {
     freeze_path at = freeze_path_index(NULL, 0);
     if (!freeze_is_plain(object)) {
-        if (draft_enter_write(self) < 0) {
+        if (draft_enter_change(self, insert_rights(index)) < 0) {
             return -1;
         }
         at.index = insert_position(self, index);
@@ -351,7 +358,7 @@ list_put_before(DraftObject *self, Py_ssize_t index, PyObject *object)
     if (freeze_for_insert(self, index, object, &value) < 0) {
         return NULL;
     }
-    int result = draft_enter_write(self);
+    int result = draft_enter_change(self, insert_rights(index));
     if (result == 0) {
         uint32_t pos = insert_position(self, index);
         result = draft_checked(self, theus_cell_splice(self->cell, pos, 0, &value, 1));
@@ -388,14 +395,14 @@ static int
 list_extend_with(DraftObject *self, PyObject *iterable)
 {
     draft_values values;
-    if (draft_enter_write(self) < 0) {
+    if (draft_enter_change(self, RIGHT_APPEND) < 0) {
         return -1;
     }
     Py_ssize_t first = (Py_ssize_t)self->cell->now->count;
     draft_leave(self);
     int result = draft_values_gather(self, iterable, first, &values);
     PyObject *error = result < 0 ? PyErr_GetRaisedException() : NULL;
-    if (values.count > 0 && draft_enter_write(self) == 0) {
+    if (values.count > 0 && draft_enter_change(self, RIGHT_APPEND) == 0) {
         theus_cell *cell = self->cell;
         result |= draft_checked(
             self, theus_cell_splice(cell, cell->now->count, 0, values.items, values.count));
@@ -425,7 +432,7 @@ list_pop(PyObject *op, PyObject *const *args, Py_ssize_t count)
     uint32_t pos;
     theus_value value;
     if (errors_check_count("pop", count, 0, 1) < 0 || (count == 1 && index_of(args[0], &index) < 0)
-        || draft_enter_write(self) < 0) {
+        || draft_enter_change(self, RIGHT_DELETE) < 0) {
         return NULL;
     }
     PyObject *result = NULL;

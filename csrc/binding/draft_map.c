@@ -53,6 +53,9 @@ remembered(const DraftObject *self, const PyObject *key)
 static inline void
 remember(DraftObject *self, PyObject *key, theus_value found, PyObject *value)
 {
+    if (self->scope != NULL && (self->scope->admin || value == Py_None)) {
+        return; /* what an admin scope shows is not shown after it; and None may stand for what is hidden */
+    }
     if (theus_value_kind(found) == THEUS_ATOM) {
         self->last_atom = self->cell->last_key == key ? self->cell->last_number : 0;
     }

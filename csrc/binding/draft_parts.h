@@ -3,6 +3,7 @@
 #define THEUS_DRAFT_PARTS_H
 
 #include "draft.h"
+#include "engine_type.h"
 #include "errors.h"
 #include "value_py.h"
 
@@ -67,7 +68,9 @@ static inline int draft_enter_open(DraftObject *self);
 
 /* To change the container as a whole: refuses in a read-only transaction, whatever there is to
  * write, and where the contract does not let all of it be written. */
-int draft_enter_write(DraftObject *self);
+static inline int draft_enter_write(DraftObject *self);
+/* The same for changes of one sort. */
+int draft_enter_change(DraftObject *self, uint8_t rights);
 
 /* To change entries, each of which the caller holds against the scope with draft_check_store(). */
 int draft_enter_entry(DraftObject *self);
@@ -82,7 +85,23 @@ draft_checked(DraftObject *self, theus_status status)
     return status == THEUS_OK ? 0 : draft_fail(self->txn, self->cell, status);
 }
 
+static inline int
+draft_enter_write(DraftObject *self)
+{
+    return draft_enter_change(self, RIGHTS_WRITE);
+}
+
 /* ---- the guard: only with a scope ---------------------------------------------------- */
+
+/* May this be a root with fields that processes do not see? Then each key is to be asked about. */
+static inline bool
+draft_hides(const DraftObject *self)
+{
+    return self->scope != NULL && self->scope->level == 1 && !self->scope->admin && self->txn->engine->hides
+           && self->cell->now->kind == THEUS_MAP;
+}
+
+bool draft_hides_key(const DraftObject *self, PyObject *key);
 
 /* Refuses to read what is true of the container as a whole. Entered. Returns -1. */
 int draft_refuse_parts(DraftObject *self);

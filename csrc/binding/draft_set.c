@@ -65,7 +65,7 @@ add_element(DraftObject *self, PyObject *element)
     if (key_hash(element, &hash) < 0 || draft_enter(self) < 0) {
         return -1;
     }
-    int result = self->scope == NULL ? 0 : draft_check_store(self, hash, element, THEUS_NONE);
+    int result = self->scope == NULL ? 0 : draft_check_store(self, hash, element, theus_value_of_atom(element));
     if (result == 0) {
         result
             = draft_checked(self, theus_cell_store(self->cell, NULL, hash, element, THEUS_NONE));

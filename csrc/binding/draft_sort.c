@@ -10,7 +10,7 @@
 static PyObject *
 elements_of(DraftObject *self)
 {
-    if (draft_enter_write(self) < 0) {
+    if (draft_enter_change(self, RIGHT_UPDATE) < 0) {
         return NULL;
     }
     theus_cell_read_all(self->cell);
@@ -126,7 +126,7 @@ apply_order(DraftObject *self, PyObject *elements, PyObject *numbers)
         order[i] = (uint32_t)PyLong_AsUnsignedLong(PyList_GET_ITEM(numbers, i));
         moved = moved || order[i] != (uint32_t)i;
     }
-    int result = draft_enter_write(self);
+    int result = draft_enter_change(self, RIGHT_UPDATE);
     if (result == 0) {
         if (!holds_elements(self, elements)) {
             PyErr_SetString(PyExc_ValueError, "list modified during sort");
@@ -152,7 +152,7 @@ draft_method_sort(PyObject *op, PyObject *args, PyObject *kwargs)
     }
     DraftObject *self = draft_of(op);
     /* One operation from end to end: while the key function runs, no other thread may come in. */
-    if (draft_enter_write(self) < 0) {
+    if (draft_enter_change(self, RIGHT_UPDATE) < 0) {
         return NULL;
     }
     PyObject *elements = elements_of(self), *keys = NULL, *numbers = NULL;
@@ -178,7 +178,7 @@ PyObject *
 draft_method_reverse(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     DraftObject *self = draft_of(op);
-    if (draft_enter_write(self) < 0) {
+    if (draft_enter_change(self, RIGHT_UPDATE) < 0) {
         return NULL;
     }
     uint32_t count = self->cell->now->count;

@@ -2,9 +2,11 @@
  * engine_wait.c; its arguments: engine_arguments.c. */
 #include "engine_type.h"
 
+#include "admin.h"
 #include "errors.h"
 #include "outgoing.h"
 #include "state_type.h"
+#include "zones.h"
 
 #include <stddef.h>
 
@@ -143,12 +145,17 @@ engine_over(HeapObject *heap, theus_version *version)
 
 /* A store with a first version made of `data` and `heavy`. */
 static int
-engine_fill(EngineObject *self, PyObject *data, PyObject *heavy, const theus_store_limits *limits)
+engine_fill(EngineObject *self, PyObject *data, PyObject *heavy, PyObject *rules, const theus_store_limits *limits)
 {
     theus_container *root = NULL, *signals = NULL;
     theus_version *first = NULL;
     HeapObject *heap = self->heap;
     int result = state_root_from(heap, data, heavy, &root);
+    if (result == 0) {
+        int hides = zones_hide(rules, root);
+        self->hides = hides == 1;
+        result = hides < 0 ? -1 : 0;
+    }
     if (result == 0) { /* reading the data may have run code that uses the engine */
         result = engine_check_unused(self);
     }
@@ -180,7 +187,7 @@ engine_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kw
         return NULL;
     }
     self->heap = heap_new(module_state_of(module));
-    if (self->heap == NULL || engine_fill(self, NULL, NULL, &limits) < 0) {
+    if (self->heap == NULL || engine_fill(self, NULL, NULL, NULL, &limits) < 0) {
         Py_CLEAR(self);
     }
     return (PyObject *)self;
@@ -190,14 +197,14 @@ static int
 engine_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"data", "heavy", "strict_cas", "write_timeout_ms", "ring_capacity", "ring_mode",
-                            "ring_timeout_ms", "history", NULL};
+                            "ring_timeout_ms", "history", "zones", NULL};
     EngineObject *self = engine_of(op);
     PyObject *data = NULL, *heavy = NULL, *timeout = Py_None, *ring = NULL, *history = NULL;
-    PyObject *mode = NULL, *patience = NULL;
+    PyObject *mode = NULL, *patience = NULL, *zones = Py_None;
     int strict = 0;
     theus_store_limits limits = {.ring_capacity = DEFAULT_RING, .history_count = ENGINE_DEFAULT_HISTORY};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO$pOOOOO:Engine", names, &data, &heavy, &strict,
-                                     &timeout, &ring, &mode, &patience, &history)
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO$pOOOOOO:Engine", names, &data, &heavy, &strict,
+                                     &timeout, &ring, &mode, &patience, &history, &zones)
         || (ring != NULL && engine_parse_size(ring, "ring_capacity", &limits.ring_capacity) < 0)
         || (mode != NULL && engine_parse_ring_mode(mode, &limits.ring_mode) < 0)
         || (history != NULL && engine_parse_size(history, "history", &limits.history_count) < 0)) {
@@ -208,13 +215,20 @@ engine_init(PyObject *op, PyObject *args, PyObject *kwargs)
         || (patience != NULL && engine_parse_milliseconds(patience, "ring_timeout_ms", &ring_timeout_ms) < 0)) {
         return -1;
     }
+    PyObject *rules = zones == Py_None ? NULL : zones_parse_rules(zones);
+    if (rules == NULL && zones != Py_None) {
+        return -1;
+    }
     if (atomic_exchange(&self->initialised, true)) {
+        Py_XDECREF(rules);
         return refuse_again();
     }
-    if (engine_check_unused(self) < 0 || engine_fill(self, data, heavy, &limits) < 0) {
+    if (engine_check_unused(self) < 0 || engine_fill(self, data, heavy, rules, &limits) < 0) {
+        Py_XDECREF(rules);
         self->initialised = false;
         return -1;
     }
+    self->rules = rules;
     self->strict_cas = strict;
     self->timeout_ms = timeout_ms;
     self->ring_timeout_ms = ring_timeout_ms;
@@ -228,6 +242,9 @@ engine_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(engine_of(op)->heap);
     Py_VISIT(engine_of(op)->conflicts);
+    Py_VISIT(engine_of(op)->rules);
+    Py_VISIT(engine_of(op)->admins);
+    Py_VISIT(engine_of(op)->admissions);
     int stopped = theus_bell_visit(&engine_of(op)->commits, (int (*)(void *, void *))visit, arg);
     return stopped != 0 ? stopped : theus_bell_visit(&engine_of(op)->room, (int (*)(void *, void *))visit, arg);
 }
@@ -250,6 +267,9 @@ engine_clear(PyObject *op)
 {
     if (engine_of(op)->conflicts != NULL) {
         PyDict_Clear(engine_of(op)->conflicts);
+    }
+    if (engine_of(op)->admins != NULL) {
+        PyDict_Clear(engine_of(op)->admins);
     }
     drop_listeners(&engine_of(op)->commits);
     drop_listeners(&engine_of(op)->room);
@@ -275,6 +295,9 @@ engine_dealloc(PyObject *op)
         engine_fini_locks(self);
         Py_DECREF(self->conflicts);
     }
+    Py_XDECREF(self->rules);
+    Py_XDECREF(self->admins);
+    Py_XDECREF(self->admissions);
     Py_XDECREF(self->heap);
     type->tp_free(op);
     Py_DECREF(type);
@@ -469,6 +492,10 @@ static PyMethodDef engine_methods[] = {
                "returns the version that now stands. Raises ConflictError, also for a version that has left the\n"
                "history, and VersionError for one that does not exist yet. With strict_cas any newer version\n"
                "is a conflict.")},
+    {"allow_admin_function", engine_allow_admin, METH_O,
+     PyDoc_STR("allow_admin_function(function): processes that run this very function may open admin scopes.")},
+    {"admissions", engine_admissions, METH_NOARGS,
+     PyDoc_STR("admissions(): (time, process, reason, version, committed) of the admin scopes so far, oldest first.")},
     {"records", THEUS_FASTCALL(engine_records), METH_FASTCALL,
      PyDoc_STR("records(since=0): (list of CommitRecord, lost). Records of commits number since, since + 1, ...\n"
                "oldest first; lost counts those that the ring no longer holds. Continue at\n"

@@ -15,6 +15,10 @@ struct EngineObject {
     _Atomic(theus_store *) store; /* owned; of __init__, before that of __new__ */
     theus_store *outdated;   /* owned: that of __new__, once there is a later one, if other threads may be reading it */
     PyObject *conflicts;     /* dict: path tuple -> number of conflicts there; bounded */
+    PyObject *rules;         /* dict of zones.h, or NULL. Set by __init__ */
+    PyObject *admins;        /* dict: function -> None, those that may open admin scopes; or NULL */
+    PyObject *admissions;    /* list: records of admin scopes, oldest first; bounded; or NULL */
+    _Atomic(bool) hides;     /* some version may hold fields that processes may not read */
     PyObject *weakrefs;
     active_txns active;
     _Atomic(uint64_t) timeout_ms; /* of runs; transactions name their own */

@@ -6,18 +6,43 @@
 #include "operations.h"
 #include "txn_paths.h"
 #include "value_py.h"
+#include "zones.h"
 
 /* ---- refusals ----------------------------------------------------------------------- */
+
+/* What the zone of a place leaves of the rights that the contract gives there: 1 and *rights if that is why it is
+ * refused, 0 if it is not declared, or -1. */
+static int
+refused_by_zone(ScopeObject *root, PyObject *path, bool write, uint8_t *rights)
+{
+    ScopeObject *place;
+    int known = scope_walk(root, path, 0, &place);
+    if (known <= 0) {
+        return known;
+    }
+    uint8_t wanted = write ? RIGHTS_WRITE : RIGHT_READ;
+    *rights = place->ceiling;
+    return (place->granted & wanted) == wanted && (place->here & wanted) != wanted;
+}
 
 PyObject *
 guard_refusal(TxnObject *txn, ScopeObject *scope, PyObject *path, bool write)
 {
     PyObject *kind = txn->heap->st->ContractViolationError;
-    ScopeObject *refuser = scope_that_refuses(scope->root, path, write);
+    uint8_t rights;
+    if (scope->root->ended) {
+        return PyObject_CallFunction(kind, "sO", "this was read in an admin scope that has ended: read it again from ctx",
+                                     path);
+    }
+    int by_zone = refused_by_zone(scope->root, path, write, &rights);
+    ScopeObject *refuser = by_zone < 0 ? NULL : scope_that_refuses(scope->root, path, write);
     if (refuser == NULL) {
         return NULL;
     }
     PyObject *owner = refuser->owner, *error;
+    if (by_zone == 1) {
+        return zones_refusal(txn, path, rights, owner);
+    }
     if (owner == NULL) {
         return PyObject_CallFunction(kind, "sO", write ? "Illegal Write" : "Illegal Read", path);
     }
@@ -98,7 +123,7 @@ guard_raise_refused(TxnObject *txn)
 static int
 holds_only_declared(ScopeObject *scope, theus_value value)
 {
-    if (scope_may_write(scope)) {
+    if (scope_declares_write(scope)) {
         return 1;
     }
     if ((scope->below & RIGHTS_WRITE) != RIGHTS_WRITE || theus_value_kind(value) != THEUS_MAP) {
@@ -121,6 +146,36 @@ holds_only_declared(ScopeObject *scope, theus_value value)
     }
     nesting_leave();
     return result;
+}
+
+/* May `value` be put at `key`, which is declared, with what rights the zone leaves? 1, 0 or -1. */
+static int
+zone_lets(TxnObject *txn, theus_cell *cell, const ScopeObject *scope, const ScopeObject *below, uint64_t hash,
+          PyObject *key, theus_value value)
+{
+    uint8_t rights = below->here & RIGHTS_ALL, above = scope->ceiling;
+    bool is_field = scope->level + 1 == SCOPE_FIELD;
+    if (value == THEUS_NONE) {
+        return (rights & RIGHT_DELETE) != 0;
+    }
+    theus_value old = THEUS_NONE;
+    if (cell->now->kind == THEUS_LIST) {
+        return (rights & RIGHT_UPDATE) != 0;
+    }
+    if (cell->base != NULL) {
+        uint32_t pos;
+        theus_container *base = cell->base;
+        theus_container_retain(base);
+        theus_find found = theus_container_find(base, NULL, hash, key, &pos, &old);
+        int allowed = found == THEUS_FIND_FAILED ? -1
+                      : found == THEUS_FOUND     ? zones_allow(txn->heap, rights, old, value)
+                                                 : 0;
+        theus_container_release(base);
+        if (found != THEUS_ABSENT) {
+            return allowed;
+        }
+    }
+    return (rights & RIGHT_APPEND) != 0 || (is_field && (rights & RIGHT_UPDATE) != 0 && (above & RIGHT_APPEND) != 0);
 }
 
 /* May `value` be put at `key` because it makes the way to what is declared below? 1, 0 or -1. */
@@ -150,7 +205,9 @@ guard_check_write(TxnObject *txn, theus_cell *cell, ScopeObject *scope, uint64_t
     ScopeObject *below;
     int known = scope_step(scope, key, &below);
     if (known == 1) {
-        known = scope_may_write(below) ? 1 : makes_way(cell, below, hash, key, value);
+        known = scope_lets(below, RIGHTS_WRITE)     ? 1
+                : scope_declares_write(below) ? zone_lets(txn, cell, scope, below, hash, key, value)
+                                              : makes_way(cell, below, hash, key, value);
     }
     return known == 1 ? 0 : known < 0 ? -1 : guard_refuse_write(txn, scope, cell, key);
 }
@@ -158,14 +215,14 @@ guard_check_write(TxnObject *txn, theus_cell *cell, ScopeObject *scope, uint64_t
 /* ---- paths -------------------------------------------------------------------------- */
 
 int
-guard_check_path(TxnObject *txn, PyObject *path)
+guard_check_path(TxnObject *txn, PyObject *path, uint8_t rights)
 {
     ScopeObject *scope;
     if (txn->guard == NULL) {
         return 0;
     }
     int known = scope_walk(txn->guard, path, 0, &scope);
-    if (known == 1 && scope_may_write(scope)) {
+    if (known == 1 && scope_lets(scope, rights)) {
         return 0;
     }
     return known < 0 ? -1 : guard_refuse_path(txn, txn->guard, path, true);
@@ -235,7 +292,7 @@ operation_is_declared(TxnObject *txn, ScopeObject *scope, const noted_operation 
     if (one->kind == OPERATION_MESSAGE) {
         return 1; /* no path is declared for those */
     }
-    for (uint32_t i = 0; i < one->length && !scope_may_write(scope); i++) {
+    for (uint32_t i = 0; i < one->length && !scope_declares_write(scope); i++) {
         PyObject *key = (PyObject *)one->path[i].key;
         int known = key != NULL ? scope_step(scope, key, &scope)
                                 : scope_step_index(scope, one->path[i].index, &scope);
@@ -243,7 +300,7 @@ operation_is_declared(TxnObject *txn, ScopeObject *scope, const noted_operation 
             return known;
         }
     }
-    return scope_may_write(scope) ? 1 : operation_makes_way(txn, scope, one);
+    return scope_declares_write(scope) ? 1 : operation_makes_way(txn, scope, one);
 }
 
 int

@@ -22,6 +22,8 @@
  * before comes back when the run ends, with its savepoint or its transaction, and no earlier. So it
  * gains a body nothing to open and close contexts of its own accord.
  *
+ * What zones say comes to it (zones.h): the scopes know it too, so an access is checked against both at once.
+ *
  * txn->bound is set once, by the process that begins the transaction. A process that joins another
  * run is held against its own bound when its savepoint is let go (txn->joined_bound), and with
  * all else against that of the outer one at the commit. A joined run gives the guard back to the
@@ -51,8 +53,8 @@ int guard_raise_refused(TxnObject *txn);
 
 /* ---- checks: 0, or -1 with the refusal set; entered ---------------------------------- */
 
-/* May `key` of a map or list, or the element `key` of a set, be set to `value` (THEUS_NONE:
- * removed)? `hash` is that of the key in a map.
+/* May `key` of a map or list, or the element `key` of a set, be set to `value` (of a set: anything; THEUS_NONE:
+ * be removed)? `hash` is that of the key in a map.
  *
  * Making the way to a declared place is part of writing there: with the output
  * domain.stats.count a process may put a dict `stats` where the pinned version has nothing, as long
@@ -60,8 +62,8 @@ int guard_raise_refused(TxnObject *txn);
 int guard_check_write(TxnObject *txn, theus_cell *cell, ScopeObject *scope, uint64_t hash,
                       PyObject *key, theus_value value);
 
-/* May the place at a path be written as a whole, under txn->guard? */
-int guard_check_path(TxnObject *txn, PyObject *path);
+/* May this be done to the place at a path as a whole, under txn->guard? */
+int guard_check_path(TxnObject *txn, PyObject *path, uint8_t rights);
 
 /* The scope of a place that is to be read under txn->guard; *scope is NULL if everything may be
  * done there. */

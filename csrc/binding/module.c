@@ -1,4 +1,5 @@
 /* theus._theus: puts the types together. */
+#include "admin.h"
 #include "context.h"
 #include "draft.h"
 #include "errors.h"
@@ -123,6 +124,11 @@ static PyMethodDef module_methods[] = {
                "Ends a body that has returned (None) or raised: from here on the transaction lets\n"
                "pass what `bound` declares. Raises ContractViolationError if a write was refused\n"
                "in a body that has returned, or (FrozenError) in one that has raised.")},
+    {"open_admin", THEUS_FASTCALL(module_open_admin), METH_FASTCALL,
+     PyDoc_STR("open_admin($module, context, reason, /)\n--\n\n"
+               "Until close_admin(context) the zones do not bind what this context does; see theus.admin.")},
+    {"close_admin", module_close_admin, METH_O,
+     PyDoc_STR("close_admin($module, context, /)\n--\n\nEnds the admin scope of a context, if it has one.")},
     {0},
 };
 

@@ -7,6 +7,8 @@
 typedef struct {
     noted_operation *first;
     noted_operation **end;
+    bool (*wanted)(void *arg, const theus_segment *path, uint32_t length); /* NULL: all are */
+    void *arg;
 } noting;
 
 static int
@@ -48,10 +50,23 @@ note_sent(noting *notes, const theus_txn *txn, bool recent, theus_attachment kin
     return result;
 }
 
+finish(TxnObject *txn, const noting *notes, int result, theus_status status, noted_operation **first)
+{
+    if (result != 0) {
+        operations_free(notes->first);
+        if (!PyErr_Occurred()) {
+            txn_fail(txn, status);
+        }
+        return -1;
+    }
+    *first = notes->first;
+    return 0;
+}
+
 int
 operations_note(TxnObject *txn, bool recent, noted_operation **first)
 {
-    noting notes = {NULL, &notes.first};
+    noting notes = {.end = &notes.first};
     theus_status status = THEUS_OK;
     int result = recent ? theus_txn_recent_operations(&txn->txn, NULL, note_one, &notes, &status)
                         : theus_txn_operations(&txn->txn, note_one, &notes);
@@ -62,15 +77,15 @@ operations_note(TxnObject *txn, bool recent, noted_operation **first)
     if (result == 0) {
         result = note_sent(&notes, &txn->txn, recent, THEUS_MESSAGES, OPERATION_MESSAGE, st->outbox_name);
     }
-    if (result != 0) {
-        operations_free(notes.first);
-        if (!PyErr_Occurred()) {
-            txn_fail(txn, status);
-        }
-        return -1;
-    }
-    *first = notes.first;
-    return 0;
+    return finish(txn, &notes, result, status, first);
+}
+
+int
+operations_note_some(TxnObject *txn, bool (*wanted)(void *arg, const theus_segment *path, uint32_t length), void *arg,
+                     noted_operation **first)
+{
+    noting notes = {.end = &notes.first, .wanted = wanted, .arg = arg};
+    return finish(txn, &notes, theus_txn_operations(&txn->txn, note_one, &notes), THEUS_OK, first);
 }
 
 void

@@ -17,6 +17,9 @@ typedef struct noted_operation {
 /* The operations so far, oldest cell first; with `recent` those since the innermost savepoint. The
  * transaction has been entered. 0 and *first (NULL: none; free it), or -1. */
 int operations_note(TxnObject *txn, bool recent, noted_operation **first);
+/* Those so far for which `wanted` (which runs no Python code) is true. */
+int operations_note_some(TxnObject *txn, bool (*wanted)(void *arg, const theus_segment *path, uint32_t length),
+                         void *arg, noted_operation **first);
 void operations_free(noted_operation *first);
 
 /* Transaction.operations() */

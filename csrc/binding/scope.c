@@ -2,6 +2,7 @@
 #include "scope.h"
 
 #include "errors.h"
+#include "zones.h"
 
 #include <stddef.h>
 
@@ -165,6 +166,7 @@ rests_finish(rest_set *set)
 static int
 scope_describe(const module_state *st, ScopeObject *self)
 {
+    bool readable = (self->ceiling & RIGHT_READ) != 0;
     self->open = self->full = (self->here & RIGHT_READ) != 0;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(self->rests); i++) {
         PyObject *rest = PyTuple_GET_ITEM(self->rests, i);
@@ -179,9 +181,10 @@ scope_describe(const module_state *st, ScopeObject *self)
             break;
         case ANY_KEY:
         case ANY_DEPTH:
-            self->open = self->open || (rights & RIGHT_READ) != 0;
-            self->full = self->full
-                         || ((rights & RIGHT_READ) != 0 && PyTuple_GET_SIZE(rest_path(rest)) == 1);
+            if (readable && (rights & RIGHT_READ) != 0) {
+                self->open = true;
+                self->full = self->full || PyTuple_GET_SIZE(rest_path(rest)) == 1;
+            }
             break;
         case GLOB:
             self->globs = true;
@@ -191,9 +194,20 @@ scope_describe(const module_state *st, ScopeObject *self)
     return 0;
 }
 
-/* A scope with these rests. `root` is NULL for a root. New reference. */
+/* All that tells one scope of a contract from another. */
+typedef struct {
+    PyObject *rests;  /* borrowed */
+    PyObject *fields; /* borrowed from the rules */
+    uint8_t granted;
+    uint8_t ceiling;
+    uint8_t level;
+    bool hidden;
+    bool frozen;
+    bool admin;
+} scope_place;
+
 static ScopeObject *
-scope_make(module_state *st, ScopeObject *root, uint8_t here, PyObject *rests, bool frozen)
+scope_make(module_state *st, ScopeObject *root, const scope_place *place)
 {
     ScopeObject *self = PyObject_GC_New(ScopeObject, st->Scope_type);
     if (self == NULL) {
@@ -202,13 +216,21 @@ scope_make(module_state *st, ScopeObject *root, uint8_t here, PyObject *rests, b
     self->root = root == NULL ? self : (ScopeObject *)Py_NewRef((PyObject *)root);
     self->owner = NULL;
     self->known = root == NULL ? PyDict_New() : NULL;
-    self->rests = Py_NewRef(rests);
+    self->rests = Py_NewRef(place->rests);
     self->children = PyDict_New();
+    self->rules = NULL;
+    self->fields = place->fields;
     atomic_init(&self->others, NULL);
     self->inner = self->outer = self->within = NULL;
-    self->here = here;
+    self->granted = place->granted;
+    self->here = place->granted & place->ceiling;
+    self->ceiling = place->ceiling;
+    self->level = place->level;
+    self->hidden = place->hidden;
+    self->admin = place->admin;
+    self->ended = false;
     self->below = 0;
-    self->frozen = frozen;
+    self->frozen = place->frozen;
     self->globs = false;
     PyObject_GC_Track(self);
     if (self->children == NULL || (root == NULL && self->known == NULL)
@@ -219,15 +241,31 @@ scope_make(module_state *st, ScopeObject *root, uint8_t here, PyObject *rests, b
     return self;
 }
 
-/* The one scope of this contract with these rests: 1 and *out (borrowed), 0 if nothing is declared,
- * or -1. */
-static int
-scope_find(module_state *st, ScopeObject *root, uint8_t here, PyObject *rests, ScopeObject **out)
+/* A root with these paths; `owner` and `rules` may be NULL. New reference. */
+static ScopeObject *
+scope_make_root(module_state *st, uint8_t granted, PyObject *rests, PyObject *owner, PyObject *rules, bool frozen,
+                bool admin)
 {
-    if (here == 0 && PyTuple_GET_SIZE(rests) == 0) {
+    scope_place place = {.rests = rests, .granted = granted, .ceiling = RIGHTS_ALL, .frozen = frozen, .admin = admin};
+    ScopeObject *self = scope_make(st, NULL, &place);
+    if (self != NULL) {
+        self->owner = Py_XNewRef(owner);
+        self->rules = Py_XNewRef(rules);
+    }
+    return self;
+}
+
+/* The one scope of this contract for a place: 1 and *out (borrowed), 0 if nothing is declared, or -1. */
+static int
+scope_find(module_state *st, ScopeObject *root, scope_place *place, ScopeObject **out)
+{
+    if (root->ended || (place->granted == 0 && PyTuple_GET_SIZE(place->rests) == 0)) {
         return 0;
     }
-    PyObject *name = Py_BuildValue("(iO)", here, rests), *found = NULL;
+    place->frozen = root->frozen;
+    place->admin = root->admin;
+    int bits = place->granted | place->ceiling << 8 | place->level << 16 | place->hidden << 20;
+    PyObject *name = Py_BuildValue("(iON)", bits, place->rests, PyLong_FromVoidPtr(place->fields)), *found = NULL;
     if (name == NULL) {
         return -1;
     }
@@ -235,7 +273,7 @@ scope_find(module_state *st, ScopeObject *root, uint8_t here, PyObject *rests, S
     Py_BEGIN_CRITICAL_SECTION(root);
     known = PyDict_GetItemRef(root->known, name, &found);
     if (known == 0) {
-        found = (PyObject *)scope_make(st, root, here, rests, root->frozen);
+        found = (PyObject *)scope_make(st, root, place);
         known = found == NULL ? -1 : PyDict_SetItem(root->known, name, found) < 0 ? -1 : 1;
     }
     Py_END_CRITICAL_SECTION();
@@ -243,6 +281,26 @@ scope_find(module_state *st, ScopeObject *root, uint8_t here, PyObject *rests, S
     Py_XDECREF(found); /* root->known holds it */
     Py_DECREF(name);
     return known;
+}
+
+/* The place below `key` (NULL: below a key that no path and no zone names), as far as zones go. 0 or -1. */
+static int
+zone_below(const ScopeObject *self, PyObject *key, scope_place *place)
+{
+    uint8_t rights = RIGHTS_ALL;
+    place->ceiling = self->ceiling;
+    place->level = self->level < SCOPE_FIELD ? self->level + 1 : SCOPE_FIELD;
+    if (self->level == 0 && zones_of_root(self->root->rules, key, &rights, &place->fields) < 0) {
+        return -1;
+    }
+    if (self->level == 1) {
+        if (zones_of_field(self->fields, key, &rights) < 0) {
+            return -1;
+        }
+        place->hidden = !self->root->admin && (rights & RIGHT_READ) == 0 && (self->ceiling & RIGHT_READ) != 0;
+    }
+    place->ceiling &= self->root->admin ? zones_as_admin(rights) : rights;
+    return 0;
 }
 
 /* Does the first segment of a rest stand for `key`? NULL: for a key that no path names. */
@@ -264,8 +322,9 @@ segment_matches(const module_state *st, PyObject *segment, PyObject *key)
 static int
 scope_advance(module_state *st, ScopeObject *self, PyObject *key, ScopeObject **out)
 {
-    rest_set set = {PyDict_New(), self->here};
-    int result = set.found == NULL ? -1 : 0;
+    rest_set set = {PyDict_New(), self->granted};
+    scope_place place = {NULL};
+    int result = set.found == NULL || zone_below(self, key, &place) < 0 ? -1 : 0;
     for (Py_ssize_t i = 0; result == 0 && i < PyTuple_GET_SIZE(self->rests); i++) {
         PyObject *rest = PyTuple_GET_ITEM(self->rests, i), *path = rest_path(rest);
         PyObject *first = PyTuple_GET_ITEM(path, 0);
@@ -280,7 +339,9 @@ scope_advance(module_state *st, ScopeObject *self, PyObject *key, ScopeObject **
         Py_XDECREF(left);
     }
     PyObject *rests = result < 0 ? NULL : rests_finish(&set);
-    result = rests == NULL ? -1 : scope_find(st, self->root, set.here, rests, out);
+    place.rests = rests;
+    place.granted = set.here;
+    result = rests == NULL ? -1 : scope_find(st, self->root, &place, out);
     Py_XDECREF(rests);
     Py_XDECREF(set.found);
     return result;
@@ -338,24 +399,39 @@ can_be_named(PyObject *key, int depth)
     return named;
 }
 
+/* To a key that no path names as it is. */
+static int
+step_unnamed(ScopeObject *self, PyObject *key, ScopeObject **child)
+{
+    int apart = self->globs;
+    if (!apart && self->level < SCOPE_FIELD) {
+        apart = zones_concern(self->level == 0 ? self->root->rules : self->fields, key, self->level == 1);
+    }
+    return apart < 0 ? -1
+           : apart   ? scope_advance(module_state_of_type(Py_TYPE(self)), self, key, child)
+                     : step_to_others(self, child);
+}
+
 int
 scope_step(ScopeObject *self, PyObject *key, ScopeObject **child)
 {
-    if (self->below == 0) {
+    if (self->below == 0 && self->level == SCOPE_FIELD) {
         *child = self;
-        return self->here != 0; /* 0: a root that declares nothing */
+        return self->granted != 0; /* 0: what is left of an admin scope */
     }
-    if (!can_be_named(key, 0) && self->inner == NULL) {
+    if (self->inner != NULL) {
+        return scope_step_both(self, key, child);
+    }
+    if (!can_be_named(key, 0)) {
         return PyObject_Hash(key) == -1 ? -1 : step_to_others(self, child);
     }
     PyObject *found;
-    int result = PyDict_GetItemRef(self->children, key, &found);
-    if (result == 0 && self->inner != NULL) { /* it has none by name */
-        return scope_step_both(self, key, child);
+    if (PyDict_GET_SIZE(self->children) == 0) {
+        return step_unnamed(self, key, child);
     }
+    int result = PyDict_GetItemRef(self->children, key, &found);
     if (result == 0) {
-        return self->globs ? scope_advance(module_state_of_type(Py_TYPE(self)), self, key, child)
-                           : step_to_others(self, child);
+        return step_unnamed(self, key, child);
     }
     if (result == 1 && Py_IS_TYPE(found, Py_TYPE(self))) {
         *child = (ScopeObject *)found;
@@ -375,9 +451,9 @@ int
 scope_step_index(ScopeObject *self, Py_ssize_t index, ScopeObject **child)
 {
     if (PyDict_GET_SIZE(self->children) == 0 && !self->globs) {
-        if (self->below == 0) {
+        if (self->below == 0 && self->level == SCOPE_FIELD) {
             *child = self;
-            return self->here != 0;
+            return self->granted != 0;
         }
         return self->inner != NULL ? scope_step_both_index(self, index, child) : step_to_others(self, child);
     }
@@ -441,14 +517,50 @@ scope_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (set.found != NULL && add_paths(st, &set, reads, RIGHT_READ) == 0
         && (writes == NULL || add_paths(st, &set, writes, RIGHTS_WRITE) == 0)) {
         PyObject *rests = rests_finish(&set);
-        self = rests == NULL ? NULL : scope_make(st, NULL, set.here, rests, frozen != 0);
+        self = rests == NULL ? NULL
+                             : scope_make_root(st, set.here, rests, owner == Py_None ? NULL : owner, NULL,
+                                               frozen != 0, false);
         Py_XDECREF(rests);
     }
     Py_XDECREF(set.found);
-    if (self != NULL && owner != Py_None) {
-        self->owner = Py_NewRef(owner);
-    }
     return (PyObject *)self;
+}
+
+ScopeObject *
+scope_in(ScopeObject *root, PyObject *rules, bool admin)
+{
+    if (root->inner != NULL) {
+        ScopeObject *inner = scope_in(root->inner, rules, admin), *outer = scope_in(root->outer, rules, admin);
+        ScopeObject *both = inner == NULL || outer == NULL ? NULL : scope_within(inner, outer);
+        Py_XDECREF((PyObject *)inner);
+        Py_XDECREF((PyObject *)outer);
+        return both;
+    }
+    return scope_make_root(module_state_of_type(Py_TYPE(root)), root->granted, root->rests, root->owner, rules,
+                           root->frozen, admin);
+}
+
+ScopeObject *
+scope_of_everything(module_state *st, bool admin)
+{
+    PyObject *rests = PyTuple_New(0);
+    ScopeObject *self
+        = rests == NULL ? NULL : scope_make_root(st, RIGHTS_ALL, rests, NULL, NULL, false, admin);
+    Py_XDECREF(rests);
+    return self;
+}
+
+static PyObject *
+scope_method_under(PyObject *op, PyObject *rules)
+{
+    ScopeObject *self = (ScopeObject *)op;
+    if (self->root != self) {
+        return PyErr_Format(PyExc_ValueError, "only the scope of a whole contract can be put under rules");
+    }
+    PyObject *parsed = zones_parse_rules(rules);
+    ScopeObject *made = parsed == NULL ? NULL : scope_in(self, parsed, self->admin);
+    Py_XDECREF(parsed);
+    return (PyObject *)made;
 }
 
 ScopeObject *
@@ -462,7 +574,7 @@ scope_for_snapshot(ScopeObject *root)
         return both;
     }
     module_state *st = module_state_of_type(Py_TYPE(root));
-    rest_set set = {PyDict_New(), root->here & RIGHT_READ};
+    rest_set set = {PyDict_New(), root->granted & RIGHT_READ};
     int result = set.found == NULL ? -1 : 0;
     for (Py_ssize_t i = 0; result == 0 && i < PyTuple_GET_SIZE(root->rests); i++) {
         PyObject *rest = PyTuple_GET_ITEM(root->rests, i);
@@ -471,13 +583,37 @@ scope_for_snapshot(ScopeObject *root)
         }
     }
     PyObject *rests = result < 0 ? NULL : rests_finish(&set);
-    ScopeObject *self = rests == NULL ? NULL : scope_make(st, NULL, set.here, rests, true);
-    if (self != NULL) {
-        self->owner = Py_XNewRef(root->owner);
-    }
+    ScopeObject *self
+        = rests == NULL ? NULL : scope_make_root(st, set.here, rests, root->owner, root->rules, true, false);
     Py_XDECREF(rests);
     Py_XDECREF(set.found);
     return self;
+}
+
+static void
+revoke_one(ScopeObject *self)
+{
+    self->granted = self->here = self->below = 0;
+    self->open = self->full = self->globs = false;
+    PyDict_Clear(self->children);
+    Py_XDECREF(atomic_exchange(&self->others, Py_NewRef(Py_None)));
+}
+
+/* The scopes themselves stay: whoever runs this may be comparing a key on behalf of one that is being walked. */
+void
+scope_revoke(ScopeObject *root)
+{
+    PyObject *name, *scope;
+    Py_ssize_t i = 0;
+    root->ended = true;
+    if (root->inner != NULL) {
+        scope_revoke(root->inner);
+        scope_revoke(root->outer);
+    }
+    revoke_one(root);
+    while (PyDict_Next(root->known, &i, &name, &scope)) {
+        revoke_one((ScopeObject *)scope);
+    }
 }
 
 static int
@@ -493,6 +629,7 @@ scope_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->outer);
     Py_VISIT(self->within);
     Py_VISIT(self->known);
+    Py_VISIT(self->rules);
     Py_VISIT(self->rests);
     Py_VISIT(self->children);
     Py_VISIT(atomic_load(&self->others));
@@ -525,6 +662,7 @@ scope_dealloc(PyObject *op)
     Py_CLEAR(self->outer);
     Py_CLEAR(self->within);
     Py_CLEAR(self->known);
+    Py_CLEAR(self->rules);
     Py_CLEAR(self->rests);
     Py_CLEAR(self->children);
     Py_XDECREF(atomic_load(&self->others));
@@ -555,7 +693,7 @@ scope_grants(PyObject *op, PyObject *path, uint8_t rights)
         return PyErr_Format(PyExc_TypeError, "a path is a tuple of keys, not %R", path);
     }
     int known = scope_walk((ScopeObject *)op, path, 0, &end);
-    return known < 0 ? NULL : PyBool_FromLong(known && (end->here & rights) == rights);
+    return known < 0 ? NULL : PyBool_FromLong(known && (end->granted & rights) == rights);
 }
 
 static PyObject *
@@ -594,6 +732,8 @@ static PyMethodDef scope_methods[] = {
     {"step", scope_method_step, METH_O,
      PyDoc_STR("step($self, key, /)\n--\n\n"
                "The scope below key, or None: nothing there is declared.")},
+    {"under", scope_method_under, METH_O,
+     PyDoc_STR("under($self, rules, /)\n--\n\nThe same contract in an engine with these rules about fields: see theus.zones.")},
     {"reads", scope_method_reads, METH_O,
      PyDoc_STR("reads($self, path, /)\n--\n\n"
                "Whether the place at a path (a tuple) and all below it may be read.")},

@@ -17,11 +17,18 @@
  * A process that a body runs is held to the contract of that body, too: its guard is a scope
  * *within* the other one, which steps both (scope_within.c).
  *
- * Rights are those of the zones: append, update and delete are one right as long as no zone tells
- * them apart.
+ * `granted` is what the contract says of the place, where append, update and delete are one right.
+ * Zones (zones.h) tell them apart: the *ceiling* of a root and its fields cuts the rights down to what
+ * their names and the rules of the engine allow, and `here` is what is left. Writes are held against `granted`
+ * when the question is whether they are declared, and against `here` at the access; what zones say
+ * about a whole commit is zones_check()'s business. So the first two levels below the state are never given away
+ * as "everything may be done here": each field has to be looked at by name.
  *
- * Threads: constant but for what is filled in when it is first asked for; that is the same whoever
- * asks. Comparing a key with a declared one may run Python code. */
+ * The scope of an admin scope (`admin`) has other ceilings, belongs to one transaction, and ends:
+ * scope_revoke() leaves nothing declared in any part of it, so a draft kept from there is of no use.
+ *
+ * Threads: constant but for what is filled in when it is first asked for, that is the same whoever
+ * asks; and for scope_revoke(), which only happens inside the transaction. Comparing a key with a declared one may run Python code. */
 #ifndef THEUS_SCOPE_H
 #define THEUS_SCOPE_H
 
@@ -50,25 +57,43 @@ typedef struct ScopeObject {
     struct ScopeObject *inner; /* owned: what this one is within `outer`; else both are NULL */
     struct ScopeObject *outer; /* owned */
     struct ScopeObject *within; /* root; owned: the last that scope_within() made of it, or NULL */
-    uint8_t here;
-    uint8_t below;
+    PyObject *rules;  /* root: owned dict of zones.h, or NULL */
+    PyObject *fields; /* borrowed from the rules: those of the fields of this root, or NULL */
+    uint8_t granted;  /* by the contract */
+    uint8_t here;     /* of these, what the zone lets be done */
+    uint8_t below;    /* by the contract, deeper */
+    uint8_t ceiling;
+    uint8_t level;    /* 0: the state, 1: a root, 2: a field and all below it */
+    bool hidden;      /* a field that reads as None */
+    bool admin;
+    bool ended;       /* root: revoked */
     bool frozen; /* of a process that may not write: it is shown frozen values */
     bool open;   /* each key may be asked for, so the key set is no secret */
     bool full;   /* all that is below may be read, though perhaps not replaced */
     bool globs;  /* a key must be compared with patterns */
 } ScopeObject;
 
+enum { SCOPE_FIELD = 2 }; /* level of fields, and of all below them */
+
+/* Does the contract declare it for writing? */
 static inline bool
-scope_may_write(const ScopeObject *scope)
+scope_declares_write(const ScopeObject *scope)
 {
-    return (scope->here & RIGHTS_WRITE) == RIGHTS_WRITE;
+    return (scope->granted & RIGHTS_WRITE) == RIGHTS_WRITE;
+}
+
+/* And do the zones allow these? */
+static inline bool
+scope_lets(const ScopeObject *scope, uint8_t rights)
+{
+    return (scope->here & rights) == rights;
 }
 
 /* May everything be done here? Then a draft needs no cursor. */
 static inline bool
 scope_is_free(const ScopeObject *scope)
 {
-    return (scope->here & RIGHTS_ALL) == RIGHTS_ALL && !scope->frozen;
+    return (scope->here & RIGHTS_ALL) == RIGHTS_ALL && !scope->frozen && scope->level == SCOPE_FIELD && !scope->admin;
 }
 
 /* The scope below `key`: 1 and *child (borrowed, lives as long as `scope`), 0 = nothing is declared
@@ -92,6 +117,14 @@ ScopeObject *scope_that_refuses(ScopeObject *root, PyObject *path, bool write);
 /* scope_step() and scope_step_index() of a scope within another one: called by those. */
 int scope_step_both(ScopeObject *self, PyObject *key, ScopeObject **child);
 int scope_step_both_index(ScopeObject *self, Py_ssize_t index, ScopeObject **child);
+
+/* The same contract under other rules (NULL: none). New reference. */
+ScopeObject *scope_in(ScopeObject *root, PyObject *rules, bool admin);
+/* Where there is no contract. New reference. */
+ScopeObject *scope_of_everything(module_state *st, bool admin);
+
+/* Ends an admin scope. The transaction that uses it has been entered. */
+void scope_revoke(ScopeObject *root);
 
 /* What the same contract lets be read, as frozen values: the scope of a snapshot. New reference. */
 ScopeObject *scope_for_snapshot(ScopeObject *root);

@@ -10,7 +10,7 @@
 static uint8_t
 reach(const ScopeObject *scope)
 {
-    return scope->here | scope->below;
+    return scope->granted | scope->below;
 }
 
 /* The two of them at one place. `root` is NULL for a root. New reference. */
@@ -31,8 +31,16 @@ pair_new(ScopeObject *root, ScopeObject *inner, ScopeObject *outer)
     self->inner = (ScopeObject *)Py_NewRef((PyObject *)inner);
     self->outer = (ScopeObject *)Py_NewRef((PyObject *)outer);
     self->within = NULL;
-    self->here = inner->here & outer->here;
-    self->below = reach(inner) & reach(outer) & (uint8_t)~self->here;
+    self->rules = NULL;
+    self->fields = inner->fields;
+    self->granted = inner->granted & outer->granted;
+    self->ceiling = inner->ceiling & outer->ceiling;
+    self->here = self->granted & self->ceiling;
+    self->level = inner->level;
+    self->hidden = inner->hidden || outer->hidden;
+    self->admin = inner->admin && outer->admin;
+    self->ended = false;
+    self->below = reach(inner) & reach(outer) & (uint8_t)~self->granted;
     self->frozen = inner->frozen || outer->frozen;
     self->open = inner->open && outer->open;
     self->full = inner->full && outer->full;
@@ -127,7 +135,7 @@ allows(ScopeObject *scope, PyObject *path, bool write)
     if (known <= 0) {
         return known;
     }
-    return write ? !scope->frozen && scope_may_write(end) : (end->here & RIGHT_READ) != 0;
+    return write ? !scope->frozen && scope_declares_write(end) : (end->here & RIGHT_READ) != 0;
 }
 
 ScopeObject *

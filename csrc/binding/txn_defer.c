@@ -157,7 +157,7 @@ defer_method(PyObject *op, theus_deferred_kind kind, PyObject *const *args)
     }
     int result = txn_enter(self);
     if (result == 0) {
-        result = guard_check_path(self, path);
+        result = guard_check_path(self, path, kind == THEUS_APPEND ? RIGHT_APPEND : RIGHT_UPDATE);
         if (result == 0) {
             result = defer(self, kind, path, args[1], kind == THEUS_MERGE ? args[2] : NULL);
         }

@@ -1,5 +1,6 @@
 /* A transaction object from making to end: who runs it, what it refuses, its commit, its memory. */
 #include "active.h"
+#include "admin.h"
 
 #include "engine_type.h"
 #include "errors.h"
@@ -7,6 +8,7 @@
 #include "records.h"
 #include "state_type.h"
 #include "turn_type.h"
+#include "zones.h"
 
 /* ---- refusals ------------------------------------------------------------------------ */
 
@@ -134,6 +136,8 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
     self->outer = NULL;
     self->guard = self->bound = self->joined_bound = NULL;
     self->refused = NULL;
+    self->lifted = self->admissions = NULL;
+    self->admin_scope = self->before_admin = NULL;
     self->kept = (txn_guard){NULL, NULL, NULL};
     self->savepoint = 0;
     self->next = self->previous = NULL;
@@ -331,14 +335,15 @@ txn_raise_late(module_state *st, uint64_t limit_ns, uint64_t started_ns)
     return -1;
 }
 
-/* Holds what a process has written against its contract. */
+/* Holds what was written against the contract of the process, and against the zones. */
 static int
 check_bound(TxnObject *self)
 {
-    if (guard_raise_refused(self) < 0) {
+    if (guard_raise_refused(self) < 0
+        || (self->bound != NULL && guard_check_operations(self, self->bound, false) < 0)) {
         return -1;
     }
-    return self->bound == NULL ? 0 : guard_check_operations(self, self->bound, false);
+    return zones_check(self, false);
 }
 
 int
@@ -484,6 +489,9 @@ txn_commit(TxnObject *self, theus_conflict *why, txn_gate gate)
     switch (outcome) {
     case THEUS_COMMITTED:
         self->version = made->number;
+        if (self->admissions != NULL) {
+            admin_note_committed(self);
+        }
         theus_version_release(made);
         rung = waiting_ring(&self->engine->commits);
         break;
@@ -537,6 +545,10 @@ txn_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->bound);
     Py_VISIT(self->joined_bound);
     Py_VISIT(self->refused);
+    Py_VISIT(self->lifted);
+    Py_VISIT(self->admissions);
+    Py_VISIT(self->admin_scope);
+    Py_VISIT(self->before_admin);
     Py_VISIT(self->kept.scope);
     Py_VISIT(self->kept.bound);
     Py_VISIT(self->kept.refused);
@@ -555,6 +567,10 @@ txn_clear(PyObject *op)
     Py_CLEAR(self->bound);
     Py_CLEAR(self->joined_bound);
     Py_CLEAR(self->refused);
+    Py_CLEAR(self->lifted);
+    Py_CLEAR(self->admissions);
+    Py_CLEAR(self->admin_scope);
+    Py_CLEAR(self->before_admin);
     txn_guard_fini(&self->kept);
     return 0;
 }
@@ -577,6 +593,10 @@ txn_dealloc(PyObject *op)
     Py_CLEAR(self->bound);
     Py_CLEAR(self->joined_bound);
     Py_CLEAR(self->refused);
+    Py_CLEAR(self->lifted);
+    Py_CLEAR(self->admissions);
+    Py_CLEAR(self->admin_scope);
+    Py_CLEAR(self->before_admin);
     txn_guard_fini(&self->kept);
     EngineObject *engine = self->engine;
     if (st->recycles && st->free_txn_count < FREE_TXNS) {

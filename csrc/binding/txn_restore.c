@@ -88,7 +88,7 @@ txn_method_restore(PyObject *op, PyObject *state)
     if (txn_enter(self) < 0) {
         return NULL;
     }
-    if (self->guard != NULL && !scope_may_write(self->guard)) {
+    if (self->guard != NULL && !scope_declares_write(self->guard)) {
         guard_refuse_write(self, self->guard, self->txn.root, NULL);
         txn_leave(self);
         return NULL;

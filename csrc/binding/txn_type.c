@@ -6,6 +6,7 @@
 #include "engine_type.h"
 #include "errors.h"
 #include "guard.h"
+#include "zones.h"
 #include "operations.h"
 #include "outgoing.h"
 #include "state_type.h"
@@ -323,6 +324,11 @@ get_state(PyObject *op, void *Py_UNUSED(closure))
     int result = 0;
     if (self->guard != NULL && (self->guard->here & RIGHT_READ) == 0) {
         result = guard_refuse_read(self, self->guard, self->txn.root, NULL);
+    }
+    else if (self->guard != NULL && self->engine->hides) {
+        PyObject *everything = PyTuple_New(0);
+        result = everything == NULL ? -1 : zones_refuse(self, everything, 0);
+        Py_XDECREF(everything);
     }
     txn_leave(self);
     return result < 0 ? NULL : txn_snapshot(self);

@@ -45,6 +45,10 @@ struct TxnObject {
     ScopeObject *bound;         /* owned: what may be committed; NULL: everything */
     ScopeObject *joined_bound;  /* owned: what the innermost run that has joined may leave behind; NULL: everything */
     PyObject *refused;          /* owned: (scope, path) of the first write that the body was refused, or NULL */
+    PyObject *lifted;           /* owned dict: (root, field) -> what an admin scope left there, see zones.h; or NULL */
+    PyObject *admissions;       /* owned list: the records of its admin scopes, see admin.h; or NULL */
+    ScopeObject *admin_scope;   /* owned: of the admin scope that is open, or NULL; */
+    ScopeObject *before_admin;  /* owned: what its context had before; NULL: everything */
     txn_guard kept;             /* of a savepoint: what outer had when it began */
     theus_isolation isolation;
     bool read_only;

@@ -160,6 +160,42 @@ cell_find_logged(theus_cell *cell, void *ctx, uint64_t hash, void *key, uint32_t
                                    : found;
 }
 
+/* A cell that only stands for having read all of what base has at a position. */
+static theus_status
+rely_on_content(theus_cell *cell, uint32_t pos, theus_container *content)
+{
+    theus_cell *reader;
+    theus_status status = theus_cell_new(cell->txn, content, content, &reader);
+    if (status == THEUS_OK) {
+        reader->home = cell;
+        reader->home_pos = pos;
+        reader->depth = cell->depth + 1;
+        reader->read_all = true;
+    }
+    return status;
+}
+
+theus_status
+theus_cell_rely(theus_cell *cell, void *ctx, uint64_t hash, void *key)
+{
+    if (!theus_cell_logs_reads(cell)) {
+        return THEUS_OK;
+    }
+    uint32_t pos;
+    theus_value value;
+    theus_find found = theus_container_find(cell->base, ctx, hash, key, &pos, &value);
+    if (found == THEUS_FIND_FAILED) {
+        return THEUS_FOREIGN;
+    }
+    if (found == THEUS_ABSENT) {
+        return theus_cell_log_absence(cell, hash, key);
+    }
+    theus_status status = theus_numbers_push(&cell->reads, pos);
+    return status != THEUS_OK || theus_value_kind(value) == THEUS_ATOM
+               ? status
+               : rely_on_content(cell, pos, theus_value_container(value));
+}
+
 theus_status
 theus_cell_settled(theus_cell *cell, void *ctx)
 {

@@ -178,6 +178,9 @@ THEUS_MUST_CHECK theus_find theus_cell_lookup(theus_cell *cell, void *ctx, uint6
 /* The same without logging: for writes that do not depend on it. */
 THEUS_MUST_CHECK theus_find theus_cell_probe(theus_cell *cell, void *ctx, uint64_t hash, void *key,
                                              uint32_t *pos, theus_value *value);
+/* Logs what base has under a key of a map or set, to any depth, or that it has nothing: for conclusions about the
+ * change from the one to what the body has put there. */
+THEUS_MUST_CHECK theus_status theus_cell_rely(theus_cell *cell, void *ctx, uint64_t hash, void *key);
 /* The value at a position below now->span, logged. THEUS_NONE for a hole. */
 THEUS_MUST_CHECK theus_status theus_cell_read(theus_cell *cell, uint32_t pos, theus_value *value);
 void theus_cell_read_shape(theus_cell *cell);

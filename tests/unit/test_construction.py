@@ -192,7 +192,7 @@ def test_namespaces_become_roots() -> None:
         ({"name": "x", "dta": {}}, ValueError, "'dta'"),
         ("shop", TypeError, "'shop'"),
         ((), TypeError, "()"),
-        (("shop", object()), NotImplementedError, "'shop' has a policy"),
+        ({"name": "shop", "policy": "none"}, TypeError, "NamespacePolicy"),
     ],
 )
 def test_bad_namespaces(namespace: Any, error: type[Exception], word: str) -> None:

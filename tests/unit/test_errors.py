@@ -44,6 +44,7 @@ SAMPLES = [
     errors.ContractViolationError.illegal_read(PATH, "transfer", ("domain.x", "domain.y")),
     errors.ContractViolationError.illegal_write(PATH, "transfer", ()),
     errors.ContractViolationError.impure("write", PATH, "transfer"),
+    errors.LockViolationError("price", "Shop"),
     errors.ProcessError("2 outputs, but 3 values were returned", "transfer"),
     errors.UnknownProcessError("trasnfer", ("deposit", "transfer")),
     errors.ArgumentError("no parameter 'x'", "pay", "x", ("amount",)),

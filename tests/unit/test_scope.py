@@ -94,7 +94,7 @@ def test_rights_add_up() -> None:
 
 
 def test_equal_scopes_are_one() -> None:
-    """So the scopes below "**" are finite, however deep the walk."""
+    """So the scopes below "**" are finite, however deep the walk; a root has one of its own."""
     scope = scope_of("**.a.b")
     seen = set()
     for depth in range(100):
@@ -102,7 +102,7 @@ def test_equal_scopes_are_one() -> None:
         assert below is not None
         seen.add(id(below))
         scope = below
-    assert len(seen) == 2
+    assert len(seen) == 3
 
 
 def test_a_key_that_equals_every_other_poisons_nothing() -> None:
@@ -188,7 +188,11 @@ def test_open_scopes_let_every_key_be_asked_for() -> None:
     assert domain is not None and domain.open and not domain.reads(())
     assert scope_of().step("domain") is None
     everything = Scope((EVERYTHING,))
-    assert everything.step("x") is everything and everything.open and everything.names == set()
+    root = everything.step("x")
+    assert root is not None
+    field = root.step("y")
+    assert field is not None and field.step("z") is field and field.open and not field.names
+    assert everything.open and everything.reads(()) and everything.names == set()
 
 
 def test_the_empty_path_declares_nothing() -> None:

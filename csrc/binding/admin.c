@@ -1,0 +1,223 @@
+/* Opening and closing admin scopes, and who may. */
+#include "admin.h"
+
+#include "context.h"
+#include "errors.h"
+#include "guard.h"
+#include "zones.h"
+
+#include <time.h>
+
+enum { ADMISSIONS_MAX = 1024 }; /* records that an engine keeps */
+
+/* ---- who may ------------------------------------------------------------------------- */
+
+PyObject *
+engine_allow_admin(PyObject *op, PyObject *function)
+{
+    EngineObject *self = (EngineObject *)op;
+    int result = 0;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    if (self->admins == NULL) {
+        self->admins = PyDict_New();
+    }
+    /* By identity: an object that claims to equal an allowed one is not that one. */
+    PyObject *identity = self->admins == NULL ? NULL : PyLong_FromVoidPtr(function);
+    result = identity == NULL ? -1 : PyDict_SetItem(self->admins, identity, function);
+    Py_XDECREF(identity);
+    Py_END_CRITICAL_SECTION();
+    return result < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static int
+is_allowed(EngineObject *engine, PyObject *function)
+{
+    int found = 0;
+    Py_BEGIN_CRITICAL_SECTION(engine);
+    if (engine->admins != NULL) {
+        PyObject *identity = PyLong_FromVoidPtr(function);
+        found = identity == NULL ? -1 : PyDict_Contains(engine->admins, identity);
+        Py_XDECREF(identity);
+    }
+    Py_END_CRITICAL_SECTION();
+    return found;
+}
+
+/* ---- records ------------------------------------------------------------------------- */
+
+static int
+append_bounded(PyObject **list, PyObject *item)
+{
+    if (*list == NULL && (*list = PyList_New(0)) == NULL) {
+        return -1;
+    }
+    if (PyList_GET_SIZE(*list) >= ADMISSIONS_MAX && PyList_SetSlice(*list, 0, 1, NULL) < 0) {
+        return -1;
+    }
+    return PyList_Append(*list, item);
+}
+
+static int
+record(TxnObject *txn, PyObject *process, PyObject *reason)
+{
+    EngineObject *engine = txn->engine;
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    PyObject *entry = Py_BuildValue("[dOOKO]", (double)now.tv_sec + (double)now.tv_nsec / 1e9, process, reason,
+                                    (unsigned long long)txn->version, Py_None);
+    if (entry == NULL) {
+        return -1;
+    }
+    int result = append_bounded(&txn->admissions, entry);
+    if (result == 0) {
+        Py_BEGIN_CRITICAL_SECTION(engine);
+        result = append_bounded(&engine->admissions, entry);
+        Py_END_CRITICAL_SECTION();
+    }
+    Py_DECREF(entry);
+    return result;
+}
+
+void
+admin_note_committed(TxnObject *txn)
+{
+    for (Py_ssize_t i = 0; txn->admissions != NULL && i < PyList_GET_SIZE(txn->admissions); i++) {
+        PyObject *number = PyLong_FromUnsignedLongLong(txn->version);
+        if (number == NULL) {
+            PyErr_Clear(); /* the version stands all the same */
+            return;
+        }
+        PyList_SetItem(PyList_GET_ITEM(txn->admissions, i), ADMISSION_COMMITTED, number);
+    }
+}
+
+PyObject *
+engine_admissions(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    EngineObject *self = (EngineObject *)op;
+    PyObject *copies = PyList_New(0);
+    Py_BEGIN_CRITICAL_SECTION(op);
+    for (Py_ssize_t i = 0; copies != NULL && self->admissions != NULL && i < PyList_GET_SIZE(self->admissions); i++) {
+        PyObject *copy = PyList_AsTuple(PyList_GET_ITEM(self->admissions, i));
+        if (copy == NULL || PyList_Append(copies, copy) < 0) {
+            Py_CLEAR(copies);
+        }
+        Py_XDECREF(copy);
+    }
+    Py_END_CRITICAL_SECTION();
+    return copies;
+}
+
+/* ---- scopes -------------------------------------------------------------------------- */
+
+static int
+refuse(module_state *st, PyObject *process)
+{
+    PyObject *path = PyTuple_New(0);
+    PyObject *text = PyUnicode_FromFormat("process %R is not allowed to open an admin scope; who owns the engine may "
+                                          "allow it: engine.allow_admin(%S)", process, process);
+    PyObject *declared = PyTuple_New(0);
+    PyObject *error = path == NULL || text == NULL || declared == NULL
+                          ? NULL
+                          : PyObject_CallFunctionObjArgs(st->ContractViolationError, text, path, process, declared, NULL);
+    if (error != NULL) {
+        PyErr_SetObject(st->ContractViolationError, error);
+    }
+    Py_XDECREF(error);
+    Py_XDECREF(declared);
+    Py_XDECREF(text);
+    Py_XDECREF(path);
+    return -1;
+}
+
+/* Entered. */
+static int
+begin(TxnObject *txn, PyObject *context, PyObject *process, PyObject *reason)
+{
+    ScopeObject *before = context_scope(context), *scope;
+    if (txn->admin_scope != NULL) {
+        PyErr_SetString(txn->heap->st->TransactionError, "an admin scope is open already: they do not nest");
+        return -1;
+    }
+    /* What was done before it is not what it excuses. */
+    if (zones_check(txn, false) < 0 || record(txn, process, reason) < 0) {
+        return -1;
+    }
+    scope = before == NULL ? scope_of_everything(txn->heap->st, true) : scope_in(before, txn->engine->rules, true);
+    if (scope == NULL) {
+        return -1;
+    }
+    txn->before_admin = (ScopeObject *)Py_XNewRef((PyObject *)before);
+    txn->admin_scope = scope;
+    context_use_scope(context, scope);
+    return 0;
+}
+
+PyObject *
+module_open_admin(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    module_state *st = module_state_of(module);
+    if (errors_check_count("open_admin", count, 2, 2) < 0) {
+        return NULL;
+    }
+    if (!Py_IS_TYPE(args[0], st->Context_type)) {
+        return PyErr_Format(PyExc_TypeError, "an admin scope is opened on the context of a process, not on %R", args[0]);
+    }
+    if (!PyUnicode_Check(args[1]) || PyUnicode_GET_LENGTH(args[1]) == 0) {
+        return PyErr_Format(PyExc_ValueError, "an admin scope needs a reason=, a text for its record, not %R", args[1]);
+    }
+    TxnObject *txn = context_transaction(args[0]);
+    PyObject *plan = context_plan(args[0]);
+    PyObject *process = PyObject_GetAttrString(plan, "name");
+    PyObject *function = process == NULL ? NULL : PyObject_GetAttrString(plan, "function");
+    int allowed = function == NULL ? -1 : is_allowed(txn->engine, function);
+    int result = allowed == 1 ? txn_enter(txn) : allowed == 0 ? refuse(st, process) : -1;
+    if (result == 0) {
+        result = begin(txn, args[0], process, args[1]);
+        txn_leave(txn);
+    }
+    Py_XDECREF(process);
+    Py_XDECREF(function);
+    return result < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+void
+admin_end(PyObject *context)
+{
+    TxnObject *txn = context_transaction(context);
+    ScopeObject *scope = txn->admin_scope, *before = txn->before_admin;
+    if (scope == NULL || context_scope(context) != scope) {
+        return;
+    }
+    txn->admin_scope = txn->before_admin = NULL;
+    scope_revoke(scope);
+    context_use_scope(context, before);
+    Py_DECREF((PyObject *)scope);
+    Py_XDECREF((PyObject *)before);
+}
+
+PyObject *
+module_close_admin(PyObject *module, PyObject *context)
+{
+    const module_state *st = module_state_of(module);
+    if (!Py_IS_TYPE(context, st->Context_type)) {
+        return PyErr_Format(PyExc_TypeError, "close_admin() takes the context that open_admin() was given, not %R", context);
+    }
+    TxnObject *txn = context_transaction(context);
+    if (txn_enter(txn) < 0) {
+        PyErr_Clear(); /* it has ended, and all its drafts with it */
+        Py_RETURN_NONE;
+    }
+    int result = 0;
+    if (txn->admin_scope != NULL && context_scope(context) == txn->admin_scope) {
+        result = zones_check(txn, true);
+        if (result == 0) {
+            result = zones_lift(txn);
+        }
+        PyObject *error = PyErr_GetRaisedException();
+        admin_end(context);
+        PyErr_SetRaisedException(error);
+    }
+    txn_leave(txn);
+    return result < 0 ? NULL : Py_NewRef(Py_None);
+}

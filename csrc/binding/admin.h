@@ -1,0 +1,33 @@
+/* Admin scopes: for the time of a with block, a process is bound by its contract and not by the zones.
+ *
+ *     open_admin(context, reason)          the operations so far are held against the zones; the context
+ *         is its function among those      shows its roots under a scope of its own (scope.h, `admin`)
+ *         that the engine allows?
+ *     close_admin(context)                 the operations are held against what an admin may do; what they left is kept
+ *                                          (zones_lift); the scope is revoked, and the context as it was
+ *
+ * Who holds the engine decides who may: Engine.allow_admin(function). A scope is recorded when it opens, whatever becomes
+ * of the run, as [time, process, reason, version that it read, version that its run committed or None].
+ *
+ * Invariant: while no admin scope is open, no draft that was read in one can be used for anything, and what zones
+ * forbid is only in the transaction if it was written in one. */
+#ifndef THEUS_ADMIN_H
+#define THEUS_ADMIN_H
+
+#include "engine_type.h"
+
+enum { ADMISSION_TIME, ADMISSION_PROCESS, ADMISSION_REASON, ADMISSION_VERSION, ADMISSION_COMMITTED, ADMISSION_COUNT };
+
+/* Says in the records of a transaction's admin scopes which version it has made. */
+void admin_note_committed(TxnObject *txn);
+
+PyObject *module_open_admin(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *module_close_admin(PyObject *module, PyObject *context);
+/* Takes the rights back, if the context has some: for a body that has left its scope open. Entered. */
+void admin_end(PyObject *context);
+
+/* Methods of Engine. */
+PyObject *engine_allow_admin(PyObject *self, PyObject *function);
+PyObject *engine_admissions(PyObject *self, PyObject *ignored);
+
+#endif
