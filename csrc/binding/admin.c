@@ -4,6 +4,7 @@
 #include "context.h"
 #include "errors.h"
 #include "guard.h"
+#include "outgoing.h"
 #include "zones.h"
 
 #include <time.h>
@@ -68,7 +69,12 @@ record(TxnObject *txn, PyObject *process, PyObject *reason)
     if (entry == NULL) {
         return -1;
     }
-    int result = append_bounded(&txn->admissions, entry);
+    PyObject *name = PyUnicode_InternFromString("admin");
+    int result = name == NULL ? -1 : outgoing_attach(txn, THEUS_NOTES, name, reason);
+    Py_XDECREF(name);
+    if (result == 0) {
+        result = append_bounded(&txn->admissions, entry);
+    }
     if (result == 0) {
         Py_BEGIN_CRITICAL_SECTION(engine);
         result = append_bounded(&engine->admissions, entry);
@@ -216,7 +222,9 @@ module_close_admin(PyObject *module, PyObject *context)
         }
         PyObject *error = PyErr_GetRaisedException();
         admin_end(context);
-        PyErr_SetRaisedException(error);
+        if (error != NULL) {
+            PyErr_SetRaisedException(error);
+        }
     }
     txn_leave(txn);
     return result < 0 ? NULL : Py_NewRef(Py_None);

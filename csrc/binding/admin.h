@@ -7,7 +7,8 @@
  *                                          (zones_lift); the scope is revoked, and the context as it was
  *
  * Who holds the engine decides who may: Engine.allow_admin(function). A scope is recorded when it opens, whatever becomes
- * of the run, as [time, process, reason, version that it read, version that its run committed or None].
+ * of the run, as [time, process, reason, version that it read, version that its run committed or None]; and the commit record
+ * of that version has a note ("admin", reason).
  *
  * Invariant: while no admin scope is open, no draft that was read in one can be used for anything, and what zones
  * forbid is only in the transaction if it was written in one. */

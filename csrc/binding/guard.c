@@ -222,7 +222,7 @@ guard_check_path(TxnObject *txn, PyObject *path, uint8_t rights)
         return 0;
     }
     int known = scope_walk(txn->guard, path, 0, &scope);
-    if (known == 1 && scope_lets(scope, rights)) {
+    if (known == 1 && scope_declares_write(scope) && scope_lets(scope, rights)) {
         return 0;
     }
     return known < 0 ? -1 : guard_refuse_path(txn, txn->guard, path, true);

@@ -62,7 +62,7 @@ int guard_raise_refused(TxnObject *txn);
 int guard_check_write(TxnObject *txn, theus_cell *cell, ScopeObject *scope, uint64_t hash,
                       PyObject *key, theus_value value);
 
-/* May this be done to the place at a path as a whole, under txn->guard? */
+/* Is the place at a path declared for writing as a whole under txn->guard, and do its zones allow this? */
 int guard_check_path(TxnObject *txn, PyObject *path, uint8_t rights);
 
 /* The scope of a place that is to be read under txn->guard; *scope is NULL if everything may be

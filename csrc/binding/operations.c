@@ -50,6 +50,7 @@ note_sent(noting *notes, const theus_txn *txn, bool recent, theus_attachment kin
     return result;
 }
 
+static int
 finish(TxnObject *txn, const noting *notes, int result, theus_status status, noted_operation **first)
 {
     if (result != 0) {

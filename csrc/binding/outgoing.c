@@ -20,7 +20,7 @@ check_sending(TxnObject *self, PyObject *root, PyObject *name)
         result = guard_refuse_path(self, self->guard, path, true);
     }
     else if (result == 0 && root == self->heap->st->signal_name) {
-        result = guard_check_path(self, path, RIGHTS_WRITE);
+        result = guard_check_path(self, path, 0); /* topics have no zones */
     }
     Py_XDECREF(path);
     return result;
