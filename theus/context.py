@@ -153,7 +153,7 @@ class BaseSystemContext(LockedContextMixin):
     domain: Any = None
 
     def engine_roots(self) -> dict[str, Any]:
-        """The roots as an engine takes them: the instances, with every field. None is an empty one."""
+        """The roots as an engine takes them: the instances, with every field; {} for None."""
         declared = {name for name, _, _ in namespaces_of(self)}
         return {
             name: {} if value is None and name in ("domain", "global_ctx") else value

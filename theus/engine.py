@@ -151,7 +151,7 @@ class TheusEngine(EngineHistory):
         """Lets a process open admin scopes (`theus.admin`): this very function, or the one that is
         registered by this name now. Raises UnknownProcessError.
         """
-        self.allow_admin_function(self._plan(process).function)
+        self.allow_admin_function(self.plan(process).function)
 
     def admin_log(self) -> list[AdminRecord]:
         """The last 1024 admin scopes, oldest first."""

@@ -7,8 +7,6 @@
 #include "outgoing.h"
 #include "zones.h"
 
-#include <time.h>
-
 enum { ADMISSIONS_MAX = 1024 }; /* records that an engine keeps */
 
 /* ---- who may ------------------------------------------------------------------------- */
@@ -62,9 +60,7 @@ static int
 record(TxnObject *txn, PyObject *process, PyObject *reason)
 {
     EngineObject *engine = txn->engine;
-    struct timespec now;
-    timespec_get(&now, TIME_UTC);
-    PyObject *entry = Py_BuildValue("[dOOKO]", (double)now.tv_sec + (double)now.tv_nsec / 1e9, process, reason,
+    PyObject *entry = Py_BuildValue("[dOOKO]", (double)theus_clock_wall_ns() / 1e9, process, reason,
                                     (unsigned long long)txn->version, Py_None);
     if (entry == NULL) {
         return -1;

@@ -49,33 +49,38 @@ zones_of_name(PyObject *name)
 
 /* ---- rules --------------------------------------------------------------------------- */
 
+/* What a dict that never changes has under a name: 1 and *value (borrowed from it), 0 or -1. */
+static int
+look_up(PyObject *dict, PyObject *name, PyObject **value)
+{
+    *value = NULL;
+    if (dict == NULL || name == NULL || !PyUnicode_CheckExact(name)) {
+        return 0;
+    }
+    int found = PyDict_GetItemRef(dict, name, value);
+    Py_XDECREF(*value);
+    return found;
+}
+
 int
 zones_of_root(PyObject *rules, PyObject *root, uint8_t *rights, PyObject **fields)
 {
-    *rights = RIGHTS_ALL;
-    *fields = NULL;
-    PyObject *rule = rules == NULL || root == NULL || !PyUnicode_CheckExact(root)
-                         ? NULL
-                         : PyDict_GetItemWithError(rules, root); /* rules never change */
-    if (rule != NULL) {
-        *rights = (uint8_t)PyLong_AsLong(PyTuple_GET_ITEM(rule, 0));
-        *fields = PyTuple_GET_ITEM(rule, 1);
-    }
-    return PyErr_Occurred() ? -1 : 0;
+    PyObject *rule;
+    int found = look_up(rules, root, &rule);
+    *rights = found == 1 ? (uint8_t)PyLong_AsLong(PyTuple_GET_ITEM(rule, 0)) : RIGHTS_ALL;
+    *fields = found == 1 ? PyTuple_GET_ITEM(rule, 1) : NULL;
+    return found < 0 ? -1 : 0;
 }
 
 int
 zones_of_field(PyObject *fields, PyObject *name, uint8_t *rights)
 {
-    PyObject *rule = fields == NULL || name == NULL || !PyUnicode_CheckExact(name)
-                         ? NULL
-                         : PyDict_GetItemWithError(fields, name);
-    if (rule != NULL) {
-        *rights = (uint8_t)PyLong_AsLong(rule);
-        return 0;
-    }
-    *rights = name == NULL ? RIGHTS_ALL : zones_of_name(name);
-    return PyErr_Occurred() ? -1 : 0;
+    PyObject *rule;
+    int found = look_up(fields, name, &rule);
+    *rights = found == 1     ? (uint8_t)PyLong_AsLong(rule)
+              : name == NULL ? RIGHTS_ALL
+                             : zones_of_name(name);
+    return found < 0 ? -1 : 0;
 }
 
 int

@@ -210,7 +210,7 @@ def test_what_was_wrong_before_or_is_wrong_after_is_not_excused() -> None:
     @process(inputs=BOTH, outputs=["domain.log_l"])
     def returned(ctx: Any) -> Any:
         with AdminTransaction(ctx, reason="test"):
-            ctx.domain.log_l
+            assert ctx.domain.log_l
         return []
 
     engine = engine_with(before)
