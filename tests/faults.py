@@ -31,7 +31,7 @@ TIMEOUT = 60  # seconds; a program that takes longer hangs, and so has found it
 C_TESTS = [
     *("test_commit", "test_isolation", "test_mark", "test_node", "test_savepoint", "test_serial"),
     *("test_store", "test_threads", "test_txn", "test_txn_threads", "test_ring", "test_bell"),
-    "test_turn",
+    *("test_turn", "test_attach"),
 ]
 
 
@@ -198,6 +198,35 @@ FAULTS = [
         "node.c",
         "            falls ^= passes;\n",
         "",
+    ),
+    Fault(
+        "a savepoint that is rolled back keeps its messages",
+        "savepoint.c",
+        "        txn->attached[i] = savepoint->attached[i];\n"
+        "        savepoint->attached[i] = undone;\n",
+        "        (void)undone;\n",
+    ),
+    Fault(
+        "who has not swapped the version has sent its messages",
+        "store.c",
+        "    theus_mutex_lock(&store->lock);\n    if (store->current == expected",
+        "    theus_mutex_lock(&store->lock);\n"
+        "    if (next->record != NULL && next->record->attached[THEUS_MESSAGES] != NULL\n"
+        "        && store->current != expected) {\n"
+        "        theus_queue_push_locked(&store->queue, next->record);\n    }\n"
+        "    if (store->current == expected",
+    ),
+    Fault(
+        "messages that come after an interrupted hand-over are lost",
+        "attach.c",
+        "    queue->first = *end;\n    *end = NULL;\n",
+        "    queue->first = NULL;\n",
+    ),
+    Fault(
+        "a forked child hands over what its parent has sent",
+        "attach.c",
+        "    if (queue->epoch == epoch) {",
+        "    if (queue->epoch == epoch || queue->first != NULL) {",
     ),
     Fault(
         "a reader of the ring is not told of all it lost",

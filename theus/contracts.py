@@ -19,11 +19,13 @@ from theus._types import Isolation, SemanticType
 from theus.admin import AdminTransaction
 from theus.errors import ContractViolationError, TheusError, _nearest
 from theus.merging import Merge, merge_rules
+from theus.outbox import OutboxMsg
 from theus.scope import ROOT_ALIASES, parse_pattern
 
 __all__ = [
     "AdminTransaction",
     "ContractViolationError",
+    "OutboxMsg",
     "ProcessContract",
     "SemanticType",
     "process",

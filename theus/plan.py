@@ -137,7 +137,8 @@ class Plan:
             self.inline = contract.inline
             writes = tuple(map(parse_pattern, contract.outputs))
             reads = tuple(map(parse_pattern, contract.inputs)) + writes
-            self.bound = Scope(reads, writes, owner=self)
+            may_send = contract.semantic is SemanticType.EFFECT
+            self.bound = Scope(reads, writes, owner=self, frozen=not may_send)
             self.outputs = Outputs(name, contract.outputs, self.bound, contract.merge)
             self._compile(contract)
         self.single = self.outputs.direct

@@ -290,7 +290,7 @@ static int
 operation_is_declared(TxnObject *txn, ScopeObject *scope, const noted_operation *one)
 {
     if (one->kind == OPERATION_MESSAGE) {
-        return 1; /* no path is declared for those */
+        return !scope->frozen; /* no path is declared for those: whoever may write may send */
     }
     for (uint32_t i = 0; i < one->length && !scope_declares_write(scope); i++) {
         PyObject *key = (PyObject *)one->path[i].key;

@@ -215,13 +215,12 @@ scene_version(const scene *scene)
 
 /* ---- sessions ------------------------------------------------------------------------------- */
 
-session *
-session_open_at(const scene *scene, theus_isolation isolation, uint64_t number)
+/* Takes over a count of `version`. */
+static session *
+session_on(const scene *scene, theus_isolation isolation, theus_version *version)
 {
-    theus_version *version;
     session *made = calloc(1, sizeof(*made));
     REQUIRE(made != NULL);
-    REQUIRE(theus_store_at(scene->store, number, &version) == THEUS_OK);
     theus_txn_begin(&made->txn, scene->store, version, isolation, false);
     theus_version_release(version);
     made->txn.apply = fake_apply;
@@ -230,9 +229,17 @@ session_open_at(const scene *scene, theus_isolation isolation, uint64_t number)
 }
 
 session *
+session_open_at(const scene *scene, theus_isolation isolation, uint64_t number)
+{
+    theus_version *version;
+    REQUIRE(theus_store_at(scene->store, number, &version) == THEUS_OK);
+    return session_on(scene, isolation, version);
+}
+
+session *
 session_open(const scene *scene, theus_isolation isolation)
 {
-    return session_open_at(scene, isolation, scene_version(scene));
+    return session_on(scene, isolation, theus_store_pin(scene->store));
 }
 
 theus_outcome

@@ -381,6 +381,33 @@ def signals(of: TheusEngine) -> None:
     fails(theus.UnfreezableError, of.compare_and_swap, of.version, {"d": {"n": object()}})
 
 
+@process(outputs=["d.n", "signal.*"], merge={"d.n": "last"})
+def sending(ctx: Any) -> Any:
+    ctx.outbox.add("mail", {"to": ["ann"]})
+    ctx.outbox.add(theus.OutboxMsg("mail", (1, 2)))
+    ctx.signal.send("sent", [len(ctx.outbox)])
+    fails(theus.UnfreezableError, ctx.outbox.add, "mail", object())
+    fails(TypeError, ctx.outbox.add, 5)
+    ctx.log.debug("sent at %s", ctx.now)
+    return ctx.random.random()
+
+
+def messages(of: TheusEngine) -> None:
+    receiver = of.signals()
+    for _ in range(3):
+        of.run_process(sending)
+    with of.transaction() as tx:
+        with contextlib.suppress(Boom), tx.savepoint():
+            tx.outbox.add("mail", [1])
+            raise Boom
+        tx.rollback()
+    assert len(of.process_outbox(boom).failed) == 1
+    assert of.process_outbox(lambda message: message.payload).delivered == 6
+    assert receiver.poll() is not None
+    assert of.records()[0][-1].notes
+    of.run_process(sending)  # and nobody takes them
+
+
 def callbacks(of: TheusEngine) -> None:
     with pytest.raises(Boom), of.transaction() as tx:
         tx.on_commit(boom)
@@ -439,6 +466,7 @@ STORIES = [
     savepoints,
     resolver,
     signals,
+    messages,
     records,
     callbacks,
     processes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import json
 import pickle
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from helpers import run_fresh, run_threads
-from theus import OutboxMsg, OutboxReport, TheusEngine, json_default, process
+from theus import OutboxMsg, OutboxReport, TheusEngine, Transaction, json_default, process
 from theus.errors import (
     ClosedError,
     ConflictError,
@@ -538,3 +539,74 @@ def test_a_message_is_plain_read_only_data(engine: TheusEngine) -> None:
     assert delivered.payload == message.payload and delivered.id is not None
     assert pickle.loads(pickle.dumps(delivered)) == delivered == copy.copy(delivered)
     assert json.loads(json.dumps(delivered.payload, default=json_default)) == {"to": "ann"}
+
+
+# ---- hostile --------------------------------------------------------------------------------
+
+
+def transaction_behind(ctx: Any) -> Any:
+    """What a process is not given, but can find."""
+    return next(part for part in gc.get_referents(ctx) if isinstance(part, Transaction))
+
+
+@pytest.mark.parametrize("semantic", ["pure", "guide"])
+def test_nor_through_the_transaction_that_they_find(engine: TheusEngine, semantic: str) -> None:
+    @process(semantic=semantic)
+    def work(ctx: Any) -> None:
+        for use in (
+            lambda tx: tx.outbox.add("mail", 1),
+            lambda tx: tx.update(signal={"go": 1}),
+            lambda tx: type(tx.outbox)(),
+        ):
+            with pytest.raises((ContractViolationError, TypeError)):
+                use(transaction_behind(ctx))
+
+    with pytest.raises(ContractViolationError):
+        engine.run_process(work)
+    assert drain(engine) == [] and engine.version == 1
+
+
+def test_nor_when_their_guard_is_gone(engine: TheusEngine) -> None:
+    """While the engine stores what was returned no guard stands: the commit looks once more."""
+    box: list[Any] = []
+
+    class Key:
+        """Compared while the value is stored."""
+
+        def __hash__(self) -> int:
+            return hash("a")
+
+        def __eq__(self, other: object) -> bool:
+            if box:
+                box[0].add("mail", 1)
+            return other == "a"
+
+    engine = TheusEngine({"domain": {"d": {Key(): 1}}})
+
+    @process(outputs=["domain.d.a"], semantic="pure")
+    def work(ctx: Any) -> int:
+        box.append(transaction_behind(ctx).outbox)
+        return 5
+
+    with pytest.raises(ContractViolationError):
+        engine.run_process(work)
+    box.clear()
+    assert drain(engine) == [] and engine.version == 1
+
+
+def test_a_resolver_cannot_send_for_a_pure_process(engine: TheusEngine) -> None:
+    """It runs at the commit, when the body is long over."""
+    box: list[Any] = []
+
+    def resolve(old: int, value: int) -> int:
+        with pytest.raises(TransactionError):
+            box[0].add("mail", 1)
+        return old + value
+
+    @process(outputs=["domain.a"], merge={"domain.a": resolve}, semantic="pure")
+    def work(ctx: Any) -> int:
+        box.append(transaction_behind(ctx).outbox)
+        return 1
+
+    engine.run_process(work)
+    assert drain(engine) == [] and engine.state["domain"]["a"] == 2
