@@ -52,24 +52,23 @@ theus_txn_attached(const theus_txn *txn, theus_attachment kind)
 }
 
 void
-theus_record_attach(theus_record *record, const theus_txn *txn)
+theus_attached_share(theus_container *const from[], theus_container *to[])
 {
     for (int kind = 0; kind < THEUS_ATTACHMENTS; kind++) {
-        theus_container *list = txn->attached[kind];
-        if (list != NULL) {
-            theus_seal_in_place(list);
-            theus_container_retain(list);
-            record->attached[kind] = list;
+        if (from[kind] != NULL) {
+            theus_seal_in_place(from[kind]);
+            theus_container_retain(from[kind]);
+            to[kind] = from[kind];
         }
     }
 }
 
 void
-theus_record_detach(theus_record *record)
+theus_attached_drop(theus_container *attached[])
 {
     for (int kind = 0; kind < THEUS_ATTACHMENTS; kind++) {
-        theus_container *list = record->attached[kind];
-        record->attached[kind] = NULL;
+        theus_container *list = attached[kind];
+        attached[kind] = NULL;
         theus_container_release(list);
     }
 }

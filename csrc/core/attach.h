@@ -29,10 +29,37 @@ typedef enum {
 
 typedef struct theus_record theus_record;
 
-/* Counts what `txn` has attached, and seals it; lets it go again, which may run foreign code. */
-struct theus_txn;
-void theus_record_attach(theus_record *record, const struct theus_txn *txn);
-void theus_record_detach(theus_record *record);
+void theus_attached_share(theus_container *const from[], theus_container *to[]);
+void theus_attached_drop(theus_container *attached[]);
+
+/* Is anything attached? Mostly not, so all that follows is asked only then. */
+static inline bool
+theus_is_attached(theus_container *const attached[])
+{
+    uintptr_t any = 0;
+    for (int kind = 0; kind < THEUS_ATTACHMENTS; kind++) {
+        any |= (uintptr_t)attached[kind];
+    }
+    return any != 0;
+}
+
+/* Seals what stands in `from` and counts it once more in `to`, which is empty. */
+static inline void
+theus_attach_all(theus_container *const from[], theus_container *to[])
+{
+    if (theus_is_attached(from)) {
+        theus_attached_share(from, to);
+    }
+}
+
+/* Lets all of it go. May run foreign code. */
+static inline void
+theus_detach(theus_container *attached[])
+{
+    if (theus_is_attached(attached)) {
+        theus_attached_drop(attached);
+    }
+}
 
 /* Guarded by store.lock. */
 typedef struct {

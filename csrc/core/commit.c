@@ -92,7 +92,7 @@ record_new(theus_txn *txn, op_summary *summary, theus_record **out)
     for (uint32_t i = 0; i < summary->segments; i++) {
         record->segments[i] = summary->kept[i];
     }
-    theus_record_attach(record, txn);
+    theus_attach_all(txn->attached, record->attached);
     *out = record;
     return THEUS_OK;
 }

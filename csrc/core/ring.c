@@ -15,7 +15,7 @@ theus_record_release(theus_record *record)
 {
     if (record != NULL
         && atomic_fetch_sub_explicit(&record->refs, 1, memory_order_acq_rel) == 1) {
-        theus_record_detach(record);
+        theus_detach(record->attached);
         theus_atoms_free(record->heap, record->cells);
     }
 }
@@ -33,7 +33,7 @@ theus_ring_retire(theus_ring *ring, theus_record *record)
         && atomic_fetch_sub_explicit(&record->refs, 1, memory_order_acq_rel) != 1) {
         return;
     }
-    theus_record_detach(record);
+    theus_detach(record->attached);
     theus_atoms_drain(record->heap, record->cells);
     record = atomic_exchange_explicit(&ring->spare, record, memory_order_acq_rel);
     if (record != NULL) {

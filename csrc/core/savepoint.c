@@ -34,9 +34,7 @@ savepoint_free(theus_savepoint *savepoint, uint32_t count)
         theus_numbers_fini(&savepoint->cells[i].writes);
         theus_container_release(savepoint->cells[i].now);
     }
-    for (int i = 0; i < THEUS_ATTACHMENTS; i++) {
-        theus_container_release(savepoint->attached[i]);
-    }
+    theus_detach(savepoint->attached);
     theus_free(savepoint);
 }
 
@@ -99,14 +97,7 @@ theus_txn_save(theus_txn *txn, theus_savepoint **out)
         saved->now = cell->now;
     }
     savepoint->count = i;
-    for (int kind = 0; kind < THEUS_ATTACHMENTS; kind++) {
-        theus_container *list = txn->attached[kind];
-        if (list != NULL) {
-            theus_seal_in_place(list);
-            theus_container_retain(list);
-            savepoint->attached[kind] = list;
-        }
-    }
+    theus_attach_all(txn->attached, savepoint->attached);
     savepoint->number = ++txn->saves;
     txn->savepoint = savepoint;
     *out = savepoint;

@@ -112,21 +112,14 @@ theus_txn_finish(theus_txn *txn, theus_txn_state state)
         cell = next;
     }
     theus_deferral *retired = txn->retired;
-    theus_container *attached[THEUS_ATTACHMENTS];
     theus_version *pinned = txn->pinned;
     theus_ticket *ticket = txn->ticket;
     txn->ticket = NULL;
     theus_txn_unreserve(txn);
     txn->retired = NULL; /* out of the collector's sight before anything is released */
-    for (int i = 0; i < THEUS_ATTACHMENTS; i++) {
-        attached[i] = txn->attached[i];
-        txn->attached[i] = NULL;
-    }
     txn->pinned = NULL;
     deferrals_free(txn, retired);
-    for (int i = 0; i < THEUS_ATTACHMENTS; i++) {
-        theus_container_release(attached[i]);
-    }
+    theus_detach(txn->attached);
     theus_version_release(pinned);
     if (ticket != NULL) {
         theus_ticket_free(theus_store_turns(txn->store), ticket);
