@@ -196,6 +196,73 @@ close_strict(void)
     close_stage();
 }
 
+/* ---- messages: each is handed over once, by version, if its commit came about --------------- */
+
+static uint64_t sent, taken, newest_taken;
+
+static void
+open_messages(const void *about)
+{
+    (void)about;
+    open_stage("{1:0}", 1, 1);
+    sent = taken = newest_taken = 0;
+}
+
+/* Sends a number, overwrites what stands at key 1 with it, and so conflicts with whoever does the same. */
+static void
+send_one(uint64_t number)
+{
+    session *tx = session_open(&stage, THEUS_SERIALIZABLE);
+    fake_atom *key = fake_new(1), *value = fake_new(number);
+    theus_value there;
+    uint32_t pos;
+    theus_status status = theus_txn_attach(&tx->txn, THEUS_MESSAGES, key, theus_value_of_atom(value));
+    if (status == THEUS_OK
+        && theus_cell_lookup(tx->txn.root, NULL, key->hash, key, &pos, &there) == THEUS_FOUND) {
+        status = theus_cell_store(tx->txn.root, NULL, key->hash, key, theus_value_of_atom(value));
+    }
+    if (status == THEUS_OK && session_commit(tx) == THEUS_COMMITTED) {
+        sent++;
+    }
+    CHECK(status == THEUS_OK || sim_memory_fails());
+    fake_release(key);
+    fake_release(value);
+    session_close(tx);
+}
+
+static void
+take_messages(void)
+{
+    theus_record *record;
+    while ((record = theus_store_queued(stage.store)) != NULL) {
+        CHECK(record->version > newest_taken && record->attached[THEUS_MESSAGES]->count == 2);
+        newest_taken = record->version;
+        taken++;
+        theus_store_unqueue(stage.store, newest_taken);
+        theus_record_release(record);
+    }
+}
+
+static void
+messages_body(int thread)
+{
+    if (thread == 2) {
+        take_messages();
+        take_messages();
+        return;
+    }
+    send_one((uint64_t)thread);
+    send_one((uint64_t)thread);
+}
+
+static void
+close_messages(void)
+{
+    take_messages();
+    CHECK(taken == sent && newest_taken == scene_version(&stage));
+    close_stage();
+}
+
 /* ---- the bell: nobody sleeps through it ---------------------------------------------------- */
 
 static theus_bell bell;
@@ -367,6 +434,7 @@ static const sim_scene scenes[] = {
     {"pins and pruning", 3, 1, NULL, open_pins, pins_body, close_stage},
     {"readers of the ring", 2, 2, NULL, open_ring, ring_body, close_ring},
     {"a strict ring and its reader", 3, 1, NULL, open_strict, strict_body, close_strict},
+    {"two who send and one who takes", 3, 1, NULL, open_messages, messages_body, close_messages},
     {"the bell", 3, 2, NULL, open_bell, bell_body, close_bell},
     {"branches of one map", 2, 2, NULL, open_branches, branches_body, close_branches},
     {"the door of a transaction", 3, 2, NULL, open_door, door_body, close_door},
