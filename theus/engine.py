@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from itertools import starmap
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from theus._theus import Context, DraftDict, Scope, Transaction
 from theus._types import Isolation
@@ -14,6 +14,7 @@ from theus.admin import AdminRecord
 from theus.construction import lock_contexts, namespaced, roots_of, write_timeout
 from theus.edit import Edit
 from theus.errors import (
+    ClosedError,
     ProcessError,
     SecurityViolationError,
     TransactionError,
@@ -26,6 +27,7 @@ from theus.plan import Plan, plan_of
 from theus.runs import run_async, transactional
 
 if TYPE_CHECKING:
+    from theus.heavy import ManagedAllocator
     from theus.namespaces import NamespaceRegistry
     from theus.paths import Path
 
@@ -370,7 +372,36 @@ class TheusEngine(EngineHistory):
             return functools.partial(self.transactional, **options)
         return transactional(self, fn, options)
 
+    # ---- shared memory ------------------------------------------------------------------------
+
+    @property
+    def heavy(self) -> ManagedAllocator:
+        """Arrays in shared memory: `engine.heavy.alloc(key, shape, dtype)`. See `theus.heavy`.
+
+        Made when it is first asked for, which loads NumPy. Its arrays are freed when the engine
+        is closed; views of them stay good.
+        """
+        made = self.__dict__.get("_heavy")
+        if made is None:
+            from theus.heavy import ManagedAllocator
+
+            if self.closed:
+                raise ClosedError
+            # Of two threads that come here at once, one is given the other's.
+            made = self.__dict__.setdefault("_heavy", ManagedAllocator())
+        return cast("ManagedAllocator", made)
+
     # ---- life -------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Refuses new transactions, drops the history, ends every wait, frees the shared arrays.
+
+        States, views and arrays that are held stay good. May be called again.
+        """
+        super().close()
+        heavy = self.__dict__.get("_heavy")
+        if heavy is not None:
+            heavy.shutdown()
 
     def __enter__(self) -> TheusEngine:
         return self

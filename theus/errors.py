@@ -15,6 +15,10 @@
     ├── UnfreezableError             a value that a state cannot own     (TypeError)
     ├── SchemaViolationError         a commit that does not fit the schema
     ├── ContractViolationError       a process did what it had not declared (PermissionError)
+    ├── HeavyMemoryError             no room for a shared array          (MemoryError)
+    ├── StaleArrayError              a shared array that is gone         (LookupError)
+    ├── BadTokenError                no shared array was ever called that (ValueError)
+    ├── BorrowedArrayError           what only the owner of a shared array may do (PermissionError)
     └── ProcessError                 a process that cannot be run
         ├── ArgumentError            a call that does not fit it         (TypeError)
         ├── ProcessTimeoutError      a run that took too long            (TimeoutError)
@@ -40,11 +44,14 @@ from typing import Any
 
 __all__ = [
     "ArgumentError",
+    "BadTokenError",
+    "BorrowedArrayError",
     "ClosedError",
     "ConflictError",
     "ContextError",
     "ContractViolationError",
     "FrozenError",
+    "HeavyMemoryError",
     "LockViolationError",
     "PathError",
     "ProcessError",
@@ -53,6 +60,7 @@ __all__ = [
     "RingFullError",
     "SchemaViolationError",
     "SecurityViolationError",
+    "StaleArrayError",
     "TheusError",
     "TransactionError",
     "UnfreezableError",
@@ -547,3 +555,58 @@ class UnknownProcessError(ProcessError, ValueError):
         super().__init__(message, process)
         self.args = (process, known)
         self.known = known
+
+
+# ---- shared arrays ------------------------------------------------------------------
+
+
+class HeavyMemoryError(TheusError, MemoryError):
+    """Raised when a shared array would go beyond a quota, or beyond what the system has left.
+
+    `asked`, `used`, `limit` and `largest_free` are bytes: what the array needs, what the quota
+    has in use, its limit (or what the system has left), the largest free range that is
+    mapped already. `holders` are the largest arrays as (key, bytes), `prefix` is that of the
+    quota ("": the whole engine), or None where it was the system that had no room.
+    """
+
+    def __init__(
+        self,
+        asked: int,
+        used: int = 0,
+        limit: int = 0,
+        largest_free: int = 0,
+        holders: tuple[tuple[str, int], ...] = (),
+        prefix: str | None = None,
+    ) -> None:
+        if prefix is None:
+            why = f"the system has {limit:,} bytes left"
+            way = "free arrays, or give the process more memory"
+        else:
+            whose = f"the quota of {prefix!r}" if prefix else "the engine's limit"
+            why = f"{whose} is {limit:,} bytes, {used:,} of them in use"
+            way = "free arrays, or raise it with engine.heavy.quota(...)"
+        largest = ", ".join(f"{_shown(key)} {size:,}" for key, size in holders)
+        super().__init__(
+            f"no room for a shared array of {asked:,} bytes: {why}"
+            + (f" (largest arrays: {largest})" if largest else "")
+            + f"; {way}"
+        )
+        self.args = (asked, used, limit, largest_free, holders, prefix)
+        self.asked = asked
+        self.used = used
+        self.limit = limit
+        self.largest_free = largest_free
+        self.holders = holders
+        self.prefix = prefix
+
+
+class StaleArrayError(TheusError, LookupError):
+    """Raised when a token names a shared array that is gone: freed, or its owner has ended."""
+
+
+class BadTokenError(TheusError, ValueError):
+    """Raised when something is no token of a shared array: damaged, forged, of another version."""
+
+
+class BorrowedArrayError(TheusError, PermissionError):
+    """Raised when a process would free a shared array that belongs to another one."""

@@ -51,6 +51,24 @@ errors_raise(const module_state *st, theus_status status)
     case THEUS_READ_ONLY:
         type = st->TransactionError;
         break;
+    case THEUS_NO_ROOM:
+        return PyErr_NoMemory();
+    case THEUS_BAD_TOKEN:
+        type = st->BadTokenError;
+        break;
+    case THEUS_STALE:
+        type = st->StaleArrayError;
+        break;
+    case THEUS_BORROWED:
+        type = st->BorrowedArrayError;
+        break;
+    case THEUS_UNSUPPORTED:
+        type = PyExc_NotImplementedError;
+        break;
+    case THEUS_REFUSED:
+    case THEUS_CROWDED:
+        type = PyExc_OSError;
+        break;
     case THEUS_FULL:
     case THEUS_UNREAD:
     case THEUS_GONE:

@@ -6,6 +6,7 @@
 #include "freeze.h"
 #include "records.h"
 #include "scope.h"
+#include "shm_type.h"
 #include "txn_type.h"
 
 /* ---- types -------------------------------------------------------------------------- */
@@ -40,7 +41,7 @@ module_exec(PyObject *module)
         add_frozen_list_type, add_frozen_set_type, add_frozen_view_types, add_mutation_type,
         add_record_class_type, add_record_types,   add_state_type,        add_txn_type,
         add_draft_types,      add_scope_types,     add_context_type,      add_engine_type,
-        add_cursor_type,      add_turn_types,      add_outgoing_types,
+        add_cursor_type,      add_turn_types,      add_outgoing_types,    add_shm_types,
     };
     module_state *st = module_state_of(module);
     st->module = module;
@@ -129,6 +130,14 @@ static PyMethodDef module_methods[] = {
                "Until close_admin(context) the zones do not bind what this context does; see theus.admin.")},
     {"close_admin", module_close_admin, METH_O,
      PyDoc_STR("close_admin($module, context, /)\n--\n\nEnds the admin scope of a context, if it has one.")},
+    {"borrow_block", module_borrow_block, METH_O,
+     PyDoc_STR("borrow_block($module, token, /)\n--\n\n"
+               "The block of shared memory that the token of a SharedBlock names, in this process or another.\n"
+               "Raises StaleArrayError if it is gone, BadTokenError if there never was one.")},
+    {"system_memory", module_system_memory, METH_NOARGS,
+     PyDoc_STR("system_memory($module, /)\n--\n\n"
+               "(total, room): the bytes that this process may use, and those that are left, by the\n"
+               "system's own figures and the limits of its cgroups.")},
     {0},
 };
 

@@ -11,6 +11,8 @@ typedef struct RecordClass RecordClass;
 
 /* Exception classes, by their names in theus.errors. errors.c expands this list too. */
 #define THEUS_ERROR_FIELDS(X)     \
+    X(PyObject, BadTokenError)    \
+    X(PyObject, BorrowedArrayError) \
     X(PyObject, ClosedError)      \
     X(PyObject, ConflictError)    \
     X(PyObject, ContextError)     \
@@ -19,6 +21,7 @@ typedef struct RecordClass RecordClass;
     X(PyObject, PathError)        \
     X(PyObject, RecordError)      \
     X(PyObject, RingFullError)    \
+    X(PyObject, StaleArrayError)  \
     X(PyObject, TransactionError) \
     X(PyObject, UnfreezableError) \
     X(PyObject, VersionError)     \
@@ -70,6 +73,8 @@ typedef struct RecordClass RecordClass;
     X(PyTypeObject, Waiter_type)                                                            \
     X(PyTypeObject, Turn_type)                                                              \
     X(PyTypeObject, Engine_type)                                                            \
+    X(PyTypeObject, SharedZone_type)                                                        \
+    X(PyTypeObject, SharedBlock_type)                                                       \
     X(PyTypeObject, RecordCursor_type)                                                      \
     X(PyObject, parse_path) /* theus.paths.parse_path, once a path came as text */          \
     X(PyObject, home)       /* ContextVar: see home_of() in active.h */                   \
@@ -136,5 +141,6 @@ int add_txn_type(PyObject *module, module_state *st);
 int add_engine_type(PyObject *module, module_state *st);
 int add_cursor_type(PyObject *module, module_state *st);
 int add_turn_types(PyObject *module, module_state *st);
+int add_shm_types(PyObject *module, module_state *st);
 
 #endif

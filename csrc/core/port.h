@@ -36,6 +36,7 @@ typedef enum {
     THEUS_RANK_RING = 4,   /* ring.lock: audit slots */
     THEUS_RANK_HEAP = 5,   /* heap.lock: nodes, their links and free lists */
     THEUS_RANK_BELL = 6,   /* bell.lock: who waits */
+    THEUS_RANK_SHM = 7,    /* the one of shm_arena.h: everything that this process knows of shared memory */
 } theus_rank;
 
 typedef struct {
@@ -46,6 +47,14 @@ typedef struct {
     _Atomic(uint64_t) owner; /* theus_thread_id() of the holder, else 0 */
 #endif
 } theus_mutex;
+
+/* For the one lock that belongs to the process: theus_mutex lock = THEUS_MUTEX_OF_PROCESS(rank). Never serial: interpreters have
+ * no lock in common. */
+#ifndef NDEBUG
+#define THEUS_MUTEX_OF_PROCESS(its_rank) {.os = PTHREAD_MUTEX_INITIALIZER, .rank = (its_rank)}
+#else
+#define THEUS_MUTEX_OF_PROCESS(its_rank) {.os = PTHREAD_MUTEX_INITIALIZER}
+#endif
 
 /* `serial`: the embedder lets only one thread at a time into the core, and regions call nothing foreign, so
  * no two can overlap and the lock would guard nothing. Under a global interpreter lock that saves about ten

@@ -27,7 +27,14 @@
     X(LATE, -12, "the write timeout passed while the commit was tried")       \
     X(TOO_DEEP, -13, "containers are nested more than 2000 deep here: keep the data flatter") \
     X(FULL, -14, "the ring has no room for another commit record")           \
-    X(UNREAD, -15, "no reader is attached to the ring of commit records")
+    X(UNREAD, -15, "no reader is attached to the ring of commit records")    \
+    X(NO_ROOM, -16, "the system has no room for more shared memory")         \
+    X(REFUSED, -17, "the system refuses shared memory to this process")      \
+    X(UNSUPPORTED, -18, "this system has no shared memory without names")    \
+    X(BAD_TOKEN, -19, "this is no token of a shared array")                  \
+    X(STALE, -20, "the shared array is gone: its owner has freed it, or has ended")                               \
+    X(BORROWED, -21, "the shared array belongs to another process: only that one can free it")         \
+    X(CROWDED, -22, "63 processes look at this shared memory already")
 
 typedef enum {
 #define THEUS_STATUS_ENUM(name, number, text) THEUS_##name = number,

@@ -1,0 +1,11 @@
+/* Shared memory of an engine as Python objects. What makes arrays of it is Python: theus/heavy.py, theus/shm_array.py. */
+#ifndef THEUS_SHM_TYPE_H
+#define THEUS_SHM_TYPE_H
+
+#include "module_state.h"
+
+/* Functions of the module. */
+PyObject *module_borrow_block(PyObject *module, PyObject *token);
+PyObject *module_system_memory(PyObject *module, PyObject *ignored);
+
+#endif

@@ -1,0 +1,377 @@
+/* port_shm.h for Linux; elsewhere shared memory without names is not supported. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include "port_shm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifdef __linux__
+#include <sys/random.h>
+#endif
+
+static theus_status
+status_of_errno(int error)
+{
+    switch (error) {
+    case ENOMEM:
+    case ENOSPC:
+    case EDQUOT:
+    case EMFILE:
+    case ENFILE:
+    case EFBIG:
+        return THEUS_NO_ROOM;
+    case ENOSYS:
+    case EOPNOTSUPP:
+        return THEUS_UNSUPPORTED;
+    default:
+        return THEUS_REFUSED;
+    }
+}
+
+/* ---- files ------------------------------------------------------------------------ */
+
+#ifdef __linux__
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008u
+#endif
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
+theus_status
+theus_shm_create(const char *label, uint64_t size, int *fd)
+{
+    int made = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+    if (made < 0 && errno == EINVAL) { /* a kernel before 6.3 */
+        made = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    }
+    if (made < 0) {
+        return status_of_errno(errno);
+    }
+    if (size > INT64_MAX || ftruncate(made, (off_t)size) != 0) {
+        theus_status status = size > INT64_MAX ? THEUS_NO_ROOM : status_of_errno(errno);
+        close(made);
+        return status;
+    }
+    *fd = made;
+    return THEUS_OK;
+}
+
+theus_status
+theus_shm_seal(int fd, bool read_only)
+{
+    int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL | (read_only ? F_SEAL_FUTURE_WRITE : 0);
+    return fcntl(fd, F_ADD_SEALS, seals) == 0 ? THEUS_OK : status_of_errno(errno);
+}
+
+theus_status
+theus_shm_open(uint32_t pid, int fd, const char *label, bool writable, int *own, uint64_t *size)
+{
+    char path[64], target[128], wanted[128];
+    if (pid == 0) {
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    }
+    else {
+        snprintf(path, sizeof(path), "/proc/%" PRIu32 "/fd/%d", pid, fd);
+    }
+    /* Look before opening: a forged number may name a device or a pipe, and to open those does something. */
+    ssize_t length = readlink(path, target, sizeof(target) - 1);
+    if (length < 0) {
+        return errno == EACCES || errno == EPERM ? THEUS_REFUSED : THEUS_GONE;
+    }
+    target[length] = '\0';
+    snprintf(wanted, sizeof(wanted), "/memfd:%s (deleted)", label);
+    if (strcmp(target, wanted) != 0) {
+        return THEUS_GONE;
+    }
+    int opened = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (opened < 0) {
+        return errno == ENOENT ? THEUS_GONE : status_of_errno(errno);
+    }
+    struct stat about;
+    if (fstat(opened, &about) != 0 || !S_ISREG(about.st_mode)) {
+        close(opened);
+        return THEUS_GONE;
+    }
+    *own = opened;
+    *size = (uint64_t)about.st_size;
+    return THEUS_OK;
+}
+
+#else
+
+theus_status
+theus_shm_create(const char *label, uint64_t size, int *fd)
+{
+    (void)label, (void)size, (void)fd;
+    return THEUS_UNSUPPORTED;
+}
+
+theus_status
+theus_shm_seal(int fd, bool read_only)
+{
+    (void)fd, (void)read_only;
+    return THEUS_UNSUPPORTED;
+}
+
+theus_status
+theus_shm_open(uint32_t pid, int fd, const char *label, bool writable, int *own, uint64_t *size)
+{
+    (void)pid, (void)fd, (void)label, (void)writable, (void)own, (void)size;
+    return THEUS_UNSUPPORTED;
+}
+
+#endif
+
+theus_status
+theus_shm_back(int fd, uint64_t offset, uint64_t size)
+{
+#ifdef __linux__
+    /* All or nothing, so an interrupted call is begun again. It returns the error; errno says nothing. */
+    int error;
+    do {
+        error = posix_fallocate(fd, (off_t)offset, (off_t)size);
+    } while (error == EINTR);
+    return error == 0 ? THEUS_OK : status_of_errno(error);
+#else
+    (void)fd, (void)offset, (void)size;
+    return THEUS_UNSUPPORTED;
+#endif
+}
+
+void
+theus_shm_close(int fd)
+{
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
+/* ---- mappings ----------------------------------------------------------------------- */
+
+theus_status
+theus_shm_map(int fd, uint64_t offset, uint64_t size, theus_map how, void **memory)
+{
+    int protection = how == THEUS_MAP_READ ? PROT_READ : PROT_READ | PROT_WRITE;
+    int kind = how == THEUS_MAP_PRIVATE ? MAP_PRIVATE : MAP_SHARED;
+    void *mapped = mmap(NULL, (size_t)size, protection, kind, fd, (off_t)offset);
+    if (mapped == MAP_FAILED) {
+        return status_of_errno(errno);
+    }
+    *memory = mapped;
+    return THEUS_OK;
+}
+
+void
+theus_shm_remap_read_only(int fd, void *memory, uint64_t size)
+{
+    (void)mmap(memory, (size_t)size, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
+}
+
+void
+theus_shm_unmap(void *memory, uint64_t size)
+{
+    (void)munmap(memory, (size_t)size);
+}
+
+uint64_t
+theus_page_size(void)
+{
+    return (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* ---- liveness ------------------------------------------------------------------------- */
+
+#ifdef F_OFD_SETLK
+
+static struct flock
+one_byte(short kind, uint64_t byte)
+{
+    return (struct flock){.l_type = kind, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
+}
+
+bool
+theus_byte_try_lock(int fd, uint64_t byte)
+{
+    struct flock lock = one_byte(F_WRLCK, byte);
+    return fcntl(fd, F_OFD_SETLK, &lock) == 0;
+}
+
+void
+theus_byte_unlock(int fd, uint64_t byte)
+{
+    struct flock lock = one_byte(F_UNLCK, byte);
+    (void)fcntl(fd, F_OFD_SETLK, &lock);
+}
+
+bool
+theus_byte_is_locked(int fd, uint64_t byte)
+{
+    struct flock lock = one_byte(F_WRLCK, byte);
+    return fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK; /* in doubt: alive */
+}
+
+#else
+
+bool
+theus_byte_try_lock(int fd, uint64_t byte)
+{
+    (void)fd, (void)byte;
+    return false;
+}
+
+void
+theus_byte_unlock(int fd, uint64_t byte)
+{
+    (void)fd, (void)byte;
+}
+
+bool
+theus_byte_is_locked(int fd, uint64_t byte)
+{
+    (void)fd, (void)byte;
+    return true;
+}
+
+#endif
+
+/* ---- figures ---------------------------------------------------------------------------- */
+
+/* A small text file, as a string. */
+static bool
+read_text(const char *path, char *text, size_t size)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return false;
+    }
+    ssize_t length = read(fd, text, size - 1);
+    close(fd);
+    text[length > 0 ? length : 0] = '\0';
+    return length > 0;
+}
+
+static bool
+read_number(const char *folder, const char *name, uint64_t *number)
+{
+    char path[1200], text[64];
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    return read_text(path, text, sizeof(text)) && sscanf(text, "%" SCNu64, number) == 1; /* "max" is no number */
+}
+
+typedef struct {
+    uint64_t total, room;
+} memory_figures;
+
+/* One kind of cgroup: the limits of this process's group and of all above it. */
+static void
+narrow_by_groups(memory_figures *figures, const char *mount, const char *group, const char *limit, const char *usage)
+{
+    char folder[1100];
+    size_t root = (size_t)snprintf(folder, sizeof(folder), "%s", mount);
+    snprintf(folder + root, sizeof(folder) - root, "%s", group);
+    for (;;) {
+        uint64_t most, used;
+        if (read_number(folder, limit, &most) && read_number(folder, usage, &used)) {
+            uint64_t left = used < most ? most - used : 0;
+            figures->total = most < figures->total ? most : figures->total;
+            figures->room = left < figures->room ? left : figures->room;
+        }
+        char *slash = strrchr(folder, '/');
+        if (slash == NULL || slash < folder + root) {
+            return;
+        }
+        *slash = '\0';
+    }
+}
+
+static void
+narrow_by_cgroups(memory_figures *figures)
+{
+    char text[4096];
+    if (!read_text("/proc/self/cgroup", text, sizeof(text))) {
+        return;
+    }
+    char *rest = NULL;
+    for (char *line = strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
+        char *kind = strchr(line, ':'); /* "4:memory:/group" (version 1) or "0::/group" */
+        char *group = kind == NULL ? NULL : strchr(kind + 1, ':');
+        if (group == NULL || strlen(group) > 1000) {
+            continue;
+        }
+        *group++ = '\0';
+        if (kind[1] == '\0') {
+            narrow_by_groups(figures, "/sys/fs/cgroup", group, "memory.max", "memory.current");
+        }
+        else if (strcmp(kind + 1, "memory") == 0) {
+            narrow_by_groups(figures, "/sys/fs/cgroup/memory", group, "memory.limit_in_bytes", "memory.usage_in_bytes");
+        }
+    }
+}
+
+static memory_figures
+read_memory_figures(void)
+{
+    memory_figures figures = {UINT64_MAX, UINT64_MAX};
+    char text[4096];
+    if (read_text("/proc/meminfo", text, sizeof(text))) {
+        const char *total = strstr(text, "MemTotal:"), *room = strstr(text, "MemAvailable:");
+        uint64_t kib;
+        if (total != NULL && sscanf(total, "MemTotal: %" SCNu64, &kib) == 1) {
+            figures.total = kib * 1024;
+        }
+        if (room != NULL && sscanf(room, "MemAvailable: %" SCNu64, &kib) == 1) {
+            figures.room = kib * 1024;
+        }
+    }
+    narrow_by_cgroups(&figures);
+    return figures;
+}
+
+uint64_t
+theus_memory_room(void)
+{
+    return read_memory_figures().room;
+}
+
+uint64_t
+theus_memory_total(void)
+{
+    return read_memory_figures().total;
+}
+
+/* ---- identity ------------------------------------------------------------------------------ */
+
+uint32_t
+theus_process_id(void)
+{
+    return (uint32_t)getpid();
+}
+
+theus_status
+theus_random_id(unsigned char id[16])
+{
+#ifdef __linux__
+    return getrandom(id, 16, 0) == 16 ? THEUS_OK : THEUS_REFUSED; /* 16 bytes come whole or not at all */
+#else
+    (void)id;
+    return THEUS_UNSUPPORTED;
+#endif
+}
+
+theus_status
+theus_at_fork(void (*before)(void), void (*parent)(void), void (*child)(void))
+{
+    return pthread_atfork(before, parent, child) == 0 ? THEUS_OK : THEUS_NOMEM;
+}

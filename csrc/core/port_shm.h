@@ -1,0 +1,67 @@
+/* What shared memory asks of the operating system: files without a name, mappings, locks on bytes of a file, figures about
+ * memory. port_shm.c is the only file of the core that makes these calls.
+ *
+ * Outcomes: THEUS_NO_ROOM where memory, descriptors or address space ran out, THEUS_REFUSED where the system said no for another
+ * reason, THEUS_UNSUPPORTED where it has no such thing. Nothing here blocks, and nothing is written to a stream. */
+#ifndef THEUS_PORT_SHM_H
+#define THEUS_PORT_SHM_H
+
+#include "port.h"
+
+/* ---- files ------------------------------------------------------------------------ */
+
+/* A file of zeroes that has no name, is not inherited through exec, and is gone with its last descriptor and mapping. `label` is
+ * what /proc shows. Its pages are not there yet: see theus_shm_back(). */
+THEUS_MUST_CHECK theus_status theus_shm_create(const char *label, uint64_t size, int *fd);
+
+/* From now on the size stays. `read_only`: and no new mapping can write, no write() either; those that exist go on. */
+THEUS_MUST_CHECK theus_status theus_shm_seal(int fd, bool read_only);
+
+/* Has the pages of this range allocated, or says that there is no room: touching them later cannot fail. Those that
+ * are there keep their content. */
+THEUS_MUST_CHECK theus_status theus_shm_back(int fd, uint64_t offset, uint64_t size);
+
+/* Opens once more what `fd` of process `pid` is (0: this process), if that is a file that theus_shm_create() made under
+ * `label`: a description of our own, with locks of its own. GONE: there is no such file there. */
+THEUS_MUST_CHECK theus_status theus_shm_open(uint32_t pid, int fd, const char *label, bool writable, int *own,
+                                             uint64_t *size);
+void theus_shm_close(int fd);
+
+/* ---- mappings ----------------------------------------------------------------------- */
+
+typedef enum {
+    THEUS_MAP_READ,    /* the kernel refuses every write, and to make it writable if the file is sealed read-only */
+    THEUS_MAP_WRITE,
+    THEUS_MAP_PRIVATE, /* writable; what is written stays here */
+} theus_map;
+
+THEUS_MUST_CHECK theus_status theus_shm_map(int fd, uint64_t offset, uint64_t size, theus_map how, void **memory);
+
+/* Puts a read-only mapping in the place of another one, at the same address. If the kernel has no memory to describe it,
+ * the old one stays: the caller is a forked child that nobody could tell. */
+void theus_shm_remap_read_only(int fd, void *memory, uint64_t size);
+void theus_shm_unmap(void *memory, uint64_t size);
+uint64_t theus_page_size(void);
+
+/* ---- liveness ------------------------------------------------------------------------- */
+
+/* A lock on one byte of a file, held by an open file description: not by a process or thread. The kernel drops it when the last
+ * descriptor of that description is closed, so at the latest when its processes are dead, however they died. */
+bool theus_byte_try_lock(int fd, uint64_t byte);
+void theus_byte_unlock(int fd, uint64_t byte);
+bool theus_byte_is_locked(int fd, uint64_t byte); /* by another description */
+
+/* ---- figures, identity ------------------------------------------------------------------- */
+
+/* Bytes that this process may still use before the system or its cgroup runs out; an estimate, read from the system each time
+ * (some 50 microseconds). And all that it may use. UINT64_MAX where nothing is known. */
+uint64_t theus_memory_room(void);
+uint64_t theus_memory_total(void);
+
+uint32_t theus_process_id(void);
+THEUS_MUST_CHECK theus_status theus_random_id(unsigned char id[16]); /* cannot be guessed */
+
+/* pthread_atfork. The child's handler runs before fork() returns there. */
+THEUS_MUST_CHECK theus_status theus_at_fork(void (*before)(void), void (*parent)(void), void (*child)(void));
+
+#endif

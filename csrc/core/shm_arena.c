@@ -1,0 +1,467 @@
+/* See shm_arena.h. */
+#include "shm_arena.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define CONTROL_LABEL "theus-control"
+#define DATA_LABEL "theus-data"
+
+static struct {
+    theus_mutex lock;             /* rank SHM */
+    theus_arena *first;           /* guarded by lock */
+    _Atomic(bool) watches_forks;  /* set under lock */
+} process = {.lock = THEUS_MUTEX_OF_PROCESS(THEUS_RANK_SHM)};
+
+void
+theus_shm_lock(void)
+{
+    theus_mutex_lock(&process.lock);
+}
+
+void
+theus_shm_unlock(void)
+{
+    theus_mutex_unlock(&process.lock);
+}
+
+theus_arena *
+theus_arenas_first_locked(void)
+{
+    return process.first;
+}
+
+/* ---- participants ----------------------------------------------------------------------- */
+
+/* Makes `number`, which we have locked, ours: whoever had it before is dead, or has left. */
+static void
+settle(const theus_arena *arena, uint32_t number, theus_slots *slots)
+{
+    theus_participant *participant = theus_arena_participant(arena, number);
+    if (atomic_load(&participant->pid) != 0) {
+        theus_slots_reap(slots, number);
+    }
+    atomic_store(&participant->pid, theus_process_id());
+}
+
+/* A number of our own, locked through `fd`; NOBODY: all are taken. */
+static uint32_t
+join(theus_arena *arena, int fd)
+{
+    for (uint32_t number = THEUS_SHM_OWNER + 1; number < THEUS_PARTICIPANTS; number++) {
+        if (theus_byte_try_lock(fd, number)) {
+            settle(arena, number, &arena->slots);
+            return number;
+        }
+    }
+    return THEUS_SHM_NOBODY;
+}
+
+void
+theus_arena_reap_locked(theus_arena *arena)
+{
+    uint64_t holders = 0;
+    for (uint32_t i = 0; i < arena->lingering_count; i++) {
+        holders |= atomic_load(&arena->slots.slots[arena->lingering[i]].leases);
+    }
+    for (uint32_t number = THEUS_SHM_OWNER + 1; number < THEUS_PARTICIPANTS; number++) {
+        if ((holders >> number & 1) != 0 && theus_byte_try_lock(arena->control_fd, number)) {
+            theus_slots_reap(&arena->slots, number);
+            atomic_store(&theus_arena_participant(arena, number)->pid, 0);
+            theus_byte_unlock(arena->control_fd, number);
+        }
+    }
+}
+
+/* ---- life ----------------------------------------------------------------------------------- */
+
+void
+theus_arena_destroy(theus_arena *arena)
+{
+    if (arena == NULL) {
+        return;
+    }
+    if (arena->header != NULL) {
+        if (arena->self == THEUS_SHM_OWNER) {
+            atomic_store(&arena->header->closed, 1);
+        }
+        else if (arena->self != THEUS_SHM_NOBODY) {
+            atomic_store(&theus_arena_participant(arena, arena->self)->pid, 0); /* no lease of ours is left */
+        }
+        theus_shm_unmap(arena->header, arena->control_size);
+    }
+    if (arena->data != NULL) {
+        theus_shm_unmap(arena->data, arena->data_size);
+    }
+    theus_shm_close(arena->control_fd);
+    theus_shm_close(arena->data_fd);
+    theus_runs_free(arena->runs);
+    theus_free(arena->held);
+    theus_free(arena->lingering);
+    theus_free(arena);
+}
+
+static theus_arena *
+arena_blank(void)
+{
+    theus_arena *arena = theus_alloc(sizeof(theus_arena));
+    if (arena != NULL) {
+        *arena = (theus_arena){.control_fd = -1, .data_fd = -1, .child_fd = -1, .refs = 1, .self = THEUS_SHM_NOBODY};
+    }
+    return arena;
+}
+
+static theus_status
+make_held(theus_arena *arena, uint32_t capacity)
+{
+    arena->held = theus_alloc(capacity * sizeof(uint32_t));
+    if (arena->held == NULL) {
+        return THEUS_NOMEM;
+    }
+    memset(arena->held, 0, capacity * sizeof(uint32_t));
+    return THEUS_OK;
+}
+
+static theus_status
+make_files(theus_arena *arena)
+{
+    theus_status status = theus_shm_create(CONTROL_LABEL, arena->control_size, &arena->control_fd);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    status = theus_shm_create(DATA_LABEL, arena->data_size, &arena->data_fd);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    if ((status = theus_shm_back(arena->control_fd, 0, arena->control_size)) != THEUS_OK
+        || (status = theus_shm_map(arena->control_fd, 0, arena->control_size, THEUS_MAP_WRITE, (void **)&arena->header))
+               != THEUS_OK
+        || (status = theus_shm_map(arena->data_fd, 0, arena->data_size, THEUS_MAP_WRITE, (void **)&arena->data))
+               != THEUS_OK) {
+        return status;
+    }
+    status = theus_shm_seal(arena->control_fd, false);
+    return status != THEUS_OK ? status : theus_shm_seal(arena->data_fd, true);
+}
+
+static theus_status
+write_header(theus_arena *arena, const char *session, uint32_t capacity)
+{
+    theus_shm_header *header = arena->header;
+    theus_status status = theus_random_id(header->id);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    header->format = THEUS_SHM_FORMAT;
+    header->capacity = capacity;
+    header->fingerprint = THEUS_SHM_FINGERPRINT;
+    header->control_size = arena->control_size;
+    header->data_size = arena->data_size;
+    header->pid = theus_process_id();
+    header->control_fd = arena->control_fd;
+    header->data_fd = arena->data_fd;
+    header->made_ns = theus_clock_wall_ns();
+    strncpy(header->session, session, THEUS_SESSION_MAX);
+    theus_slots_open(&arena->slots, header, capacity);
+    theus_slots_init(&arena->slots);
+    atomic_store(&theus_arena_participant(arena, THEUS_SHM_OWNER)->pid, header->pid);
+    atomic_store(&header->magic, THEUS_SHM_MAGIC);
+    return THEUS_OK;
+}
+
+static void fork_begins(void);
+static void fork_in_parent(void);
+static void fork_in_child(void);
+
+static theus_status
+watch_forks(void)
+{
+    if (atomic_load(&process.watches_forks)) {
+        return THEUS_OK;
+    }
+    theus_shm_lock();
+    theus_status status = THEUS_OK;
+    if (!atomic_load(&process.watches_forks)) {
+        status = theus_at_fork(fork_begins, fork_in_parent, fork_in_child);
+        atomic_store(&process.watches_forks, status == THEUS_OK);
+    }
+    theus_shm_unlock();
+    return status;
+}
+
+theus_status
+theus_arena_create(theus_zone *zone, const char *session, uint64_t data_size, uint32_t capacity, theus_arena **out)
+{
+    theus_status status = watch_forks();
+    theus_arena *arena = status == THEUS_OK ? arena_blank() : NULL;
+    if (arena == NULL) {
+        return THEUS_NOMEM;
+    }
+    arena->zone = zone;
+    arena->self = THEUS_SHM_OWNER;
+    arena->control_size = theus_shm_control_size(capacity);
+    arena->data_size = data_size;
+    arena->lingering = theus_alloc(capacity * sizeof(uint32_t));
+    status = arena->lingering == NULL ? THEUS_NOMEM : make_held(arena, capacity);
+    if (status == THEUS_OK) {
+        status = theus_runs_new(data_size, capacity, &arena->runs);
+    }
+    if (status == THEUS_OK) {
+        status = make_files(arena);
+    }
+    if (status == THEUS_OK && !theus_byte_try_lock(arena->control_fd, THEUS_SHM_OWNER)) {
+        status = THEUS_REFUSED;
+    }
+    if (status == THEUS_OK) {
+        status = write_header(arena, session, capacity);
+    }
+    if (status != THEUS_OK) {
+        theus_arena_destroy(arena);
+        return status;
+    }
+    *out = arena;
+    return THEUS_OK;
+}
+
+void
+theus_arena_enlist_locked(theus_arena *arena)
+{
+    arena->next = process.first;
+    process.first = arena;
+}
+
+theus_arena *
+theus_arena_drop_locked(theus_arena *arena)
+{
+    assert(arena->refs > 0);
+    if (--arena->refs > 0) {
+        return NULL;
+    }
+    theus_arena **link = &process.first;
+    while (*link != arena) {
+        link = &(*link)->next;
+    }
+    *link = arena->next;
+    arena->next = NULL;
+    return arena;
+}
+
+/* ---- borrowing ---------------------------------------------------------------------------------- */
+
+void
+theus_arena_name_of(const theus_arena *arena, theus_arena_name *name)
+{
+    name->pid = arena->header->pid;
+    name->control_fd = arena->header->control_fd;
+    memcpy(name->id, arena->header->id, sizeof(name->id));
+}
+
+/* The files come from whoever made a token: nothing of the header is believed before it fits them. */
+static theus_status
+check_header(const theus_arena *arena, const theus_arena_name *name)
+{
+    theus_shm_header *header = arena->header;
+    if (atomic_load(&header->magic) != THEUS_SHM_MAGIC || header->format != THEUS_SHM_FORMAT
+        || header->fingerprint != THEUS_SHM_FINGERPRINT || header->capacity == 0 || header->capacity % 64 != 0
+        || header->capacity > 1u << 24 || header->control_size != arena->control_size
+        || header->control_size != theus_shm_control_size(header->capacity)) {
+        return THEUS_BAD_TOKEN;
+    }
+    bool same = memcmp(header->id, name->id, sizeof(name->id)) == 0;
+    return same && atomic_load(&header->closed) == 0 ? THEUS_OK : THEUS_STALE;
+}
+
+static theus_status
+open_files(theus_arena *arena, const theus_arena_name *name)
+{
+    theus_status status =
+        theus_shm_open(name->pid, name->control_fd, CONTROL_LABEL, true, &arena->control_fd, &arena->control_size);
+    if (status != THEUS_OK) {
+        return status == THEUS_GONE ? THEUS_STALE : status;
+    }
+    if (arena->control_size < THEUS_SHM_PAGE) {
+        return THEUS_BAD_TOKEN;
+    }
+    status = theus_shm_map(arena->control_fd, 0, arena->control_size, THEUS_MAP_WRITE, (void **)&arena->header);
+    if (status != THEUS_OK || (status = check_header(arena, name)) != THEUS_OK) {
+        return status;
+    }
+    status = theus_shm_open(name->pid, arena->header->data_fd, DATA_LABEL, false, &arena->data_fd, &arena->data_size);
+    if (status != THEUS_OK) {
+        return status == THEUS_GONE ? THEUS_STALE : status;
+    }
+    if (arena->data_size == 0 || arena->data_size != arena->header->data_size) {
+        return THEUS_BAD_TOKEN;
+    }
+    return theus_shm_map(arena->data_fd, 0, arena->data_size, THEUS_MAP_READ, (void **)&arena->data);
+}
+
+static theus_status
+arena_open(const theus_arena_name *name, theus_arena **out)
+{
+    theus_status status = watch_forks();
+    theus_arena *arena = status == THEUS_OK ? arena_blank() : NULL;
+    if (arena == NULL) {
+        return THEUS_NOMEM;
+    }
+    status = open_files(arena, name);
+    if (status == THEUS_OK) {
+        status = make_held(arena, arena->header->capacity);
+    }
+    if (status == THEUS_OK) {
+        theus_slots_open(&arena->slots, arena->header, arena->header->capacity);
+        arena->self = join(arena, arena->control_fd);
+        /* The owner may have died, or closed it, after the files were opened and before we had a number. */
+        status = arena->self == THEUS_SHM_NOBODY ? THEUS_CROWDED : check_header(arena, name);
+    }
+    if (status != THEUS_OK) {
+        theus_arena_destroy(arena);
+        return status;
+    }
+    *out = arena;
+    return THEUS_OK;
+}
+
+static theus_arena *
+find_locked(const unsigned char id[16])
+{
+    theus_arena *it = process.first;
+    while (it != NULL && memcmp(it->header->id, id, 16) != 0) {
+        it = it->next;
+    }
+    return it;
+}
+
+/* A borrowed arena that nobody here looks at, and whose owner has closed it or is dead; taken off the list. */
+static theus_arena *
+take_outdated_locked(void)
+{
+    for (theus_arena *it = process.first; it != NULL; it = it->next) {
+        if (!theus_arena_is_owned(it) && it->refs == 1
+            && (atomic_load(&it->header->closed) != 0 || !theus_byte_is_locked(it->control_fd, THEUS_SHM_OWNER))) {
+            return theus_arena_drop_locked(it);
+        }
+    }
+    return NULL;
+}
+
+theus_status
+theus_arena_attach(const theus_arena_name *name, theus_arena **out)
+{
+    theus_shm_lock();
+    theus_arena *known = find_locked(name->id);
+    if (known != NULL) {
+        known->refs++;
+    }
+    theus_shm_unlock();
+    if (known != NULL) {
+        *out = known;
+        return THEUS_OK;
+    }
+    theus_arena *opened;
+    theus_status status = arena_open(name, &opened);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    theus_shm_lock();
+    known = find_locked(name->id);
+    theus_arena *ours = known != NULL ? known : opened;
+    if (known == NULL) {
+        theus_arena_enlist_locked(ours); /* which has the first reference */
+    }
+    ours->refs++;
+    theus_arena *outdated = take_outdated_locked(); /* one goes when one comes: they cannot gather */
+    theus_shm_unlock();
+    theus_arena_destroy(outdated);
+    if (known != NULL) {
+        theus_arena_destroy(opened); /* another thread was faster */
+    }
+    *out = ours;
+    return THEUS_OK;
+}
+
+/* ---- forks -------------------------------------------------------------------------------------------- */
+
+/* Gives the coming child a number and our leases. Without (no descriptor left, 63 others): it sees what the parent
+ * may recycle. It cannot crash from that. */
+static void
+prepare_child(theus_arena *arena)
+{
+    uint64_t size;
+    arena->child = THEUS_SHM_NOBODY;
+    arena->child_fd = -1;
+    if (arena->held_slots == 0
+        || theus_shm_open(0, arena->control_fd, CONTROL_LABEL, true, &arena->child_fd, &size) != THEUS_OK) {
+        return;
+    }
+    arena->child = join(arena, arena->child_fd);
+    uint32_t left = arena->child == THEUS_SHM_NOBODY ? 0 : arena->held_slots;
+    for (uint32_t i = 0; left > 0; i++) {
+        if (arena->held[i] > 0) {
+            /* Ours stands, so the slot keeps its tenant: nothing to look at afterwards. */
+            atomic_fetch_or(&arena->slots.slots[i].leases, (uint64_t)1 << arena->child);
+            left--;
+        }
+    }
+}
+
+static void
+fork_begins(void)
+{
+    theus_shm_lock();
+    for (theus_arena *it = process.first; it != NULL; it = it->next) {
+        prepare_child(it);
+    }
+}
+
+static void
+fork_in_parent(void)
+{
+    for (theus_arena *it = process.first; it != NULL; it = it->next) {
+        theus_shm_close(it->child_fd); /* the child has it; if there is none, the number is free again */
+        it->child_fd = -1;
+    }
+    theus_shm_unlock();
+}
+
+/* In the child: an arena that it looks at. */
+static void
+become_borrower(theus_arena *arena)
+{
+    theus_shm_close(arena->control_fd);
+    arena->control_fd = arena->child_fd;
+    arena->child_fd = -1;
+    arena->self = arena->child;
+    if (arena->self != THEUS_SHM_NOBODY) {
+        atomic_store(&theus_arena_participant(arena, arena->self)->pid, theus_process_id());
+    }
+    if (!theus_arena_is_owned(arena)) {
+        return;
+    }
+    theus_shm_remap_read_only(arena->data_fd, arena->data, arena->data_size);
+    theus_runs_free(arena->runs);
+    arena->runs = NULL;
+    arena->refs += arena->zone == NULL; /* the list's reference: the zone's becomes that, if there is one */
+    arena->zone = NULL;
+}
+
+static void
+fork_in_child(void)
+{
+    theus_arena *it = process.first, *next;
+    process.first = NULL;
+    for (; it != NULL; it = next) {
+        next = it->next;
+        if (it->held_slots > 0) {
+            become_borrower(it);
+            theus_arena_enlist_locked(it);
+            continue;
+        }
+        /* Not theus_arena_destroy(): the parent's arena is not closed, and its number not ours. */
+        theus_shm_close(it->child_fd);
+        theus_shm_unmap(it->header, it->control_size);
+        it->header = NULL;
+        theus_arena_destroy(it);
+    }
+    theus_shm_unlock();
+}

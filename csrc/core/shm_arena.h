@@ -1,0 +1,98 @@
+/* An arena as one process has it mapped: as its owner, who made it, or as one of those who borrow from it.
+ *
+ *     process.first ──▶ arena (owned, of zone A) ──▶ arena (borrowed) ──▶ ...
+ *
+ * One lock of the process, theus_shm_lock(), guards that list and everything in an arena that is not constant. It is held for
+ * some instructions at a time and around no slow call, so it does not matter that engines share it.
+ *
+ *  - References. `refs` counts who needs the mapping: one for each slot with a user in this process (`held`), one for
+ *    its zone while it is owned, one for the list while it is borrowed, so that the next array of a known arena costs
+ *    no system call. Who takes the last one away unmaps it, after the lock.
+ *  - Participants. Whoever has an arena mapped holds the byte lock of its number on the control file, through a
+ *    description that no other process shares. So a number that is not locked belongs to nobody: who takes the lock may
+ *    first clear away what a dead holder left (theus_slots_reap), as often as it likes.
+ *  - Writers. The owner's mapping was made before the seal, and is the only one that can write, for ever.
+ *
+ * Fork. A child owns nothing: in it, before fork() returns there, owned arenas become borrowed ones, mapped read-only at
+ * the same address. What it inherits views of, it also holds leases on, under a number of its own, which the parent takes
+ * for it before it forks: there is no moment at which the parent could recycle a block under a view of the child. A child
+ * that executes another program drops its number with the descriptor. What nobody in the child looks at is unmapped there. */
+#ifndef THEUS_SHM_ARENA_H
+#define THEUS_SHM_ARENA_H
+
+#include "port_shm.h"
+#include "shm_runs.h"
+#include "shm_slots.h"
+
+typedef struct theus_zone theus_zone;
+
+typedef struct theus_arena {
+    theus_shm_header *header; /* these do not change, but for a fork: */
+    uint64_t control_size;
+    char *data;
+    uint64_t data_size;
+    uint32_t self;            /* our participant number; NOBODY: a child that got none */
+    int control_fd;           /* its description holds our lock */
+    int data_fd;
+    /* guarded by theus_shm_lock(): */
+    struct theus_arena *next; /* in the list of the process */
+    uint32_t refs;
+    theus_slots slots;
+    uint32_t *held;           /* per slot: its users in this process; above 0, our lease stands */
+    uint32_t held_slots;      /* slots with a user */
+    theus_zone *zone;         /* owned: whose it is; NULL: borrowed, or the zone is gone */
+    theus_runs *runs;         /* owned, else NULL: where blocks may go */
+    uint64_t backed;          /* owned: bytes from the start that have their pages */
+    uint64_t dirty;           /* owned: bytes from the start that may not be zero */
+    uint32_t *lingering;      /* owned: retired slots that are still leased, by others */
+    uint32_t lingering_count;
+    uint32_t blocks;          /* owned: slots taken */
+    uint64_t idle_since_ns;   /* owned: since when there is none */
+    int child_fd;             /* while a fork is under way: the child's description */
+    uint32_t child;           /* and its number, or NOBODY */
+} theus_arena;
+
+void theus_shm_lock(void);
+void theus_shm_unlock(void);
+
+/* A new arena with one reference, for `zone`, not in the list yet. NO_ROOM, NOMEM, REFUSED, UNSUPPORTED. */
+THEUS_MUST_CHECK theus_status theus_arena_create(theus_zone *zone, const char *session, uint64_t data_size,
+                                                 uint32_t capacity, theus_arena **out);
+void theus_arena_enlist_locked(theus_arena *arena);
+
+static inline bool
+theus_arena_is_owned(const theus_arena *arena)
+{
+    return arena->runs != NULL;
+}
+
+/* What names an arena to another process of this machine. */
+typedef struct {
+    uint32_t pid;
+    int32_t control_fd;
+    unsigned char id[16];
+} theus_arena_name;
+
+void theus_arena_name_of(const theus_arena *arena, theus_arena_name *name);
+
+/* The arena of that name, with one more reference: known to this process, or opened now. STALE: it is gone; BAD_TOKEN: what is
+ * there is no arena of this version of theus; CROWDED; NO_ROOM, NOMEM, REFUSED, UNSUPPORTED. */
+THEUS_MUST_CHECK theus_status theus_arena_attach(const theus_arena_name *name, theus_arena **out);
+
+/* Gives a reference back. The result is what the caller passes to theus_arena_destroy() after the lock: the arena, or NULL. */
+THEUS_MUST_CHECK theus_arena *theus_arena_drop_locked(theus_arena *arena);
+void theus_arena_destroy(theus_arena *arena); /* NULL: nothing to do */
+
+/* By the owner: clears away what dead participants left, if they keep a lingering slot from being free. */
+void theus_arena_reap_locked(theus_arena *arena);
+
+/* The list of this process, linked by `next`. */
+theus_arena *theus_arenas_first_locked(void);
+
+static inline theus_participant *
+theus_arena_participant(const theus_arena *arena, uint32_t number)
+{
+    return (theus_participant *)((char *)arena->header + THEUS_SHM_PAGE) + number;
+}
+
+#endif

@@ -1,0 +1,145 @@
+/* Blocks of shm_zone.h, as their users see them: to lease, to look at, to give back. */
+#include "shm_zone_parts.h"
+
+#include <assert.h>
+
+/* The first user of a slot in this process: takes the lease. */
+static theus_status
+lease_first_locked(theus_arena *arena, uint32_t index, uint32_t generation)
+{
+    if (arena->self == THEUS_SHM_NOBODY) {
+        return THEUS_CROWDED;
+    }
+    switch (theus_slot_lease(&arena->slots, index, generation, arena->self)) {
+    case THEUS_LEASE_BAD:
+        return THEUS_BAD_TOKEN;
+    case THEUS_LEASE_STALE:
+        return THEUS_STALE;
+    case THEUS_LEASED:
+        break;
+    }
+    const theus_slot *slot = &arena->slots.slots[index];
+    uint64_t offset = slot->offset, extent = slot->extent;
+    if (extent > arena->data_size || offset > arena->data_size - extent || slot->size > extent
+        || slot->label_length > THEUS_LABEL_MAX) { /* its owner is out of its mind */
+        (void)theus_slot_unlease(&arena->slots, index, arena->self);
+        return THEUS_BAD_TOKEN;
+    }
+    return THEUS_OK;
+}
+
+static theus_status
+lease_locked(theus_arena *arena, uint32_t index, uint32_t generation)
+{
+    if (index >= arena->slots.capacity) {
+        return THEUS_BAD_TOKEN;
+    }
+    if (arena->held[index] == 0) {
+        theus_status status = lease_first_locked(arena, index, generation);
+        if (status == THEUS_OK) {
+            arena->held[index] = 1;
+            arena->held_slots++;
+            arena->refs++;
+        }
+        return status;
+    }
+    /* Our lease stands: the slot keeps its tenant, who may be another one than is asked for, or retired. */
+    uint64_t word = atomic_load(&arena->slots.slots[index].word);
+    uint32_t tenant = theus_slot_generation_of(word);
+    if (tenant != generation || theus_slot_state_of(word) != THEUS_SLOT_LIVE) {
+        return generation == 0 || generation > tenant ? THEUS_BAD_TOKEN : THEUS_STALE;
+    }
+    arena->held[index]++;
+    return THEUS_OK;
+}
+
+theus_status
+theus_block_lease(const theus_arena_name *name, uint32_t slot, uint32_t generation, theus_block *block)
+{
+    theus_arena *arena;
+    theus_status status = theus_arena_attach(name, &arena);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    theus_shm_lock();
+    status = lease_locked(arena, slot, generation);
+    theus_arena *unused = theus_arena_drop_locked(arena); /* the lease has its own reference */
+    theus_shm_unlock();
+    theus_arena_destroy(unused);
+    if (status == THEUS_OK) {
+        const theus_slot *record = &arena->slots.slots[slot];
+        *block = (theus_block){arena, slot, generation, record->offset, record->size};
+    }
+    return status;
+}
+
+/* The last user of a slot in this process is gone. */
+static void
+end_lease_locked(theus_arena *arena, uint32_t index, uint32_t generation, theus_arena **outdated)
+{
+    bool owned = theus_arena_is_owned(arena);
+    arena->held_slots--;
+    if (owned) {
+        (void)theus_slot_retire(&arena->slots, index, generation); /* nobody is left who could free it by name */
+    }
+    bool last = arena->self != THEUS_SHM_NOBODY && theus_slot_unlease(&arena->slots, index, arena->self);
+    if (owned && (!last || !block_died_locked(arena, index, generation))) {
+        arena->lingering[arena->lingering_count++] = index; /* until its borrowers let go: the zone looks after it */
+    }
+    theus_zone *zone = owned && arena_is_idle(arena) ? arena->zone : NULL;
+    *outdated = theus_arena_drop_locked(arena);
+    if (zone != NULL) {
+        zone_trim_idle_locked(zone, outdated);
+    }
+}
+
+void
+theus_block_release(theus_block *block)
+{
+    theus_arena *arena = block->arena, *outdated = NULL;
+    theus_shm_lock();
+    assert(arena->held[block->slot] > 0);
+    if (--arena->held[block->slot] == 0) {
+        end_lease_locked(arena, block->slot, block->generation, &outdated);
+    }
+    theus_shm_unlock();
+    zone_destroy_outdated(outdated);
+}
+
+theus_status
+theus_block_retire(const theus_block *block)
+{
+    theus_shm_lock();
+    bool owned = theus_arena_is_owned(block->arena);
+    if (owned) {
+        (void)theus_slot_retire(&block->arena->slots, block->slot, block->generation);
+    }
+    theus_shm_unlock();
+    return owned ? THEUS_OK : THEUS_BORROWED;
+}
+
+bool
+theus_block_is_owned(const theus_block *block)
+{
+    return block->arena->self == THEUS_SHM_OWNER;
+}
+
+bool
+theus_block_is_live(const theus_block *block)
+{
+    uint64_t word = atomic_load(&theus_block_record(block)->word);
+    return theus_slot_state_of(word) == THEUS_SLOT_LIVE && atomic_load(&block->arena->header->closed) == 0;
+}
+
+theus_status
+theus_block_map_private(const theus_block *block, void **base, uint64_t *mapped, char **data)
+{
+    uint64_t before = block->offset % theus_page_size();
+    uint64_t size = before + (block->size > 0 ? block->size : 1);
+    theus_status status = theus_shm_map(block->arena->data_fd, block->offset - before, size, THEUS_MAP_PRIVATE, base);
+    if (status == THEUS_OK) {
+        *mapped = size;
+        *data = (char *)*base + before;
+    }
+    return status;
+}

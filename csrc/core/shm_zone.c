@@ -1,0 +1,592 @@
+/* See shm_zone.h. What reports about a zone is in shm_figures.c. */
+#include "shm_zone_parts.h"
+
+#include <assert.h>
+#include <string.h>
+
+enum {
+    ARENA_BYTES = 64 << 20,
+    ARENA_SLOTS = 4096,
+    LARGE_FROM = ARENA_BYTES / 2, /* larger extents get an arena of their own */
+    LARGE_SLOTS = 64,
+    BACK_STEP = 1 << 20,
+    KEEP_BYTES = 256 << 20,  /* of pages in arenas without a block */
+    SPARE_ROOM = 16 << 20,   /* of the system's room we leave to everybody else */
+};
+
+/* ---- life --------------------------------------------------------------------------------- */
+
+theus_status
+theus_zone_new(const char *session, uint64_t limit, theus_zone **out)
+{
+    theus_zone *zone = theus_alloc(sizeof(theus_zone));
+    if (zone == NULL) {
+        return THEUS_NOMEM;
+    }
+    memset(zone, 0, sizeof(*zone));
+    strncpy(zone->session, session, THEUS_SESSION_MAX);
+    zone->epoch = theus_process_epoch();
+    zone->quotas[0].hard = limit;
+    zone->quota_count = 1;
+    *out = zone;
+    return THEUS_OK;
+}
+
+void
+zone_lock(theus_zone *zone)
+{
+    theus_shm_lock();
+    if (zone->epoch == theus_process_epoch()) {
+        return;
+    }
+    zone->epoch = theus_process_epoch();
+    memset(&zone->totals, 0, sizeof(zone->totals));
+    for (uint32_t i = 0; i < zone->quota_count; i++) {
+        zone->quotas[i].used = zone->quotas[i].peak = 0;
+    }
+}
+
+void
+zone_destroy_outdated(theus_arena *list)
+{
+    while (list != NULL) {
+        theus_arena *next = list->next;
+        theus_arena_destroy(list);
+        list = next;
+    }
+}
+
+/* Gives back one reference, and puts the arena on the list of those to be destroyed if it was the last. */
+static void
+let_go_locked(theus_arena *arena, theus_arena **outdated)
+{
+    theus_arena *dead = theus_arena_drop_locked(arena);
+    if (dead != NULL) {
+        dead->next = *outdated;
+        *outdated = dead;
+    }
+}
+
+theus_arena *
+zone_arena_after_locked(const theus_zone *zone, const theus_arena *arena)
+{
+    theus_arena *it = arena == NULL ? theus_arenas_first_locked() : arena->next;
+    while (it != NULL && it->zone != zone) {
+        it = it->next;
+    }
+    return it;
+}
+
+/* ---- births and deaths -------------------------------------------------------------------------- */
+
+static uint32_t
+size_class(uint64_t extent)
+{
+    uint32_t bits = extent <= 64 ? 0 : 58 - (uint32_t)__builtin_clzll(extent - 1);
+    return bits < THEUS_SIZE_CLASSES ? bits : THEUS_SIZE_CLASSES - 1;
+}
+
+/* The counter has one writer at a time, which holds the lock; those who read it in other processes do not. */
+static void
+count_up(_Atomic(uint64_t) *counter, uint64_t by)
+{
+    uint64_t now = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, now + by, memory_order_relaxed);
+}
+
+static void
+charge_locked(theus_zone *zone, uint32_t quota, uint64_t extent)
+{
+    for (;; quota = zone->quotas[quota].parent) {
+        theus_quota *it = &zone->quotas[quota];
+        it->used += extent;
+        it->peak = it->used > it->peak ? it->used : it->peak;
+        if (quota == 0) {
+            return;
+        }
+    }
+}
+
+static void
+uncharge_locked(theus_zone *zone, uint32_t quota, uint64_t extent)
+{
+    for (;; quota = zone->quotas[quota].parent) {
+        assert(zone->quotas[quota].used >= extent);
+        zone->quotas[quota].used -= extent;
+        if (quota == 0) {
+            return;
+        }
+    }
+}
+
+/* The slot of this range is free again. */
+static void
+range_freed_locked(theus_arena *arena, uint64_t offset, uint64_t extent, uint32_t quota)
+{
+    theus_runs_give(arena->runs, offset, extent);
+    if (--arena->blocks == 0) {
+        arena->idle_since_ns = theus_clock_tick_ns();
+    }
+    if (arena->zone != NULL) {
+        uncharge_locked(arena->zone, quota, extent);
+    }
+}
+
+/* The one place where a block comes to life. Its quota was charged when room was asked for. */
+static void
+block_born_locked(theus_zone *zone, theus_arena *arena, uint32_t index, uint32_t generation)
+{
+    const theus_slot *slot = &arena->slots.slots[index];
+    theus_participant *owner = theus_arena_participant(arena, THEUS_SHM_OWNER);
+    theus_tally *class = &zone->totals.classes[size_class(slot->extent)];
+    zone->totals.births++;
+    zone->totals.bytes_born += slot->extent;
+    zone->totals.asked += slot->size;
+    class->blocks++;
+    class->bytes += slot->extent;
+    count_up(&owner->births, 1);
+    count_up(&owner->bytes_born, slot->extent);
+    theus_slot_publish(&arena->slots, index);
+    theus_lease lease = theus_slot_lease(&arena->slots, index, generation, arena->self);
+    assert(lease == THEUS_LEASED);
+    (void)lease;
+    arena->held[index] = 1; /* with the reference that the place had */
+    arena->held_slots++;
+}
+
+bool
+block_died_locked(theus_arena *arena, uint32_t index, uint32_t generation)
+{
+    const theus_slot *slot = &arena->slots.slots[index];
+    uint64_t offset = slot->offset, extent = slot->extent, size = slot->size; /* the slot is another's after recycle() */
+    uint32_t quota = slot->tag;
+    if (!theus_slot_recycle(&arena->slots, index, generation)) {
+        return false;
+    }
+    range_freed_locked(arena, offset, extent, quota);
+    theus_participant *owner = theus_arena_participant(arena, THEUS_SHM_OWNER);
+    count_up(&owner->deaths, 1);
+    count_up(&owner->bytes_dead, extent);
+    theus_zone *zone = arena->zone;
+    if (zone != NULL) {
+        theus_tally *class = &zone->totals.classes[size_class(extent)];
+        zone->totals.deaths++;
+        zone->totals.bytes_dead += extent;
+        zone->totals.asked -= size;
+        class->blocks--;
+        class->bytes -= extent;
+    }
+    return true;
+}
+
+/* Recycles what lingered until its last borrower let go. */
+static void
+sweep_locked(theus_arena *arena)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < arena->lingering_count; i++) {
+        uint32_t index = arena->lingering[i];
+        uint64_t word = atomic_load(&arena->slots.slots[index].word);
+        if (!block_died_locked(arena, index, theus_slot_generation_of(word))) {
+            arena->lingering[kept++] = index;
+        }
+    }
+    arena->lingering_count = kept;
+}
+
+/* Takes idle arenas off the list, those first that have been idle longest, until at most `keep` bytes of them are left. */
+static void
+trim_locked(theus_zone *zone, uint64_t keep, theus_arena **outdated)
+{
+    for (;;) {
+        uint64_t idle = 0;
+        theus_arena *oldest = NULL;
+        for (theus_arena *it = zone_arena_after_locked(zone, NULL); it != NULL; it = zone_arena_after_locked(zone, it)) {
+            if (arena_is_idle(it)) {
+                idle += it->backed;
+                oldest = oldest == NULL || it->idle_since_ns <= oldest->idle_since_ns ? it : oldest;
+            }
+        }
+        if (oldest == NULL || (keep > 0 && idle <= keep)) {
+            return;
+        }
+        oldest->zone = NULL;
+        let_go_locked(oldest, outdated);
+    }
+}
+
+void
+zone_trim_idle_locked(theus_zone *zone, theus_arena **outdated)
+{
+    trim_locked(zone, zone->shut ? 0 : KEEP_BYTES, outdated);
+}
+
+/* Everything that can be had without taking anything from anybody. */
+static void
+tidy_locked(theus_zone *zone, theus_arena **outdated)
+{
+    for (theus_arena *it = zone_arena_after_locked(zone, NULL); it != NULL; it = zone_arena_after_locked(zone, it)) {
+        theus_arena_reap_locked(it);
+        sweep_locked(it);
+    }
+    trim_locked(zone, 0, outdated);
+}
+
+uint64_t
+theus_zone_tidy(theus_zone *zone)
+{
+    theus_arena *outdated = NULL;
+    zone_lock(zone);
+    tidy_locked(zone, &outdated);
+    uint64_t bytes = 0;
+    for (theus_arena *it = outdated; it != NULL; it = it->next) {
+        bytes += it->backed;
+    }
+    theus_shm_unlock();
+    zone_destroy_outdated(outdated);
+    return bytes;
+}
+
+static void
+retire_all_locked(theus_zone *zone)
+{
+    for (theus_arena *it = zone_arena_after_locked(zone, NULL); it != NULL; it = zone_arena_after_locked(zone, it)) {
+        for (uint32_t i = 0, left = it->held_slots; left > 0; i++) {
+            if (it->held[i] > 0) {
+                (void)theus_slot_retire(&it->slots, i, theus_slot_generation_of(atomic_load(&it->slots.slots[i].word)));
+                left--;
+            }
+        }
+    }
+}
+
+void
+theus_zone_retire_all(theus_zone *zone, bool shut)
+{
+    zone_lock(zone);
+    zone->shut = zone->shut || shut;
+    retire_all_locked(zone);
+    theus_shm_unlock();
+}
+
+void
+theus_zone_free(theus_zone *zone)
+{
+    theus_arena *outdated = NULL;
+    zone_lock(zone);
+    retire_all_locked(zone);
+    for (theus_arena *it; (it = zone_arena_after_locked(zone, NULL)) != NULL;) {
+        it->zone = NULL;
+        let_go_locked(it, &outdated);
+    }
+    theus_shm_unlock();
+    zone_destroy_outdated(outdated);
+    theus_free(zone);
+}
+
+/* ---- quotas ------------------------------------------------------------------------------------------ */
+
+/* The longest prefix of the label that has a quota, longer prefixes than `below` apart. */
+static uint32_t
+quota_of(const theus_zone *zone, const char *label, uint32_t length, uint32_t below)
+{
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < zone->quota_count; i++) {
+        const theus_quota *it = &zone->quotas[i];
+        if (it->length <= length && it->length < below && it->length > zone->quotas[best].length
+            && memcmp(it->prefix, label, it->length) == 0) {
+            best = i;
+        }
+    }
+    return best;
+}
+
+/* There is another prefix: whom does each block count for, those included that are being allocated at this moment? */
+static void
+recount_locked(theus_zone *zone)
+{
+    for (uint32_t i = 0; i < zone->quota_count; i++) {
+        theus_quota *it = &zone->quotas[i];
+        it->used = 0;
+        it->parent = quota_of(zone, it->prefix, it->length, it->length);
+    }
+    for (theus_arena *it = zone_arena_after_locked(zone, NULL); it != NULL; it = zone_arena_after_locked(zone, it)) {
+        for (uint32_t i = 0; i < it->slots.capacity; i++) {
+            theus_slot *slot = &it->slots.slots[i];
+            theus_slot_state state = theus_slot_state_of(atomic_load(&slot->word));
+            if (state != THEUS_SLOT_FREE && state != THEUS_SLOT_WORN) {
+                slot->tag = quota_of(zone, slot->label, slot->label_length, UINT32_MAX);
+                charge_locked(zone, slot->tag, slot->extent);
+            }
+        }
+    }
+}
+
+theus_status
+theus_zone_limit(theus_zone *zone, const char *prefix, uint32_t length, uint64_t soft, uint64_t hard)
+{
+    assert(length <= THEUS_LABEL_MAX);
+    theus_status status = THEUS_OK;
+    zone_lock(zone);
+    uint32_t i = quota_of(zone, prefix, length, UINT32_MAX);
+    if (zone->quotas[i].length == length) {
+        zone->quotas[i].soft = soft;
+        zone->quotas[i].hard = hard;
+    }
+    else if (zone->quota_count == THEUS_ZONE_QUOTAS) {
+        status = THEUS_FULL;
+    }
+    else {
+        theus_quota *made = &zone->quotas[zone->quota_count++];
+        *made = (theus_quota){.soft = soft, .hard = hard, .length = length};
+        memcpy(made->prefix, prefix, length);
+        recount_locked(zone);
+    }
+    theus_shm_unlock();
+    return status;
+}
+
+/* Does every quota of the chain admit it? If not, the refusal says which one does not. */
+static theus_admission
+decide_locked(const theus_zone *zone, uint32_t quota, uint64_t extent, theus_refusal *refusal)
+{
+    theus_admission answer = THEUS_ADMIT;
+    for (;; quota = zone->quotas[quota].parent) {
+        const theus_quota *it = &zone->quotas[quota];
+        theus_admission here = theus_quota_decide(it->used, extent, it->soft, it->hard);
+        if (here == THEUS_REJECT) {
+            *refusal = (theus_refusal){.why = THEUS_ROOM_QUOTA, .quota = quota, .used = it->used, .limit = it->hard};
+            return here;
+        }
+        answer = here == THEUS_ADMIT_TIDY ? here : answer;
+        if (quota == 0) {
+            return answer;
+        }
+    }
+}
+
+/* Charges the quotas of a block to come. False: refused, also after tidying up. */
+static bool
+reserve_locked(theus_zone *zone, uint32_t quota, uint64_t extent, theus_refusal *refusal, theus_arena **outdated)
+{
+    theus_admission answer = decide_locked(zone, quota, extent, refusal);
+    if (answer != THEUS_ADMIT) {
+        tidy_locked(zone, outdated);
+        answer = decide_locked(zone, quota, extent, refusal);
+    }
+    if (answer == THEUS_REJECT) {
+        return false;
+    }
+    charge_locked(zone, quota, extent);
+    return true;
+}
+
+/* ---- allocation ------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    const char *label;
+    uint32_t length;
+    uint64_t size, extent;
+} request;
+
+/* A claimed slot with its range, both ours alone until it is published or given back. The arena has a reference for it. */
+typedef struct {
+    theus_arena *arena;
+    uint32_t slot, generation;
+    uint64_t offset;
+    uint64_t dirty; /* bytes from the start of the range that may not be zero */
+} place;
+
+static void
+write_record(theus_slot *slot, const request *wanted, uint64_t offset, uint32_t quota)
+{
+    slot->offset = offset;
+    slot->size = wanted->size;
+    slot->extent = wanted->extent;
+    slot->tag = quota;
+    slot->site = 0;
+    slot->tick_ns = theus_clock_tick_ns();
+    slot->label_length = wanted->length;
+    memcpy(slot->label, wanted->label, wanted->length);
+    slot->label[wanted->length] = '\0';
+}
+
+static bool
+place_in_locked(theus_arena *arena, const request *wanted, uint32_t quota, place *at)
+{
+    bool large = wanted->extent > LARGE_FROM;
+    if (large != (arena->slots.capacity == LARGE_SLOTS) || arena->blocks == arena->slots.capacity
+        || !theus_runs_take(arena->runs, wanted->extent, &at->offset)) {
+        return false;
+    }
+    if (!theus_slot_claim(&arena->slots, arena->self, &at->slot, &at->generation)) { /* the rest of them are worn */
+        theus_runs_give(arena->runs, at->offset, wanted->extent);
+        return false;
+    }
+    uint64_t end = at->offset + wanted->extent;
+    at->arena = arena;
+    at->dirty = arena->dirty <= at->offset ? 0 : arena->dirty < end ? arena->dirty - at->offset : wanted->extent;
+    arena->dirty = end > arena->dirty ? end : arena->dirty;
+    arena->blocks++;
+    arena->refs++;
+    write_record(&arena->slots.slots[at->slot], wanted, at->offset, quota);
+    return true;
+}
+
+/* Charges the quotas and finds a place, in one region: whatever counts the slots finds what was charged. NO_ROOM: a quota refuses.
+ * OK without an arena in *at: all are full. */
+static theus_status
+find_place(theus_zone *zone, const request *wanted, place *at, theus_refusal *refusal)
+{
+    theus_arena *outdated = NULL;
+    at->arena = NULL;
+    zone_lock(zone);
+    for (theus_arena *it = zone_arena_after_locked(zone, NULL); it != NULL; it = zone_arena_after_locked(zone, it)) {
+        sweep_locked(it);
+    }
+    uint32_t quota = quota_of(zone, wanted->label, wanted->length, UINT32_MAX);
+    bool reserved = reserve_locked(zone, quota, wanted->extent, refusal, &outdated);
+    if (reserved) {
+        theus_arena *it = zone_arena_after_locked(zone, NULL);
+        while (it != NULL && !place_in_locked(it, wanted, quota, at)) {
+            it = zone_arena_after_locked(zone, it);
+        }
+        if (it == NULL) {
+            uncharge_locked(zone, quota, wanted->extent);
+        }
+    }
+    theus_shm_unlock();
+    zone_destroy_outdated(outdated);
+    return reserved ? THEUS_OK : THEUS_NO_ROOM;
+}
+
+static void
+give_place_back(place *at)
+{
+    theus_arena *arena = at->arena, *outdated = NULL;
+    theus_shm_lock();
+    const theus_slot *slot = &arena->slots.slots[at->slot];
+    uint64_t offset = slot->offset, extent = slot->extent;
+    uint32_t quota = slot->tag;
+    bool recycled = theus_slot_recycle(&arena->slots, at->slot, at->generation);
+    assert(recycled); /* nobody could name it, so nobody leases it for longer than a look */
+    if (recycled) {
+        range_freed_locked(arena, offset, extent, quota);
+    }
+    let_go_locked(arena, &outdated);
+    theus_shm_unlock();
+    zone_destroy_outdated(outdated);
+}
+
+static theus_status
+check_room(uint64_t bytes, theus_refusal *refusal)
+{
+    uint64_t room = theus_memory_room();
+    if (room >= SPARE_ROOM && bytes <= room - SPARE_ROOM) {
+        return THEUS_OK;
+    }
+    *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM, .limit = room};
+    return THEUS_NO_ROOM;
+}
+
+/* One more arena, in which the extent fits. */
+static theus_status
+grow(theus_zone *zone, uint64_t extent, theus_refusal *refusal)
+{
+    bool large = extent > LARGE_FROM;
+    uint64_t size = large ? (extent + THEUS_SHM_PAGE - 1) / THEUS_SHM_PAGE * THEUS_SHM_PAGE : (uint64_t)ARENA_BYTES;
+    theus_status status = check_room(extent, refusal);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    theus_arena *arena;
+    status = theus_arena_create(zone, zone->session, size, large ? LARGE_SLOTS : ARENA_SLOTS, &arena);
+    if (status != THEUS_OK) {
+        *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM, .limit = theus_memory_room()};
+        return status;
+    }
+    zone_lock(zone);
+    theus_arena_enlist_locked(arena);
+    theus_shm_unlock();
+    return THEUS_OK;
+}
+
+/* Sees to it that the pages of the place are there. What two threads back at the same time is backed once. */
+static theus_status
+back_place(const place *at, uint64_t extent, theus_refusal *refusal)
+{
+    theus_arena *arena = at->arena;
+    uint64_t end = at->offset + extent;
+    theus_shm_lock();
+    uint64_t from = arena->backed;
+    theus_shm_unlock();
+    if (end <= from) {
+        return THEUS_OK;
+    }
+    uint64_t to = (end + BACK_STEP - 1) / BACK_STEP * BACK_STEP;
+    to = to < arena->data_size ? to : arena->data_size;
+    theus_status status = check_room(to - from, refusal);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    status = theus_shm_back(arena->data_fd, from, to - from);
+    if (status != THEUS_OK) {
+        *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM, .limit = theus_memory_room()};
+        return status;
+    }
+    theus_shm_lock();
+    arena->backed = to > arena->backed ? to : arena->backed;
+    theus_shm_unlock();
+    return THEUS_OK;
+}
+
+/* A place with its pages. */
+static theus_status
+take_place(theus_zone *zone, const request *wanted, place *at, theus_refusal *refusal)
+{
+    for (;;) {
+        theus_status status = find_place(zone, wanted, at, refusal);
+        if (status != THEUS_OK) {
+            return status;
+        }
+        if (at->arena == NULL) {
+            status = grow(zone, wanted->extent, refusal);
+        }
+        else if ((status = back_place(at, wanted->extent, refusal)) == THEUS_OK) {
+            return THEUS_OK;
+        }
+        else {
+            give_place_back(at);
+        }
+        /* The system has no room. Once more, as long as we have something to give back to it. */
+        if (status != THEUS_OK && (status != THEUS_NO_ROOM || theus_zone_tidy(zone) == 0)) {
+            return status;
+        }
+    }
+}
+
+theus_status
+theus_zone_alloc(theus_zone *zone, const char *label, uint32_t length, uint64_t size, bool zero, theus_block *block,
+                 theus_refusal *refusal)
+{
+    assert(length <= THEUS_LABEL_MAX);
+    request wanted = {label, length, size, theus_runs_extent(size)};
+    *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM};
+    if (wanted.extent == 0) {
+        refusal->limit = theus_memory_room();
+        return THEUS_NO_ROOM;
+    }
+    place at;
+    theus_status status = take_place(zone, &wanted, &at, refusal);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    if (zero && at.dirty > 0) {
+        memset(at.arena->data + at.offset, 0, at.dirty);
+    }
+    zone_lock(zone);
+    block_born_locked(zone, at.arena, at.slot, at.generation);
+    theus_shm_unlock();
+    *block = (theus_block){at.arena, at.slot, at.generation, at.offset, size};
+    return THEUS_OK;
+}

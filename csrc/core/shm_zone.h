@@ -1,0 +1,146 @@
+/* The shared memory of one engine: its arenas, its quotas, and every block that is born or dies in them.
+ *
+ *     zone ──▶ arenas of 64 MiB, with 4096 slots each ──▶ blocks
+ *          └─▶ an arena of its own for each block above 32 MiB
+ *
+ *  - A block is a slot and a range of the data file. It is born claimed, filled with zeroes where that was asked for,
+ *    and published; from then on whoever has its name (arena, slot, generation) may lease it. It dies when it is
+ *    retired and nobody leases it any more; then slot and range are free for the next one, with their pages, which are
+ *    warm.
+ *  - Every birth goes through block_born(), every death through block_died(). They keep the totals: births - deaths =
+ *    blocks = taken slots, per zone, per size class, per quota and per participant (theus_zone_check).
+ *  - A retired block that others still lease lingers: its owner looks at those whenever it allocates, because a
+ *    borrower cannot tell it. The leases of dead borrowers end when memory or a quota runs short, and in
+ *    theus_zone_tidy().
+ *  - Pages are backed before anybody can touch them, and only after a look at the room that the system and its cgroup
+ *    have left: to be out of memory is an answer here, not a signal.
+ *  - Arenas without a block stay mapped, up to 256 MiB of them: fresh pages cost ten times what warm
+ *    ones do.
+ *
+ * All functions may be called by any thread; they take theus_shm_lock() themselves. A zone owns nothing in a forked child:
+ * it is empty there, and begins anew with arenas of the child's own. */
+#ifndef THEUS_SHM_ZONE_H
+#define THEUS_SHM_ZONE_H
+
+#include "shm_arena.h"
+#include "shm_quota.h"
+
+enum {
+    THEUS_ZONE_QUOTAS = 64,
+    THEUS_SIZE_CLASSES = 42, /* class c: more than 2^(c+5) bytes, at most 2^(c+6); the last: everything above */
+};
+
+typedef struct {
+    uint64_t blocks, bytes; /* that live; bytes: extents */
+} theus_tally;
+
+/* A limit on the bytes of all blocks whose label begins with `prefix`. */
+typedef struct {
+    uint64_t soft, hard; /* 0: none */
+    uint64_t used, peak;
+    uint32_t parent;     /* the quota of the longest shorter prefix; quota 0, of the whole zone, is its own */
+    uint32_t length;
+    char prefix[THEUS_LABEL_MAX + 1];
+} theus_quota;
+
+/* What a user holds: a lease of this process. Plain data; the owner of the struct gives it back once. */
+typedef struct {
+    theus_arena *arena;
+    uint32_t slot, generation;
+    uint64_t offset, size;
+} theus_block;
+
+typedef enum {
+    THEUS_ROOM_QUOTA,  /* a quota is used up: `quota` of the refusal */
+    THEUS_ROOM_SYSTEM, /* the system has no more */
+} theus_room;
+
+/* Why there was no room; the numbers of that moment. */
+typedef struct {
+    theus_room why;
+    uint32_t quota;
+    uint64_t used, limit; /* of the quota; of the system: 0, and the bytes that it has left */
+} theus_refusal;
+
+/* limit: bytes, 0: none. session: at most THEUS_SESSION_MAX bytes are kept. */
+THEUS_MUST_CHECK theus_status theus_zone_new(const char *session, uint64_t limit, theus_zone **out);
+
+/* Retires every block, gives back what nobody uses and forgets the rest, which goes with its last user. */
+void theus_zone_free(theus_zone *zone);
+
+/* A new block of `size` bytes, and a lease of it. NO_ROOM fills in the refusal. May take milliseconds. */
+THEUS_MUST_CHECK theus_status theus_zone_alloc(theus_zone *zone, const char *label, uint32_t length, uint64_t size, bool zero,
+                                               theus_block *block, theus_refusal *refusal);
+
+/* Retires every block: nobody can lease one from now on. `shut`: and from now on no arena without a block is kept. */
+void theus_zone_retire_all(theus_zone *zone, bool shut);
+
+/* Looks for dead borrowers, recycles what lingers, and unmaps every arena without a block. Bytes that were given back. */
+uint64_t theus_zone_tidy(theus_zone *zone);
+
+/* Sets the limits for a prefix; "" is the zone. Blocks that live already are counted. FULL: there are 64 prefixes. */
+THEUS_MUST_CHECK theus_status theus_zone_limit(theus_zone *zone, const char *prefix, uint32_t length, uint64_t soft,
+                                               uint64_t hard);
+
+/* ---- blocks, of this process's zones and of others' ------------------------------------------------ */
+
+/* A lease of the block of that name. As theus_arena_attach(), and STALE, BAD_TOKEN. */
+THEUS_MUST_CHECK theus_status theus_block_lease(const theus_arena_name *name, uint32_t slot, uint32_t generation,
+                                                theus_block *block);
+void theus_block_release(theus_block *block);
+
+/* No new lease from now on. BORROWED: it is another process's. */
+theus_status theus_block_retire(const theus_block *block);
+
+bool theus_block_is_live(const theus_block *block); /* can be leased: its name is good */
+bool theus_block_is_owned(const theus_block *block);
+
+static inline char *
+theus_block_data(const theus_block *block)
+{
+    return block->arena->data + block->offset;
+}
+
+static inline const theus_slot *
+theus_block_record(const theus_block *block)
+{
+    return &block->arena->slots.slots[block->slot];
+}
+
+/* A private copy-on-write mapping of the block: *base and *mapped are what to unmap, *data is where the block begins. */
+THEUS_MUST_CHECK theus_status theus_block_map_private(const theus_block *block, void **base, uint64_t *mapped, char **data);
+
+/* ---- figures ------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    uint64_t births, deaths, bytes_born, bytes_dead; /* bytes: extents */
+    uint64_t asked;                                   /* bytes of living blocks as they were asked for */
+    uint64_t arenas, mapped, backed, idle;            /* bytes, but for arenas: their number */
+    uint64_t lingering;                               /* retired blocks that others look at */
+    uint64_t free_bytes, largest_free;                /* of what is mapped */
+    uint32_t quotas;
+    theus_tally classes[THEUS_SIZE_CLASSES];
+} theus_zone_figures;
+
+void theus_zone_read(theus_zone *zone, theus_zone_figures *figures);
+
+/* Quota number i; false: there is none. */
+bool theus_zone_read_quota(theus_zone *zone, uint32_t i, theus_quota *quota);
+
+typedef struct {
+    uint32_t slot, generation;
+    theus_slot_state state;
+    uint32_t leases; /* how many processes look at it */
+    uint64_t size, extent, tick_ns;
+    uint32_t length;
+    char label[THEUS_LABEL_MAX + 1];
+} theus_block_figures;
+
+/* Fills in at most `places` of the zone's blocks and says how many there are. */
+uint64_t theus_zone_list(theus_zone *zone, theus_block_figures *list, uint64_t places);
+
+#ifdef THEUS_TESTING
+const char *theus_zone_check(theus_zone *zone); /* NULL, or which total is wrong */
+#endif
+
+#endif

@@ -1,0 +1,44 @@
+/* What the three files behind shm_zone.h share. */
+#ifndef THEUS_SHM_ZONE_PARTS_H
+#define THEUS_SHM_ZONE_PARTS_H
+
+#include "shm_zone.h"
+
+typedef struct {
+    uint64_t births, deaths, bytes_born, bytes_dead;
+    uint64_t asked; /* of those that live */
+    theus_tally classes[THEUS_SIZE_CLASSES];
+} zone_totals;
+
+struct theus_zone {
+    char session[THEUS_SESSION_MAX + 1]; /* constant */
+    /* guarded by theus_shm_lock(): */
+    bool shut;      /* theus_zone_shut() */
+    uint64_t epoch; /* theus_process_epoch() that the rest is about */
+    zone_totals totals;
+    uint32_t quota_count;
+    theus_quota quotas[THEUS_ZONE_QUOTAS];
+};
+
+/* Takes theus_shm_lock(). In a forked child, the first time, forgets what was the parent's. */
+void zone_lock(theus_zone *zone);
+
+/* The next arena that the zone owns, after `arena` in the list of the process (NULL: the first), or NULL. */
+theus_arena *zone_arena_after_locked(const theus_zone *zone, const theus_arena *arena);
+
+static inline bool
+arena_is_idle(const theus_arena *arena)
+{
+    return arena->blocks == 0;
+}
+
+/* One of its arenas has no block any more: takes those off the list that it does not keep, and puts them before *outdated. */
+void zone_trim_idle_locked(theus_zone *zone, theus_arena **outdated);
+
+/* Destroys such a list, after the unlock. */
+void zone_destroy_outdated(theus_arena *list);
+
+/* The one place where a block ends: it is retired, and nobody leases it any more; else nothing happens, and false. */
+bool block_died_locked(theus_arena *arena, uint32_t index, uint32_t generation);
+
+#endif

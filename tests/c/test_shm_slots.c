@@ -1,0 +1,374 @@
+/* The slot table: one owner per slot, stale for ever, and nothing lost whenever and wherever somebody is killed. */
+#define _GNU_SOURCE
+
+#include "shm_slots.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "check.h"
+
+enum { CAPACITY = 128, WORKERS = 4 };
+
+/* What the processes of a test share: a table, and who believes to own which slot. */
+typedef struct {
+    theus_slots table;
+    _Atomic(uint32_t) *owner; /* per slot: 1 + participant, 0: nobody */
+    void *memory;
+    size_t size;
+} shared;
+
+static shared
+shared_new(uint32_t capacity)
+{
+    shared made = {.size = theus_shm_control_size(capacity) + capacity * sizeof(uint32_t)};
+    made.memory = mmap(NULL, made.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(made.memory != MAP_FAILED);
+    theus_slots_open(&made.table, made.memory, capacity);
+    theus_slots_init(&made.table);
+    made.owner = (_Atomic(uint32_t) *)((char *)made.memory + theus_shm_control_size(capacity));
+    return made;
+}
+
+static void
+shared_free(shared *it)
+{
+    munmap(it->memory, it->size);
+}
+
+/* ---- one after the other --------------------------------------------------------------------- */
+
+static void
+test_life(void)
+{
+    shared it = shared_new(64);
+    theus_slots *table = &it.table;
+    uint32_t slot, again, generation, next;
+    REQUIRE(theus_slot_claim(table, 3, &slot, &generation) && generation == 1);
+    CHECK(theus_slot_claimer_of(atomic_load(&table->slots[slot].word)) == 3);
+    CHECK(theus_slot_lease(table, slot, generation, 5) == THEUS_LEASE_STALE); /* not published: not there */
+    CHECK(!theus_slot_retire(table, slot, generation));
+    theus_slot_publish(table, slot);
+    CHECK(!theus_slot_recycle(table, slot, generation));
+    CHECK(theus_slot_lease(table, slot, generation, 5) == THEUS_LEASED);
+    CHECK(theus_slot_lease(table, slot, generation + 1, 6) == THEUS_LEASE_BAD);
+    CHECK(theus_slot_lease(table, slot, 0, 6) == THEUS_LEASE_BAD && theus_slot_lease(table, 64, 1, 6) == THEUS_LEASE_BAD);
+    CHECK(theus_slot_retire(table, slot, generation) && !theus_slot_retire(table, slot, generation));
+    CHECK(theus_slot_lease(table, slot, generation, 6) == THEUS_LEASE_STALE);
+    CHECK(theus_slot_is_leased(table, slot) && !theus_slot_recycle(table, slot, generation));
+    CHECK(theus_slot_unlease(table, slot, 5));
+    CHECK(!theus_slot_is_leased(table, slot));
+    CHECK(theus_slot_recycle(table, slot, generation) && !theus_slot_recycle(table, slot, generation));
+    REQUIRE(theus_slot_claim(table, 3, &again, &next));
+    CHECK(again == slot && next == generation + 1); /* used last, given next */
+    shared_free(&it);
+}
+
+static void
+test_capacity(void)
+{
+    shared it = shared_new(CAPACITY);
+    uint32_t slot, generation;
+    bool seen[CAPACITY] = {false};
+    for (int i = 0; i < CAPACITY; i++) {
+        REQUIRE(theus_slot_claim(&it.table, 0, &slot, &generation));
+        CHECK(!seen[slot]);
+        seen[slot] = true;
+        CHECK(theus_slots_taken(&it.table) == (uint32_t)i + 1);
+    }
+    CHECK(!theus_slot_claim(&it.table, 0, &slot, &generation));
+    CHECK(theus_slot_recycle(&it.table, 77, 1));
+    CHECK(theus_slot_claim(&it.table, 0, &slot, &generation) && slot == 77 && generation == 2);
+    shared_free(&it);
+}
+
+static void
+test_stale_for_ever(void)
+{
+    shared it = shared_new(64);
+    theus_slots *table = &it.table;
+    uint32_t slot, generation;
+    for (uint32_t i = 1; i <= 1000000; i++) {
+        REQUIRE(theus_slot_claim(table, 0, &slot, &generation) && slot == 0 && generation == i);
+        theus_slot_publish(table, slot);
+        CHECK(i == 1 || theus_slot_lease(table, slot, 1 + i / 2, 2) == (1 + i / 2 == i ? THEUS_LEASED : THEUS_LEASE_STALE));
+        (void)theus_slot_unlease(table, slot, 2);
+        CHECK(i == 1 || !theus_slot_retire(table, slot, i - 1));
+        REQUIRE(theus_slot_retire(table, slot, i) && theus_slot_recycle(table, slot, i));
+    }
+    CHECK(theus_slots_taken(table) == 0);
+    shared_free(&it);
+}
+
+static void
+test_worn_out(void)
+{
+    shared it = shared_new(64);
+    uint32_t slot, generation;
+    atomic_store(&it.table.slots[0].word, theus_slot_word(UINT32_MAX - 1, THEUS_SLOT_FREE, 0));
+    REQUIRE(theus_slot_claim(&it.table, 0, &slot, &generation) && slot == 0 && generation == UINT32_MAX);
+    theus_slot_publish(&it.table, 0);
+    CHECK(theus_slot_retire(&it.table, 0, generation) && theus_slot_recycle(&it.table, 0, generation));
+    for (int i = 1; i < 64; i++) {
+        REQUIRE(theus_slot_claim(&it.table, 0, &slot, &generation) && slot != 0);
+    }
+    CHECK(!theus_slot_claim(&it.table, 0, &slot, &generation));
+    shared_free(&it);
+}
+
+static void
+test_wrong_hints(void)
+{
+    shared it = shared_new(64);
+    uint32_t slot, generation;
+    atomic_store(&it.table.hints[0], 0); /* every hint is lost */
+    for (int i = 0; i < 64; i++) {
+        CHECK(theus_slot_claim(&it.table, 0, &slot, &generation));
+    }
+    atomic_store(&it.table.hints[0], UINT64_MAX); /* every hint lies */
+    CHECK(!theus_slot_claim(&it.table, 0, &slot, &generation));
+    CHECK(theus_slot_recycle(&it.table, 9, 1));
+    CHECK(theus_slot_claim(&it.table, 0, &slot, &generation) && slot == 9);
+    shared_free(&it);
+}
+
+/* ---- at the same time ---------------------------------------------------------------------------- */
+
+/* Claims, looks, gives back, in whatever order chance says. Each slot it has is its own alone. */
+static void
+work(shared *it, uint32_t who, unsigned long long *seed, long rounds)
+{
+    struct {
+        uint32_t slot, generation;
+    } mine[8];
+    unsigned count = 0;
+    for (long round = 0; round < rounds; round++) {
+        uint32_t slot, generation, nobody = 0;
+        if (count < 8 && check_random(seed, 2) == 0 && theus_slot_claim(&it->table, who, &slot, &generation)) {
+            REQUIRE(atomic_compare_exchange_strong(&it->owner[slot], &nobody, who + 1));
+            it->table.slots[slot].size = generation;
+            theus_slot_publish(&it->table, slot);
+            mine[count].slot = slot;
+            mine[count++].generation = generation;
+        }
+        else if (count > 0) {
+            unsigned i = check_random(seed, count);
+            slot = mine[i].slot;
+            generation = mine[i].generation;
+            mine[i] = mine[--count];
+            REQUIRE(atomic_exchange(&it->owner[slot], 0) == who + 1); /* before: once it is retired, others may recycle it */
+            REQUIRE(theus_slot_retire(&it->table, slot, generation));
+            (void)theus_slot_recycle(&it->table, slot, generation); /* or, leased: the sweep at the end does it */
+        }
+        slot = check_random(seed, it->table.capacity);
+        uint64_t word = atomic_load(&it->table.slots[slot].word);
+        generation = theus_slot_generation_of(word);
+        if (theus_slot_lease(&it->table, slot, generation, 32 + who) == THEUS_LEASED) {
+            REQUIRE(it->table.slots[slot].size == generation); /* the tenant that was asked for, whatever goes on */
+            if (theus_slot_unlease(&it->table, slot, 32 + who)) {
+                (void)theus_slot_recycle(&it->table, slot, generation);
+            }
+        }
+    }
+    while (count > 0) {
+        count--;
+        REQUIRE(atomic_exchange(&it->owner[mine[count].slot], 0) == who + 1);
+        REQUIRE(theus_slot_retire(&it->table, mine[count].slot, mine[count].generation));
+        (void)theus_slot_recycle(&it->table, mine[count].slot, mine[count].generation);
+    }
+}
+
+typedef struct {
+    shared *it;
+    uint32_t who;
+} worker;
+
+static void *
+worker_main(void *arg)
+{
+    worker *self = arg;
+    unsigned long long seed = 77 + self->who;
+    work(self->it, self->who, &seed, 40000);
+    return NULL;
+}
+
+/* Every slot can be had, once, and afterwards there is none. */
+static void
+check_whole(shared *it)
+{
+    uint32_t slot, generation;
+    for (uint32_t i = 0; i < it->table.capacity; i++) {
+        uint64_t word = atomic_load(&it->table.slots[i].word);
+        CHECK(atomic_load(&it->table.slots[i].leases) == 0);
+        (void)theus_slot_recycle(&it->table, i, theus_slot_generation_of(word)); /* who was to be told is dead */
+    }
+    CHECK(theus_slots_taken(&it->table) == 0);
+    for (uint32_t i = 0; i < it->table.capacity; i++) {
+        REQUIRE(theus_slot_claim(&it->table, 0, &slot, &generation));
+    }
+    CHECK(!theus_slot_claim(&it->table, 0, &slot, &generation));
+}
+
+static void
+test_threads(void)
+{
+    shared it = shared_new(64);
+    pthread_t threads[WORKERS];
+    worker workers[WORKERS];
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        workers[i] = (worker){&it, i};
+        REQUIRE(pthread_create(&threads[i], NULL, worker_main, &workers[i]) == 0);
+    }
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    check_whole(&it);
+    shared_free(&it);
+}
+
+/* ---- kill -9 ---------------------------------------------------------------------------------------- */
+
+static const char *const steps[] = {
+    "hint taken", "claimed",  "claimed by scan", "published",   "retired",
+    "recycled",   "lease set", "lease ended",     "reaping",
+};
+enum { STEPS = sizeof(steps) / sizeof(steps[0]) };
+
+static struct {
+    const char *step;
+    unsigned passes;
+} doom;
+
+static void
+die_at_step(const char *step)
+{
+    if (strcmp(step, doom.step) == 0 && doom.passes-- == 0) {
+        raise(SIGKILL);
+    }
+}
+
+static pid_t
+start_worker(shared *it, uint32_t who, unsigned long long seed, const char *step)
+{
+    pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child > 0) {
+        return child;
+    }
+    if (step != NULL) {
+        doom.step = step;
+        doom.passes = check_random(&seed, 50);
+        theus_slots_at_step = die_at_step;
+    }
+    work(it, who, &seed, step == NULL ? 1L << 40 : 2000); /* without a step: until somebody kills it */
+    _exit(check_result());
+}
+
+static void
+bury(shared *it, uint32_t who, pid_t child)
+{
+    int status;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    CHECK(WIFSIGNALED(status) ? WTERMSIG(status) == SIGKILL : WEXITSTATUS(status) == 0);
+    for (uint32_t i = 0; i < it->table.capacity; i++) {
+        uint32_t dead = who + 1;
+        (void)atomic_compare_exchange_strong(&it->owner[i], &dead, 0);
+    }
+    theus_slots_reap(&it->table, who);
+    theus_slots_reap(&it->table, 32 + who);
+}
+
+static void
+test_killed_at_steps(void)
+{
+    shared it = shared_new(64);
+    unsigned long long seed = 4711;
+    for (int round = 0; round < 12; round++) {
+        for (unsigned step = 0; step < STEPS; step++) {
+            pid_t children[2];
+            for (uint32_t i = 0; i < 2; i++) {
+                children[i] = start_worker(&it, i, check_random(&seed, 1u << 30) + 1, steps[step]);
+            }
+            for (uint32_t i = 0; i < 2; i++) {
+                bury(&it, i, children[i]);
+            }
+        }
+    }
+    check_whole(&it);
+    shared_free(&it);
+}
+
+/* A reaper that dies is followed by another one. */
+static void
+test_killed_reaper(void)
+{
+    for (unsigned passes = 0; passes < 12; passes++) {
+        shared it = shared_new(64);
+        uint32_t slot, generation;
+        for (int i = 0; i < 10; i++) {
+            REQUIRE(theus_slot_claim(&it.table, 7, &slot, &generation));
+            if (i % 2 == 0) {
+                theus_slot_publish(&it.table, slot);
+                CHECK(theus_slot_lease(&it.table, slot, generation, 7) == THEUS_LEASED);
+            }
+        }
+        pid_t child = fork();
+        if (child == 0) {
+            doom.step = passes % 2 == 0 ? "reaping" : "recycled";
+            doom.passes = passes / 2;
+            theus_slots_at_step = die_at_step;
+            theus_slots_reap(&it.table, 7);
+            _exit(1);
+        }
+        int status;
+        REQUIRE(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
+        theus_slots_reap(&it.table, 7);
+        CHECK(theus_slots_taken(&it.table) == 0);
+        check_whole(&it);
+        shared_free(&it);
+    }
+}
+
+static void
+test_killed_anywhere(void)
+{
+    shared it = shared_new(64);
+    unsigned long long seed = 815;
+    pid_t children[WORKERS];
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        children[i] = start_worker(&it, i, i + 1, NULL);
+    }
+    for (int kills = 0; kills < 150; kills++) {
+        struct timespec wait = {0, 100000 + (long)check_random(&seed, 1500000)};
+        nanosleep(&wait, NULL);
+        uint32_t victim = check_random(&seed, WORKERS);
+        kill(children[victim], SIGKILL);
+        bury(&it, victim, children[victim]);
+        children[victim] = start_worker(&it, victim, check_random(&seed, 1u << 30) + 1, NULL);
+    }
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        kill(children[i], SIGKILL);
+        bury(&it, i, children[i]);
+    }
+    check_whole(&it);
+    shared_free(&it);
+}
+
+int
+main(void)
+{
+    test_life();
+    test_capacity();
+    test_stale_for_ever();
+    test_worn_out();
+    test_wrong_hints();
+    test_threads();
+    test_killed_at_steps();
+    test_killed_reaper();
+    test_killed_anywhere();
+    return check_result();
+}

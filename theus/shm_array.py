@@ -1,0 +1,228 @@
+"""ShmArray: a NumPy array in shared memory that knows how to travel.
+
+    array = engine.heavy.alloc("frame", (1080, 1920, 3), "uint8")
+    queue.put(array[::2])                    # some 150 bytes, whatever its size
+
+What is pickled is a token where the data truly lie in a living block: the name of the block,
+and offset, shape, strides and dtype of this view of it. The receiver maps the same memory,
+read-only: the kernel refuses writes there. Everything else (a computed array, a copy, an array
+whose block was freed meanwhile) travels as plain data, as any array does. Which of the two it
+is, is found from the addresses, each time: nothing is inherited from array to array.
+
+A token holds nothing: if the owner frees the array before it has arrived, unpickling raises
+StaleArrayError, for ever. Whoever has unpickled it keeps the memory until its last view goes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, SupportsIndex
+
+import numpy as np
+
+from theus._theus import SharedBlock, borrow_block
+from theus.errors import BadTokenError
+
+__all__ = ["ShmArray", "ShmHandle"]
+
+PlainArray = np.ndarray[Any, np.dtype[Any]]
+
+
+class ShmArray(np.ndarray[Any, np.dtype[Any]]):
+    """An ndarray over shared memory. Made by `engine.heavy`; slices and views are ones, too.
+
+    Writable in the process that allocated it, read-only everywhere else: `cow()` gives a
+    writable version that shares the pages which are not written, `copy()` an array of one's own.
+    What is computed from it is an ordinary array.
+    """
+
+    __slots__ = ()
+
+    @property
+    def shm(self) -> ShmHandle | None:
+        """The shared block that the data lie in; None if they do not (a copy, a result)."""
+        block = block_of(self)
+        return None if block is None else ShmHandle(block)
+
+    def info(self) -> dict[str, Any]:
+        """Where the data are: the answer to "is this a copy?".
+
+        `shared` says whether they lie in shared memory; then there are `name`, `key`, `pid`
+        (of the owner), `owned` (by this process), `live` (may be sent by token), `leases`
+        (processes that look at it), `offset` (bytes from the start of the block), `block_bytes`.
+        Always: `address`, `bytes`, `writeable`.
+        """
+        block = block_of(self)
+        start = _address(self)
+        about: dict[str, Any] = {
+            "shared": block is not None,
+            "address": start,
+            "bytes": self.nbytes,
+            "writeable": self.flags.writeable,
+        }
+        if block is not None:
+            about |= {
+                "name": name_of(block),
+                "key": block.label,
+                "pid": block.pid,
+                "owned": block.owned,
+                "live": block.live,
+                "leases": block.leases,
+                "offset": start - block.address,
+                "block_bytes": block.size,
+            }
+        return about
+
+    def cow(self) -> PlainArray:
+        """The same content, writable: pages that are written become this process's own.
+
+        Raises ValueError if the data do not lie in shared memory.
+        """
+        block = block_of(self)
+        if block is None:
+            raise ValueError("cow(): this array lies in ordinary memory; use copy()")
+        offset = _address(self) - block.address
+        return array_over(block.private(), self.shape, self.dtype, offset, self.strides)
+
+    def copy(self, order: Any = "C") -> PlainArray:  # type: ignore[override]
+        """An ordinary array with the same content."""
+        return self.view(np.ndarray).copy(order)
+
+    def __array_wrap__(
+        self, array: Any, context: Any = None, return_scalar: bool = False, /
+    ) -> Any:
+        if array is self:  # out=
+            return self
+        plain = array.view(np.ndarray)
+        return plain[()] if plain.ndim == 0 else plain
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        block = block_of(self)
+        if block is None or not block.live:
+            return self.view(np.ndarray).__reduce_ex__(protocol)
+        dtype = self.dtype
+        plain = dtype.names is None and dtype.subdtype is None and dtype.metadata is None
+        shown = dtype.str if plain else dtype
+        offset = _address(self) - block.address
+        strides = None if self.flags.c_contiguous else self.strides
+        return _from_token, (block.token, self.shape, shown, offset, strides)
+
+    def __reduce__(self) -> Any:
+        return self.__reduce_ex__(2)
+
+
+class ShmHandle:
+    """The block of shared memory behind an array, under the names that `SharedMemory` made usual.
+
+    Holding one keeps the memory.
+    """
+
+    __slots__ = ("_block",)
+
+    def __init__(self, block: SharedBlock) -> None:
+        self._block = block
+
+    @property
+    def name(self) -> str:
+        """`theus:{session}:{pid}:{key}`; the pid is that of the process that allocated it."""
+        return name_of(self._block)
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self._block.size
+
+    @property
+    def buf(self) -> memoryview:
+        """The bytes; read-only unless this process owns them."""
+        block: Any = self._block
+        return memoryview(block)
+
+    def close(self) -> None:
+        """Does nothing: the memory goes with its last view."""
+
+    def unlink(self) -> None:
+        """Frees it, as `engine.heavy.free` does: nobody can borrow it from now on.
+
+        Raises BorrowedArrayError, a PermissionError, in every process but its owner's.
+        """
+        self._block.retire()
+
+    def __repr__(self) -> str:
+        return f"<ShmHandle {self.name!r}: {self.size:,} bytes>"
+
+
+# ---- arrays and blocks ----------------------------------------------------------------
+
+
+def name_of(block: SharedBlock) -> str:
+    return f"theus:{block.session}:{block.pid}:{block.label}"
+
+
+def array_over(
+    block: SharedBlock,
+    shape: tuple[int, ...],
+    dtype: Any,
+    offset: int = 0,
+    strides: tuple[int, ...] | None = None,
+    order: Any = "C",
+) -> ShmArray:
+    """A view of a block; ValueError if it would reach beyond it. The array keeps the block."""
+    buffer: Any = block
+    return np.ndarray.__new__(ShmArray, shape, dtype, buffer, offset, strides, order)
+
+
+def _address(array: PlainArray) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def block_of(array: PlainArray) -> SharedBlock | None:
+    """The block in which all of the array's data lie, or None.
+
+    The chain of bases says which block it might be, the addresses whether it is: NumPy lets a
+    result refer to an array whose memory it does not use.
+    """
+    base: Any = array.base
+    while True:
+        if isinstance(base, np.ndarray):
+            base = base.base
+        elif type(base) is memoryview:
+            base = base.obj
+        else:
+            break
+    if type(base) is not SharedBlock:
+        return None
+    low = high = _address(array) - base.address
+    if array.size > 0:
+        for length, stride in zip(array.shape, array.strides, strict=True):
+            if stride < 0:
+                low += (length - 1) * stride
+            else:
+                high += (length - 1) * stride
+        high += array.itemsize
+    return base if low >= 0 and high <= base.size else None
+
+
+def _from_token(
+    token: bytes,
+    shape: tuple[int, ...],
+    dtype: Any,
+    offset: int,
+    strides: tuple[int, ...] | None,
+) -> ShmArray:
+    """What unpickling calls. Nothing in a token is believed: it may come from anywhere."""
+    block = borrow_block(token)
+    try:
+        wanted = np.dtype(dtype)
+        if wanted.hasobject or offset < 0 or min(shape, default=0) < 0:
+            raise ValueError("elements are no objects, and no offset or size is below 0")
+        array = array_over(block, shape, wanted, offset, strides)
+        # NumPy has looked, too; but its sums of strides can overflow, and ours cannot.
+        if strides is not None and block_of(array) is not block:
+            raise ValueError("it would reach beyond the block")
+        return array
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadTokenError(
+            f"the token names a block of {block.size:,} bytes, but no array there with shape "
+            f"{shape!r}, dtype {dtype!r}, offset {offset!r} and strides {strides!r}: {error}"
+        ) from error
