@@ -62,12 +62,31 @@ class Rights:
         return any(rest in ((), ("*",), ("**",)) for rest in self.left(path))
 
 
+class Both:
+    """What two of them allow: a process that the body of another one runs."""
+
+    def __init__(self, one: Any, other: Any) -> None:
+        self.one, self.other = one, other
+
+    def __getattr__(self, question: str) -> Any:
+        return lambda path: (
+            getattr(self.one, question)(path) and getattr(self.other, question)(path)
+        )
+
+
 class Judge:
     def __init__(self, state: Any, inputs: list[Path], outputs: list[Path], pure: bool) -> None:
         self.pinned, self.pure = state, pure
         self.state = copy.deepcopy(state)
-        self.reads = Rights(inputs if pure else inputs + outputs)
-        self.writes = Rights([] if pure else outputs)
+        self.reads: Any = Rights(inputs if pure else inputs + outputs)
+        self.writes: Any = Rights([] if pure else outputs)
+
+    def within(self, outer: Judge) -> Judge:
+        """Judges from now on what is done in a body of `outer`."""
+        self.pure = self.pure or outer.pure
+        self.reads = Both(self.reads, outer.reads)
+        self.writes = Both(self.writes, outer.writes)
+        return self
 
     def do(self, path: Path, action: str, *arguments: Any) -> Any:
         """The result as builtins. Raises Refused, or what the builtin container raises."""

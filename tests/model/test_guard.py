@@ -147,22 +147,52 @@ def plain(value: Any) -> Any:
     return type(value).__name__.replace("Draft", "").replace("Frozen", "").lower()
 
 
+Contract = tuple[list[tuple[Any, ...]], list[tuple[Any, ...]], bool]
+
+
+def declare(contract: Contract) -> Any:
+    inputs, outputs, pure = contract
+    kind = "pure" if pure else "effect"
+    return process(inputs=map(text, inputs), outputs=map(text, outputs), semantic=kind)
+
+
+BOUNDS: st.SearchStrategy[Contract] = st.tuples(CONTRACTS, CONTRACTS, st.booleans())
+
+
 @settings(max_examples=300, deadline=None)
-@given(CONTRACTS, CONTRACTS, st.booleans(), STEPS, st.data())
+@given(BOUNDS, STEPS, st.data())
 def test_the_guard_allows_what_its_judge_allows(
-    inputs: list[tuple[Any, ...]],
-    outputs: list[tuple[Any, ...]],
-    pure: bool,
-    steps: list[tuple[Any, ...]],
-    data: st.DataObject,
+    contract: Contract, steps: list[tuple[Any, ...]], data: st.DataObject
 ) -> None:
     engine = TheusEngine(STATE)
-    judge = Judge(STATE, inputs, outputs, pure)
+    run_and_judge(engine, Judge(STATE, *contract), contract, steps, data, lambda body: body)
+
+
+@settings(max_examples=300, deadline=None)
+@given(BOUNDS, BOUNDS, STEPS, st.data())
+def test_a_nested_process_may_do_what_both_contracts_allow(
+    inner: Contract, outer: Contract, steps: list[tuple[Any, ...]], data: st.DataObject
+) -> None:
+    engine = TheusEngine(STATE)
+    judge = Judge(STATE, *inner).within(Judge(STATE, *outer))
+
+    def around(body: Any) -> Any:
+        return declare(outer)(lambda ctx: engine.run_process(body))
+
+    run_and_judge(engine, judge, inner, steps, data, around)
+
+
+def run_and_judge(
+    engine: TheusEngine,
+    judge: Judge,
+    contract: Contract,
+    steps: list[tuple[Any, ...]],
+    data: st.DataObject,
+    around: Callable[[Any], Any],
+) -> None:
     refused_writes: list[tuple[Any, ...]] = []
 
-    @process(
-        inputs=map(text, inputs), outputs=map(text, outputs), semantic="pure" if pure else "effect"
-    )
+    @declare(contract)
     def body(ctx: Any) -> None:
         for path, action, *arguments in steps:
             if not fits(judge, path, action, *arguments):
@@ -178,7 +208,7 @@ def test_the_guard_allows_what_its_judge_allows(
 
             expected = outcome(lambda: judge.do(path, action, *arguments), writes)  # noqa: B023
             got = outcome(ours, writes)
-            if pure and action in ("add", "append") and makes_another(got):
+            if judge.pure and action in ("add", "append") and makes_another(got):
                 got = "refused", True
             if expected[0] == "gave" and isinstance(expected[1], (dict, list, set)):
                 assert got[0] == "gave", (path, action, got)
@@ -186,18 +216,18 @@ def test_the_guard_allows_what_its_judge_allows(
                     got[1], expected[1], judge, path if action != "get" else (*path, *arguments)
                 )
             else:
-                assert got == expected, (path, action, arguments, inputs, outputs)
+                assert got == expected, (path, action, arguments, contract)
             if expected == ("refused", True):
                 refused_writes.append(path)
 
     before = engine.state.to_dict()
     try:
-        engine.run_process(body)
+        engine.run_process(around(body))
     except ContractViolationError:
         assert refused_writes
         assert engine.state.to_dict() == before
     else:
-        assert pure or not refused_writes
+        assert judge.pure or not refused_writes
         assert engine.state.to_dict() == judge.state
 
 
