@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from theus import _theus
 from theus._theus import Change, CommitRecord, State, Transaction
 from theus._types import EngineStats
-from theus.errors import ClosedError
+from theus.errors import ClosedError, VersionError
 from theus.paths import Path
 
 if TYPE_CHECKING:
@@ -22,8 +22,17 @@ class EngineHistory(_theus.Engine):
     """The part of an engine that looks at versions. Each state holds the history before it."""
 
     def diff(self, a: State | int, b: State | int | None = None) -> list[Change]:
-        """What changed from version `a` to version `b` (None: the newest), path by path."""
-        return self.state.diff(a, b)
+        """What changed from version `a` to version `b` (None: the newest), path by path.
+
+        Raises VersionError for a number that the history does not hold. A closed engine has no
+        history, and raises ClosedError for it; States can still be compared.
+        """
+        try:
+            return self.state.diff(a, b)
+        except VersionError:
+            if self.closed:
+                raise ClosedError from None
+            raise
 
     def provenance(self, path: Path | str) -> CommitRecord | None:
         """The commit that gave `path` its present value, or None if the history has forgotten."""

@@ -252,6 +252,17 @@ def test_a_lost_update_ends_with_1_and_is_named(
 
 
 @pytest.mark.slow
+def test_ctrl_c_while_the_command_is_loaded_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupts:
+        def __getattr__(self, name: str) -> Any:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "theus.cli.commands", Interrupts())
+    with pytest.raises(SystemExit) as caught:
+        main(["demo"])
+    assert caught.value.code == 130
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to see the threads")
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_ctrl_c_leaves_at_once_with_what_was_found(options: list[str]) -> None:

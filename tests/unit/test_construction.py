@@ -12,7 +12,7 @@ import pytest
 
 from helpers import run_threads
 from processes import effect, small_engine
-from theus import ConflictError, TheusEngine, TransactionError
+from theus import ClosedError, ConflictError, TheusEngine, TransactionError
 
 
 @pytest.fixture
@@ -109,6 +109,16 @@ def test_a_state_is_a_view_of_one_version(engine: TheusEngine) -> None:
     engine.run(lambda tx: tx.set("domain.a", 50))
     assert (before.domain.a, before.version) == (1, 1)
     assert (engine.state.domain.a, engine.state.version) == (50, 2)
+
+
+def test_a_closed_engine_compares_states_and_no_versions(engine: TheusEngine) -> None:
+    first = engine.state
+    engine.run(lambda tx: tx.set("domain.a", 50))
+    engine.close()
+    assert [change.path for change in engine.diff(first)] == [("domain", "a")]
+    for a, b in ((1, 2), (1, None)):
+        with pytest.raises(ClosedError):
+            engine.diff(a, b)
 
 
 # ---- edit -----------------------------------------------------------------------------

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import click
+import sys
+from collections.abc import Sequence
 
-from theus import __version__
-from theus.cli.demo import demo
+INTERRUPTED = 130
+"""The exit status that shells give to a program ended by Ctrl-C: 128 + SIGINT."""
 
-
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="theus")
-@click.pass_context
-def main(context: click.Context) -> None:
-    """Transactions over one immutable, versioned state."""
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help())
+__all__ = ["INTERRUPTED", "main"]
 
 
-main.add_command(demo)
+def main(arguments: Sequence[str] | None = None, prog_name: str = "theus") -> None:
+    """Runs a command line (None: the program's own), and ends the program with SystemExit."""
+    try:
+        from theus.cli.commands import commands  # takes a while, and Ctrl-C may come meanwhile
+
+        commands(arguments, prog_name=prog_name)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

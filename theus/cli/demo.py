@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from theus.cli import INTERRUPTED
+
 if TYPE_CHECKING:
     from theus.examples.codemap import CodeMap, EngineFacts, Summary
-
-INTERRUPTED = 130
-"""The exit status that shells give to a program ended by Ctrl-C: 128 + SIGINT."""
 
 SHOWN_DIFFERENCES = 20
 
