@@ -187,7 +187,10 @@ engine_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kw
         return NULL;
     }
     self->heap = heap_new(module_state_of(module));
-    if (self->heap == NULL || engine_fill(self, NULL, NULL, NULL, &limits) < 0) {
+    if (self->heap != NULL) {
+        self->heap->engine = PyWeakref_NewRef((PyObject *)self, NULL);
+    }
+    if (self->heap == NULL || self->heap->engine == NULL || engine_fill(self, NULL, NULL, NULL, &limits) < 0) {
         Py_CLEAR(self);
     }
     return (PyObject *)self;

@@ -194,13 +194,13 @@ dict_getattro(PyObject *op, PyObject *name)
 static int
 dict_setattro(PyObject *op, PyObject *Py_UNUSED(name), PyObject *Py_UNUSED(value))
 {
-    return errors_frozen(handle_of(op)->heap->st, op, WAYS_TO_CHANGE);
+    return handle_refuse_write(op, WAYS_TO_CHANGE);
 }
 
 static int
 dict_ass_subscript(PyObject *op, PyObject *Py_UNUSED(key), PyObject *Py_UNUSED(value))
 {
-    return errors_frozen(handle_of(op)->heap->st, op, WAYS_TO_CHANGE);
+    return handle_refuse_write(op, WAYS_TO_CHANGE);
 }
 
 static PyObject *

@@ -371,9 +371,8 @@ list_repeat(PyObject *op, Py_ssize_t times)
 static int
 list_ass_subscript(PyObject *op, PyObject *Py_UNUSED(index), PyObject *Py_UNUSED(value))
 {
-    return errors_frozen(
-        handle_of(op)->heap->st, op,
-        "make a changed copy with set(), append() or +, or write in a transaction");
+    return handle_refuse_write(
+        op, "make a changed copy with set(), append() or +, or write in a transaction");
 }
 
 static PyObject *

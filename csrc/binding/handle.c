@@ -3,6 +3,7 @@
 
 #include "errors.h"
 #include "freeze.h"
+#include "guard.h"
 #include "records.h"
 
 #include <assert.h>
@@ -73,6 +74,14 @@ handle_seal(HeapObject *heap, theus_container *edit)
         return errors_raise(heap->st, status);
     }
     return handle_new(heap, edit);
+}
+
+int
+handle_refuse_write(PyObject *op, const char *instead)
+{
+    HeapObject *heap = ((HandleObject *)op)->heap;
+    guard_note_frozen(heap);
+    return errors_frozen(heap->st, op, instead);
 }
 
 int

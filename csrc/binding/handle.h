@@ -36,6 +36,9 @@ handle_wrap(HeapObject *heap, theus_value value)
     return handle_wrap_container(heap, theus_value_container(value));
 }
 
+/* FrozenError for a write to a frozen handle; `instead` says what to do. Returns -1. */
+int handle_refuse_write(PyObject *handle, const char *instead);
+
 /* Seals an edit and gives it a handle. Steals the count of `edit`, also on failure. */
 PyObject *handle_seal(HeapObject *heap, theus_container *edit);
 

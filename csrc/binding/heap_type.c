@@ -21,6 +21,7 @@ heap_new(module_state *st)
     self->core = core;
     self->module = Py_NewRef(st->module);
     self->st = st;
+    self->engine = NULL;
     PyObject_GC_Track(self);
     return self;
 }
@@ -63,6 +64,7 @@ heap_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     theus_heap_free(self->core);
+    Py_XDECREF(self->engine);
     PyObject *module = self->module;
     PyObject_GC_Del(op);
     Py_DECREF(module);

@@ -19,6 +19,7 @@ typedef struct {
     theus_heap *core; /* owned; constant */
     PyObject *module; /* owned; keeps `st` valid for as long as the heap lives */
     module_state *st;
+    PyObject *engine; /* owned: a weak reference to the engine that it was made for, or NULL; constant once there */
 } HeapObject;
 
 /* A heap with nothing in it. New reference. */

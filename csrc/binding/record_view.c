@@ -31,8 +31,7 @@ record_view_getattro(PyObject *op, PyObject *name)
 static int
 view_setattro(PyObject *op, PyObject *Py_UNUSED(name), PyObject *Py_UNUSED(value))
 {
-    return errors_frozen(handle_of(op)->heap->st, op,
-                         "assign in a transaction, or change the instance that to_object() gives");
+    return handle_refuse_write(op, "assign in a transaction, or change the instance that to_object() gives");
 }
 
 /* ---- as an object ------------------------------------------------------------------------ */

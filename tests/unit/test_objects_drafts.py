@@ -736,10 +736,11 @@ def test_contracts_reach_into_records() -> None:
         record_discard(ctx.domain.it, "height")
 
     @process(inputs=["domain.it"], semantic="pure")
-    def pure(ctx: Any) -> int:
+    def pure(ctx: Any, writes: bool = False) -> int:
         assert isinstance(ctx.domain.it, Area)
-        with pytest.raises(FrozenError):
-            ctx.domain.it.width = 5
+        if writes:
+            with pytest.raises(FrozenError):
+                ctx.domain.it.width = 5
         return int(ctx.domain.it.area)
 
     engine.run_process(part)
@@ -748,6 +749,8 @@ def test_contracts_reach_into_records() -> None:
         with pytest.raises(ContractViolationError, match="height"):
             engine.run_process(refused)
     assert engine.run_process(pure) == 4
+    with pytest.raises(ContractViolationError, match="PURE process cannot write"):
+        engine.run_process(pure, writes=True)
 
 
 @dataclass

@@ -12,8 +12,10 @@ import pytest
 from helpers import run_threads
 from processes import domain, effect, pure, small_engine
 from theus import (
+    FrozenError,
     State,
     TheusEngine,
+    freeze,
     process,
 )
 from theus.errors import (
@@ -197,6 +199,37 @@ def test_a_refused_write_raises_where_it_is_made_and_fails_the_run(engine: Theus
     with pytest.raises(ContractViolationError, match=r"wrote domain\.b"):
         engine.run_process(sneaky)
     assert engine.version == 1
+
+
+@pytest.mark.parametrize("semantic", ["pure", "guide"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda ctx: ctx.domain.rows.__setitem__(0, 5),
+        lambda ctx: ctx.domain.rows[0].__setitem__("x", 5),
+        lambda ctx: setattr(ctx.domain.user, "name", "eve"),
+        lambda ctx: ctx.domain.user.__delitem__("name"),
+    ],
+)
+def test_a_write_to_a_frozen_value_fails_the_run_though_it_is_swallowed(
+    engine: TheusEngine, semantic: str, write: Any
+) -> None:
+    def body(ctx: Any) -> int:
+        with pytest.raises(FrozenError):
+            write(ctx)
+        return 7
+
+    def harmless(ctx: Any) -> int:
+        with pytest.raises(FrozenError):
+            freeze({"own": 1})["own"] = 2
+        return int(ctx.domain.rows.set(0, 5)[0])
+
+    def declared(run: Any) -> Any:
+        return process(inputs=["domain"], semantic=semantic)(run)
+
+    with pytest.raises(ContractViolationError, match="cannot write|may only read"):
+        engine.run_process(declared(body))
+    assert engine.run_process(declared(harmless)) == 5 and engine.version == 1
 
 
 def test_a_bare_process_declares_nothing(engine: TheusEngine) -> None:
