@@ -22,6 +22,10 @@ same commits in the same order always give the same; for sum of ints, union of s
 in any order. A function runs at the commit, perhaps several times: it must depend on nothing
 but its arguments, which are immutable.
 
+A savepoint, and so every run inside another one, makes ordinary reads and writes of what was
+contributed before it: what is contributed inside a body is safe from conflicts only if no other
+run follows there.
+
 As for any returned value, None contributes nothing, `DELETE` removes what stands there and
 `SET(value)` replaces it.
 """

@@ -15,6 +15,7 @@ import pytest
 
 from helpers import run_fresh, run_threads
 from theus import OutboxMsg, OutboxReport, TheusEngine, Transaction, json_default, process
+from theus._theus import Context
 from theus.errors import (
     ClosedError,
     ConflictError,
@@ -23,6 +24,7 @@ from theus.errors import (
     TransactionError,
     UnfreezableError,
 )
+from theus.scope import ROOT_ALIASES
 
 
 @pytest.fixture
@@ -145,6 +147,15 @@ def test_an_outbox_ends_with_its_transaction(engine: TheusEngine) -> None:
     with pytest.raises(TransactionError):
         len(kept[0])
     assert drain(engine) == []
+
+
+def test_a_read_only_transaction_sends_nothing(engine: TheusEngine) -> None:
+    with engine.transaction(read_only=True) as tx:
+        with pytest.raises(TransactionError, match="read-only"):
+            tx.outbox.add("mail", 1)
+        with pytest.raises(TransactionError, match="read-only"):
+            tx.update(signal={"go": 1})
+    assert drain(engine) == [] and engine.version == 1
 
 
 # ---- what does not commit sends nothing ----------------------------------------------------
@@ -334,14 +345,17 @@ def test_nor_through_an_effect_process_that_joins_them(engine: TheusEngine, sema
     assert drain(engine) == [] and engine.version == 1
 
 
-def test_a_root_named_outbox_is_reached_by_item() -> None:
-    engine = TheusEngine({"outbox": {"a": 1}, "signal": {"b": 2}, "log": {"c": 3}, "domain": {}})
+@pytest.mark.parametrize("name", [name for name in dir(Context) if not name.startswith("_")])
+def test_roots_with_names_of_the_context_are_reached_by_item(name: str) -> None:
+    root = ROOT_ALIASES.get(name, name)
+    engine = TheusEngine({root: {"a": 1}, "domain": {}} if root != "domain" else {root: {"a": 1}})
 
-    @process(inputs=["outbox", "signal", "log"], outputs=["domain.x"])
-    def work(ctx: Any) -> Any:
-        return ctx["outbox"]["a"] + ctx["signal"]["b"] + ctx["log"]["c"]
+    @process(inputs=[root], outputs=[root])
+    def work(ctx: Any) -> int:
+        ctx[name]["a"] += 1
+        return int(ctx[name]["a"])
 
-    assert engine.run_process(work) == 6
+    assert engine.run_process(work) == 2 and engine.state[root]["a"] == 2
 
 
 # ---- handing over -----------------------------------------------------------------------------
