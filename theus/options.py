@@ -78,7 +78,7 @@ class Options(NamedTuple):
         if plan.is_coroutine:
             run = run_async(
                 engine,
-                plan.attempt,
+                plan.attempt if timeout is None else _timed_async(plan, timeout),
                 (engine, args, kwargs),
                 retries=self.retries,
                 deadline=self.deadline,
@@ -214,6 +214,21 @@ def _timed(
     return timed
 
 
+def _timed_async(plan: Plan, timeout: float) -> Callable[..., Any]:
+    """The attempt of a coroutine function, that fails if it ends too late: its body may have
+    swallowed the cancellation, or never have let go of the loop.
+    """
+    end = time.monotonic() + timeout
+
+    async def timed(*args: Any) -> Any:
+        result = await plan.attempt(*args)
+        if time.monotonic() > end:
+            raise ProcessTimeoutError(plan.name, timeout)
+        return result
+
+    return timed
+
+
 async def _in_time(run: Awaitable[R], plan: Plan, seconds: float) -> R:
     """Awaits a run, which is cancelled when its time is over."""
     from asyncio import timeout
@@ -223,7 +238,7 @@ async def _in_time(run: Awaitable[R], plan: Plan, seconds: float) -> R:
         async with limit:
             return await run
     except TimeoutError as error:
-        if limit.expired():
+        if limit.expired() and not isinstance(error, ProcessTimeoutError):
             raise ProcessTimeoutError(plan.name, seconds) from error
         raise
 

@@ -162,11 +162,14 @@ sender_attach(PyObject *op, theus_attachment kind, PyObject *name, PyObject *val
     if (!PyUnicode_Check(name)) {
         return PyErr_Format(PyExc_TypeError, "a topic is a text, not %R", name);
     }
-    if (txn_enter(txn) < 0) {
+    PyObject *topic = PyUnicode_FromObject(name); /* exactly a str: who receives it compares and hashes it */
+    if (topic == NULL || txn_enter(txn) < 0) {
+        Py_XDECREF(topic);
         return NULL;
     }
-    int result = outgoing_attach(txn, kind, name, value);
+    int result = outgoing_attach(txn, kind, topic, value);
     txn_leave(txn);
+    Py_DECREF(topic);
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 

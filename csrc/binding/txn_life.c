@@ -152,7 +152,7 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
     self->patience_ns = 0;
     self->measured = false;
     atomic_init(&self->claimed, false);
-    atomic_init(&self->abandoned, false);
+    atomic_init(&self->txn.abandoned, false);
     atomic_init(&self->txn.state, THEUS_TXN_IDLE);
     self->txn.root = NULL;
     self->txn.retired = NULL;
@@ -266,9 +266,9 @@ void
 txn_abort(TxnObject *self)
 {
     bool open = self->txn.state == THEUS_TXN_OPEN;
-    if (open || atomic_load_explicit(&self->abandoned, memory_order_relaxed)) {
+    if (open || atomic_load_explicit(&self->txn.abandoned, memory_order_relaxed)) {
         active_remove(&self->engine->active, self);
-        atomic_store_explicit(&self->abandoned, false, memory_order_relaxed);
+        atomic_store_explicit(&self->txn.abandoned, false, memory_order_relaxed);
     }
     if (open) {
         end_without_trace(self);
@@ -279,7 +279,7 @@ void
 txn_abandon(TxnObject *self)
 {
     if (self->txn.state == THEUS_TXN_OPEN) {
-        atomic_store_explicit(&self->abandoned, true, memory_order_relaxed);
+        atomic_store_explicit(&self->txn.abandoned, true, memory_order_relaxed);
         end_without_trace(self);
     }
 }

@@ -31,7 +31,6 @@ struct TxnObject {
     _Atomic(uint64_t) savepoint; /* while joined: which one of outer, as theus_txn_savepoint() names it; else 0 */
     _Atomic(uint32_t) guests;   /* runs that have joined this transaction and are running */
     _Atomic(bool) claimed;      /* somebody has begun it or joins with it: the one to write what follows */
-    _Atomic(bool) abandoned;    /* ended from outside, and in the list until its body ends: see txn_abandon() */
     Py_ssize_t callback_mark;   /* callbacks that outer had when this savepoint began */
     struct TxnObject *next, *previous; /* see active.h; borrowed */
     uint64_t thread;            /* who began it */
@@ -104,8 +103,8 @@ int txn_raise_timeout(TxnObject *self);
 void txn_abort(TxnObject *self);
 
 /* The same from any thread, while the body goes on: it is refused everything from then on. What it runs finds the
- * transaction still, and so cannot slip out into one of its own. Does nothing if somebody is inside: ask the body's caller
- * to fail, too. */
+ * transaction still, and so cannot slip out into one of its own. If somebody is inside, all that it does is that nothing
+ * is committed any more: ask the body's caller to fail, too. */
 void txn_abandon(TxnObject *self);
 /* _theus.abandon() */
 PyObject *module_abandon(PyObject *module, PyObject *transaction);

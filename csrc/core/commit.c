@@ -191,6 +191,10 @@ try_commit(commit_run *run, theus_record *record, theus_version **made, theus_st
         theus_version_release(next); /* slow, or somebody was faster each time: a resolver that commits by itself, for one */
         *status = THEUS_LATE;
     }
+    else if (*status == THEUS_OK && atomic_load_explicit(&txn->abandoned, memory_order_relaxed)) {
+        theus_version_release(next); /* while it waited for its turn or for a place, or a resolver ran */
+        *status = THEUS_ENDED;
+    }
     if (*status != THEUS_OK) {
         return THEUS_COMMIT_FAILED;
     }

@@ -19,6 +19,7 @@ txn_blank(theus_txn *txn)
     txn->asks = false;
     atomic_init(&txn->state, THEUS_TXN_IDLE);
     atomic_init(&txn->user, 0);
+    atomic_init(&txn->abandoned, false);
     txn->depth = txn->cell_count = 0;
     txn->epoch = txn->deadline_ns = txn->saves = txn->turn = 0;
     txn->held_up = 0;

@@ -126,6 +126,7 @@ struct theus_txn { /* txn_blank() in txn.c sets each field */
     uint32_t cell_count;
     theus_status find_status;  /* why the last lookup or probe failed; FOREIGN: the callback left its own error */
     uint64_t deadline_ns;      /* theus_clock_tick_ns() after which no version of it is published any more; 0: none */
+    _Atomic(bool) abandoned;   /* set from any thread: no version of it is published any more */
     uint64_t turn;             /* number of the ticket that leads it (turn.h), or 0 */
     uint32_t held_up;          /* times that the commit was */
     bool by_task;              /* what runs it can wait without a thread: an asyncio task */

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -230,6 +231,25 @@ def test_a_coroutine_that_takes_too_long_is_cancelled(engine: TheusEngine) -> No
     assert caught.value.timeout == 0.02 and isinstance(caught.value, TimeoutError)
 
 
+def test_a_coroutine_that_swallows_the_cancellation_is_rolled_back(engine: TheusEngine) -> None:
+    @process(outputs=["domain.a"], timeout=0.02)
+    async def swallow(ctx: Any) -> int:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(LIMIT)
+        return 99
+
+    @process(outputs=["domain.a"], timeout=0.02)
+    async def block(ctx: Any) -> int:
+        threading.Event().wait(0.04)
+        return 99
+
+    for late in (swallow, block):
+        with pytest.raises(ProcessTimeoutError) as caught:
+            asyncio.run(engine.execute(late))
+        assert caught.value.timeout == 0.02 and caught.value.__cause__ is None
+    assert domain(engine)["a"] == 1 and engine.version == 1
+
+
 def test_a_thread_that_takes_too_long_is_refused_from_then_on(engine: TheusEngine) -> None:
     go_on, done = threading.Event(), threading.Event()
     refused: list[BaseException] = []
@@ -368,6 +388,58 @@ def test_a_cancelled_task_ends_the_run_of_its_thread_at_once(engine: TheusEngine
 
     asyncio.run(main())
     assert len(swallowed) == 1 and domain(engine)["a"] == 7 and engine.version == 2
+
+
+async def cancel_when(inside: Callable[[], bool], run: Any) -> None:
+    task = asyncio.create_task(run)
+    while not inside():
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_a_run_that_is_cancelled_in_its_commit_commits_nothing(engine: TheusEngine) -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    def slow(old: int, value: int) -> int:
+        started.set()
+        go_on.wait(LIMIT)
+        return old + value
+
+    @process(outputs=["domain.a"], merge={"domain.a": slow})
+    def grow(ctx: Any) -> int:
+        ctx.outbox.add("grown", 1)
+        return 5
+
+    async def main() -> None:
+        await cancel_when(started.is_set, engine.execute(grow))
+        go_on.set()
+
+    asyncio.run(main())  # which joins its helper threads
+    assert domain(engine)["a"] == 1 and engine.version == 1
+    assert engine.process_outbox().pending == 0
+
+
+def test_a_run_that_is_cancelled_while_it_waits_for_its_record_commits_nothing() -> None:
+    full = TheusEngine({"domain": {"a": 0}}, ring_mode="block", ring_capacity=4)
+    cursor = full.attach(0)
+    waiting = threading.Event()
+    for number in range(1, 5):
+        full.compare_and_swap(full.version, {"domain": {"a": number}})
+    before = full.version
+
+    def write(ctx: Any) -> int:
+        waiting.set()  # nearly
+        return 99
+
+    async def main() -> None:
+        await cancel_when(waiting.is_set, full.execute(effect("domain.a")(write)))
+        while cursor.take() is not None:
+            pass
+
+    asyncio.run(main())
+    assert full.version == before
 
 
 def test_a_child_needs_a_transaction_of_its_own(engine: TheusEngine) -> None:

@@ -139,6 +139,31 @@ def test_what_is_no_message(engine: TheusEngine, arguments: tuple[Any, ...]) -> 
     assert engine.version == 1
 
 
+class Topic(str):
+    """One of an enum, say; and one that cannot be hashed any more when it is delivered."""
+
+    broken = False
+
+    def __hash__(self) -> int:
+        if Topic.broken:
+            raise RuntimeError("no hash")
+        return str.__hash__(self)
+
+
+def test_topics_are_delivered_as_plain_texts(
+    engine: TheusEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine.edit() as ctx:
+        ctx.outbox.add(Topic("mail"), 1)
+        ctx.outbox.add(OutboxMsg(Topic("mail"), 2))
+        ctx.signal.send(Topic("done"), 3)
+    monkeypatch.setattr(Topic, "broken", True)
+    failing = engine.process_outbox(lambda message: 1 / 0)
+    assert (len(failing.failed), failing.pending) == (1, 2), "the second waits behind the first"
+    assert [type(topic) for topic, _ in drain(engine)] == [str, str]
+    assert [*map(type, engine.state.signals)] == [str] and engine.state.signals == {"done": 3}
+
+
 def test_an_outbox_ends_with_its_transaction(engine: TheusEngine) -> None:
     kept: list[Any] = []
     engine.run_process(lambda ctx: kept.append(ctx.outbox))
