@@ -24,12 +24,13 @@ from __future__ import annotations
 import logging
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 __all__ = ["ProcessLog", "get_logger", "make_log", "make_random", "read_clock"]
 
 if TYPE_CHECKING:
+    from random import Random
+
     _Adapter = logging.LoggerAdapter[logging.Logger]
 else:
     _Adapter = logging.LoggerAdapter
@@ -64,6 +65,8 @@ def make_log(process: str, run: int, version: int) -> ProcessLog:
 
 
 def make_random(seed: int) -> Random:
+    from random import Random  # it brings hashlib, and that OpenSSL
+
     return Random(seed)
 
 
