@@ -32,6 +32,8 @@ __all__ = ["Courier", "OutboxFailure", "OutboxMsg", "OutboxReport"]
 
 Handler = Callable[["OutboxMsg"], object]
 
+_set = object.__setattr__
+
 
 class OutboxMsg:
     """One message. Read-only.
@@ -58,9 +60,10 @@ class OutboxMsg:
     ) -> None:
         if not isinstance(topic, str):
             raise TypeError(f"a topic is a text, not {topic!r}")
-        for name, value in (("topic", topic), ("payload", payload), ("id", id)):
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "version", version)
+        _set(self, "topic", topic)
+        _set(self, "payload", payload)
+        _set(self, "id", id)
+        _set(self, "version", version)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a message cannot be changed; {name} is as it was sent")
@@ -185,10 +188,11 @@ def check_handler(handler: Handler) -> Handler:
 def _call(handler: Handler | None, message: OutboxMsg) -> None:
     assert handler is not None
     answer = handler(message)
-    if isinstance(answer, Awaitable):
+    if answer is not None and isinstance(answer, Awaitable):
         close = getattr(answer, "close", None)
         if close is not None:
             close()
         raise TypeError(
-            f"{handler!r} returned {answer!r}, which nobody awaits: nothing was done yet"
+            f"{handler!r} returned {answer!r}, which nobody awaits: a handler does its work "
+            "before it returns"
         )
