@@ -45,6 +45,23 @@ def test_an_engine_in_a_cycle_is_collected() -> None:
                 engine.run(lambda tx: tx.set(("domain", "owner"), Opaque(owner)))
                 owner.view = engine.state["domain"]
                 owner.iterator = iter(owner.view.items())
+            elif kind in ("message", "pending", "sender"):
+                owner.tx = tx = engine.transaction().__enter__()
+                owner.outbox = tx.outbox
+                owner.outbox.add("mail", Opaque(owner))
+                if kind != "sender":
+                    tx.commit()
+                    del owner.tx, owner.outbox, tx
+                if kind == "pending":
+                    engine.process_outbox()
+            elif kind == "signals":
+                engine.compare_and_swap(engine.version, signal={"go": Opaque(owner)})
+                owner.signals = engine.signals()
+            elif kind == "context":
+                engine.run_process(lambda ctx: ctx.local.update(
+                    owner=owner, ctx=ctx, log=ctx.log, now=ctx.now, random=ctx.random,
+                    outbox=ctx.outbox, signal=ctx.signal,
+                ) or setattr(owner, "local", ctx.local))
             elif kind == "process":
                 def work(ctx):
                     return owner
@@ -52,7 +69,10 @@ def test_an_engine_in_a_cycle_is_collected() -> None:
             return weakref.ref(owner), weakref.ref(engine)
 
         gc.disable()
-        kinds = "state key draft callback deferred absence view process".split()
+        kinds = (
+            "state key draft callback deferred absence view process message pending sender "
+            "signals context"
+        ).split()
         for kind in kinds:
             refs = cycle(kind)
             assert all(ref() is not None for ref in refs), (kind, "is no cycle")
