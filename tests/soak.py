@@ -1,13 +1,14 @@
 """python tests/soak.py [--seconds 600] [--seed N]: everything at once, for a long time.
 
-Threads and tasks move money, add, insert and delete rows, read, compare and swap, think long
-inside a transaction, abort, are cancelled, and are killed: an exception is thrown into the
-middle of whatever they do. All of it on one engine, whose history is cut and stretched
+Threads and tasks move money, add, send messages, insert and delete rows, read, compare and swap,
+think long inside a transaction, abort, are cancelled, and are killed: an exception is thrown into
+the middle of whatever they do. All of it on one engine, whose history is cut and stretched
 meanwhile. What must hold is in the state itself, so that nothing depends on what a killed thread
 could still note:
 
     the sum of all accounts never changes, in any version that anybody reads
     count == the sum of all marks (a deferred add, and a mark of the same transaction)
+    sent == the messages that were handed over, in the end; in order, some of them twice
     every row is {"a": n, "b": -n}
     versions: one per commit
 
@@ -33,7 +34,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from theus import ConflictError, ContextError, TheusEngine
+from theus import ConflictError, ContextError, OutboxMsg, TheusEngine
 
 ACCOUNTS, BALANCE, ROWS, MARKS, TASKS = 64, 1_000, 32, 8, 40
 GROWTH = 1.25  # memory at the end, of what it was half-way
@@ -41,6 +42,7 @@ START = {
     "bank": {f"a{n}": BALANCE for n in range(ACCOUNTS)},
     "rows": {},
     "count": 0,
+    "sent": 0,
     "marks": {f"m{n}": 0 for n in range(MARKS)},
     "swaps": {},
     "audit": {"total": 0},
@@ -65,6 +67,7 @@ class Soak:
         self.events: Counter[str] = Counter()
         self.failures: list[str] = []
         self.memory: list[int] = []
+        self.handed_over = ("", 0)  # id of the last message, and how many: one assignment
 
     # ---- what a transaction does ---------------------------------------------------------------
 
@@ -81,6 +84,9 @@ class Soak:
     def add(self, tx: Any, rng: random.Random) -> None:
         tx.add(("d", "count"), 1)
         tx.add(("d", "marks", f"m{rng.randrange(MARKS)}"), 1)
+        if rng.random() < 0.1:
+            tx.add(("d", "sent"), 1)
+            tx.outbox.add("added", 1)
 
     def churn(self, tx: Any, rng: random.Random) -> None:
         rows, key, number = tx.d.rows, f"r{rng.randrange(ROWS)}", rng.randint(1, 1_000_000)
@@ -165,12 +171,35 @@ class Soak:
             thread = threading.Thread(target=live, args=(rng.random(),), daemon=True)
             thread.start()
             time.sleep(rng.random() * 0.02)
-            while thread.is_alive():
-                ident = ctypes.c_ulong(thread.ident or 0)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(Killed))
-                thread.join(1.0)
+            kill(thread)
             self.runs[name] += 1
             self.events["threads killed"] += 1
+
+    def courier(self, name: str, rng: random.Random) -> None:
+        """Threads that hand messages over, to a handler that fails at times, and are killed."""
+
+        def handler(message: OutboxMsg) -> None:
+            if rng.random() < 0.01:
+                raise Undo
+            last, count = self.handed_over
+            if str(message.id) > last:  # else: killed after the handler, before that was noted
+                self.handed_over = str(message.id), count + 1
+            else:
+                self.events["messages handed over twice"] += 1
+            if str(message.id) < last:
+                self.failures.append(f"message {message.id} came after {last}")
+
+        def live() -> None:
+            with contextlib.suppress(Killed):
+                while not self.stop.is_set():
+                    self.engine.process_outbox(handler)
+
+        while not self.stop.is_set():
+            thread = threading.Thread(target=live, daemon=True)
+            thread.start()
+            time.sleep(rng.random() * 0.05)
+            kill(thread)
+            self.runs[name] += 1
 
     def loop(self, name: str, rng: random.Random) -> None:
         """An event loop with many tasks, some of which are cancelled."""
@@ -245,6 +274,7 @@ class Soak:
         return made | {
             "long": self.runner(self.long, "serializable"),
             "killer": self.victims,
+            "courier": self.courier,
             "tasks": self.loop,
             "historian": self.historian,
         }
@@ -273,6 +303,13 @@ class Soak:
             self.judge(engine.state["d"])
         except AssertionError as error:
             self.failures.append(str(error))
+        ids: set[str] = set()
+        engine.process_outbox(lambda message: ids.add(str(message.id)))
+        last, count = self.handed_over
+        count += sum(id > last for id in ids)
+        sent = engine.state["d"]["sent"]
+        if count != sent:
+            self.failures.append(f"{count} messages were handed over, and {sent} were sent")
         if engine.version - 1 != stats.commits:
             self.failures.append(f"version {engine.version} after {stats.commits} commits")
         half, last = self.memory[len(self.memory) // 2], self.memory[-1]
@@ -299,6 +336,13 @@ class Soak:
             print(f"FAILED: {failure}")
         print("all invariants hold" if not self.failures else f"{len(self.failures)} failures")
         return not self.failures
+
+
+def kill(thread: threading.Thread) -> None:
+    while thread.is_alive():
+        ident = ctypes.c_ulong(thread.ident or 0)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(Killed))
+        thread.join(1.0)
 
 
 def resident() -> int:
