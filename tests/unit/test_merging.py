@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from helpers import run_threads
 from theus import DELETE, SET, ProcessContract, StateUpdate, TheusEngine, process
-from theus.errors import ContractViolationError
+from theus.errors import ContractViolationError, RecordError
 
 
 def engine_with(**domain: Any) -> TheusEngine:
@@ -132,6 +133,37 @@ def test_written_through_ctx_and_returned() -> None:
     with pytest.raises(ContractViolationError, match="contribution") as caught:
         engine.run_process(both, "by name")
     assert caught.value.path == ("domain", "x") and domain(engine) == {"x": 11}
+
+
+@dataclass
+class Order:
+    prices: list[int] = field(default_factory=list)
+    limit: int = 10
+
+    def __post_init__(self) -> None:
+        if sum(self.prices) > self.limit:
+            raise ValueError("over the limit")
+
+
+def test_fields_of_records_add_up_and_their_class_judges_the_sum() -> None:
+    engine = engine_with(order=Order())
+    merge = {"domain.order.prices": "append", "domain.order.limit": "max"}
+    run_threads(2, lambda k: engine.run_process(giving((4 + k, 10 + k), merge)))
+    order = engine.state["domain"]["order"].to_object()
+    assert sorted(order.prices) == [4, 5] and order.limit == 11
+    with pytest.raises(RecordError, match="over the limit"):
+        engine.run_process(giving((3, 0), merge))
+    assert engine.state["domain"]["order"].to_object() == order
+
+
+def test_a_log_takes_appended_contributions_alone() -> None:
+    """A field of the zone LOG may be read and appended to."""
+    engine = engine_with(log_events=["begin"])
+    engine.run_process(giving("more", {"domain.log_events": "append"}))
+    for rule in ("last", "sum", "union", "max"):
+        with pytest.raises(ContractViolationError):
+            engine.run_process(giving(["begin", "more"], {"domain.log_events": rule}))
+    assert domain(engine) == {"log_events": ["begin", "more"]}
 
 
 def test_drafts_are_contributed_as_content() -> None:
