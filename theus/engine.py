@@ -388,7 +388,7 @@ class TheusEngine(EngineHistory):
             if self.closed:
                 raise ClosedError
             # Of two threads that come here at once, one is given the other's.
-            made = self.__dict__.setdefault("_heavy", ManagedAllocator())
+            made = self.__dict__.setdefault("_heavy", ManagedAllocator(engine=self))
         return cast("ManagedAllocator", made)
 
     # ---- life -------------------------------------------------------------------------------

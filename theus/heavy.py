@@ -11,6 +11,23 @@ garbage collection, engine's end and exit can leave a view without its memory. A
 is killed leaves nothing: the memory has no name in any file system, and the kernel gives it
 back with its last user. In a forked child everything inherited is borrowed.
 
+In a transaction
+
+    def next_frame(tx):
+        frame = engine.heavy.alloc("frame", (1080, 1920), "uint8")    # a draft
+        camera.read_into(frame)
+        tx.update(heavy={"frame": frame})
+
+    engine.run(next_frame)
+    engine.state.heavy["frame"]                                       # read-only
+
+an array is a draft until it is stored: if the attempt fails, or is repeated, its drafts are
+freed with it. What is stored is published: a state holds it through a mapping that cannot
+be written in this process either, and this array loses its `writeable` flag; only views that
+were taken before could still write. The key is free again, for the next version. Versions
+are ordinary values of the state: two writers of one path conflict, a failed commit leaves
+nothing, and an old version lives as long as a state or a reader holds it.
+
 Freed memory stays mapped for the next array, up to 256 MiB of it: fresh pages cost ten times
 what warm ones do.
 """
@@ -21,14 +38,19 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import ref
 
 import numpy as np
 
 from theus._theus import SharedBlock, SharedZone, system_memory
 from theus.errors import ClosedError, HeavyMemoryError, _shown
-from theus.shm_array import ShmArray, array_over
+from theus.shm_array import OWNERS, ShmArray, array_over
+
+if TYPE_CHECKING:
+    from theus.engine import TheusEngine
 
 __all__ = ["HeavyArray", "HeavyReport", "ManagedAllocator", "QuotaReport"]
 
@@ -110,18 +132,40 @@ class HeavyReport:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Entry:
-    """What a key names. `block` is None while the array is being allocated."""
+    """What a key names: a block that is kept here, or one that lives as long as others hold it.
 
-    block: SharedBlock | None = None
+    Neither, while the array is being allocated.
+    """
+
+    kept: SharedBlock | None = None
+    seen: ref[SharedBlock] | None = None
     shape: tuple[int, ...] = ()
     dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype("u1"))
     order: Order = "C"
 
-    def array(self) -> ShmArray:
-        assert self.block is not None
-        return array_over(self.block, self.shape, self.dtype, order=self.order)
+    @property
+    def pending(self) -> bool:
+        return self.seen is None
+
+    @property
+    def block(self) -> SharedBlock | None:
+        """None also if it is gone, with the attempt that it was a draft of."""
+        kept = self.kept
+        return kept if kept is not None or self.seen is None else self.seen()
+
+    def keep(self, block: SharedBlock) -> None:
+        """The transaction that made the draft has committed."""
+        if not block.published:
+            self.kept = block
+
+    def array(self) -> ShmArray | None:
+        block = self.block
+        if block is None or not block.live:
+            return None
+        shown = block.publish() if block.published else block
+        return array_over(shown, self.shape, self.dtype, order=self.order)
 
 
 class ManagedAllocator:
@@ -129,12 +173,19 @@ class ManagedAllocator:
 
     `capacity_mb` (MiB) limits the sum of all arrays; default: the environment's
     THEUS_HEAP_SIZE, else half of the memory that this process may use. `session_id` stands in
-    the names of its arrays (at most 63 bytes; default: 16 random hexadecimal digits).
+    the names of its arrays (at most 63 bytes; default: 16 random hexadecimal digits). `engine`
+    is the one whose transactions its arrays are drafts of.
 
     All methods may be called from any thread. As a context manager it shuts down at the end.
     """
 
-    def __init__(self, capacity_mb: float | None = None, session_id: str | None = None) -> None:
+    def __init__(
+        self,
+        capacity_mb: float | None = None,
+        session_id: str | None = None,
+        *,
+        engine: TheusEngine | None = None,
+    ) -> None:
         self.session_id = os.urandom(8).hex() if session_id is None else session_id
         if not 1 <= len(self.session_id.encode()) <= 63 or "\0" in self.session_id:
             raise ValueError(f"session_id has 1 to 63 bytes and no NUL, unlike {session_id!r}")
@@ -142,6 +193,8 @@ class ManagedAllocator:
         self._zone = SharedZone(self.session_id, self._limit)
         self._entries: dict[str, _Entry] = {}
         self._closed = False
+        self._engine = None if engine is None else ref(engine)
+        OWNERS[self.session_id] = self
 
     # ---- arrays ---------------------------------------------------------------------------
 
@@ -173,8 +226,10 @@ class ManagedAllocator:
         self._claim(key, pending)
         try:
             size = type_.itemsize * math.prod(sizes)
-            entry = _Entry(self._block(key, size, zero), sizes, type_, order)
-            array = entry.array()
+            block = self._block(key, size, zero)
+            array = array_over(block, sizes, type_, order=order)
+            entry = _Entry(None, ref(block), sizes, type_, order)
+            self._hold(entry, block)
         except BaseException:
             self._entries.pop(key, None)
             raise
@@ -203,9 +258,10 @@ class ManagedAllocator:
     def get(self, key: str) -> ShmArray:
         """The array under `key`, whole. Raises KeyError if there is none."""
         entry = self._entries.get(key)
-        if entry is None or entry.block is None or not entry.block.live:
+        array = None if entry is None else entry.array()
+        if array is None:
             raise KeyError(key)
-        return entry.array()
+        return array
 
     def free(self, key: str) -> None:
         """Takes the array from under `key`: nobody can get or borrow it from now on.
@@ -214,9 +270,10 @@ class ManagedAllocator:
         such array, BorrowedArrayError (a PermissionError) if it is another process's.
         """
         entry = self._entries.get(key)
-        if entry is None or entry.block is None:
+        block = None if entry is None else entry.block
+        if block is None:
             raise KeyError(key)
-        entry.block.retire()
+        block.retire()
         if self._entries.get(key) is entry:
             self._entries.pop(key, None)
 
@@ -231,13 +288,30 @@ class ManagedAllocator:
             if there is entry:
                 return
             block = there.block
-            if block is None or (block.live and block.owned):
+            alive = block is not None and block.live and block.owned and not block.published
+            if there.pending or alive:
                 raise FileExistsError(
                     f"there is a shared array {key!r} already: free it first, or choose another key"
                 )
-            # Freed through its handle, or inherited from the parent process.
+            # Freed through its handle, published, the draft of an attempt that failed, or inherited
+            # from the parent process.
             if self._entries.get(key) is there:
                 self._entries.pop(key, None)
+
+    def _hold(self, entry: _Entry, block: SharedBlock) -> None:
+        """A draft is held by its transaction until that commits; any other array by its key."""
+        engine = None if self._engine is None else self._engine()
+        tx = None if engine is None else engine.current()
+        if tx is None or tx.read_only:
+            entry.kept = block
+        else:
+            tx.on_commit(partial(entry.keep, block))
+
+    def let_go(self, block: SharedBlock) -> None:
+        """The block was published: it is now for those to keep who hold it, states among them."""
+        entry = self._entries.get(block.label)
+        if entry is not None and entry.kept is not None and entry.kept.token == block.token:
+            entry.kept = None
 
     def _block(self, key: str, size: int, zero: bool) -> SharedBlock:
         if size >= 2**63:
@@ -258,7 +332,8 @@ class ManagedAllocator:
 
     def __contains__(self, key: object) -> bool:
         entry = self._entries.get(key)  # type: ignore[call-overload]
-        return entry is not None and entry.block is not None and entry.block.live
+        block = None if entry is None else entry.block
+        return block is not None and block.live
 
     def __iter__(self) -> Iterator[str]:
         return iter([key for key in list(self._entries) if key in self])
@@ -324,7 +399,7 @@ class ManagedAllocator:
     def cleanup(self) -> None:
         """Frees every array, and gives back all memory that nobody looks at. Can be repeated."""
         self._zone.retire_all(self._closed)
-        for key in [key for key, entry in list(self._entries.items()) if entry.block is not None]:
+        for key in [key for key, entry in list(self._entries.items()) if not entry.pending]:
             self._entries.pop(key, None)
         self._zone.tidy()
 

@@ -15,7 +15,8 @@ StaleArrayError, for ever. Whoever has unpickled it keeps the memory until its l
 
 from __future__ import annotations
 
-from typing import Any, SupportsIndex
+from typing import Any, Protocol, SupportsIndex
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -30,9 +31,9 @@ PlainArray = np.ndarray[Any, np.dtype[Any]]
 class ShmArray(np.ndarray[Any, np.dtype[Any]]):
     """An ndarray over shared memory. Made by `engine.heavy`; slices and views are ones, too.
 
-    Writable in the process that allocated it, read-only everywhere else: `cow()` gives a
-    writable version that shares the pages which are not written, `copy()` an array of one's own.
-    What is computed from it is an ordinary array.
+    Writable in the process that allocated it, until it is stored in a state; read-only everywhere
+    else: `cow()` gives a writable version that shares the pages which are not written, `copy()`
+    an array of one's own. What is computed from it is an ordinary array.
     """
 
     __slots__ = ()
@@ -47,8 +48,9 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
         """Where the data are: the answer to "is this a copy?".
 
         `shared` says whether they lie in shared memory; then there are `name`, `key`, `pid`
-        (of the owner), `owned` (by this process), `live` (may be sent by token), `leases`
-        (processes that look at it), `offset` (bytes from the start of the block), `block_bytes`.
+        (of the owner), `owned` (by this process), `live` (may be sent by token), `published`
+        (its owner changes it no more), `leases` (processes that look at it), `offset` (bytes from
+        the start of the block), `block_bytes`.
         Always: `address`, `bytes`, `writeable`.
         """
         block = block_of(self)
@@ -66,6 +68,7 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
                 "pid": block.pid,
                 "owned": block.owned,
                 "live": block.live,
+                "published": block.published,
                 "leases": block.leases,
                 "offset": start - block.address,
                 "block_bytes": block.size,
@@ -86,6 +89,24 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
     def copy(self, order: Any = "C") -> PlainArray:  # type: ignore[override]
         """An ordinary array with the same content."""
         return self.view(np.ndarray).copy(order)
+
+    def _published(self) -> ShmArray | None:
+        """What a state keeps of this array: the same data, by a mapping that nobody can write.
+
+        From here on this array is read-only, too; views that were taken before are not. None
+        if a state cannot keep it: the data do not lie in a living block, or in one that another
+        process may still write.
+        """
+        block = block_of(self)
+        if block is None or not block.live or not (block.owned or block.published):
+            return None
+        shown = block.publish()
+        self.flags.writeable = False
+        owner = OWNERS.get(block.session)
+        if owner is not None:
+            owner.let_go(block)
+        offset = _address(self) - block.address
+        return array_over(shown, self.shape, self.dtype, offset, self.strides)
 
     def __array_wrap__(
         self, array: Any, context: Any = None, return_scalar: bool = False, /
@@ -149,6 +170,16 @@ class ShmHandle:
 
     def __repr__(self) -> str:
         return f"<ShmHandle {self.name!r}: {self.size:,} bytes>"
+
+
+class Owner(Protocol):
+    """What holds blocks by key, until they are published."""
+
+    def let_go(self, block: SharedBlock) -> None: ...
+
+
+OWNERS: WeakValueDictionary[str, Owner] = WeakValueDictionary()
+"""By session."""
 
 
 # ---- arrays and blocks ----------------------------------------------------------------

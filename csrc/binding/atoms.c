@@ -42,6 +42,7 @@ static const known_type known[] = {
     {"collections", "OrderedDict", ATOM_AS_DICT},
     {"collections", "defaultdict", ATOM_AS_DICT},
     {"collections", "Counter", ATOM_AS_DICT},
+    {"theus.shm_array", "ShmArray", ATOM_PUBLISHED},
 };
 
 /* sys.modules[module].name, if it is there. New reference, or NULL; an exception only on
@@ -89,8 +90,8 @@ judge_known_type(PyTypeObject *type)
     return ATOM_REFUSED;
 }
 
-/* What is known of a type: Py_True (atoms), Py_False (mappings to copy as dicts), Py_None (a
- * metaclass of enums), borrowed from the state; NULL if nothing, or on failure. A class whose
+/* What is known of a type: Py_True (atoms), Py_False (mappings to copy as dicts), Py_Ellipsis (what
+ * is published), Py_None (a metaclass of enums), borrowed from the state; NULL if nothing, or on failure. A class whose
  * metaclass has an equality of its own is never looked up: that would run its code. */
 static PyObject *
 known_note(const module_state *st, PyTypeObject *type)
@@ -102,7 +103,7 @@ known_note(const module_state *st, PyTypeObject *type)
     }
     PyObject *note;
     if (PyDict_GetItemRef(st->known_types, (PyObject *)type, &note) > 0) {
-        Py_DECREF(note); /* one of three immortals */
+        Py_DECREF(note); /* one of four immortals */
     }
     return note;
 }
@@ -206,7 +207,7 @@ judge_type(module_state *st, PyObject *object)
     }
     atom_verdict verdict = judge_known_type(type);
     if (verdict > ATOM_REFUSED) {
-        PyObject *note = verdict == ATOM_ACCEPTED ? Py_True : Py_False;
+        PyObject *note = verdict == ATOM_ACCEPTED ? Py_True : verdict == ATOM_AS_DICT ? Py_False : Py_Ellipsis;
         if (PyDict_SetItem(st->known_types, (PyObject *)type, note) < 0) {
             return ATOM_FAILED;
         }
@@ -228,7 +229,7 @@ atom_judge(module_state *st, PyObject *object)
     }
     PyObject *note = known_note(st, type);
     if (note != NULL) {
-        return note == Py_True ? ATOM_ACCEPTED : ATOM_AS_DICT;
+        return note == Py_True ? ATOM_ACCEPTED : note == Py_False ? ATOM_AS_DICT : ATOM_PUBLISHED;
     }
     if (PyErr_Occurred()) {
         return ATOM_FAILED;
@@ -248,7 +249,7 @@ typedef struct {
 
 static const type_mark marks[] = {
     {"__attrs_attrs__", "store attrs.asdict(value)" OR_OPAQUE},
-    {"__array_interface__", "store value.tolist() or bytes(value)" OR_OPAQUE},
+    {"__array_interface__", "store engine.heavy.put(key, value), value.tolist() or bytes(value)" OR_OPAQUE},
     {"__array__", "store its plain values, such as a list or bytes" OR_OPAQUE},
     {"fileno", "it is a handle on something outside; store its path, or what it holds" OR_OPAQUE},
     {"__next__", "an iterator is used up by reading; store list(value)"},

@@ -8,6 +8,7 @@ typedef enum {
     ATOM_FAILED = -1, /* an exception is set */
     ATOM_REFUSED = 0,
     ATOM_ACCEPTED = 1,
+    ATOM_PUBLISHED = 3, /* what its _published() gives is held: shared arrays */
     ATOM_AS_DICT = 2, /* copied as a dict: OrderedDict, defaultdict, Counter, mappingproxy */
 } atom_verdict;
 

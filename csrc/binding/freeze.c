@@ -363,6 +363,24 @@ freeze_instance(HeapObject *heap, PyObject *object, const freeze_path *at, theus
     return found;
 }
 
+/* A shared array: what is kept of it cannot be written, in this process either. */
+static int
+freeze_published(HeapObject *heap, PyObject *object, const freeze_path *at, theus_value *out)
+{
+    PyObject *held = PyObject_CallMethod(object, "_published", NULL);
+    if (held == NULL) {
+        return -1;
+    }
+    if (held == Py_None) {
+        Py_DECREF(held);
+        return refuse(heap, object, at,
+                      "its data do not lie in a living block of shared memory, or in one that its owner, another process, may "
+                      "still write; store engine.heavy.put(key, value)");
+    }
+    *out = theus_value_of_atom(held);
+    return 0;
+}
+
 static int
 freeze_other(HeapObject *heap, PyObject *object, const freeze_path *at, theus_value *out)
 {
@@ -372,6 +390,8 @@ freeze_other(HeapObject *heap, PyObject *object, const freeze_path *at, theus_va
         return 0;
     case ATOM_AS_DICT:
         return freeze_mapping(heap, object, at, out);
+    case ATOM_PUBLISHED:
+        return freeze_published(heap, object, at, out);
     case ATOM_REFUSED:
         return freeze_instance(heap, object, at, out);
     case ATOM_FAILED:

@@ -1,7 +1,6 @@
 /* theus._theus.SharedZone and SharedBlock: the shared memory of one engine, and one block of it, of this process or another.
  *
- * A SharedBlock is a lease. It exports a buffer, writable where the block is this process's own, and owns no Python object
- * but (a private copy) the block it shows: no cycle can run through it, and the collector need not see it. Arrays refer to
+ * A SharedBlock is a lease, or shows another one's block. It exports a buffer, and owns no Python object but the one it shows: no cycle can run through it, and the collector need not see it. Arrays refer to
  * it for as long as they live, so memory goes when the last view goes, whatever happened to zone, engine and owner. */
 #include "shm_type.h"
 
@@ -9,6 +8,7 @@
 
 #include "../core/shm_zone.h"
 
+#include <stddef.h>
 #include <string.h>
 
 typedef struct {
@@ -16,13 +16,21 @@ typedef struct {
     theus_zone *zone; /* owned */
 } ZoneObject;
 
+typedef enum {
+    BLOCK_LEASE,   /* the block itself: writable if it is ours */
+    BLOCK_SHOWN,   /* the same, never writable */
+    BLOCK_PRIVATE, /* a copy on write */
+} block_kind;
+
 typedef struct {
     PyObject_HEAD
-    theus_block block;  /* ours to release; of a private copy: the original's */
-    PyObject *original; /* of a private copy: the block it shows, owned; else NULL */
+    theus_block block;  /* ours to release if there is no original */
+    block_kind kind;
+    PyObject *original; /* not of a lease: the one whose block this shows, owned */
     char *data;
     void *mapping;      /* of a private copy: what to unmap */
     uint64_t mapped;
+    PyObject *weakrefs;
 } BlockObject;
 
 static ZoneObject *
@@ -60,20 +68,30 @@ block_token_bytes(PyObject *op, void *Py_UNUSED(closure))
     return PyBytes_FromStringAndSize((const char *)&token, sizeof(token));
 }
 
-static PyObject *
-block_new(module_state *st, const theus_block *block)
+static BlockObject *
+block_new(module_state *st, const theus_block *block, block_kind kind, char *data)
 {
     BlockObject *self = PyObject_New(BlockObject, st->SharedBlock_type);
-    if (self == NULL) {
-        theus_block unused = *block;
-        theus_block_release(&unused);
-        return NULL;
+    if (self != NULL) {
+        self->block = *block;
+        self->kind = kind;
+        self->original = NULL;
+        self->data = data;
+        self->mapping = NULL;
+        self->mapped = 0;
+        self->weakrefs = NULL;
     }
-    self->block = *block;
-    self->original = NULL;
-    self->data = theus_block_data(block);
-    self->mapping = NULL;
-    self->mapped = 0;
+    return self;
+}
+
+/* Takes over a lease, also where it fails. */
+static PyObject *
+block_of_lease(module_state *st, theus_block *block)
+{
+    BlockObject *self = block_new(st, block, BLOCK_LEASE, theus_block_data(block));
+    if (self == NULL) {
+        theus_block_release(block);
+    }
     return (PyObject *)self;
 }
 
@@ -93,7 +111,7 @@ module_borrow_block(PyObject *module, PyObject *bytes)
     Py_BEGIN_ALLOW_THREADS
     status = theus_block_lease(&token.arena, token.slot, token.generation, &block);
     Py_END_ALLOW_THREADS
-    return status == THEUS_OK ? block_new(st, &block) : errors_raise(st, status);
+    return status == THEUS_OK ? block_of_lease(st, &block) : errors_raise(st, status);
 }
 
 PyObject *
@@ -105,15 +123,9 @@ module_system_memory(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 /* ---- SharedBlock ------------------------------------------------------------------------------- */
 
 static bool
-block_is_private(const BlockObject *self)
-{
-    return self->original != NULL;
-}
-
-static bool
 block_is_writable(const BlockObject *self)
 {
-    return block_is_private(self) || theus_block_is_owned(&self->block);
+    return self->kind == BLOCK_PRIVATE || (self->kind == BLOCK_LEASE && theus_block_is_owned(&self->block));
 }
 
 static int
@@ -145,16 +157,38 @@ block_private(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (status != THEUS_OK) {
         return errors_raise(st, status);
     }
-    BlockObject *self = PyObject_New(BlockObject, st->SharedBlock_type);
+    BlockObject *self = block_new(st, &shown->block, BLOCK_PRIVATE, data);
     if (self == NULL) {
         theus_shm_unmap(mapping, mapped);
         return NULL;
     }
-    self->block = shown->block;
     self->original = Py_NewRef(op);
-    self->data = data;
     self->mapping = mapping;
     self->mapped = mapped;
+    return (PyObject *)self;
+}
+
+static PyObject *
+block_publish(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    BlockObject *of = block_of(op);
+    module_state *st = module_state_of_type(Py_TYPE(op));
+    char *data;
+    if (of->kind == BLOCK_SHOWN) {
+        return Py_NewRef(op);
+    }
+    if (of->kind == BLOCK_PRIVATE) {
+        PyErr_SetString(PyExc_ValueError, "a private copy cannot be published");
+        return NULL;
+    }
+    theus_status status = theus_block_publish(&of->block, &data);
+    if (status != THEUS_OK) {
+        return errors_raise(st, status);
+    }
+    BlockObject *self = block_new(st, &of->block, BLOCK_SHOWN, data);
+    if (self != NULL) {
+        self->original = Py_NewRef(op);
+    }
     return (PyObject *)self;
 }
 
@@ -164,10 +198,11 @@ block_dealloc(PyObject *op)
     BlockObject *self = block_of(op);
     PyTypeObject *type = Py_TYPE(op);
     PyObject *original = self->original;
-    if (original != NULL) {
+    THEUS_CLEAR_WEAKREFS(op, self->weakrefs);
+    if (self->mapping != NULL) {
         theus_shm_unmap(self->mapping, self->mapped);
     }
-    else {
+    if (original == NULL) {
         theus_block_release(&self->block);
     }
     PyObject_Free(op);
@@ -211,14 +246,21 @@ static PyObject *
 block_owned(PyObject *op, void *Py_UNUSED(closure))
 {
     BlockObject *self = block_of(op);
-    return PyBool_FromLong(!block_is_private(self) && theus_block_is_owned(&self->block));
+    return PyBool_FromLong(self->kind != BLOCK_PRIVATE && theus_block_is_owned(&self->block));
 }
 
 static PyObject *
 block_live(PyObject *op, void *Py_UNUSED(closure))
 {
     BlockObject *self = block_of(op);
-    return PyBool_FromLong(!block_is_private(self) && theus_block_is_live(&self->block));
+    return PyBool_FromLong(self->kind != BLOCK_PRIVATE && theus_block_is_live(&self->block));
+}
+
+static PyObject *
+block_published(PyObject *op, void *Py_UNUSED(closure))
+{
+    BlockObject *self = block_of(op);
+    return PyBool_FromLong(self->kind != BLOCK_PRIVATE && theus_block_is_published(&self->block));
 }
 
 static PyObject *
@@ -234,7 +276,16 @@ static PyMethodDef block_methods[] = {
                "BorrowedArrayError if it is another process's.")},
     {"private", block_private, METH_NOARGS,
      PyDoc_STR("private($self, /)\n--\n\nThe same content, writable: what is written stays in this process, page by page.")},
+    {"publish", block_publish, METH_NOARGS,
+     PyDoc_STR("publish($self, /)\n--\n\n"
+               "The same block, read-only by the kernel. Its owner promises not to change it any more. Raises\n"
+               "BorrowedArrayError if it is another process's, who has not.")},
     {0},
+};
+
+static PyMemberDef block_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(BlockObject, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
 };
 
 static PyGetSetDef block_getset[] = {
@@ -245,6 +296,7 @@ static PyGetSetDef block_getset[] = {
     {"pid", block_pid, NULL, PyDoc_STR("The process that allocated it."), NULL},
     {"owned", block_owned, NULL, PyDoc_STR("Whether it is this process's own."), NULL},
     {"live", block_live, NULL, PyDoc_STR("Whether other processes may borrow it."), NULL},
+    {"published", block_published, NULL, PyDoc_STR("Whether its owner has promised not to change it."), NULL},
     {"leases", block_leases, NULL, PyDoc_STR("The number of processes that look at it."), NULL},
     {"token", block_token_bytes, NULL, PyDoc_STR("What borrow_block() takes in another process."), NULL},
     {0},
@@ -254,6 +306,7 @@ static PyType_Slot block_slots[] = {
     {Py_tp_doc, "A block of shared memory, for as long as somebody in this process looks at it."},
     {Py_tp_dealloc, block_dealloc},
     {Py_tp_methods, block_methods},
+    {Py_tp_members, block_members},
     {Py_tp_getset, block_getset},
     {Py_bf_getbuffer, block_get_buffer},
     {0, NULL},
@@ -335,7 +388,7 @@ zone_alloc(PyObject *op, PyObject *args)
     Py_END_ALLOW_THREADS
     module_state *st = module_state_of_type(Py_TYPE(op));
     if (status == THEUS_OK) {
-        return block_new(st, &block);
+        return block_of_lease(st, &block);
     }
     if (status != THEUS_NO_ROOM) {
         return errors_raise(st, status);

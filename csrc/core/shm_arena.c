@@ -93,6 +93,10 @@ theus_arena_destroy(theus_arena *arena)
     if (arena->data != NULL) {
         theus_shm_unmap(arena->data, arena->data_size);
     }
+    char *shown = atomic_load(&arena->shown);
+    if (shown != NULL) {
+        theus_shm_unmap(shown, arena->data_size);
+    }
     theus_shm_close(arena->control_fd);
     theus_shm_close(arena->data_fd);
     theus_runs_free(arena->runs);
@@ -244,6 +248,27 @@ theus_arena_drop_locked(theus_arena *arena)
     *link = arena->next;
     arena->next = NULL;
     return arena;
+}
+
+theus_status
+theus_arena_show(theus_arena *arena, char **data)
+{
+    char *shown = theus_arena_is_owned(arena) ? atomic_load(&arena->shown) : arena->data;
+    if (shown == NULL) {
+        void *made;
+        theus_status status = theus_shm_map(arena->data_fd, 0, arena->data_size, THEUS_MAP_READ, &made);
+        if (status != THEUS_OK) {
+            return status;
+        }
+        if (atomic_compare_exchange_strong(&arena->shown, &shown, made)) {
+            shown = made;
+        }
+        else {
+            theus_shm_unmap(made, arena->data_size); /* another thread was faster: `shown` is its */
+        }
+    }
+    *data = shown;
+    return THEUS_OK;
 }
 
 /* ---- borrowing ---------------------------------------------------------------------------------- */

@@ -11,7 +11,8 @@
  *  - Participants. Whoever has an arena mapped holds the byte lock of its number on the control file, through a
  *    description that no other process shares. So a number that is not locked belongs to nobody: who takes the lock may
  *    first clear away what a dead holder left (theus_slots_reap), as often as it likes.
- *  - Writers. The owner's mapping was made before the seal, and is the only one that can write, for ever.
+ *  - Writers. The owner's mapping was made before the seal, and is the only one that can write, for ever. What it has
+ *    published it looks at through a second mapping, which cannot.
  *
  * Fork. A child owns nothing: in it, before fork() returns there, owned arenas become borrowed ones, mapped read-only at
  * the same address. What it inherits views of, it also holds leases on, under a number of its own, which the parent takes
@@ -31,6 +32,7 @@ typedef struct theus_arena {
     uint64_t control_size;
     char *data;
     uint64_t data_size;
+    _Atomic(char *) shown;    /* the data once more, read-only; owned: NULL until it is asked for; borrowed: `data` is that */
     uint32_t self;            /* our participant number; NOBODY: a child that got none */
     int control_fd;           /* its description holds our lock */
     int data_fd;
@@ -65,6 +67,9 @@ theus_arena_is_owned(const theus_arena *arena)
 {
     return arena->runs != NULL;
 }
+
+/* Where the data are mapped without the right to write. */
+THEUS_MUST_CHECK theus_status theus_arena_show(theus_arena *arena, char **data);
 
 /* What names an arena to another process of this machine. */
 typedef struct {

@@ -118,6 +118,30 @@ theus_block_retire(const theus_block *block)
     return owned ? THEUS_OK : THEUS_BORROWED;
 }
 
+theus_status
+theus_block_publish(const theus_block *block, char **data)
+{
+    theus_slot *slot = &block->arena->slots.slots[block->slot];
+    char *shown;
+    if (!theus_block_is_owned(block) && !theus_block_is_published(block)) {
+        return THEUS_BORROWED;
+    }
+    theus_status status = theus_arena_show(block->arena, &shown);
+    if (status == THEUS_OK) {
+        if (theus_block_is_owned(block)) {
+            atomic_store(&slot->published, 1);
+        }
+        *data = shown + block->offset;
+    }
+    return status;
+}
+
+bool
+theus_block_is_published(const theus_block *block)
+{
+    return atomic_load(&block->arena->slots.slots[block->slot].published) != 0;
+}
+
 bool
 theus_block_is_owned(const theus_block *block)
 {

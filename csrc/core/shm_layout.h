@@ -83,7 +83,7 @@ typedef struct {
     uint32_t site;            /* where it was allocated: for leak detection; 0: not known */
     uint64_t tick_ns;         /* when: monotonic, coarse */
     uint32_t label_length;
-    char reserved[4];
+    _Atomic(uint32_t) published; /* the owner has promised: it changes no more */
     char label[THEUS_LABEL_MAX + 1];
 } theus_slot;
 

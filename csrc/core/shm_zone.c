@@ -407,6 +407,7 @@ write_record(theus_slot *slot, const request *wanted, uint64_t offset, uint32_t 
     slot->site = 0;
     slot->tick_ns = theus_clock_tick_ns();
     slot->label_length = wanted->length;
+    atomic_store_explicit(&slot->published, 0, memory_order_relaxed);
     memcpy(slot->label, wanted->label, wanted->length);
     slot->label[wanted->length] = '\0';
 }

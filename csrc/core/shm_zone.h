@@ -92,6 +92,11 @@ void theus_block_release(theus_block *block);
 /* No new lease from now on. BORROWED: it is another process's. */
 theus_status theus_block_retire(const theus_block *block);
 
+/* Where the block can be read and not written. If it is ours, it counts as published from now on: its owner has promised not to
+ * change it. BORROWED: it is another's, who has not. */
+THEUS_MUST_CHECK theus_status theus_block_publish(const theus_block *block, char **data);
+bool theus_block_is_published(const theus_block *block);
+
 bool theus_block_is_live(const theus_block *block); /* can be leased: its name is good */
 bool theus_block_is_owned(const theus_block *block);
 

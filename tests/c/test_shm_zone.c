@@ -557,7 +557,24 @@ test_borrowers(void)
 }
 
 static void
-test_private_copies(void)
+write_there(void *arg)
+{
+    *(char *)arg = 1;
+}
+
+static void
+publish_in_child(void *arg)
+{
+    char *data;
+    theus_status status = theus_block_publish(arg, &data);
+    if (status == THEUS_BORROWED) {
+        _exit(2); /* who owns it has promised nothing */
+    }
+    CHECK(status == THEUS_OK && data == theus_block_data(arg));
+}
+
+static void
+test_other_mappings(void)
 {
     theus_zone *zone = zone_new(0);
     theus_block pad = alloc_of(zone, "pad", 100), block = alloc_of(zone, "x", 10000);
@@ -570,6 +587,15 @@ test_private_copies(void)
     memset(data, 6, block.size);
     CHECK(is_filled(&block, 5));
     theus_shm_unmap(base, mapped);
+    char *shown, *again;
+    CHECK(!theus_block_is_published(&block) && theus_block_publish(&block, &shown) == THEUS_OK);
+    CHECK(theus_block_is_published(&block) && shown != theus_block_data(&block));
+    CHECK(theus_block_publish(&block, &again) == THEUS_OK && again == shown);
+    theus_block_data(&block)[9] = 8; /* he who promised not to, can; and the other mapping shows it */
+    CHECK(shown[9] == 8 && shown[10] == 5);
+    CHECK(in_child(write_there, shown) != 0);
+    CHECK(in_child(publish_in_child, &block) == 0);
+    CHECK(in_child(publish_in_child, &pad) == 2);
     theus_block_release(&block);
     theus_block_release(&pad);
     theus_zone_free(zone);
@@ -592,7 +618,7 @@ main(void)
     test_forks();
     test_fork_keeps_what_it_sees();
     test_borrowers();
-    test_private_copies();
+    test_other_mappings();
     CHECK(theus_alloc_live() == before);
     return check_result();
 }
