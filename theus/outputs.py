@@ -33,7 +33,7 @@ from theus._types import SET, StateUpdate
 from theus.errors import ConflictError, ContractViolationError, PathError, ProcessError, _shown
 from theus.merging import Merge, contribute, put_with_parents
 from theus.paths import Path, as_path, format_path
-from theus.scope import is_literal, parse_pattern
+from theus.scope import ROOT_ALIASES, is_literal, parse_pattern
 
 if TYPE_CHECKING:
     from theus._theus import Engine, Scope, Transaction
@@ -172,13 +172,7 @@ class Outputs:
     def _update(
         self, engine: Engine, tx: Transaction, update: StateUpdate, written: Operations
     ) -> None:
-        values: dict[Path, Any] = {}
-        if update.key is not None and update.val is not None:
-            values[as_path(update.key)] = update.val
-        for key, value in (update.data or {}).items():
-            values[as_path(key)] = SET(None) if value is None else value
-        for key, value in (update.heavy or {}).items():
-            values["heavy", key] = SET(None) if value is None else value
+        values = self._places(update)
         for path in (*values, *((SIGNAL, topic) for topic in update.signal or {})):
             if not self._scope.writes(path):
                 raise ContractViolationError.illegal_write(path, self._process, self.declared)
@@ -189,6 +183,22 @@ class Outputs:
             self._store_named(tx, path, value, written)
         if update.signal:
             tx.update(signal=update.signal)
+
+    def _places(self, update: StateUpdate) -> dict[Path, Any]:
+        """What an update stores, and where."""
+        given = [] if update.val is None or update.key is None else [(update.key, update.val)]
+        for key, value in (update.data or {}).items():
+            given.append((key, SET(None) if value is None else value))
+        for key, value in (update.heavy or {}).items():
+            given.append((("heavy", key), SET(None) if value is None else value))
+        values: dict[Path, Any] = {}
+        for key, value in given:
+            path = as_path(key)
+            path = (ROOT_ALIASES.get(path[0], path[0]), *path[1:]) if path else path
+            if path in values:
+                raise self._misfit(f"returned two values for {format_path(path)}", path)
+            values[path] = value
+        return values
 
     def _put(self, tx: Transaction, path: Path, value: Any) -> None:
         """Does with one value what it says, for an output that the body has not written."""

@@ -499,6 +499,29 @@ def test_an_update_stays_within_the_outputs(
     assert engine.version == 1
 
 
+@pytest.mark.parametrize(
+    "update",
+    [
+        StateUpdate(key="domain.a", val=1, data={"domain.a": 2}),
+        StateUpdate(data={"domain.a": 1, ("domain", "a"): 2}),
+        StateUpdate(data={"global.g": 1, "global_.g": 2}),
+        StateUpdate(data={"heavy.x": 1}, heavy={"x": 2}),
+    ],
+)
+def test_an_update_has_one_value_for_each_place(engine: TheusEngine, update: StateUpdate) -> None:
+    """The first one was dropped in silence."""
+    with pytest.raises(ContractViolationError, match="two values"):
+        engine.run_process(giving(update, "domain", "global", "heavy"))
+    assert engine.version == 1
+
+
+@pytest.mark.parametrize("key", ["domain_ctx.a", "global_.g", "global_ctx.g"])
+def test_an_update_may_use_the_old_names_of_roots(engine: TheusEngine, key: str) -> None:
+    engine.run_process(giving(StateUpdate(key=key, val=7), "domain.a", "global_.g"))
+    assert 7 in (engine.state["domain"]["a"], engine.state["global"]["g"])
+    assert sorted(engine.state.data) == ["domain", "global"]
+
+
 def test_updates_of_functions_without_contract(engine: TheusEngine) -> None:
     engine.run_process(lambda ctx: StateUpdate(key="shop.stock", val=3))
     assert engine.state["shop"] == {"stock": 3}
