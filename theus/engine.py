@@ -207,6 +207,9 @@ class TheusEngine(EngineHistory):
         If this task is cancelled, so is the run, and it is rolled back at once. A helper thread
         cannot be stopped: what it asks of its context from then on is refused.
         """
+        plan: Plan | None = getattr(process, "_theus_plan", None)
+        if plan is not None and plan.is_simple_coroutine and plan.function is process:
+            return await run_async(self, plan.attempt, (self, args, kwargs), process=plan.name)
         return await Options(self).execute(process, *args, **kwargs)
 
     @overload

@@ -102,6 +102,7 @@ class Plan:
         "inline",
         "is_coroutine",
         "is_simple",
+        "is_simple_coroutine",
         "isolation",
         "lenient_scope",
         "name",
@@ -145,13 +146,10 @@ class Plan:
         self._unusual_roots = literal_roots(self.outputs.declared) - _STANDARD_ROOTS
         # Nothing for check_runnable() to find, in whatever engine.
         self.runs_anywhere = contract is None or not (contract.parallel or self._unusual_roots)
-        # What TheusEngine.run_process can start without looking any further.
-        self.is_simple = (
-            self.runs_anywhere
-            and not self.is_coroutine
-            and self.isolation == "serializable"
-            and self.timeout is None
-        )
+        # What TheusEngine.run_process and execute can start without looking any further.
+        simple = self.runs_anywhere and self.isolation == "serializable" and self.timeout is None
+        self.is_simple = simple and not self.is_coroutine
+        self.is_simple_coroutine = simple and self.is_coroutine
         self._parameters: tuple[str, ...] | None = None
 
     def for_method(self, method: MethodType) -> Plan:

@@ -221,7 +221,7 @@ txn_refuse_child(EngineObject *engine)
         PyErr_SetString(st->TransactionError,
                         "this run was started by a child task or thread of a body whose transaction on the same "
                         "engine is still open: call it in the body itself, start it after the body, or give it a "
-                        "transaction of its own with detached=True");
+                        "transaction of its own with detached=True: engine.options(detached=True) for a process");
     }
     return refused ? -1 : 0;
 }

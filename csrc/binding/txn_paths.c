@@ -331,9 +331,10 @@ container_scope(TxnObject *self, PyObject *path, ScopeObject **scope)
     if (top == NULL || PyTuple_GET_SIZE(path) == 0) {
         return 0;
     }
-    PyObject *above = PyTuple_GetSlice(path, 0, PyTuple_GET_SIZE(path) - 1);
-    int known = above == NULL ? -1 : scope_walk(top, above, 0, scope);
-    Py_XDECREF(above);
+    int known = 1;
+    for (Py_ssize_t i = 0; known == 1 && i < PyTuple_GET_SIZE(path) - 1; i++) {
+        known = scope_step(*scope, PyTuple_GET_ITEM(path, i), scope);
+    }
     if (known == 0) {
         return guard_refuse_path(self, top, path, true);
     }
