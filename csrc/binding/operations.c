@@ -34,6 +34,10 @@ note(noting *notes, int kind, const theus_segment *path, uint32_t length)
 static int
 note_one(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t length)
 {
+    const noting *notes = arg;
+    if (notes->wanted != NULL && !notes->wanted(notes->arg, path, length)) {
+        return 0;
+    }
     return note(arg, (int)kind, path, length);
 }
 

@@ -33,10 +33,27 @@ begins_with(PyObject *name, const char *prefix)
     return true;
 }
 
+/* Is it the first letter of a prefix? Every commit asks, about each field that it writes. */
+static inline bool
+may_begin_zone(Py_UCS4 letter)
+{
+    switch (letter) {
+    case 'c':
+    case 'h':
+    case 'i':
+    case 'l':
+    case 'm':
+    case 's':
+        return true;
+    default:
+        return false;
+    }
+}
+
 uint8_t
 zones_of_name(PyObject *name)
 {
-    if (!PyUnicode_Check(name)) {
+    if (!PyUnicode_Check(name) || PyUnicode_GET_LENGTH(name) == 0 || !may_begin_zone(PyUnicode_READ_CHAR(name, 0))) {
         return RIGHTS_ALL;
     }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(named_zones); i++) {
@@ -614,6 +631,9 @@ ask_all(question *of)
 {
     TxnObject *txn = of->txn;
     noted_operation *first;
+    if (!theus_txn_writes_to(&txn->txn, is_concerned, txn->engine->rules)) {
+        return 0; /* by far the usual case */
+    }
     if (operations_note_some(txn, is_concerned, txn->engine->rules, &first) < 0) {
         return -1;
     }

@@ -509,6 +509,47 @@ theus_txn_operations(theus_txn *txn, theus_op_fn fn, void *arg)
     return result;
 }
 
+/* What was written at `pos`, whatever stands there now. */
+static theus_segment
+written_at(const theus_cell *cell, uint32_t pos)
+{
+    theus_segment segment = {NULL, pos};
+    if (cell->now->kind != THEUS_LIST) {
+        segment.key = pos < cell->now->span ? theus_container_key_at(cell->now, pos) : NULL;
+        if (segment.key == NULL && pos < cell->base->span) {
+            segment.key = theus_container_key_at(cell->base, pos);
+        }
+    }
+    return segment;
+}
+
+bool
+theus_txn_writes_to(theus_txn *txn, bool (*concerns)(void *arg, const theus_segment *path, uint32_t length), void *arg)
+{
+    bool found = false;
+    for (theus_cell *cell = txn->root; cell != NULL && !found; cell = cell->next) {
+        theus_segment path[2];
+        bool wrote = cell->reshaped || cell->writes.count != 0 || cell->deferred != NULL;
+        if (!wrote || !theus_cell_is_told(cell)) {
+            continue;
+        }
+        uint32_t length = theus_cell_path(cell, path, 2);
+        if (length >= 2 || cell->reshaped) {
+            found = concerns(arg, path, length < 2 ? length : 2);
+            continue;
+        }
+        for (uint32_t i = 0; i < cell->writes.count && !found; i++) {
+            path[length] = written_at(cell, cell->writes.items[i]);
+            found = concerns(arg, path, length + 1);
+        }
+        for (theus_deferral *it = cell->deferred; it != NULL && !found; it = it->next) {
+            path[length] = (theus_segment){it->key, it->index};
+            found = concerns(arg, path, length + 1);
+        }
+    }
+    return found;
+}
+
 static int
 stop_at_first(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t length)
 {

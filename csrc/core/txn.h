@@ -274,6 +274,12 @@ typedef enum {
 typedef int (*theus_op_fn)(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t length);
 THEUS_MUST_CHECK int theus_txn_operations(theus_txn *txn, theus_op_fn fn, void *arg);
 
+/* Is there a write of which `concerns` wants to hear? It is asked about the beginning of each path: two segments, or all if
+ * there are fewer. Looks only at where was written, so it is cheaper than the list, and may say yes where nothing came of
+ * the writes. `concerns` runs nothing foreign. */
+bool theus_txn_writes_to(theus_txn *txn, bool (*concerns)(void *arg, const theus_segment *path, uint32_t length),
+                         void *arg);
+
 /* Is there any such path, a signal or a message? Only then the commit makes a version. */
 bool theus_txn_writes(theus_txn *txn);
 

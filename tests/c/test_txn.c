@@ -47,6 +47,41 @@ test_numbers(void)
     theus_numbers_fini(&numbers);
 }
 
+/* ---- where was written ----------------------------------------------------------------------- */
+
+typedef struct {
+    uint32_t asked[3]; /* by length */
+    uint32_t yes_to;   /* the length that concerns; 0: none */
+} places;
+
+static bool
+concerns(void *arg, const theus_segment *path, uint32_t length)
+{
+    places *seen = arg;
+    (void)path;
+    seen->asked[length]++;
+    return length == seen->yes_to;
+}
+
+static void
+test_places_written(void)
+{
+    scene scene;
+    places none = {{0}, 0}, one = {{0}, 2};
+    scene_open(&scene, "{1:10 2:{3:30 4:{5:6}} 7:(8 9)}");
+    session *tx = session_open(&scene, THEUS_SERIALIZABLE);
+    CHECK(get(tx, "2.3") == 30);
+    CHECK(!theus_txn_writes_to(&tx->txn, concerns, &none) && none.asked[1] + none.asked[2] == 0);
+    set(tx, "1", "11");
+    set(tx, "2.3", "30"); /* nothing comes of it, but it was written */
+    set(tx, "2.4.5", "7");
+    CHECK(!theus_txn_writes_to(&tx->txn, concerns, &none));
+    CHECK(none.asked[0] == 0 && none.asked[1] == 1 && none.asked[2] == 2);
+    CHECK(theus_txn_writes_to(&tx->txn, concerns, &one) && one.asked[2] == 1);
+    session_done(tx);
+    scene_close(&scene);
+}
+
 /* ---- reading --------------------------------------------------------------------------------- */
 
 static void
@@ -586,6 +621,7 @@ int
 main(void)
 {
     test_numbers();
+    test_places_written();
     test_reads_are_logged();
     test_reads_not_logged();
     test_own_writes();
