@@ -97,7 +97,7 @@ def test_every_kind_of_array(
     array = heavy.alloc("x", shape, dtype, order=order)  # type: ignore[arg-type]
     assert array.dtype == like.dtype and array.shape == like.shape
     assert array.strides == like.strides or like.size == 0
-    assert np.array_equal(array, like)  # bytes between fields are nobody's: tobytes() would show them
+    assert np.array_equal(array, like)  # the bytes between fields are nobody's
     raw = np.frombuffer(np.random.default_rng(1).bytes(like.nbytes), "u1")
     if like.dtype.kind not in "bU" and like.size:
         like = np.frombuffer(raw.tobytes(), like.dtype).reshape(shape)
