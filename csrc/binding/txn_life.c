@@ -232,7 +232,14 @@ txn_guard_fini(txn_guard *kept)
 int
 txn_check_joined(TxnObject *self)
 {
-    return self->joined_bound == NULL ? 0 : guard_check_operations(self, self->joined_bound, true);
+    bool refused = self->refused != NULL;
+    if (self->joined_bound == NULL || guard_check_operations(self, self->joined_bound, true) == 0) {
+        return 0;
+    }
+    if (!refused) {
+        Py_CLEAR(self->refused); /* that run fails by it and leaves nothing: the body around it may go on */
+    }
+    return -1;
 }
 
 void

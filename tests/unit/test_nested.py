@@ -175,6 +175,25 @@ def test_the_guard_of_the_body_comes_back(engine: TheusEngine) -> None:
     assert domain(engine)["b"] == 11 and len(domain(engine)["rows"]) == 5
 
 
+@pytest.mark.parametrize("through", ["its own context", "a draft of the caller"])
+def test_the_body_may_go_on_after_a_run_that_was_refused(engine: TheusEngine, through: str) -> None:
+    """At the line or when that run is over: it leaves nothing, and the body has been told."""
+
+    @effect("domain.b")
+    def inner(ctx: Any, draft: Any) -> None:
+        (ctx.domain if draft is None else draft).a = 99
+
+    @effect("domain.a", "domain.b")
+    def outer(ctx: Any) -> None:
+        ctx.domain.a = 5
+        with pytest.raises(ContractViolationError, match=r"'inner' wrote domain\.a"):
+            engine.run_process(inner, ctx.domain if through == "a draft of the caller" else None)
+        ctx.domain.b = 6
+
+    engine.run_process(outer)
+    assert (domain(engine)["a"], domain(engine)["b"]) == (5, 6)
+
+
 def test_coroutines_are_bounded_too(engine: TheusEngine) -> None:
     @effect("domain.b")
     async def inner(ctx: Any) -> Any:
