@@ -82,6 +82,10 @@ static int
 try_reserve(void *arg)
 {
     TxnObject *self = arg;
+    atomic_thread_fence(memory_order_seq_cst); /* between listening and this look, as in txn_abandon() */
+    if (atomic_load_explicit(&self->txn.abandoned, memory_order_relaxed)) {
+        return txn_fail(self, THEUS_ENDED);
+    }
     switch (theus_txn_reserve(&self->txn)) {
     case THEUS_OK:
         return 1;

@@ -288,6 +288,10 @@ txn_abandon(TxnObject *self)
     if (self->txn.state == THEUS_TXN_OPEN) {
         atomic_store_explicit(&self->txn.abandoned, true, memory_order_relaxed);
         end_without_trace(self);
+        if (self->txn.state == THEUS_TXN_OPEN) { /* somebody is inside: waiting for a place in the ring, perhaps */
+            atomic_thread_fence(memory_order_seq_cst);
+            waiting_ring_quietly(&self->engine->room, (PyObject *)Py_TYPE(self));
+        }
     }
 }
 
