@@ -52,14 +52,21 @@ txn_unjoin(TxnObject *self, uint64_t savepoint, bool keep)
     TxnObject *outer = self->outer;
     int result = txn_enter(outer);
     if (result == 0) {
-        if (outer->txn.depth > 1) {
-            result = txn_error(self, "a savepoint cannot end inside an operation of its transaction");
+        bool inside = outer->txn.depth > 1;
+        if (inside || theus_txn_savepoint(&outer->txn) != savepoint) {
+            /* What is open stays so; and the guard stays, which may be that of a process inside it. */
+            if (theus_txn_is_saved(&outer->txn, savepoint)) {
+                atomic_store(&self->savepoint, savepoint);
+            }
+            else {
+                atomic_store(&self->claimed, false); /* a run that it was begun in has let it go */
+            }
+            txn_leave(outer);
+            return txn_error(self, inside ? "a savepoint cannot end inside an operation of its transaction"
+                                          : "savepoints end in the reverse order of their beginning: "
+                                            "end the inner one first");
         }
-        else if (theus_txn_savepoint(&outer->txn) != savepoint) {
-            result = txn_error(self, "savepoints end in the reverse order of their beginning: "
-                                     "end the inner one first");
-        }
-        else if (keep && (result = txn_check_joined(outer)) == 0) {
+        if (keep && (result = txn_check_joined(outer)) == 0) {
             theus_savepoint_release(outer->txn.savepoint);
         }
         else {

@@ -110,6 +110,16 @@ theus_txn_savepoint(const theus_txn *txn)
     return txn->savepoint == NULL ? 0 : txn->savepoint->number;
 }
 
+bool
+theus_txn_is_saved(const theus_txn *txn, uint64_t number)
+{
+    const theus_savepoint *it = txn->savepoint;
+    while (it != NULL && it->number != number) {
+        it = it->outer;
+    }
+    return it != NULL;
+}
+
 uint32_t
 theus_txn_attached_before(const theus_txn *txn, theus_attachment kind)
 {

@@ -253,6 +253,7 @@ void theus_savepoint_release(theus_savepoint *savepoint);
 /* Names the innermost open savepoint, for those who may hold on to one that is gone: never twice the same number in
  * a transaction. 0: none is open. */
 uint64_t theus_txn_savepoint(const theus_txn *txn);
+bool theus_txn_is_saved(const theus_txn *txn, uint64_t number); /* is that one open, innermost or not? */
 /* Pairs that were attached before the innermost open one; 0 if none is open. */
 uint32_t theus_txn_attached_before(const theus_txn *txn, theus_attachment kind);
 /* Undoes every write since, keeps every read (the body may have seen it), frees the savepoint. Containers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -192,6 +193,36 @@ def test_the_body_may_go_on_after_a_run_that_was_refused(engine: TheusEngine, th
 
     engine.run_process(outer)
     assert (domain(engine)["a"], domain(engine)["b"]) == (5, 6)
+
+
+def test_a_run_cannot_end_a_block_of_the_body_around_it(engine: TheusEngine) -> None:
+    """Nor does it get that body's guard by trying."""
+    around: list[Any] = []
+
+    @effect("domain.b")
+    def inner(ctx: Any) -> None:
+        for failure in ((None, None, None), (LookupError, LookupError(), None)):
+            with pytest.raises(TransactionError, match="reverse order"):
+                around[0].__exit__(*failure)
+        tx = engine.current()
+        assert tx is not None
+        with pytest.raises(ContractViolationError, match=r"'inner' read domain\.a"):
+            tx.get("domain.a")
+        with contextlib.suppress(ContractViolationError):
+            tx.set("domain.a", 99)
+
+    @effect("domain")
+    def outer(ctx: Any) -> None:
+        around.append(engine.transaction())
+        with pytest.raises(LookupError), around[0]:
+            ctx.domain.a = 5
+            with pytest.raises(ContractViolationError, match=r"'inner' wrote domain\.a"):
+                engine.run_process(inner)
+            raise LookupError
+        assert ctx.domain.a == 1, "and the block is rolled back by who began it"
+
+    engine.run_process(outer)
+    assert domain(engine)["a"] == 1
 
 
 def test_coroutines_are_bounded_too(engine: TheusEngine) -> None:
