@@ -388,10 +388,12 @@ class TheusEngine(EngineHistory):
         if made is None:
             from theus.heavy import ManagedAllocator
 
-            if self.closed:
-                raise ClosedError
             # Of two threads that come here at once, one is given the other's.
             made = self.__dict__.setdefault("_heavy", ManagedAllocator(engine=self))
+            if self.closed:  # perhaps meanwhile, by a thread that has not seen it
+                self.__dict__.pop("_heavy", None)
+                made.shutdown()
+                raise ClosedError
         return cast("ManagedAllocator", made)
 
     # ---- life -------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -57,6 +58,19 @@ __all__ = ["HeavyArray", "HeavyReport", "ManagedAllocator", "QuotaReport"]
 Order = Literal["C", "F"]
 
 HOLDERS_NAMED = 5
+
+# Held while a key is looked at and dropped: of two who drop the same entry, the slower one must not
+# drop what a third has put there between. Reentrant: a finalizer that frees may run anywhere.
+_dropping = threading.RLock()
+
+
+def _after_fork() -> None:
+    global _dropping
+    _dropping = threading.RLock()  # the thread that held it is not in the child
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +245,7 @@ class ManagedAllocator:
             entry = _Entry(None, ref(block), sizes, type_, order)
             self._hold(entry, block)
         except BaseException:
-            self._entries.pop(key, None)
+            self._drop(key, pending)
             raise
         self._entries[key] = entry
         try:
@@ -274,8 +288,17 @@ class ManagedAllocator:
         if block is None:
             raise KeyError(key)
         block.retire()
-        if self._entries.get(key) is entry:
-            self._entries.pop(key, None)
+        self._drop(key, entry)
+
+    def _drop(self, key: str, entry: _Entry | None) -> None:
+        with _dropping:
+            if self._entries.get(key) is entry:
+                self._entries.pop(key, None)
+
+    def _drop_all(self) -> None:
+        for key, entry in list(self._entries.items()):
+            if not entry.pending:
+                self._drop(key, entry)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -295,8 +318,7 @@ class ManagedAllocator:
                 )
             # Freed through its handle, published, the draft of an attempt that failed, or inherited
             # from the parent process.
-            if self._entries.get(key) is there:
-                self._entries.pop(key, None)
+            self._drop(key, there)
 
     def _hold(self, entry: _Entry, block: SharedBlock) -> None:
         """A draft is held by its transaction until that commits; any other array by its key."""
@@ -399,8 +421,7 @@ class ManagedAllocator:
     def cleanup(self) -> None:
         """Frees every array, and gives back all memory that nobody looks at. Can be repeated."""
         self._zone.retire_all(self._closed)
-        for key in [key for key, entry in list(self._entries.items()) if not entry.pending]:
-            self._entries.pop(key, None)
+        self._drop_all()
         self._zone.tidy()
 
     def shutdown(self) -> None:

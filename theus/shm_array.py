@@ -27,6 +27,9 @@ __all__ = ["ShmArray", "ShmHandle"]
 
 PlainArray = np.ndarray[Any, np.dtype[Any]]
 
+BUILTIN_TYPES = np.dtype("float16").num
+"""The last of the numbers that NumPy's own types have in every version."""
+
 
 class ShmArray(np.ndarray[Any, np.dtype[Any]]):
     """An ndarray over shared memory. Made by `engine.heavy`; slices and views are ones, too.
@@ -121,7 +124,9 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
         if block is None or not block.live:
             return self.view(np.ndarray).__reduce_ex__(protocol)
         dtype = self.dtype
-        plain = dtype.names is None and dtype.subdtype is None and dtype.metadata is None
+        # The types of NumPy itself; another one's `str` is that of its bytes alone.
+        plain = 0 <= dtype.num <= BUILTIN_TYPES and dtype.metadata is None
+        plain = plain and dtype.names is None and dtype.subdtype is None
         shown = dtype.str if plain else dtype
         offset = _address(self) - block.address
         strides = None if self.flags.c_contiguous else self.strides
@@ -252,7 +257,7 @@ def _from_token(
         if strides is not None and block_of(array) is not block:
             raise ValueError("it would reach beyond the block")
         return array
-    except (TypeError, ValueError, OverflowError) as error:
+    except Exception as error:  # np.dtype() of a forged text raises anything, SyntaxError too
         raise BadTokenError(
             f"the token names a block of {block.size:,} bytes, but no array there with shape "
             f"{shape!r}, dtype {dtype!r}, offset {offset!r} and strides {strides!r}: {error}"

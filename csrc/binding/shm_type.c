@@ -165,6 +165,9 @@ block_private(PyObject *op, PyObject *Py_UNUSED(ignored))
     self->original = Py_NewRef(op);
     self->mapping = mapping;
     self->mapped = mapped;
+    if (shown->kind == BLOCK_PRIVATE) {
+        memcpy(mapping, shown->mapping, mapped); /* the pages that were written there are not the block's */
+    }
     return (PyObject *)self;
 }
 
@@ -226,7 +229,7 @@ static PyObject *
 block_label(PyObject *op, void *Py_UNUSED(closure))
 {
     const theus_slot *record = theus_block_record(&block_of(op)->block);
-    return PyUnicode_DecodeUTF8(record->label, (Py_ssize_t)record->label_length, "replace");
+    return PyUnicode_DecodeUTF8(record->label, (Py_ssize_t)theus_slot_label_length(record), "replace");
 }
 
 static PyObject *

@@ -19,6 +19,8 @@
 #include <sys/random.h>
 #endif
 
+enum { BACK_AT_ONCE = 1 << 20 };
+
 static theus_status
 status_of_errno(int error)
 {
@@ -99,8 +101,11 @@ theus_shm_open(uint32_t pid, int fd, const char *label, bool writable, int *own,
     if (opened < 0) {
         return errno == ENOENT ? THEUS_GONE : status_of_errno(errno);
     }
+    /* The seals are what makes it safe to look: a file that can shrink turns every look into a SIGBUS. */
+    int needed = F_SEAL_SHRINK | F_SEAL_GROW | (writable ? 0 : F_SEAL_FUTURE_WRITE);
+    int seals = fcntl(opened, F_GET_SEALS);
     struct stat about;
-    if (fstat(opened, &about) != 0 || !S_ISREG(about.st_mode)) {
+    if (seals < 0 || (seals & needed) != needed || fstat(opened, &about) != 0 || !S_ISREG(about.st_mode)) {
         close(opened);
         return THEUS_GONE;
     }
@@ -138,12 +143,17 @@ theus_status
 theus_shm_back(int fd, uint64_t offset, uint64_t size)
 {
 #ifdef __linux__
-    /* All or nothing, so an interrupted call is begun again. It returns the error; errno says nothing. */
-    int error;
-    do {
-        error = posix_fallocate(fd, (off_t)offset, (off_t)size);
-    } while (error == EINTR);
-    return error == 0 ? THEUS_OK : status_of_errno(error);
+    /* Before Linux 6.11 any signal interrupts a call and undoes it: with a timer that fires every millisecond (a profiler), a large
+     * one would never end. So in steps that take less. It returns the error; errno says nothing. */
+    for (uint64_t end = offset + size; offset < end;) {
+        uint64_t step = end - offset < BACK_AT_ONCE ? end - offset : BACK_AT_ONCE;
+        int error = posix_fallocate(fd, (off_t)offset, (off_t)step);
+        if (error != 0 && error != EINTR) {
+            return status_of_errno(error);
+        }
+        offset += error == 0 ? step : 0;
+    }
+    return THEUS_OK;
 #else
     (void)fd, (void)offset, (void)size;
     return THEUS_UNSUPPORTED;
@@ -274,16 +284,48 @@ typedef struct {
     uint64_t total, room;
 } memory_figures;
 
-/* One kind of cgroup: the limits of this process's group and of all above it. */
+/* Bytes of files that a group keeps in memory because there is room: they count as used, and are given up before anything else
+ * is. Memory of ours is not among them. */
+static uint64_t
+read_cache(const char *folder, const char *active, const char *inactive)
+{
+    char path[1200], text[8192];
+    snprintf(path, sizeof(path), "%s/memory.stat", folder);
+    if (!read_text(path, text, sizeof(text))) {
+        return 0;
+    }
+    uint64_t bytes = 0;
+    char *rest = NULL, name[64];
+    for (char *line = strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
+        uint64_t value;
+        if (sscanf(line, "%63s %" SCNu64, name, &value) == 2 && (strcmp(name, active) == 0 || strcmp(name, inactive) == 0)) {
+            bytes += value;
+        }
+    }
+    return bytes;
+}
+
+/* What the two versions of cgroups call the same things. */
+typedef struct {
+    const char *mount, *limit, *usage, *active, *inactive;
+} group_names;
+
+static const group_names groups_1 = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+                                     "total_active_file", "total_inactive_file"};
+static const group_names groups_2 = {"/sys/fs/cgroup", "memory.max", "memory.current", "active_file", "inactive_file"};
+
+/* The limits of this process's group and of all above it. */
 static void
-narrow_by_groups(memory_figures *figures, const char *mount, const char *group, const char *limit, const char *usage)
+narrow_by_groups(memory_figures *figures, const group_names *names, const char *group)
 {
     char folder[1100];
-    size_t root = (size_t)snprintf(folder, sizeof(folder), "%s", mount);
+    size_t root = (size_t)snprintf(folder, sizeof(folder), "%s", names->mount);
     snprintf(folder + root, sizeof(folder) - root, "%s", group);
     for (;;) {
         uint64_t most, used;
-        if (read_number(folder, limit, &most) && read_number(folder, usage, &used)) {
+        if (read_number(folder, names->limit, &most) && read_number(folder, names->usage, &used)) {
+            uint64_t cache = read_cache(folder, names->active, names->inactive);
+            used -= cache < used ? cache : used;
             uint64_t left = used < most ? most - used : 0;
             figures->total = most < figures->total ? most : figures->total;
             figures->room = left < figures->room ? left : figures->room;
@@ -312,10 +354,10 @@ narrow_by_cgroups(memory_figures *figures)
         }
         *group++ = '\0';
         if (kind[1] == '\0') {
-            narrow_by_groups(figures, "/sys/fs/cgroup", group, "memory.max", "memory.current");
+            narrow_by_groups(figures, &groups_2, group);
         }
         else if (strcmp(kind + 1, "memory") == 0) {
-            narrow_by_groups(figures, "/sys/fs/cgroup/memory", group, "memory.limit_in_bytes", "memory.usage_in_bytes");
+            narrow_by_groups(figures, &groups_1, group);
         }
     }
 }

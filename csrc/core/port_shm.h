@@ -14,7 +14,8 @@
  * what /proc shows. Its pages are not there yet: see theus_shm_back(). */
 THEUS_MUST_CHECK theus_status theus_shm_create(const char *label, uint64_t size, int *fd);
 
-/* From now on the size stays. `read_only`: and no new mapping can write, no write() either; those that exist go on. */
+/* From now on the size stays: no mapping can lose its pages. `read_only`: and no new mapping can write, no write() either; those
+ * that exist go on. */
 THEUS_MUST_CHECK theus_status theus_shm_seal(int fd, bool read_only);
 
 /* Has the pages of this range allocated, or says that there is no room: touching them later cannot fail. Those that
@@ -22,7 +23,8 @@ THEUS_MUST_CHECK theus_status theus_shm_seal(int fd, bool read_only);
 THEUS_MUST_CHECK theus_status theus_shm_back(int fd, uint64_t offset, uint64_t size);
 
 /* Opens once more what `fd` of process `pid` is (0: this process), if that is a file that theus_shm_create() made under
- * `label`: a description of our own, with locks of its own. GONE: there is no such file there. */
+ * `label` and theus_shm_seal() sealed, read-only unless we want it writable: a description of our own, with locks of its own.
+ * GONE: there is no such file there. */
 THEUS_MUST_CHECK theus_status theus_shm_open(uint32_t pid, int fd, const char *label, bool writable, int *own,
                                              uint64_t *size);
 void theus_shm_close(int fd);

@@ -8,10 +8,11 @@
 #define DATA_LABEL "theus-data"
 
 static struct {
+    theus_mutex files;            /* rank FILES: held while an arena's files are opened or closed, and across fork() */
     theus_mutex lock;             /* rank SHM */
-    theus_arena *first;           /* guarded by lock */
+    theus_arena *first;           /* guarded by lock; changes only while `files` is held, too */
     _Atomic(bool) watches_forks;  /* set under lock */
-} process = {.lock = THEUS_MUTEX_OF_PROCESS(THEUS_RANK_SHM)};
+} process = {.files = THEUS_MUTEX_OF_PROCESS(THEUS_RANK_FILES), .lock = THEUS_MUTEX_OF_PROCESS(THEUS_RANK_SHM)};
 
 void
 theus_shm_lock(void)
@@ -75,12 +76,9 @@ theus_arena_reap_locked(theus_arena *arena)
 
 /* ---- life ----------------------------------------------------------------------------------- */
 
-void
-theus_arena_destroy(theus_arena *arena)
+static void
+close_arena(theus_arena *arena)
 {
-    if (arena == NULL) {
-        return;
-    }
     if (arena->header != NULL) {
         if (arena->self == THEUS_SHM_OWNER) {
             atomic_store(&arena->header->closed, 1);
@@ -100,9 +98,37 @@ theus_arena_destroy(theus_arena *arena)
     theus_shm_close(arena->control_fd);
     theus_shm_close(arena->data_fd);
     theus_runs_free(arena->runs);
+    theus_free(arena->tenants);
     theus_free(arena->held);
     theus_free(arena->lingering);
     theus_free(arena);
+}
+
+static void
+enlist(theus_arena *arena)
+{
+    theus_shm_lock();
+    arena->next = process.first;
+    process.first = arena;
+    theus_shm_unlock();
+}
+
+void
+theus_arena_destroy(theus_arena *arena)
+{
+    if (arena == NULL) {
+        return;
+    }
+    theus_mutex_lock(&process.files);
+    theus_shm_lock();
+    theus_arena **link = &process.first;
+    while (*link != arena) {
+        link = &(*link)->next;
+    }
+    *link = arena->next;
+    theus_shm_unlock();
+    close_arena(arena);
+    theus_mutex_unlock(&process.files);
 }
 
 static theus_arena *
@@ -124,6 +150,19 @@ make_held(theus_arena *arena, uint32_t capacity)
     }
     memset(arena->held, 0, capacity * sizeof(uint32_t));
     return THEUS_OK;
+}
+
+/* What only an owner has. */
+static theus_status
+make_books(theus_arena *arena, uint32_t capacity)
+{
+    arena->lingering = theus_alloc(capacity * sizeof(uint32_t));
+    arena->tenants = theus_alloc(capacity * sizeof(theus_tenant));
+    if (arena->lingering == NULL || arena->tenants == NULL) {
+        return THEUS_NOMEM;
+    }
+    memset(arena->tenants, 0, capacity * sizeof(theus_tenant));
+    return theus_runs_new(arena->data_size, capacity, &arena->runs);
 }
 
 static theus_status
@@ -193,8 +232,24 @@ watch_forks(void)
     return status;
 }
 
+static theus_status
+make_arena(theus_arena *arena, const char *session, uint32_t capacity)
+{
+    theus_status status = make_held(arena, capacity);
+    if (status == THEUS_OK) {
+        status = make_books(arena, capacity);
+    }
+    if (status == THEUS_OK) {
+        status = make_files(arena);
+    }
+    if (status == THEUS_OK && !theus_byte_try_lock(arena->control_fd, THEUS_SHM_OWNER)) {
+        status = THEUS_REFUSED;
+    }
+    return status != THEUS_OK ? status : write_header(arena, session, capacity);
+}
+
 theus_status
-theus_arena_create(theus_zone *zone, const char *session, uint64_t data_size, uint32_t capacity, theus_arena **out)
+theus_arena_create(theus_zone *zone, const char *session, uint64_t data_size, uint32_t capacity)
 {
     theus_status status = watch_forks();
     theus_arena *arena = status == THEUS_OK ? arena_blank() : NULL;
@@ -205,49 +260,24 @@ theus_arena_create(theus_zone *zone, const char *session, uint64_t data_size, ui
     arena->self = THEUS_SHM_OWNER;
     arena->control_size = theus_shm_control_size(capacity);
     arena->data_size = data_size;
-    arena->lingering = theus_alloc(capacity * sizeof(uint32_t));
-    status = arena->lingering == NULL ? THEUS_NOMEM : make_held(arena, capacity);
+    theus_mutex_lock(&process.files);
+    status = make_arena(arena, session, capacity);
     if (status == THEUS_OK) {
-        status = theus_runs_new(data_size, capacity, &arena->runs);
+        enlist(arena);
     }
-    if (status == THEUS_OK) {
-        status = make_files(arena);
+    else {
+        close_arena(arena);
     }
-    if (status == THEUS_OK && !theus_byte_try_lock(arena->control_fd, THEUS_SHM_OWNER)) {
-        status = THEUS_REFUSED;
-    }
-    if (status == THEUS_OK) {
-        status = write_header(arena, session, capacity);
-    }
-    if (status != THEUS_OK) {
-        theus_arena_destroy(arena);
-        return status;
-    }
-    *out = arena;
-    return THEUS_OK;
-}
-
-void
-theus_arena_enlist_locked(theus_arena *arena)
-{
-    arena->next = process.first;
-    process.first = arena;
+    theus_mutex_unlock(&process.files);
+    return status;
 }
 
 theus_arena *
 theus_arena_drop_locked(theus_arena *arena)
 {
     assert(arena->refs > 0);
-    if (--arena->refs > 0) {
-        return NULL;
-    }
-    theus_arena **link = &process.first;
-    while (*link != arena) {
-        link = &(*link)->next;
-    }
-    *link = arena->next;
-    arena->next = NULL;
-    return arena;
+    arena->next_outdated = NULL;
+    return --arena->refs > 0 ? NULL : arena;
 }
 
 theus_status
@@ -281,15 +311,16 @@ theus_arena_name_of(const theus_arena *arena, theus_arena_name *name)
     memcpy(name->id, arena->header->id, sizeof(name->id));
 }
 
-/* The files come from whoever made a token: nothing of the header is believed before it fits them. */
+/* The files come from whoever made a token: nothing of the header is believed before it fits them. `capacity` is what was
+ * looked at: somebody may write another one there at any time. */
 static theus_status
-check_header(const theus_arena *arena, const theus_arena_name *name)
+check_header(const theus_arena *arena, const theus_arena_name *name, uint32_t *capacity)
 {
     theus_shm_header *header = arena->header;
+    *capacity = *(volatile uint32_t *)&header->capacity;
     if (atomic_load(&header->magic) != THEUS_SHM_MAGIC || header->format != THEUS_SHM_FORMAT
-        || header->fingerprint != THEUS_SHM_FINGERPRINT || header->capacity == 0 || header->capacity % 64 != 0
-        || header->capacity > 1u << 24 || header->control_size != arena->control_size
-        || header->control_size != theus_shm_control_size(header->capacity)) {
+        || header->fingerprint != THEUS_SHM_FINGERPRINT || *capacity == 0 || *capacity % 64 != 0 || *capacity > 1u << 24
+        || header->control_size != arena->control_size || theus_shm_control_size(*capacity) != arena->control_size) {
         return THEUS_BAD_TOKEN;
     }
     bool same = memcmp(header->id, name->id, sizeof(name->id)) == 0;
@@ -297,7 +328,7 @@ check_header(const theus_arena *arena, const theus_arena_name *name)
 }
 
 static theus_status
-open_files(theus_arena *arena, const theus_arena_name *name)
+open_files(theus_arena *arena, const theus_arena_name *name, uint32_t *capacity)
 {
     theus_status status =
         theus_shm_open(name->pid, name->control_fd, CONTROL_LABEL, true, &arena->control_fd, &arena->control_size);
@@ -308,7 +339,7 @@ open_files(theus_arena *arena, const theus_arena_name *name)
         return THEUS_BAD_TOKEN;
     }
     status = theus_shm_map(arena->control_fd, 0, arena->control_size, THEUS_MAP_WRITE, (void **)&arena->header);
-    if (status != THEUS_OK || (status = check_header(arena, name)) != THEUS_OK) {
+    if (status != THEUS_OK || (status = check_header(arena, name, capacity)) != THEUS_OK) {
         return status;
     }
     status = theus_shm_open(name->pid, arena->header->data_fd, DATA_LABEL, false, &arena->data_fd, &arena->data_size);
@@ -329,35 +360,42 @@ arena_open(const theus_arena_name *name, theus_arena **out)
     if (arena == NULL) {
         return THEUS_NOMEM;
     }
-    status = open_files(arena, name);
+    uint32_t capacity;
+    status = open_files(arena, name, &capacity);
     if (status == THEUS_OK) {
-        status = make_held(arena, arena->header->capacity);
+        status = make_held(arena, capacity);
     }
     if (status == THEUS_OK) {
-        theus_slots_open(&arena->slots, arena->header, arena->header->capacity);
+        theus_slots_open(&arena->slots, arena->header, capacity);
         arena->self = join(arena, arena->control_fd);
         /* The owner may have died, or closed it, after the files were opened and before we had a number. */
-        status = arena->self == THEUS_SHM_NOBODY ? THEUS_CROWDED : check_header(arena, name);
+        status = arena->self == THEUS_SHM_NOBODY ? THEUS_CROWDED : check_header(arena, name, &capacity);
     }
     if (status != THEUS_OK) {
-        theus_arena_destroy(arena);
+        close_arena(arena);
         return status;
     }
     *out = arena;
     return THEUS_OK;
 }
 
+/* The arena of that id, with one more reference, or NULL. Who has no references is about to be destroyed. */
 static theus_arena *
-find_locked(const unsigned char id[16])
+find(const unsigned char id[16])
 {
+    theus_shm_lock();
     theus_arena *it = process.first;
-    while (it != NULL && memcmp(it->header->id, id, 16) != 0) {
+    while (it != NULL && (it->refs == 0 || memcmp(it->header->id, id, 16) != 0)) {
         it = it->next;
     }
+    if (it != NULL) {
+        it->refs++;
+    }
+    theus_shm_unlock();
     return it;
 }
 
-/* A borrowed arena that nobody here looks at, and whose owner has closed it or is dead; taken off the list. */
+/* A borrowed arena that nobody here looks at, and whose owner has closed it or is dead; to be destroyed. */
 static theus_arena *
 take_outdated_locked(void)
 {
@@ -373,36 +411,23 @@ take_outdated_locked(void)
 theus_status
 theus_arena_attach(const theus_arena_name *name, theus_arena **out)
 {
-    theus_shm_lock();
-    theus_arena *known = find_locked(name->id);
-    if (known != NULL) {
-        known->refs++;
-    }
-    theus_shm_unlock();
-    if (known != NULL) {
-        *out = known;
+    *out = find(name->id);
+    if (*out != NULL) {
         return THEUS_OK;
     }
-    theus_arena *opened;
-    theus_status status = arena_open(name, &opened);
-    if (status != THEUS_OK) {
-        return status;
+    theus_status status = THEUS_OK;
+    theus_mutex_lock(&process.files);
+    *out = find(name->id); /* another thread may have been faster */
+    if (*out == NULL && (status = arena_open(name, out)) == THEUS_OK) {
+        (*out)->refs++; /* the first one is the list's */
+        enlist(*out);
     }
+    theus_mutex_unlock(&process.files);
     theus_shm_lock();
-    known = find_locked(name->id);
-    theus_arena *ours = known != NULL ? known : opened;
-    if (known == NULL) {
-        theus_arena_enlist_locked(ours); /* which has the first reference */
-    }
-    ours->refs++;
     theus_arena *outdated = take_outdated_locked(); /* one goes when one comes: they cannot gather */
     theus_shm_unlock();
     theus_arena_destroy(outdated);
-    if (known != NULL) {
-        theus_arena_destroy(opened); /* another thread was faster */
-    }
-    *out = ours;
-    return THEUS_OK;
+    return status;
 }
 
 /* ---- forks -------------------------------------------------------------------------------------------- */
@@ -421,7 +446,7 @@ prepare_child(theus_arena *arena)
     }
     arena->child = join(arena, arena->child_fd);
     uint32_t left = arena->child == THEUS_SHM_NOBODY ? 0 : arena->held_slots;
-    for (uint32_t i = 0; left > 0; i++) {
+    for (uint32_t i = 0; i < arena->slots.capacity && left > 0; i++) {
         if (arena->held[i] > 0) {
             /* Ours stands, so the slot keeps its tenant: nothing to look at afterwards. */
             atomic_fetch_or(&arena->slots.slots[i].leases, (uint64_t)1 << arena->child);
@@ -433,6 +458,7 @@ prepare_child(theus_arena *arena)
 static void
 fork_begins(void)
 {
+    theus_mutex_lock(&process.files);
     theus_shm_lock();
     for (theus_arena *it = process.first; it != NULL; it = it->next) {
         prepare_child(it);
@@ -447,6 +473,7 @@ fork_in_parent(void)
         it->child_fd = -1;
     }
     theus_shm_unlock();
+    theus_mutex_unlock(&process.files);
 }
 
 /* In the child: an arena that it looks at. */
@@ -460,13 +487,13 @@ become_borrower(theus_arena *arena)
     if (arena->self != THEUS_SHM_NOBODY) {
         atomic_store(&theus_arena_participant(arena, arena->self)->pid, theus_process_id());
     }
+    arena->refs = arena->held_slots + 1; /* the slots' and the list's; other threads, which had some, are not here */
     if (!theus_arena_is_owned(arena)) {
         return;
     }
     theus_shm_remap_read_only(arena->data_fd, arena->data, arena->data_size);
     theus_runs_free(arena->runs);
     arena->runs = NULL;
-    arena->refs += arena->zone == NULL; /* the list's reference: the zone's becomes that, if there is one */
     arena->zone = NULL;
 }
 
@@ -479,14 +506,15 @@ fork_in_child(void)
         next = it->next;
         if (it->held_slots > 0) {
             become_borrower(it);
-            theus_arena_enlist_locked(it);
+            it->next = process.first;
+            process.first = it;
             continue;
         }
-        /* Not theus_arena_destroy(): the parent's arena is not closed, and its number not ours. */
         theus_shm_close(it->child_fd);
         theus_shm_unmap(it->header, it->control_size);
-        it->header = NULL;
-        theus_arena_destroy(it);
+        it->header = NULL; /* the parent's arena is not closed, and its number not ours */
+        close_arena(it);
     }
     theus_shm_unlock();
+    theus_mutex_unlock(&process.files);
 }

@@ -5,6 +5,8 @@
  * One lock of the process, theus_shm_lock(), guards that list and everything in an arena that is not constant. It is held for
  * some instructions at a time and around no slow call, so it does not matter that engines share it.
  *
+ *  - The list. An arena is on it before its files are open and until they are closed, which happens under a lock
+ *    of its own that fork() takes: so a child finds there whatever it inherited, and closes what it does not look at.
  *  - References. `refs` counts who needs the mapping: one for each slot with a user in this process (`held`), one for
  *    its zone while it is owned, one for the list while it is borrowed, so that the next array of a known arena costs
  *    no system call. Who takes the last one away unmaps it, after the lock.
@@ -27,6 +29,13 @@
 
 typedef struct theus_zone theus_zone;
 
+/* What an owner knows of a block in its slot. The same stands in the record, for others; but all of them can write there, so
+ * an owner does not ask it. */
+typedef struct {
+    uint64_t offset, extent, size; /* extent 0: the slot is free */
+    uint32_t quota;                /* that it counts for */
+} theus_tenant;
+
 typedef struct theus_arena {
     theus_shm_header *header; /* these do not change, but for a fork: */
     uint64_t control_size;
@@ -38,8 +47,10 @@ typedef struct theus_arena {
     int data_fd;
     /* guarded by theus_shm_lock(): */
     struct theus_arena *next; /* in the list of the process */
+    struct theus_arena *next_outdated; /* without references: in the list of somebody who is about to destroy it */
     uint32_t refs;
     theus_slots slots;
+    theus_tenant *tenants;    /* owned: per slot */
     uint32_t *held;           /* per slot: its users in this process; above 0, our lease stands */
     uint32_t held_slots;      /* slots with a user */
     theus_zone *zone;         /* owned: whose it is; NULL: borrowed, or the zone is gone */
@@ -57,10 +68,9 @@ typedef struct theus_arena {
 void theus_shm_lock(void);
 void theus_shm_unlock(void);
 
-/* A new arena with one reference, for `zone`, not in the list yet. NO_ROOM, NOMEM, REFUSED, UNSUPPORTED. */
+/* One more arena, with one reference, for `zone`. NO_ROOM, NOMEM, REFUSED, UNSUPPORTED. */
 THEUS_MUST_CHECK theus_status theus_arena_create(theus_zone *zone, const char *session, uint64_t data_size,
-                                                 uint32_t capacity, theus_arena **out);
-void theus_arena_enlist_locked(theus_arena *arena);
+                                                 uint32_t capacity);
 
 static inline bool
 theus_arena_is_owned(const theus_arena *arena)
@@ -86,7 +96,7 @@ THEUS_MUST_CHECK theus_status theus_arena_attach(const theus_arena_name *name, t
 
 /* Gives a reference back. The result is what the caller passes to theus_arena_destroy() after the lock: the arena, or NULL. */
 THEUS_MUST_CHECK theus_arena *theus_arena_drop_locked(theus_arena *arena);
-void theus_arena_destroy(theus_arena *arena); /* NULL: nothing to do */
+void theus_arena_destroy(theus_arena *arena); /* NULL: nothing to do. Not under the lock */
 
 /* By the owner: clears away what dead participants left, if they keep a lingering slot from being free. */
 void theus_arena_reap_locked(theus_arena *arena);

@@ -18,24 +18,38 @@ lease_first_locked(theus_arena *arena, uint32_t index, uint32_t generation)
     case THEUS_LEASED:
         break;
     }
-    const theus_slot *slot = &arena->slots.slots[index];
-    uint64_t offset = slot->offset, extent = slot->extent;
-    if (extent > arena->data_size || offset > arena->data_size - extent || slot->size > extent
-        || slot->label_length > THEUS_LABEL_MAX) { /* its owner is out of its mind */
-        (void)theus_slot_unlease(&arena->slots, index, arena->self);
-        return THEUS_BAD_TOKEN;
-    }
     return THEUS_OK;
 }
 
+/* Where the block of a slot that we lease is: by our own book if it is ours, else by its record, which is looked at once: somebody
+ * may write there at any time. False: no block can be there. */
+static bool
+read_place(const theus_arena *arena, uint32_t index, theus_block *block)
+{
+    if (theus_arena_is_owned(arena)) {
+        block->offset = arena->tenants[index].offset;
+        block->size = arena->tenants[index].size;
+        return true;
+    }
+    const volatile theus_slot *record = &arena->slots.slots[index];
+    block->offset = record->offset;
+    block->size = record->size;
+    return block->size <= arena->data_size && block->offset <= arena->data_size - block->size;
+}
+
 static theus_status
-lease_locked(theus_arena *arena, uint32_t index, uint32_t generation)
+lease_locked(theus_arena *arena, uint32_t index, uint32_t generation, theus_block *block)
 {
     if (index >= arena->slots.capacity) {
         return THEUS_BAD_TOKEN;
     }
+    *block = (theus_block){.arena = arena, .slot = index, .generation = generation};
     if (arena->held[index] == 0) {
         theus_status status = lease_first_locked(arena, index, generation);
+        if (status == THEUS_OK && !read_place(arena, index, block)) {
+            (void)theus_slot_unlease(&arena->slots, index, arena->self);
+            return THEUS_BAD_TOKEN;
+        }
         if (status == THEUS_OK) {
             arena->held[index] = 1;
             arena->held_slots++;
@@ -48,6 +62,9 @@ lease_locked(theus_arena *arena, uint32_t index, uint32_t generation)
     uint32_t tenant = theus_slot_generation_of(word);
     if (tenant != generation || theus_slot_state_of(word) != THEUS_SLOT_LIVE) {
         return generation == 0 || generation > tenant ? THEUS_BAD_TOKEN : THEUS_STALE;
+    }
+    if (!read_place(arena, index, block)) {
+        return THEUS_BAD_TOKEN;
     }
     arena->held[index]++;
     return THEUS_OK;
@@ -62,14 +79,10 @@ theus_block_lease(const theus_arena_name *name, uint32_t slot, uint32_t generati
         return status;
     }
     theus_shm_lock();
-    status = lease_locked(arena, slot, generation);
+    status = lease_locked(arena, slot, generation, block);
     theus_arena *unused = theus_arena_drop_locked(arena); /* the lease has its own reference */
     theus_shm_unlock();
     theus_arena_destroy(unused);
-    if (status == THEUS_OK) {
-        const theus_slot *record = &arena->slots.slots[slot];
-        *block = (theus_block){arena, slot, generation, record->offset, record->size};
-    }
     return status;
 }
 
@@ -151,8 +164,10 @@ theus_block_is_owned(const theus_block *block)
 bool
 theus_block_is_live(const theus_block *block)
 {
+    const theus_arena *arena = block->arena;
     uint64_t word = atomic_load(&theus_block_record(block)->word);
-    return theus_slot_state_of(word) == THEUS_SLOT_LIVE && atomic_load(&block->arena->header->closed) == 0;
+    return theus_slot_state_of(word) == THEUS_SLOT_LIVE && atomic_load(&arena->header->closed) == 0
+           && (theus_block_is_owned(block) || theus_byte_is_locked(arena->control_fd, THEUS_SHM_OWNER));
 }
 
 theus_status

@@ -50,7 +50,7 @@ describe(const theus_slot *slot, uint64_t word, theus_block_figures *out)
     out->size = slot->size;
     out->extent = slot->extent;
     out->tick_ns = slot->tick_ns;
-    out->length = slot->label_length;
+    out->length = theus_slot_label_length(slot);
     memcpy(out->label, slot->label, sizeof(out->label));
 }
 
@@ -60,7 +60,7 @@ theus_zone_list(theus_zone *zone, theus_block_figures *list, uint64_t places)
     uint64_t count = 0;
     zone_lock(zone);
     for (theus_arena *it = zone_arena_after_locked(zone, NULL); it != NULL; it = zone_arena_after_locked(zone, it)) {
-        for (uint32_t i = 0, left = it->blocks; left > 0; i++) {
+        for (uint32_t i = 0, left = it->blocks; i < it->slots.capacity && left > 0; i++) {
             const theus_slot *slot = &it->slots.slots[i];
             uint64_t word = atomic_load(&slot->word);
             theus_slot_state state = theus_slot_state_of(word);
@@ -95,9 +95,10 @@ check_arena(const theus_zone *zone, const theus_arena *arena, uint64_t *blocks, 
             continue;
         }
         taken++;
-        extents += slot->extent;
-        for (uint32_t quota = slot->tag;; quota = zone->quotas[quota].parent) {
-            quotas[quota].used += slot->extent;
+        const theus_tenant *tenant = &arena->tenants[i];
+        extents += tenant->extent;
+        for (uint32_t quota = tenant->quota;; quota = zone->quotas[quota].parent) {
+            quotas[quota].used += tenant->extent;
             if (quota == 0) {
                 break;
             }

@@ -87,6 +87,14 @@ typedef struct {
     char label[THEUS_LABEL_MAX + 1];
 } theus_slot;
 
+/* The length of a label, whatever somebody wrote there. */
+static inline uint32_t
+theus_slot_label_length(const theus_slot *slot)
+{
+    uint32_t length = *(const volatile uint32_t *)&slot->label_length;
+    return length < THEUS_LABEL_MAX ? length : THEUS_LABEL_MAX;
+}
+
 static_assert(sizeof(theus_shm_header) <= THEUS_SHM_PAGE, "the header has a page");
 static_assert(sizeof(theus_participant) == 64, "participants do not share cache lines");
 static_assert(sizeof(theus_slot) == 256, "a slot is four cache lines, its hot part the first");

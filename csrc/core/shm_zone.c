@@ -50,7 +50,7 @@ void
 zone_destroy_outdated(theus_arena *list)
 {
     while (list != NULL) {
-        theus_arena *next = list->next;
+        theus_arena *next = list->next_outdated;
         theus_arena_destroy(list);
         list = next;
     }
@@ -62,7 +62,7 @@ let_go_locked(theus_arena *arena, theus_arena **outdated)
 {
     theus_arena *dead = theus_arena_drop_locked(arena);
     if (dead != NULL) {
-        dead->next = *outdated;
+        dead->next_outdated = *outdated;
         *outdated = dead;
     }
 }
@@ -119,33 +119,43 @@ uncharge_locked(theus_zone *zone, uint32_t quota, uint64_t extent)
     }
 }
 
-/* The slot of this range is free again. */
+/* The slot of this tenant is free again. */
 static void
-range_freed_locked(theus_arena *arena, uint64_t offset, uint64_t extent, uint32_t quota)
+tenant_left_locked(theus_arena *arena, uint32_t index)
 {
-    theus_runs_give(arena->runs, offset, extent);
+    theus_tenant *tenant = &arena->tenants[index];
+    theus_runs_give(arena->runs, tenant->offset, tenant->extent);
     if (--arena->blocks == 0) {
         arena->idle_since_ns = theus_clock_tick_ns();
     }
     if (arena->zone != NULL) {
-        uncharge_locked(arena->zone, quota, extent);
+        uncharge_locked(arena->zone, tenant->quota, tenant->extent);
     }
+    *tenant = (theus_tenant){0};
+}
+
+static void
+count_birth_locked(theus_zone *zone, theus_arena *arena, const theus_tenant *tenant)
+{
+    theus_participant *owner = theus_arena_participant(arena, THEUS_SHM_OWNER);
+    theus_tally *class = &zone->totals.classes[size_class(tenant->extent)];
+    zone->totals.births++;
+    zone->totals.bytes_born += tenant->extent;
+    zone->totals.asked += tenant->size;
+    class->blocks++;
+    class->bytes += tenant->extent;
+    count_up(&owner->births, 1);
+    count_up(&owner->bytes_born, tenant->extent);
 }
 
 /* The one place where a block comes to life. Its quota was charged when room was asked for. */
 static void
 block_born_locked(theus_zone *zone, theus_arena *arena, uint32_t index, uint32_t generation)
 {
-    const theus_slot *slot = &arena->slots.slots[index];
-    theus_participant *owner = theus_arena_participant(arena, THEUS_SHM_OWNER);
-    theus_tally *class = &zone->totals.classes[size_class(slot->extent)];
-    zone->totals.births++;
-    zone->totals.bytes_born += slot->extent;
-    zone->totals.asked += slot->size;
-    class->blocks++;
-    class->bytes += slot->extent;
-    count_up(&owner->births, 1);
-    count_up(&owner->bytes_born, slot->extent);
+    const theus_tenant *tenant = &arena->tenants[index];
+    uint64_t end = tenant->offset + tenant->extent;
+    arena->dirty = end > arena->dirty ? end : arena->dirty;
+    count_birth_locked(zone, arena, tenant);
     theus_slot_publish(&arena->slots, index);
     theus_lease lease = theus_slot_lease(&arena->slots, index, generation, arena->self);
     assert(lease == THEUS_LEASED);
@@ -157,13 +167,11 @@ block_born_locked(theus_zone *zone, theus_arena *arena, uint32_t index, uint32_t
 bool
 block_died_locked(theus_arena *arena, uint32_t index, uint32_t generation)
 {
-    const theus_slot *slot = &arena->slots.slots[index];
-    uint64_t offset = slot->offset, extent = slot->extent, size = slot->size; /* the slot is another's after recycle() */
-    uint32_t quota = slot->tag;
     if (!theus_slot_recycle(&arena->slots, index, generation)) {
         return false;
     }
-    range_freed_locked(arena, offset, extent, quota);
+    uint64_t extent = arena->tenants[index].extent, size = arena->tenants[index].size;
+    tenant_left_locked(arena, index);
     theus_participant *owner = theus_arena_participant(arena, THEUS_SHM_OWNER);
     count_up(&owner->deaths, 1);
     count_up(&owner->bytes_dead, extent);
@@ -221,14 +229,25 @@ zone_trim_idle_locked(theus_zone *zone, theus_arena **outdated)
     trim_locked(zone, zone->shut ? 0 : KEEP_BYTES, outdated);
 }
 
+/* Recycles what nobody but dead borrowers looks at. False: there was nothing of that kind. */
+static bool
+recover_locked(theus_zone *zone)
+{
+    bool any = false;
+    for (theus_arena *it = zone_arena_after_locked(zone, NULL); it != NULL; it = zone_arena_after_locked(zone, it)) {
+        uint32_t before = it->lingering_count;
+        theus_arena_reap_locked(it);
+        sweep_locked(it);
+        any = any || it->lingering_count < before;
+    }
+    return any;
+}
+
 /* Everything that can be had without taking anything from anybody. */
 static void
 tidy_locked(theus_zone *zone, theus_arena **outdated)
 {
-    for (theus_arena *it = zone_arena_after_locked(zone, NULL); it != NULL; it = zone_arena_after_locked(zone, it)) {
-        theus_arena_reap_locked(it);
-        sweep_locked(it);
-    }
+    (void)recover_locked(zone);
     trim_locked(zone, 0, outdated);
 }
 
@@ -239,7 +258,7 @@ theus_zone_tidy(theus_zone *zone)
     zone_lock(zone);
     tidy_locked(zone, &outdated);
     uint64_t bytes = 0;
-    for (theus_arena *it = outdated; it != NULL; it = it->next) {
+    for (theus_arena *it = outdated; it != NULL; it = it->next_outdated) {
         bytes += it->backed;
     }
     theus_shm_unlock();
@@ -251,7 +270,7 @@ static void
 retire_all_locked(theus_zone *zone)
 {
     for (theus_arena *it = zone_arena_after_locked(zone, NULL); it != NULL; it = zone_arena_after_locked(zone, it)) {
-        for (uint32_t i = 0, left = it->held_slots; left > 0; i++) {
+        for (uint32_t i = 0, left = it->held_slots; i < it->slots.capacity && left > 0; i++) {
             if (it->held[i] > 0) {
                 (void)theus_slot_retire(&it->slots, i, theus_slot_generation_of(atomic_load(&it->slots.slots[i].word)));
                 left--;
@@ -312,11 +331,11 @@ recount_locked(theus_zone *zone)
     }
     for (theus_arena *it = zone_arena_after_locked(zone, NULL); it != NULL; it = zone_arena_after_locked(zone, it)) {
         for (uint32_t i = 0; i < it->slots.capacity; i++) {
-            theus_slot *slot = &it->slots.slots[i];
-            theus_slot_state state = theus_slot_state_of(atomic_load(&slot->word));
-            if (state != THEUS_SLOT_FREE && state != THEUS_SLOT_WORN) {
-                slot->tag = quota_of(zone, slot->label, slot->label_length, UINT32_MAX);
-                charge_locked(zone, slot->tag, slot->extent);
+            theus_tenant *tenant = &it->tenants[i];
+            if (tenant->extent > 0) {
+                theus_slot *slot = &it->slots.slots[i];
+                slot->tag = tenant->quota = quota_of(zone, slot->label, theus_slot_label_length(slot), UINT32_MAX);
+                charge_locked(zone, tenant->quota, tenant->extent);
             }
         }
     }
@@ -424,14 +443,29 @@ place_in_locked(theus_arena *arena, const request *wanted, uint32_t quota, place
         theus_runs_give(arena->runs, at->offset, wanted->extent);
         return false;
     }
+    theus_tenant *tenant = &arena->tenants[at->slot];
+    if (tenant->extent > 0) { /* somebody has written to the table: the slot that was given is not free. It is lost */
+        theus_runs_give(arena->runs, at->offset, wanted->extent);
+        return false;
+    }
+    *tenant = (theus_tenant){at->offset, wanted->extent, wanted->size, quota};
     uint64_t end = at->offset + wanted->extent;
     at->arena = arena;
     at->dirty = arena->dirty <= at->offset ? 0 : arena->dirty < end ? arena->dirty - at->offset : wanted->extent;
-    arena->dirty = end > arena->dirty ? end : arena->dirty;
     arena->blocks++;
     arena->refs++;
     write_record(&arena->slots.slots[at->slot], wanted, at->offset, quota);
     return true;
+}
+
+static bool
+place_in_zone_locked(const theus_zone *zone, const request *wanted, uint32_t quota, place *at)
+{
+    theus_arena *it = zone_arena_after_locked(zone, NULL);
+    while (it != NULL && !place_in_locked(it, wanted, quota, at)) {
+        it = zone_arena_after_locked(zone, it);
+    }
+    return it != NULL;
 }
 
 /* Charges the quotas and finds a place, in one region: whatever counts the slots finds what was charged. NO_ROOM: a quota refuses.
@@ -448,11 +482,9 @@ find_place(theus_zone *zone, const request *wanted, place *at, theus_refusal *re
     uint32_t quota = quota_of(zone, wanted->label, wanted->length, UINT32_MAX);
     bool reserved = reserve_locked(zone, quota, wanted->extent, refusal, &outdated);
     if (reserved) {
-        theus_arena *it = zone_arena_after_locked(zone, NULL);
-        while (it != NULL && !place_in_locked(it, wanted, quota, at)) {
-            it = zone_arena_after_locked(zone, it);
-        }
-        if (it == NULL) {
+        bool placed = place_in_zone_locked(zone, wanted, quota, at)
+                      || (recover_locked(zone) && place_in_zone_locked(zone, wanted, quota, at));
+        if (!placed) {
             uncharge_locked(zone, quota, wanted->extent);
         }
     }
@@ -462,17 +494,16 @@ find_place(theus_zone *zone, const request *wanted, place *at, theus_refusal *re
 }
 
 static void
-give_place_back(place *at)
+give_place_back(theus_zone *zone, place *at)
 {
     theus_arena *arena = at->arena, *outdated = NULL;
-    theus_shm_lock();
-    const theus_slot *slot = &arena->slots.slots[at->slot];
-    uint64_t offset = slot->offset, extent = slot->extent;
-    uint32_t quota = slot->tag;
-    bool recycled = theus_slot_recycle(&arena->slots, at->slot, at->generation);
-    assert(recycled); /* nobody could name it, so nobody leases it for longer than a look */
-    if (recycled) {
-        range_freed_locked(arena, offset, extent, quota);
+    zone_lock(zone);
+    if (theus_slot_recycle(&arena->slots, at->slot, at->generation)) {
+        tenant_left_locked(arena, at->slot);
+    }
+    else { /* somebody holds a stale or forged name to it at this moment, or died when he did: it was born, and lingers */
+        count_birth_locked(zone, arena, &arena->tenants[at->slot]);
+        arena->lingering[arena->lingering_count++] = at->slot;
     }
     let_go_locked(arena, &outdated);
     theus_shm_unlock();
@@ -500,16 +531,11 @@ grow(theus_zone *zone, uint64_t extent, theus_refusal *refusal)
     if (status != THEUS_OK) {
         return status;
     }
-    theus_arena *arena;
-    status = theus_arena_create(zone, zone->session, size, large ? LARGE_SLOTS : ARENA_SLOTS, &arena);
+    status = theus_arena_create(zone, zone->session, size, large ? LARGE_SLOTS : ARENA_SLOTS);
     if (status != THEUS_OK) {
         *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM, .limit = theus_memory_room()};
-        return status;
     }
-    zone_lock(zone);
-    theus_arena_enlist_locked(arena);
-    theus_shm_unlock();
-    return THEUS_OK;
+    return status;
 }
 
 /* Sees to it that the pages of the place are there. What two threads back at the same time is backed once. */
@@ -557,7 +583,7 @@ take_place(theus_zone *zone, const request *wanted, place *at, theus_refusal *re
             return THEUS_OK;
         }
         else {
-            give_place_back(at);
+            give_place_back(zone, at);
         }
         /* The system has no room. Once more, as long as we have something to give back to it. */
         if (status != THEUS_OK && (status != THEUS_NO_ROOM || theus_zone_tidy(zone) == 0)) {

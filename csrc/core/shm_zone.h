@@ -10,7 +10,7 @@
  *  - Every birth goes through block_born(), every death through block_died(). They keep the totals: births - deaths =
  *    blocks = taken slots, per zone, per size class, per quota and per participant (theus_zone_check).
  *  - A retired block that others still lease lingers: its owner looks at those whenever it allocates, because a
- *    borrower cannot tell it. The leases of dead borrowers end when memory or a quota runs short, and in
+ *    borrower cannot tell it. The leases of dead borrowers end before an arena is added, when a quota runs short, and in
  *    theus_zone_tidy().
  *  - Pages are backed before anybody can touch them, and only after a look at the room that the system and its cgroup
  *    have left: to be out of memory is an answer here, not a signal.
@@ -97,7 +97,8 @@ theus_status theus_block_retire(const theus_block *block);
 THEUS_MUST_CHECK theus_status theus_block_publish(const theus_block *block, char **data);
 bool theus_block_is_published(const theus_block *block);
 
-bool theus_block_is_live(const theus_block *block); /* can be leased: its name is good */
+/* Can be leased by any process: its name is good. A system call if the block is another's, who might be dead. */
+bool theus_block_is_live(const theus_block *block);
 bool theus_block_is_owned(const theus_block *block);
 
 static inline char *

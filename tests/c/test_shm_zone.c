@@ -573,6 +573,175 @@ publish_in_child(void *arg)
     CHECK(status == THEUS_OK && data == theus_block_data(arg));
 }
 
+/* Everybody can write to the records of a control file. Its owner does not ask them. */
+static void
+test_a_borrower_writes_to_the_records(void)
+{
+    theus_zone *zone = zone_new(0);
+    REQUIRE(theus_zone_limit(zone, "a", 1, 0, 10 * MIB) == THEUS_OK);
+    theus_block blocks[8], block;
+    for (int i = 0; i < 8; i++) {
+        blocks[i] = alloc_of(zone, i % 2 ? "a" : "b", 1000);
+    }
+    theus_slots *slots = &blocks[0].arena->slots;
+    for (uint32_t i = 0; i < slots->capacity; i++) {
+        theus_slot *slot = &slots->slots[i];
+        slot->offset = slot->extent = slot->size = UINT64_MAX - 64 * i;
+        slot->tag = slot->label_length = UINT32_MAX;
+        if (i % 2) { /* and this one is free, it says */
+            atomic_store(&slot->word, theus_slot_word(1, THEUS_SLOT_FREE, 0));
+        }
+    }
+    memset(blocks[0].arena->slots.hints, 0xff, slots->capacity / 8);
+    theus_arena_name name;
+    theus_arena_name_of(blocks[0].arena, &name);
+    REQUIRE(theus_block_lease(&name, blocks[0].slot, blocks[0].generation, &block) == THEUS_OK);
+    CHECK(block.offset == blocks[0].offset && block.size == 1000);
+    theus_block_release(&block);
+    theus_block_figures list[8];
+    for (uint64_t i = 0, count = theus_zone_list(zone, list, 8); i < count && i < 8; i++) {
+        CHECK(list[i].length <= THEUS_LABEL_MAX);
+    }
+    theus_refusal refusal;
+    for (int i = 0; i < 8; i++) { /* no range is given twice, whatever the words say */
+        if (theus_zone_alloc(zone, "c", 1, 1000, true, &block, &refusal) == THEUS_OK) {
+            for (int j = i; j < 8; j++) {
+                CHECK(block.arena != blocks[j].arena || block.offset != blocks[j].offset);
+            }
+            theus_block_release(&block);
+        }
+        theus_block_release(&blocks[i]);
+    }
+    REQUIRE(theus_zone_limit(zone, "b", 1, 0, 10 * MIB) == THEUS_OK);
+    theus_zone_retire_all(zone, true);
+    (void)theus_zone_tidy(zone);
+    theus_zone_free(zone);
+}
+
+/* Who tries a stale name sets a bit for a moment, and may die then: also in a slot that is given back unused. */
+static void
+test_a_look_at_a_slot_that_is_given_back(void)
+{
+    theus_zone *zone = zone_new(0);
+    theus_refusal refusal;
+    theus_block block = alloc_of(zone, "x", 64);
+    theus_arena *arena = block.arena;
+    int fd = arena->data_fd;
+    for (uint32_t i = 0; i < arena->slots.capacity; i++) {
+        atomic_fetch_or(&arena->slots.slots[i].leases, (uint64_t)1 << 5);
+    }
+    arena->data_fd = -1; /* no pages to be had */
+    CHECK(alloc_status(zone, "y", 2 * MIB, &refusal) == THEUS_REFUSED);
+    arena->data_fd = fd;
+    CHECK(FIGURE(zone, lingering) == 1 && FIGURE(zone, births) == 2);
+    (void)theus_zone_tidy(zone);
+    CHECK(FIGURE(zone, lingering) == 0 && FIGURE(zone, deaths) == 1);
+    theus_block_release(&block);
+    theus_zone_free(zone);
+}
+
+static void
+die_at_once(void *arg)
+{
+    (void)arg;
+}
+
+static void
+test_the_dead_are_found_before_the_zone_grows(void)
+{
+    theus_zone *zone = zone_new(0);
+    for (int i = 0; i < 3; i++) {
+        theus_block block = alloc_of(zone, "x", 40 * MIB);
+        CHECK(in_child(die_at_once, NULL) == 0);
+        theus_block_release(&block);
+        CHECK(FIGURE(zone, arenas) == 1 && FIGURE(zone, lingering) == 1);
+    }
+    theus_zone_free(zone);
+}
+
+static void
+test_only_sealed_files_are_opened(void)
+{
+    int fd, own;
+    uint64_t size;
+    REQUIRE(theus_shm_create("theus-data", 4096, &fd) == THEUS_OK);
+    CHECK(theus_shm_open(0, fd, "theus-data", true, &own, &size) == THEUS_GONE);
+    REQUIRE(theus_shm_seal(fd, false) == THEUS_OK);
+    CHECK(theus_shm_open(0, fd, "theus-data", false, &own, &size) == THEUS_GONE);
+    REQUIRE(theus_shm_open(0, fd, "theus-data", true, &own, &size) == THEUS_OK);
+    CHECK(size == 4096);
+    theus_shm_close(own);
+    theus_shm_close(fd);
+}
+
+/* ---- forks in the middle of everything -------------------------------------------------------------- */
+
+typedef struct {
+    theus_zone *zone;
+    _Atomic(bool) ends;
+} busy;
+
+static void *
+busy_main(void *arg)
+{
+    busy *it = arg;
+    while (!atomic_load(&it->ends)) {
+        theus_block block;
+        theus_refusal refusal;
+        if (theus_zone_alloc(it->zone, "x", 1, 40 * MIB, false, &block, &refusal) == THEUS_OK) {
+            theus_block_release(&block);
+        }
+        (void)theus_zone_tidy(it->zone);
+    }
+    return NULL;
+}
+
+/* Descriptors of this process that are files of arenas. */
+static uint32_t
+files_open(void)
+{
+    uint32_t count = 0;
+    for (int fd = 0; fd < 256; fd++) {
+        char path[64], target[128];
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        ssize_t length = readlink(path, target, sizeof(target));
+        count += length > 13 && memcmp(target, "/memfd:theus-", 13) == 0;
+    }
+    return count;
+}
+
+static void
+count_files(void *arg)
+{
+    (void)arg;
+    uint32_t known = 0;
+    theus_shm_lock();
+    for (theus_arena *it = theus_arenas_first_locked(); it != NULL; it = it->next) {
+        known += (it->control_fd >= 0) + (it->data_fd >= 0);
+    }
+    theus_shm_unlock();
+    CHECK(files_open() == known); /* no other thread is here to close what this one does not know */
+}
+
+static void
+test_forks_while_files_come_and_go(void)
+{
+    busy it = {.zone = zone_new(0)};
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++) {
+        REQUIRE(pthread_create(&threads[i], NULL, busy_main, &it) == 0);
+    }
+    for (int i = 0; i < 100; i++) {
+        CHECK(in_child(count_files, NULL) == 0);
+    }
+    atomic_store(&it.ends, true);
+    for (int i = 0; i < 2; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    theus_zone_free(it.zone);
+    CHECK(files_open() == 0);
+}
+
 static void
 test_other_mappings(void)
 {
@@ -618,6 +787,11 @@ main(void)
     test_forks();
     test_fork_keeps_what_it_sees();
     test_borrowers();
+    test_a_borrower_writes_to_the_records();
+    test_a_look_at_a_slot_that_is_given_back();
+    test_the_dead_are_found_before_the_zone_grows();
+    test_only_sealed_files_are_opened();
+    test_forks_while_files_come_and_go();
     test_other_mappings();
     CHECK(theus_alloc_live() == before);
     return check_result();

@@ -252,6 +252,9 @@ def test_a_killed_owner_leaves_nothing(borrower: Borrower) -> None:
     owner.communicate()
     # Who looked, still does; who knows the arena, may look; to everybody else it is gone.
     assert borrower.ask("bool((kept[0] == 1).all())") is True
+    # Its name is good for nobody else: so it is passed on as data.
+    assert borrower.ask("kept[0].info()['live'], type(kept[0]).__name__") == (False, "ShmArray")
+    assert borrower.ask("kept[0][:3]").tolist() == [1, 1, 1]
     assert borrower.ask("int(keep(pickle.loads(it))[-1])", tokens[1]) == 2
     with pytest.raises(StaleArrayError):
         pickle.loads(tokens[2])

@@ -349,6 +349,45 @@ def test_one_of_many_threads_gets_a_key(heavy: ManagedAllocator) -> None:
     assert sorted(won) == list(range(50))
 
 
+def test_who_drops_a_key_drops_no_other_array(heavy: ManagedAllocator) -> None:
+    array = heavy.alloc("x", 3)
+    claimers: list[threading.Thread] = []
+
+    class Slow(dict[str, object]):
+        """Between a look at a key and what follows, another thread puts an array there."""
+
+        def get(self, key: str, default: object = None) -> object:
+            found = super().get(key, default)
+            if array.info()["live"] or claimers:
+                return found
+            claimers.append(threading.Thread(target=heavy.alloc, args=("x", 7)))
+            claimers[0].start()
+            claimers[0].join(0.3)
+            return found
+
+    heavy._entries = Slow(heavy._entries)
+    heavy.free("x")
+    claimers[0].join()
+    assert heavy.get("x").shape == (7,)
+
+
+def test_an_engine_that_closes_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = TheusEngine()
+    made = []
+
+    class Late(ManagedAllocator):
+        def __init__(self, **options: object) -> None:
+            engine.close()
+            super().__init__(**options)  # type: ignore[arg-type]
+            made.append(self)
+
+    monkeypatch.setattr("theus.heavy.ManagedAllocator", Late)
+    with pytest.raises(ClosedError):
+        _ = engine.heavy
+    with pytest.raises(ClosedError):
+        made[0].alloc("x", 3)
+
+
 def test_threads_get_one_allocator() -> None:
     with TheusEngine() as engine:
         assert len(set(map(id, run_threads(8, lambda _: engine.heavy)))) == 1
@@ -399,6 +438,7 @@ def test_damaged_tokens_raise(heavy: ManagedAllocator) -> None:
         ((-1,), "|u1", 0, None),
         ((1,), "|O", 0, None),
         ((1,), "nonsense", 0, None),
+        ((1,), "a,(", 0, None),
         ("ab", "|u1", 0, None),
         ((1,), "|u1", "x", None),
     ],

@@ -154,6 +154,24 @@ def test_copy_on_write(heavy: ManagedAllocator) -> None:
         np.arange(3).view(ShmArray).cow()
 
 
+def test_a_copy_of_a_written_copy(heavy: ManagedAllocator) -> None:
+    array = heavy.put("x", np.arange(3000))
+    first = array[1:].cow()
+    first[:2] = -1
+    second = first[1:].cow()
+    assert second[0] == -1 and second[1] == 3 and second[-1] == 2999
+    second[1] = -2
+    assert first[2] == 3 and array[3] == 3
+
+
+def test_types_that_numpy_does_not_have_itself(heavy: ManagedAllocator) -> None:
+    rational = pytest.importorskip("numpy._core._rational_tests").rational
+    array = heavy.alloc("x", 3, np.dtype(rational))
+    array[1] = rational(2, 3)
+    arrived = travel(array)
+    assert arrived.dtype == array.dtype and arrived[1] == rational(2, 3) and arrived.shm is not None
+
+
 def test_handles(heavy: ManagedAllocator) -> None:
     array = heavy.alloc("x", 10, "u1")
     handle = array.shm
