@@ -38,7 +38,7 @@ import math
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -156,7 +156,7 @@ class _Entry:
     kept: SharedBlock | None = None
     seen: ref[SharedBlock] | None = None
     shape: tuple[int, ...] = ()
-    dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype("u1"))
+    dtype: np.dtype[Any] | None = None
     order: Order = "C"
 
     @property
@@ -236,18 +236,18 @@ class ManagedAllocator:
             raise ValueError(f"order is 'C' or 'F', not {order!r}")
         _check_key(key)
         self._check_open()
-        pending = _Entry()
-        self._claim(key, pending)
+        entry = _Entry()
+        self._claim(key, entry)
         try:
             size = type_.itemsize * math.prod(sizes)
             block = self._block(key, size, zero)
             array = array_over(block, sizes, type_, order=order)
-            entry = _Entry(None, ref(block), sizes, type_, order)
+            entry.shape, entry.dtype, entry.order = sizes, type_, order
             self._hold(entry, block)
+            entry.seen = ref(block)  # last: now it is no longer pending
         except BaseException:
-            self._drop(key, pending)
+            self._drop(key, entry)
             raise
-        self._entries[key] = entry
         try:
             self._check_open()
         except ClosedError:  # meanwhile, by another thread
@@ -416,13 +416,20 @@ class ManagedAllocator:
             arrays=tuple(HeavyArray(*block) for block in self._zone.blocks()),
         )
 
+    def tidy(self) -> int:
+        """Gives back memory that no array is in, and what killed processes still held. In bytes.
+
+        It happens by itself when memory runs short.
+        """
+        return self._zone.tidy()
+
     # ---- the end --------------------------------------------------------------------------------
 
     def cleanup(self) -> None:
         """Frees every array, and gives back all memory that nobody looks at. Can be repeated."""
         self._zone.retire_all(self._closed)
         self._drop_all()
-        self._zone.tidy()
+        self.tidy()
 
     def shutdown(self) -> None:
         """cleanup(), and no array can be allocated from now on. Views stay good."""
@@ -465,7 +472,9 @@ def _shape_of(shape: Any) -> tuple[int, ...]:
 
 
 def _dtype_of(dtype: Any) -> np.dtype[Any]:
-    wanted: np.dtype[Any] = np.empty(0, dtype).dtype  # 'U' is 'U1' then, as in np.zeros
+    wanted: np.dtype[Any] = np.dtype(dtype)
+    if wanted.itemsize == 0:
+        wanted = np.empty(0, wanted).dtype  # 'U' is 'U1' then, as in np.zeros
     if wanted.hasobject:
         raise TypeError(
             f"dtype {wanted} holds references to Python objects, which mean nothing to another "

@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from theus._theus import SharedBlock, borrow_block
+from theus._theus import SharedBlock, borrow_block, place_in_block
 from theus.errors import BadTokenError
 
 __all__ = ["ShmArray", "ShmHandle"]
@@ -44,8 +44,8 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
     @property
     def shm(self) -> ShmHandle | None:
         """The shared block that the data lie in; None if they do not (a copy, a result)."""
-        block = block_of(self)
-        return None if block is None else ShmHandle(block)
+        place = place_in_block(self)
+        return None if place is None else ShmHandle(place[0])
 
     def info(self) -> dict[str, Any]:
         """Where the data are: the answer to "is this a copy?".
@@ -56,15 +56,15 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
         the start of the block), `block_bytes`.
         Always: `address`, `bytes`, `writeable`.
         """
-        block = block_of(self)
-        start = _address(self)
+        place = place_in_block(self)
         about: dict[str, Any] = {
-            "shared": block is not None,
-            "address": start,
+            "shared": place is not None,
+            "address": self.__array_interface__["data"][0],
             "bytes": self.nbytes,
             "writeable": self.flags.writeable,
         }
-        if block is not None:
+        if place is not None:
+            block, offset = place
             about |= {
                 "name": name_of(block),
                 "key": block.label,
@@ -73,7 +73,7 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
                 "live": block.live,
                 "published": block.published,
                 "leases": block.leases,
-                "offset": start - block.address,
+                "offset": offset,
                 "block_bytes": block.size,
             }
         return about
@@ -83,10 +83,10 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
 
         Raises ValueError if the data do not lie in shared memory.
         """
-        block = block_of(self)
-        if block is None:
+        place = place_in_block(self)
+        if place is None:
             raise ValueError("cow(): this array lies in ordinary memory; use copy()")
-        offset = _address(self) - block.address
+        block, offset = place
         return array_over(block.private(), self.shape, self.dtype, offset, self.strides)
 
     def copy(self, order: Any = "C") -> PlainArray:  # type: ignore[override]
@@ -100,15 +100,17 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
         if a state cannot keep it: the data do not lie in a living block, or in one that another
         process may still write.
         """
-        block = block_of(self)
-        if block is None or not block.live or not (block.owned or block.published):
+        place = place_in_block(self)
+        if place is None:
+            return None
+        block, offset = place
+        if not block.live or not (block.owned or block.published):
             return None
         shown = block.publish()
         self.flags.writeable = False
         owner = OWNERS.get(block.session)
         if owner is not None:
             owner.let_go(block)
-        offset = _address(self) - block.address
         return array_over(shown, self.shape, self.dtype, offset, self.strides)
 
     def __array_wrap__(
@@ -120,17 +122,21 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
         return plain[()] if plain.ndim == 0 else plain
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        block = block_of(self)
-        if block is None or not block.live:
+        place = place_in_block(self)
+        if place is None or not place[0].live:
             return self.view(np.ndarray).__reduce_ex__(protocol)
         dtype = self.dtype
         # The types of NumPy itself; another one's `str` is that of its bytes alone.
         plain = 0 <= dtype.num <= BUILTIN_TYPES and dtype.metadata is None
         plain = plain and dtype.names is None and dtype.subdtype is None
-        shown = dtype.str if plain else dtype
-        offset = _address(self) - block.address
         strides = None if self.flags.c_contiguous else self.strides
-        return _from_token, (block.token, self.shape, shown, offset, strides)
+        return _from_token, (
+            place[0].token,
+            self.shape,
+            dtype.str if plain else dtype,
+            place[1],
+            strides,
+        )
 
     def __reduce__(self) -> Any:
         return self.__reduce_ex__(2)
@@ -207,38 +213,6 @@ def array_over(
     return np.ndarray.__new__(ShmArray, shape, dtype, buffer, offset, strides, order)
 
 
-def _address(array: PlainArray) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
-
-
-def block_of(array: PlainArray) -> SharedBlock | None:
-    """The block in which all of the array's data lie, or None.
-
-    The chain of bases says which block it might be, the addresses whether it is: NumPy lets a
-    result refer to an array whose memory it does not use.
-    """
-    base: Any = array.base
-    while True:
-        if isinstance(base, np.ndarray):
-            base = base.base
-        elif type(base) is memoryview:
-            base = base.obj
-        else:
-            break
-    if type(base) is not SharedBlock:
-        return None
-    low = high = _address(array) - base.address
-    if array.size > 0:
-        for length, stride in zip(array.shape, array.strides, strict=True):
-            if stride < 0:
-                low += (length - 1) * stride
-            else:
-                high += (length - 1) * stride
-        high += array.itemsize
-    return base if low >= 0 and high <= base.size else None
-
-
 def _from_token(
     token: bytes,
     shape: tuple[int, ...],
@@ -254,7 +228,7 @@ def _from_token(
             raise ValueError("elements are no objects, and no offset or size is below 0")
         array = array_over(block, shape, wanted, offset, strides)
         # NumPy has looked, too; but its sums of strides can overflow, and ours cannot.
-        if strides is not None and block_of(array) is not block:
+        if strides is not None and place_in_block(array) is None:
             raise ValueError("it would reach beyond the block")
         return array
     except Exception as error:  # np.dtype() of a forged text raises anything, SyntaxError too

@@ -134,6 +134,14 @@ static PyMethodDef module_methods[] = {
      PyDoc_STR("borrow_block($module, token, /)\n--\n\n"
                "The block of shared memory that the token of a SharedBlock names, in this process or another.\n"
                "Raises StaleArrayError if it is gone, BadTokenError if there never was one.")},
+    {"place_in_block", module_place_in_block, METH_O,
+     PyDoc_STR("place_in_block($module, array, /)\n--\n\n"
+               "(block, offset): the SharedBlock in which all data of an array lie, and where they\n"
+               "begin; or None.")},
+    {"forget_arenas", module_forget_arenas, METH_NOARGS,
+     PyDoc_STR("forget_arenas($module, /)\n--\n\n"
+               "Unmaps the borrowed shared memory that no array of this process lies in any more. It\n"
+               "is kept otherwise, so that the next array from there costs no system call.")},
     {"system_memory", module_system_memory, METH_NOARGS,
      PyDoc_STR("system_memory($module, /)\n--\n\n"
                "(total, room): the bytes that this process may use, and those that are left, by the\n"

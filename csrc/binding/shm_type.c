@@ -115,6 +115,13 @@ module_borrow_block(PyObject *module, PyObject *bytes)
 }
 
 PyObject *
+module_forget_arenas(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    theus_arenas_forget();
+    Py_RETURN_NONE;
+}
+
+PyObject *
 module_system_memory(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     return Py_BuildValue("KK", (unsigned long long)theus_memory_total(), (unsigned long long)theus_memory_room());
@@ -321,6 +328,70 @@ static PyType_Spec block_spec = {
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = block_slots,
 };
+
+/* ---- arrays in blocks ------------------------------------------------------------------------------ */
+
+/* The SharedBlock at the end of an array's chain of bases; NULL, perhaps with an exception set, if none is there. */
+static PyObject *
+block_below(const module_state *st, PyObject *array)
+{
+    PyObject *base = Py_NewRef(array);
+    while (base != NULL && Py_TYPE(base) != st->SharedBlock_type) {
+        PyObject *next = NULL;
+        if (PyMemoryView_Check(base)) {
+            next = Py_XNewRef(PyMemoryView_GET_BUFFER(base)->obj);
+        }
+        else {
+            (void)PyObject_GetOptionalAttrString(base, "base", &next);
+        }
+        Py_SETREF(base, next);
+    }
+    return base;
+}
+
+/* Whether an array's data lie in `size` bytes from `data`, and where. No sum may overflow: the strides may be forged. */
+static bool
+place_of_view(const Py_buffer *view, const char *data, uint64_t size, int64_t *offset)
+{
+    int64_t low = (int64_t)((intptr_t)view->buf - (intptr_t)data), high = low;
+    bool empty = false;
+    *offset = low;
+    for (int i = 0; i < view->ndim; i++) {
+        int64_t reach;
+        empty = empty || view->shape[i] == 0;
+        if (__builtin_mul_overflow((int64_t)view->shape[i] - 1, (int64_t)view->strides[i], &reach)
+            || (reach < 0 ? __builtin_add_overflow(low, reach, &low) : __builtin_add_overflow(high, reach, &high))) {
+            return false;
+        }
+    }
+    if (empty) {
+        low = high = *offset;
+    }
+    else if (__builtin_add_overflow(high, (int64_t)view->itemsize, &high)) {
+        return false;
+    }
+    return low >= 0 && high >= 0 && (uint64_t)high <= size;
+}
+
+PyObject *
+module_place_in_block(PyObject *module, PyObject *array)
+{
+    PyObject *block = block_below(module_state_of(module), array), *place = NULL;
+    Py_buffer view;
+    if (block == NULL) {
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    }
+    if (PyObject_GetBuffer(array, &view, PyBUF_STRIDES) == 0) {
+        const BlockObject *of = block_of(block);
+        int64_t offset;
+        place = place_of_view(&view, of->data, of->block.size, &offset)
+                    ? Py_BuildValue("(OL)", block, (long long)offset)
+                    : Py_NewRef(Py_None);
+        PyBuffer_Release(&view);
+    }
+    Py_DECREF(block);
+    return place;
+}
 
 /* ---- SharedZone ---------------------------------------------------------------------------------- */
 

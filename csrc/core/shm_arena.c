@@ -395,13 +395,13 @@ find(const unsigned char id[16])
     return it;
 }
 
-/* A borrowed arena that nobody here looks at, and whose owner has closed it or is dead; to be destroyed. */
+/* A borrowed arena that nobody here looks at, taken off the list. `outdated`: one whose owner has closed it, or is dead. */
 static theus_arena *
-take_outdated_locked(void)
+take_borrowed_locked(bool outdated)
 {
     for (theus_arena *it = process.first; it != NULL; it = it->next) {
         if (!theus_arena_is_owned(it) && it->refs == 1
-            && (atomic_load(&it->header->closed) != 0 || !theus_byte_is_locked(it->control_fd, THEUS_SHM_OWNER))) {
+            && (!outdated || atomic_load(&it->header->closed) != 0 || !theus_byte_is_locked(it->control_fd, THEUS_SHM_OWNER))) {
             return theus_arena_drop_locked(it);
         }
     }
@@ -424,10 +424,22 @@ theus_arena_attach(const theus_arena_name *name, theus_arena **out)
     }
     theus_mutex_unlock(&process.files);
     theus_shm_lock();
-    theus_arena *outdated = take_outdated_locked(); /* one goes when one comes: they cannot gather */
+    theus_arena *outdated = take_borrowed_locked(true); /* one goes when one comes: they cannot gather */
     theus_shm_unlock();
     theus_arena_destroy(outdated);
     return status;
+}
+
+void
+theus_arenas_forget(void)
+{
+    theus_arena *unused;
+    do {
+        theus_shm_lock();
+        unused = take_borrowed_locked(false);
+        theus_shm_unlock();
+        theus_arena_destroy(unused);
+    } while (unused != NULL);
 }
 
 /* ---- forks -------------------------------------------------------------------------------------------- */

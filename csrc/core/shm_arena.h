@@ -94,6 +94,9 @@ void theus_arena_name_of(const theus_arena *arena, theus_arena_name *name);
  * there is no arena of this version of theus; CROWDED; NO_ROOM, NOMEM, REFUSED, UNSUPPORTED. */
 THEUS_MUST_CHECK theus_status theus_arena_attach(const theus_arena_name *name, theus_arena **out);
 
+/* Unmaps every borrowed arena that nobody here looks at: they are kept for the next array of theirs. */
+void theus_arenas_forget(void);
+
 /* Gives a reference back. The result is what the caller passes to theus_arena_destroy() after the lock: the arena, or NULL. */
 THEUS_MUST_CHECK theus_arena *theus_arena_drop_locked(theus_arena *arena);
 void theus_arena_destroy(theus_arena *arena); /* NULL: nothing to do. Not under the lock */

@@ -266,6 +266,8 @@ def test_a_killed_owner_leaves_nothing(borrower: Borrower) -> None:
         borrower.ask("kept.clear()")
         assert borrower.ask("it.sum()", heavy.alloc("x", 5)) == 0
         assert borrower.ask(count) == 1
+        borrower.ask("sys.modules['theus._theus'].forget_arenas()")
+        assert borrower.ask(count) == 0
 
 
 # ---- many -------------------------------------------------------------------------------------

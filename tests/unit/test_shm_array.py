@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 np = pytest.importorskip("numpy")
 
+from theus._theus import place_in_block  # noqa: E402
 from theus.heavy import ManagedAllocator  # noqa: E402
-from theus.shm_array import ShmArray, block_of  # noqa: E402
+from theus.shm_array import ShmArray  # noqa: E402
 
 
 @pytest.fixture
@@ -117,12 +118,16 @@ def test_ufuncs_give_plain_arrays_and_scalars(heavy: ManagedAllocator) -> None:
 
 def test_who_is_in_a_block_is_told_by_addresses(heavy: ManagedAllocator) -> None:
     array = heavy.put("x", np.arange(10))
-    assert block_of(array[2:4]) is not None
-    assert block_of(np.arange(10)) is None
-    assert block_of(np.frombuffer(memoryview(array), "i8")) is not None
-    assert block_of(np.asarray(memoryview(array))[3:]) is not None
+    assert place_in_block(array[2:4]) is not None
+    assert place_in_block(np.arange(10)) is None
+    assert place_in_block(np.frombuffer(memoryview(array), "i8")) is not None
+    assert place_in_block(np.asarray(memoryview(array))[3:]) is not None
+    assert place_in_block(array[::-1][2:]) == (array.shm._block, 56)
+    assert place_in_block("text") is None
+    dates = heavy.put("dates", np.arange(4).astype("M8[s]"))
+    assert place_in_block(dates[1:]) == (dates.shm._block, 8)
     stranger = np.lib.stride_tricks.as_strided(array, (20,), (8,))  # reaches beyond the block
-    assert block_of(stranger) is None
+    assert place_in_block(stranger) is None
 
 
 def test_all_protocols_and_the_out_of_band_way(heavy: ManagedAllocator) -> None:

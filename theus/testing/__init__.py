@@ -13,6 +13,8 @@ black box: it looks only at lists that grew and who read what, infers the order,
 anomaly. It can be asked about any store, and so is an oracle that shares no assumption with the
 first one.
 
+`leak_check` is about something else: did a piece of program give back its shared memory?
+
 Nothing here is needed to run an engine; `import theus` does not load it. No test framework is
 needed either.
 """
@@ -26,6 +28,7 @@ from theus.testing.appends import (
     check_appends,
 )
 from theus.testing.history import Anomaly, Attempt, History, Report, Step, Violation
+from theus.testing.leaks import LeakError, leak_check
 from theus.testing.recorder import Recorder, RecordingMap, RecordingTransaction
 from theus.testing.replay import check_history
 
@@ -37,6 +40,7 @@ __all__ = [
     "Attempt",
     "Cycle",
     "History",
+    "LeakError",
     "Read",
     "Recorder",
     "RecordingMap",
@@ -46,4 +50,5 @@ __all__ = [
     "Violation",
     "check_appends",
     "check_history",
+    "leak_check",
 ]
