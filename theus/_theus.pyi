@@ -450,7 +450,7 @@ class CommitRecord(
     @property
     def paths(self) -> tuple[_Path, ...]: ...  # at most 8; `sets + deletes` counts all
     @property
-    def signals(self) -> tuple[tuple[Any, Any], ...]: ...  # by name alone, as all below
+    def signals(self) -> tuple[tuple[str, Any], ...]: ...  # by name alone, as all below
     @property
     def outbox(self) -> tuple[tuple[str, Any], ...]: ...
     @property

@@ -38,7 +38,7 @@ class Signal(NamedTuple):
     version  the version that its commit made
     """
 
-    topic: Any
+    topic: str
     payload: Any
     version: int
 
@@ -47,6 +47,8 @@ class Signals(Follower[Signal]):
     """An iterator over the signals of an engine, those of one topic, or all (None)."""
 
     def __init__(self, engine: Engine, topic: str | None) -> None:
+        if topic is not None and type(topic) is not str:
+            raise TypeError(f"signals() takes a topic, a text, or None for all; not {topic!r}")
         super().__init__(engine)
         self._topic = topic
         self._cursor = engine.attach(_NEXT)

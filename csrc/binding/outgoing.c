@@ -5,7 +5,6 @@
 #include "errors.h"
 #include "freeze.h"
 #include "guard.h"
-#include "value_py.h"
 
 /* ---- attaching ------------------------------------------------------------------------ */
 
@@ -26,16 +25,13 @@ check_sending(TxnObject *self, PyObject *root, PyObject *name)
     return result;
 }
 
-int
-outgoing_attach(TxnObject *self, theus_attachment kind, PyObject *name, PyObject *value)
+/* The pair, with a name that is exactly a str. */
+static int
+attach_pair(TxnObject *self, theus_attachment kind, PyObject *name, PyObject *value)
 {
     module_state *st = self->heap->st;
     PyObject *root = kind == THEUS_SIGNALS ? st->signal_name : st->outbox_name;
     theus_value frozen;
-    uint64_t hash;
-    if (key_hash(name, &hash) < 0) {
-        return -1;
-    }
     if (kind != THEUS_NOTES && self->guard != NULL && check_sending(self, root, name) < 0) {
         return -1;
     }
@@ -48,6 +44,21 @@ outgoing_attach(TxnObject *self, theus_attachment kind, PyObject *name, PyObject
     theus_status status = theus_txn_attach(&self->txn, kind, name, frozen);
     freeze_drop(self->heap, frozen);
     return status == THEUS_OK ? 0 : txn_fail(self, status);
+}
+
+/* Names are texts, and of no type of the user's own: commits, handlers and receivers compare and hash them, and whoever
+ * sends first must not be able to make that fail for everybody else. */
+int
+outgoing_attach(TxnObject *self, theus_attachment kind, PyObject *name, PyObject *value)
+{
+    if (!PyUnicode_Check(name)) {
+        PyErr_Format(PyExc_TypeError, "a topic is a text, not %R", name);
+        return -1;
+    }
+    PyObject *text = PyUnicode_FromObject(name);
+    int result = text == NULL ? -1 : attach_pair(self, kind, text, value);
+    Py_XDECREF(text);
+    return result;
 }
 
 PyObject *
@@ -159,17 +170,11 @@ static PyObject *
 sender_attach(PyObject *op, theus_attachment kind, PyObject *name, PyObject *value)
 {
     TxnObject *txn = ((SenderObject *)op)->txn;
-    if (!PyUnicode_Check(name)) {
-        return PyErr_Format(PyExc_TypeError, "a topic is a text, not %R", name);
-    }
-    PyObject *topic = PyUnicode_FromObject(name); /* exactly a str: who receives it compares and hashes it */
-    if (topic == NULL || txn_enter(txn) < 0) {
-        Py_XDECREF(topic);
+    if (txn_enter(txn) < 0) {
         return NULL;
     }
-    int result = outgoing_attach(txn, kind, topic, value);
+    int result = outgoing_attach(txn, kind, name, value);
     txn_leave(txn);
-    Py_DECREF(topic);
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 

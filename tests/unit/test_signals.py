@@ -155,6 +155,42 @@ def test_bad_signals(engine: TheusEngine) -> None:
         kept[0].send("go", 1)
 
 
+class Prickly(str):
+    """A topic that nobody can compare with."""
+
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("hands off")
+
+
+def test_a_hostile_topic_disturbs_nobody(engine: TheusEngine) -> None:
+    """It stood among the latest payloads, and whoever sent "go" after it failed."""
+    with engine.signals("go") as signals:
+        engine.compare_and_swap(1, signal={Prickly("go"): 1})
+        engine.run(lambda tx: tx.update(signal={"go": 2}))
+        assert taken(signals) == [("go", 1, 2), ("go", 2, 3)]
+    assert engine.state.signals == {"go": 2}
+
+
+@pytest.mark.parametrize("topic", [5, None, b"go", ("go",), object()])
+def test_topics_are_texts(engine: TheusEngine, topic: Any) -> None:
+    for send in (
+        lambda: engine.compare_and_swap(1, signal={topic: 1}),
+        lambda: engine.run(lambda tx: tx.update(signal=[{"go": 1}, {topic: 1}])),
+        lambda: engine.run_process(lambda ctx: ctx.signal.send(topic, 1)),
+    ):
+        with pytest.raises(TypeError, match="a topic is a text"):
+            send()
+    assert engine.version == 1
+
+
+@pytest.mark.parametrize("topic", [5, b"go", ("go",)])
+def test_what_is_no_topic(engine: TheusEngine, topic: Any) -> None:
+    with pytest.raises(TypeError, match="a topic, a text"):
+        engine.signals(topic)
+
+
 def test_a_slow_receiver_is_told_what_it_missed() -> None:
     engine = TheusEngine({}, ring_capacity=4)
     with engine.signals() as signals:
