@@ -304,6 +304,9 @@ draft_guarded_by(DraftObject *self, PyObject *key, uint32_t pos, theus_value val
         }
         return NULL;
     }
+    if (theus_value_kind(value) == THEUS_ATOM && scope_lets(below, RIGHT_READ)) {
+        return Py_NewRef((PyObject *)theus_value_atom(value)); /* what draft_value() does, for most */
+    }
     return draft_value(draft_state(self), self->txn, self->cell, pos, value, below);
 }
 

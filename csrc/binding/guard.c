@@ -325,18 +325,15 @@ operation_is_declared(TxnObject *txn, ScopeObject *scope, const noted_operation 
     return scope_declares_write(scope) ? 1 : operation_makes_way(txn, scope, one);
 }
 
-int
-guard_check_operations(TxnObject *txn, ScopeObject *scope, bool recent)
+/* Are these declared in `scope`? 1, 0 with the refusal set, or -1. */
+static int
+are_declared(TxnObject *txn, ScopeObject *scope, const noted_operation *first)
 {
-    noted_operation *first;
-    if (operations_note(txn, recent, &first) < 0) {
-        return -1;
-    }
     /* Comparing keys may run a body that would write more: for it the transaction has ended. */
     bool committing = txn->txn.committing;
     txn->txn.committing = true;
     int declared = 1;
-    for (noted_operation *one = first; one != NULL && declared == 1; one = one->next) {
+    for (const noted_operation *one = first; one != NULL && declared == 1; one = one->next) {
         declared = operation_is_declared(txn, scope, one);
         if (declared == 0) {
             PyObject *path = txn_path_tuple(one->path, one->length);
@@ -347,6 +344,32 @@ guard_check_operations(TxnObject *txn, ScopeObject *scope, bool recent)
         }
     }
     txn->txn.committing = committing;
+    return declared;
+}
+
+int
+guard_check_operations(TxnObject *txn, ScopeObject *scope, bool recent)
+{
+    noted_operation *first;
+    if (operations_note(txn, recent, &first) < 0) {
+        return -1;
+    }
+    int declared = are_declared(txn, scope, first);
     operations_free(first);
     return declared == 1 ? 0 : -1;
+}
+
+int
+guard_check_commit(TxnObject *txn)
+{
+    noted_operation *first;
+    if (txn->bound == NULL) {
+        return zones_check(txn, false);
+    }
+    if (operations_note(txn, false, &first) < 0) {
+        return -1;
+    }
+    int result = are_declared(txn, txn->bound, first) == 1 ? zones_check_noted(txn, first) : -1;
+    operations_free(first);
+    return result;
 }

@@ -76,4 +76,7 @@ int guard_enter_path(TxnObject *txn, PyObject *path, ScopeObject **scope);
 /* Are all operations (with `recent`: since the innermost savepoint) declared in `scope`? */
 int guard_check_operations(TxnObject *txn, ScopeObject *scope, bool recent);
 
+/* Are all operations declared in txn->bound, and allowed by the zones? */
+int guard_check_commit(TxnObject *txn);
+
 #endif

@@ -403,9 +403,10 @@ can_be_named(PyObject *key, int depth)
 static int
 step_unnamed(ScopeObject *self, PyObject *key, ScopeObject **child)
 {
-    int apart = self->globs;
-    if (!apart && self->level < SCOPE_FIELD) {
-        apart = zones_concern(self->level == 0 ? self->root->rules : self->fields, key, self->level == 1);
+    int apart = self->globs || (self->level == 1 && zones_of_name(key) != RIGHTS_ALL);
+    PyObject *rules = self->level == 0 ? self->root->rules : self->fields;
+    if (!apart && rules != NULL && PyUnicode_CheckExact(key)) {
+        apart = PyDict_Contains(rules, key);
     }
     return apart < 0 ? -1
            : apart   ? scope_advance(module_state_of_type(Py_TYPE(self)), self, key, child)

@@ -8,7 +8,6 @@
 #include "records.h"
 #include "state_type.h"
 #include "turn_type.h"
-#include "zones.h"
 
 /* ---- refusals ------------------------------------------------------------------------ */
 
@@ -350,11 +349,7 @@ txn_raise_late(module_state *st, uint64_t limit_ns, uint64_t started_ns)
 static int
 check_bound(TxnObject *self)
 {
-    if (guard_raise_refused(self) < 0
-        || (self->bound != NULL && guard_check_operations(self, self->bound, false) < 0)) {
-        return -1;
-    }
-    return zones_check(self, false);
+    return guard_raise_refused(self) < 0 ? -1 : guard_check_commit(self);
 }
 
 int

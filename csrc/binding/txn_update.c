@@ -8,6 +8,7 @@
 #include "guard.h"
 #include "outgoing.h"
 #include "value_py.h"
+#include "zones.h"
 
 static int merge_into(TxnObject *self, theus_cell *cell, PyObject *data, const freeze_path *at);
 
@@ -297,6 +298,9 @@ txn_method_update(PyObject *op, PyObject *args, PyObject *kwargs)
     }
     if (result == 0 && self->guard != NULL) {
         result = guard_check_operations(self, self->guard, true);
+    }
+    if (result == 0 && self->guard != NULL) {
+        result = zones_check(self, self->admin_scope != NULL);
     }
     txn_leave(self);
     return result < 0 ? NULL : Py_NewRef(Py_None);

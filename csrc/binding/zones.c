@@ -12,7 +12,7 @@
 
 enum { RIGHTS_RU = RIGHT_READ | RIGHT_UPDATE, RIGHTS_RA = RIGHT_READ | RIGHT_APPEND };
 
-/* theus/zones.py has the same table for people. */
+/* theus/zones.py has the same table for people, and zones_of_name() the first letters. */
 static const struct {
     const char *prefix;
     uint8_t rights;
@@ -33,29 +33,9 @@ begins_with(PyObject *name, const char *prefix)
     return true;
 }
 
-/* Is it the first letter of a prefix? Every commit asks, about each field that it writes. */
-static inline bool
-may_begin_zone(Py_UCS4 letter)
-{
-    switch (letter) {
-    case 'c':
-    case 'h':
-    case 'i':
-    case 'l':
-    case 'm':
-    case 's':
-        return true;
-    default:
-        return false;
-    }
-}
-
 uint8_t
-zones_of_name(PyObject *name)
+zones_of_prefix(PyObject *name)
 {
-    if (!PyUnicode_Check(name) || PyUnicode_GET_LENGTH(name) == 0 || !may_begin_zone(PyUnicode_READ_CHAR(name, 0))) {
-        return RIGHTS_ALL;
-    }
     for (size_t i = 0; i < Py_ARRAY_LENGTH(named_zones); i++) {
         if (begins_with(name, named_zones[i].prefix)) {
             return named_zones[i].rights;
@@ -98,15 +78,6 @@ zones_of_field(PyObject *fields, PyObject *name, uint8_t *rights)
               : name == NULL ? RIGHTS_ALL
                              : zones_of_name(name);
     return found < 0 ? -1 : 0;
-}
-
-int
-zones_concern(PyObject *rules, PyObject *key, bool is_field)
-{
-    if (is_field && zones_of_name(key) != RIGHTS_ALL) {
-        return 1;
-    }
-    return rules == NULL || !PyUnicode_CheckExact(key) ? 0 : PyDict_Contains(rules, key);
 }
 
 static int
@@ -627,24 +598,34 @@ is_concerned(void *rules, const theus_segment *path, uint32_t length)
 }
 
 static int
-ask_all(question *of)
+ask_each(question *of, const noted_operation *first)
 {
     TxnObject *txn = of->txn;
-    noted_operation *first;
-    if (!theus_txn_writes_to(&txn->txn, is_concerned, txn->engine->rules)) {
-        return 0; /* by far the usual case */
-    }
-    if (operations_note_some(txn, is_concerned, txn->engine->rules, &first) < 0) {
-        return -1;
-    }
     /* Comparing may run a body that would write more: for it the transaction has ended. */
     bool committing = txn->txn.committing;
     txn->txn.committing = true;
     int result = 0;
-    for (noted_operation *one = first; one != NULL && result == 0; one = one->next) {
-        result = ask_operation(of, one);
+    for (const noted_operation *one = first; one != NULL && result == 0; one = one->next) {
+        if (one->kind < OPERATION_SIGNAL && is_concerned(txn->engine->rules, one->path, one->length)) {
+            result = ask_operation(of, one);
+        }
     }
     txn->txn.committing = committing;
+    return result;
+}
+
+static int
+ask_all(question *of)
+{
+    noted_operation *first;
+    PyObject *rules = of->txn->engine->rules;
+    if (!theus_txn_writes_to(&of->txn->txn, is_concerned, rules)) {
+        return 0; /* by far the usual case */
+    }
+    if (operations_note_some(of->txn, is_concerned, rules, &first) < 0) {
+        return -1;
+    }
+    int result = ask_each(of, first);
     operations_free(first);
     return result;
 }
@@ -654,6 +635,13 @@ zones_check(TxnObject *txn, bool admin)
 {
     question of = {.txn = txn, .admin = admin};
     return ask_all(&of);
+}
+
+int
+zones_check_noted(TxnObject *txn, const noted_operation *first)
+{
+    question of = {.txn = txn};
+    return ask_each(&of, first);
 }
 
 int

@@ -34,8 +34,28 @@
 #include "scope.h"
 #include "txn_type.h"
 
-/* The rights that the name of a field gives: RIGHTS_ALL for most. Runs no Python code. */
-uint8_t zones_of_name(PyObject *name);
+/* The rights that the name of a field gives: RIGHTS_ALL for most. Runs no Python code. Asked at each access to a root and
+ * for each operation of a commit, so most names are told by their first letter. */
+uint8_t zones_of_prefix(PyObject *name);
+
+static inline uint8_t
+zones_of_name(PyObject *name)
+{
+    if (!PyUnicode_Check(name) || PyUnicode_GET_LENGTH(name) == 0) {
+        return RIGHTS_ALL;
+    }
+    switch (PyUnicode_READ_CHAR(name, 0)) {
+    case 'c':
+    case 'h':
+    case 'i':
+    case 'l':
+    case 'm':
+    case 's':
+        return zones_of_prefix(name);
+    default:
+        return RIGHTS_ALL;
+    }
+}
 
 /* `rules` are NULL, or a dict: root -> (rights, dict: field -> rights). */
 
@@ -43,9 +63,6 @@ uint8_t zones_of_name(PyObject *name);
 int zones_of_root(PyObject *rules, PyObject *root, uint8_t *rights, PyObject **fields);
 /* The rights of a field, not yet cut down to those of its root. 0 or -1. */
 int zones_of_field(PyObject *fields, PyObject *name, uint8_t *rights);
-/* May a key have rights of its own, by its name or in `rules` (fields of a root, or the roots)? */
-int zones_concern(PyObject *rules, PyObject *key, bool is_field);
-
 /* What an admin scope makes of rights: all, except where only reading was allowed. */
 static inline uint8_t
 zones_as_admin(uint8_t rights)
@@ -62,6 +79,9 @@ int zones_hide(PyObject *rules, theus_container *root);
 
 /* Are all operations so far allowed? `admin`: inside an admin scope. 0, or -1 with ContractViolationError. */
 int zones_check(TxnObject *txn, bool admin);
+/* The same of operations that are known already (operations.h). */
+struct noted_operation;
+int zones_check_noted(TxnObject *txn, const struct noted_operation *first);
 /* At the end of an admin scope: keeps what was written in it from being held against the transaction. 0 or -1. */
 int zones_lift(TxnObject *txn);
 

@@ -13,8 +13,17 @@ from typing import Any
 import pytest
 
 from support import begin, elsewhere, exact, plain, race, silent
-from theus import DELETE, Opaque, TheusEngine, process
-from theus.errors import ConflictError, ContextError, TheusError
+from theus import (
+    DELETE,
+    AdminTransaction,
+    NamespacePolicy,
+    Opaque,
+    StateUpdate,
+    TheusEngine,
+    process,
+)
+from theus.context import BaseDomainContext, BaseSystemContext
+from theus.errors import ConflictError, ContextError, LockViolationError, TheusError
 
 
 def domain(engine: Any) -> Any:
@@ -58,6 +67,36 @@ def test_w01_things_can_be_deleted_and_replaced() -> None:
 
     engine.run_process(remove)
     assert domain(engine) == {"rows": {"d": {"x": 1}}}
+
+
+def test_w02_nothing_that_a_process_returns_is_dropped() -> None:
+    """Heavy values, signals and the asserted version count; a root that nobody knows is refused."""
+    engine = TheusEngine({"domain": {"a": 0}})
+
+    @process(outputs=["domain.a", "heavy.x", "signal.done"])
+    def work(ctx: Any, version: int) -> Any:
+        return StateUpdate(
+            data={"domain.a": 1}, heavy={"x": 9}, signal={"done": "yes"}, assert_version=version
+        )
+
+    with pytest.raises(ContextError):
+        engine.run_process(work, 999)
+    assert engine.version == 1
+    engine.run_process(work, 1)
+    assert plain(engine.state.to_dict()) == {"domain": {"a": 1}, "heavy": {"x": 9}}
+    assert dict(engine.state.signals) == {"done": "yes"}
+
+    with pytest.raises(ValueError, match="did you mean 'domain'"):
+        process(outputs=["domian.a"])
+    with pytest.raises(TheusError, match="'warehouse'"):
+        engine.register(process(outputs=["warehouse.a"])(lambda ctx: 1))
+
+    @process(outputs=["domain.a"])
+    def undeclared(ctx: Any) -> Any:
+        return StateUpdate(heavy={"x": 1})
+
+    with pytest.raises(PermissionError):
+        engine.run_process(undeclared)
 
 
 def test_w03_a_retried_attempt_is_not_committed() -> None:
@@ -156,6 +195,68 @@ def test_w06_a_returned_value_is_kept_beside_what_was_written() -> None:
 
     assert engine.run_process(work) == (None, 5)
     assert domain(engine) == {"a": 1, "b": 5}
+
+
+def test_w07_a_contract_is_kept_at_the_access_and_at_the_commit() -> None:
+    engine = TheusEngine({"domain": {"a": 0, "tags": set(), "secret": "s", "rows": [{"x": 1}]}})
+    for strict in (True, False):
+        engine.strict_guards = strict
+        for act in (
+            lambda ctx: ctx.domain.tags.add("evil"),
+            lambda ctx: ctx.domain.rows[0].update(x=2),
+            lambda ctx: [row.update(x=2) for row in ctx.domain["rows"]],
+            lambda ctx: setattr(ctx.domain, "secret", None),
+            lambda ctx: ctx.transaction.update({"domain": {"secret": "t"}}),
+            lambda ctx: ctx.domain.clear(),
+        ):
+
+            @process(outputs=["domain.a"])
+            def work(ctx: Any, act: Any = act) -> None:
+                ctx.domain.a = 1
+                act(ctx)
+
+            with pytest.raises(PermissionError):
+                engine.run_process(work)
+    engine.strict_guards = True
+    with pytest.raises(PermissionError, match=r"domain\.secret"):
+        engine.run_process(process(inputs=["domain.a"])(lambda ctx: ctx.domain.secret))
+    assert engine.version == 1
+
+
+def test_w08_a_state_update_for_several_outputs() -> None:
+    engine = TheusEngine({"domain": {"a": 0, "b": 0, "c": 0}})
+
+    @process(outputs=["domain.a", "domain.b", "domain.c"])
+    def work(ctx: Any) -> Any:
+        return StateUpdate(key="domain.c", val=3, data={"domain.a": 1, "domain.b": None})
+
+    engine.run_process(work)
+    assert domain(engine) == {"a": 1, "b": None, "c": 3}
+
+
+def test_w09_a_deep_key_is_not_written_into_the_version_before() -> None:
+    engine = TheusEngine({"domain": {"u": {"name": "old"}}})
+    before = engine.state
+
+    @process(outputs=["domain.u.name"])
+    def work(ctx: Any, fail: bool) -> Any:
+        if fail:
+            ctx.transaction.set("domain.u.name", "half")
+            raise LookupError
+        return StateUpdate(key="domain.u.name", val="new")
+
+    with pytest.raises(LookupError):
+        engine.run_process(work, True)
+    assert domain(engine) == {"u": {"name": "old"}}
+    engine.run_process(work, False)
+    assert plain(before["domain"]) == {"u": {"name": "old"}}
+    assert domain(engine) == {"u": {"name": "new"}}
+
+
+def test_w10_an_audit_that_would_not_audit_is_refused() -> None:
+    """Rules that nobody applies are not accepted in silence."""
+    with pytest.raises(NotImplementedError, match="audit_recipe"):
+        TheusEngine({"domain": {}}, audit_recipe={"rules": []})
 
 
 def test_w11_any_hashable_key_anywhere() -> None:
@@ -325,6 +426,47 @@ def test_w18_no_update_is_lost_between_threads() -> None:
     assert engine.version == 401
 
 
+@pytest.mark.parametrize("root", ["domain", "heavy"])
+def test_w19_what_was_read_is_validated_in_every_zone(root: str) -> None:
+    """Write skew: each of the two takes what the other one counted on."""
+    engine = TheusEngine({root: {"x": 1, "y": 1}})
+    both = threading.Barrier(2)
+
+    def withdraw(key: str) -> Any:
+        first = True
+
+        def body(tx: Any) -> None:
+            nonlocal first
+            total = tx[root]["x"] + tx[root]["y"]
+            if first:
+                first = False
+                both.wait(10)
+            if total >= 2:
+                tx[root][key] -= 1
+
+        return lambda: engine.run(body)
+
+    race(withdraw("x"), withdraw("y"))
+    assert sum(plain(engine.state[root]).values()) == 1
+
+
+def test_w20_zones_are_of_declared_fields_and_hold_at_the_commit() -> None:
+    engine = TheusEngine({"domain": {"const_x": 1, "log_l": [1], "meta_m": 1, "users": {}}})
+    for act in (
+        lambda d: d.update({"const_x": 2}),
+        lambda d: d.get("log_l").clear(),
+        lambda d: dict(d.items())["log_l"].pop(),
+        lambda d: d.pop("const_x"),
+        lambda d: d.clear(),
+    ):
+        with pytest.raises(PermissionError):
+            engine.run(lambda tx, act=act: act(tx.domain))
+    for name in ("const_ance", "log_an", "internal_bob", "sig_rid"):
+        engine.run(lambda tx, name=name: tx.domain.users.update({name: 1}))
+        engine.run(lambda tx, name=name: tx.domain.users.pop(name))
+    assert engine.run_process(process(inputs=["domain.meta_m"])(lambda ctx: ctx.domain.meta_m)) == 1
+
+
 def test_w21_the_cost_follows_the_change_not_the_state() -> None:
     """Counted, not timed: writing one key asks nothing of the thousands of others."""
     asked = 0
@@ -382,6 +524,22 @@ def test_w22_two_engines_share_nothing() -> None:
     assert domain(two)["n"] == 12
 
 
+def test_w23_edit_rolls_back_and_raises() -> None:
+    engine = TheusEngine({"domain": {"a": 0, "rows": []}})
+    with pytest.raises(LookupError), engine.edit() as ctx:
+        ctx.domain.a = 5
+        ctx.domain.rows.append(1)
+        raise LookupError
+    assert domain(engine) == {"a": 0, "rows": []} and engine.version == 1
+    with pytest.raises(ConflictError), engine.edit() as ctx:
+        ctx.domain.a += 5
+        bump(engine, "a")
+    assert domain(engine)["a"] == 1
+    with engine.edit() as ctx:
+        ctx.domain.a += 5
+    assert domain(engine)["a"] == 6
+
+
 def test_w24_all_of_the_initial_data_arrives() -> None:
     data = {
         "domain": {"n": 1, "log_app": [1], "meta_info": 2, "heavy_model": 3, "sig_x": 4, "_own": 5},
@@ -393,6 +551,19 @@ def test_w24_all_of_the_initial_data_arrives() -> None:
     assert plain(engine.state.data) == data
     assert engine.version == 1
     assert "domain_ctx" not in engine.state.data, "and nothing arrives twice"
+
+
+def test_w25_a_parallel_process_is_refused_as_long_as_there_are_no_workers() -> None:
+    """It is neither run as if it were none, nor with arguments that see no state."""
+
+    @process(inputs=["domain.a"], parallel=True)
+    def work(ctx: Any) -> Any:
+        return ctx.domain.a
+
+    engine = TheusEngine({"domain": {"a": 1}})
+    for way in (engine.register, engine.run_process):
+        with pytest.raises(TheusError, match="parallel=True"):
+            way(work)
 
 
 def test_w26_errors_are_types_with_data() -> None:
@@ -410,6 +581,50 @@ def test_w26_errors_are_types_with_data() -> None:
     assert error.winner.process == "the other" and error.reason == "value"
     text = str(error)
     assert "CAS Version Mismatch" in text and "domain.deep.n" in text and "the other" in text
+
+
+def test_w27_nobody_gives_himself_rights() -> None:
+    engine = TheusEngine({"domain": {"a": 1, "internal_key": "s", "log_l": [1]}})
+
+    @process(inputs=["domain"], outputs=["domain"])
+    def work(ctx: Any) -> None:
+        for thing in (ctx, ctx.domain, ctx.transaction):
+            for name in ("_elevate", "_set_capabilities", "_target", "_inner", "_admin"):
+                with contextlib.suppress(AttributeError, PermissionError):
+                    getattr(thing, name)(True)
+                    pytest.fail(name)
+        with AdminTransaction(ctx, reason="I should like to"):
+            pytest.fail("let in")
+
+    with pytest.raises(PermissionError, match="allow_admin"):
+        engine.run_process(work)
+    assert engine.admin_log() == []
+    engine.allow_admin(work)
+    with pytest.raises(BaseException, match="let in"):
+        engine.run_process(work)
+    assert [(one.process, one.reason) for one in engine.admin_log()] == [
+        ("work", "I should like to")
+    ]
+
+
+def test_w30_what_has_a_name_does_what_it_says() -> None:
+    """Locks are attached, namespace flags count one by one, and GUIDE is not EFFECT."""
+    context = BaseSystemContext(domain=BaseDomainContext())
+    policy = NamespacePolicy(allow_append=False, allow_delete=True)
+    engine = TheusEngine(context, namespaces=[("shop", policy, {"a": 1, "b": 1})])
+    with pytest.raises(LockViolationError):
+        context.domain = None
+    with pytest.raises(PermissionError):
+        engine.run(lambda tx: tx.shop.update(c=1))
+    engine.run(lambda tx: tx.shop.pop("b"))
+
+    @process(semantic="guide")
+    def steer(ctx: Any) -> Any:
+        ctx.shop.a = 5
+
+    with pytest.raises(PermissionError, match="GUIDE"):
+        engine.run_process(steer)
+    assert plain(engine.state["shop"]) == {"a": 1}
 
 
 def test_w29_runs_that_change_nothing_make_no_version() -> None:
