@@ -87,7 +87,7 @@ def test_w02_nothing_that_a_process_returns_is_dropped() -> None:
     assert dict(engine.state.signals) == {"done": "yes"}
 
     with pytest.raises(ValueError, match="did you mean 'domain'"):
-        process(outputs=["domian.a"])
+        process(outputs=["domian.a"])(lambda ctx: 1)
     with pytest.raises(TheusError, match="'warehouse'"):
         engine.register(process(outputs=["warehouse.a"])(lambda ctx: 1))
 
