@@ -23,6 +23,7 @@ import pytest
 
 import theus
 from theus import ConflictError, FrozenDict, Opaque, State, TheusEngine, freeze, process
+from theus._theus import abandon
 
 if not hasattr(sys, "gettotalrefcount"):
     pytest.skip("this Python does not count references", allow_module_level=True)
@@ -425,6 +426,37 @@ def straying(ctx: Any) -> Any:
     ctx.d.rows.append(1)
 
 
+@process(inputs=["d"], outputs=["d.n"])
+def nesting(ctx: Any, engine: TheusEngine, body: Any) -> None:
+    ctx.d.n = 1
+    engine.run_process(body)
+
+
+@process(inputs=["d"], semantic="pure")
+def frozen(ctx: Any) -> None:
+    with contextlib.suppress(theus.FrozenError):
+        ctx.d.rows[0] = 5
+
+
+def bounded(of: TheusEngine) -> None:
+    """Guards within guards, refusals of both, and a transaction that is ended from outside."""
+    of.run_process(nesting, of, doubling)
+    fails(theus.ContractViolationError, of.run_process, nesting, of, straying)
+    fails(theus.ContractViolationError, of.run_process, frozen)
+    fails(theus.ArgumentError, of.run_process, nesting, of, bdoy=1)
+    fails(theus.TransactionError, of.run_process, lambda ctx: abandon(ctx.transaction))
+    of.options(retries=1, timeout=60.0).run_process(doubling)
+    with of.edit() as ctx:
+        ctx.d.n = 1
+    fails(Boom, abandoned_edit, of)
+
+
+def abandoned_edit(of: TheusEngine) -> None:
+    with of.edit() as ctx:
+        ctx.d.n = 5
+        raise Boom
+
+
 def processes(of: TheusEngine) -> None:
     of.run_process(doubling)
     fails(theus.ContractViolationError, of.run_process, straying)
@@ -470,6 +502,7 @@ STORIES = [
     records,
     callbacks,
     processes,
+    bounded,
     coroutines,
     closing,
 ]
