@@ -55,8 +55,8 @@ class SET:
 class StateUpdate:
     """A returned value that says itself where it goes. Every field is honoured.
 
-    key, val        store `val` at the path `key` (written, or a tuple). A `val` of None
-                    changes nothing: `SET(None)` stores None
+    key, val        store `val` at the path `key` (written, or a tuple; without one, at the
+                    only output). A `val` of None changes nothing: `SET(None)` stores None
     data            {path: value}; each value, None too, replaces what stands there, and
                     `theus.DELETE` removes it
     heavy           {key: value} below the root `heavy`
@@ -81,6 +81,9 @@ class StateUpdate:
         signal: Mapping[str, Any] | None = None,
         assert_version: int | None = None,
     ) -> None:
+        for name, part in (("data", data), ("heavy", heavy), ("signal", signal)):
+            if part is not None and not hasattr(part, "items"):
+                raise TypeError(f"{name}= of a StateUpdate is a dict, not {part!r}")
         self.key = key
         self.val = val
         self.data = data

@@ -151,8 +151,14 @@ class TheusEngine(EngineHistory):
 
     def allow_admin(self, process: Callable[..., Any] | str) -> None:
         """Lets a process open admin scopes (`theus.admin`): this very function, or the one that is
-        registered by this name now. Raises UnknownProcessError.
+        registered by this name now. Raises UnknownProcessError; TransactionError in a transaction:
+        no body lets itself in.
         """
+        if self.current() is not None:
+            raise TransactionError(
+                "allow_admin() inside a transaction: a body cannot let itself or others in; call it "
+                "where the engine is made"
+            )
         self.allow_admin_function(self.plan(process).function)
 
     def admin_log(self) -> list[AdminRecord]:

@@ -54,6 +54,7 @@ class Outputs:
     __slots__ = (
         "_index",
         "_merge",
+        "_outer_first",
         "_process",
         "_scope",
         "declared",
@@ -76,6 +77,8 @@ class Outputs:
         literal = [text for text in declared if is_literal(parse_pattern(text))]
         self.paths: tuple[Path, ...] = tuple(map(parse_pattern, literal))
         self.single = self.paths[0] if len(self.paths) == 1 else None
+        # An output within another one is stored after it: neither value is lost.
+        self._outer_first = sorted(range(len(self.paths)), key=lambda index: len(self.paths[index]))
         # The single output, if a value that is returned for it needs only be stored there.
         self.direct = None if self._is_special(self.single) else self.single
         self._index: dict[Any, int] = {}
@@ -101,11 +104,13 @@ class Outputs:
         elif result is None or not self.paths:
             return
         elif (named := self._by_name(result)) is not None:
-            for index, value in named.items():
-                if value is not None:
-                    self._store_named(tx, self.paths[index], value, written)
+            for index in self._outer_first:
+                if named.get(index) is not None:
+                    self._store_named(tx, self.paths[index], named[index], written)
         elif not (written and all(_touched(path, written) for path in self.paths)):
-            for path, value in zip(self.paths, self._by_position(result), strict=True):
+            values = tuple(self._by_position(result))
+            for index in self._outer_first:
+                path, value = self.paths[index], values[index]
                 if value is not None and not _touched(path, written):
                     self._put(tx, path, value)
 
@@ -186,7 +191,15 @@ class Outputs:
 
     def _places(self, update: StateUpdate) -> dict[Path, Any]:
         """What an update stores, and where."""
-        given = [] if update.val is None or update.key is None else [(update.key, update.val)]
+        given = []
+        if update.val is not None:
+            key = self.single if update.key is None else update.key
+            if key is None:
+                raise self._misfit(
+                    "returned a StateUpdate with a val and no key, which is clear only to a process "
+                    "with one output; say StateUpdate(key, val)"
+                )
+            given.append((key, update.val))
         for key, value in (update.data or {}).items():
             given.append((key, SET(None) if value is None else value))
         for key, value in (update.heavy or {}).items():
@@ -301,7 +314,7 @@ def _is_named_tuple(kind: type) -> bool:
 
 def _release(value: Any, above: list[Any]) -> Any:
     kind = type(value)
-    if kind not in _HOLDERS and not _is_named_tuple(kind):
+    if kind not in _HOLDERS and not (_is_named_tuple(kind) or issubclass(kind, StateUpdate)):
         return frozen_content(value)
     if any(value is outer for outer in above):
         return value  # a list that holds itself
@@ -311,7 +324,7 @@ def _release(value: Any, above: list[Any]) -> Any:
         inner = _release(value.value, above)
         if inner is not value.value:
             result = SET(inner)
-    elif kind is StateUpdate:
+    elif issubclass(kind, StateUpdate):
         parts = (value.val, value.data, value.heavy, value.signal)
         released = [_release(part, above) for part in parts]
         if any(map(is_not, released, parts)):

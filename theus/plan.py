@@ -232,7 +232,7 @@ class Plan:
             self._check_arguments(args, kwargs)  # the call itself has failed
         note = undeclared_error(self.contract, self.name, error)
         if note is not None and note not in getattr(error, "__notes__", ()):
-            error.add_note(note)
+            BaseException.add_note(error, note)  # whatever the class has made of add_note
 
     def _check_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raises ArgumentError if the function does not take these."""
@@ -338,15 +338,14 @@ class EffectPlan(Plan):
             result = release(result, self.name)
         elif result is None:
             return None
-        if outputs.paths or type(result) is StateUpdate:
+        if outputs.paths or isinstance(result, StateUpdate):
             written = tx.operations(True) if tx.written else []
             outputs.store(engine, tx, result, written)
         return result
 
     def no_read(self, path: Path) -> ContractViolationError:
-        return ContractViolationError.illegal_read(
-            path, self.name, self.inputs + self.outputs.declared
-        )
+        declared = dict.fromkeys(self.inputs + self.outputs.declared)
+        return ContractViolationError.illegal_read(path, self.name, tuple(declared))
 
 
 class _ViewPlan(Plan):
@@ -412,7 +411,7 @@ class GuidePlan(_ViewPlan):
 
     def settle(self, engine: TheusEngine, tx: Transaction, result: Any) -> Any:
         self._check_clean(tx)
-        if type(result) is StateUpdate:
+        if isinstance(result, StateUpdate):
             raise self.no_write(())
         return release(result, self.name)
 

@@ -33,6 +33,8 @@ class Patience:
     def __init__(self, retries: int | None, deadline: float) -> None:
         if retries is not None and (type(retries) is not int or retries < 0):
             raise ValueError(f"retries is a number from 0, or None for no limit, not {retries!r}")
+        if not isinstance(deadline, (int, float)):
+            raise TypeError(f"deadline is a time in seconds, a number, not {deadline!r}")
         if not deadline >= 0:
             raise ValueError(f"deadline is a time in seconds, 0 or more, not {deadline!r}")
         self._retries = retries

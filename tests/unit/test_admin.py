@@ -102,6 +102,21 @@ def test_who_is_not_allowed_is_refused_and_not_recorded() -> None:
         engine_with().run_process(other)
 
 
+def test_a_body_cannot_let_itself_in() -> None:
+    engine = engine_with()
+
+    @process(inputs=BOTH)
+    def climber(ctx: Any) -> None:
+        with pytest.raises(TransactionError, match="cannot let itself"):
+            engine.allow_admin(climber)
+        with AdminTransaction(ctx, reason="mine"):
+            raise AssertionError
+
+    with pytest.raises(ContractViolationError):
+        engine.run_process(climber)
+    assert engine.admin_log() == []
+
+
 def test_nothing_private_grants_anything() -> None:
     """Weakness 27: _elevate, _set_capabilities, _target, _inner."""
 

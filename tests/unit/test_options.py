@@ -144,6 +144,19 @@ def test_an_undeclared_error_gets_a_note_and_stays_what_it_is(engine: TheusEngin
         assert word in note
 
 
+def test_an_error_that_refuses_notes_is_not_lost(engine: TheusEngine) -> None:
+    class Stubborn(Exception):
+        def add_note(self, note: str) -> None:
+            raise RuntimeError("no notes")
+
+    @process(errors=[KeyError])
+    def failing(ctx: Any) -> None:
+        raise Stubborn
+
+    with pytest.raises(Stubborn):
+        engine.run_process(failing)
+
+
 def test_what_needs_no_declaration(engine: TheusEngine) -> None:
     """No list, no promise; and neither Ctrl-C nor a refusal is a failure of the process."""
 
@@ -169,6 +182,7 @@ def test_options_are_checked_at_once(engine: TheusEngine) -> None:
     for bad, kind in (
         ({"retries": -1}, ValueError),
         ({"deadline": -0.5}, ValueError),
+        ({"deadline": "1"}, TypeError),
         ({"timeout": 0}, ValueError),
         ({"timeout": "soon"}, TypeError),
         ({"timeout": True}, TypeError),

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from theus import FrozenDict, FrozenList, Opaque, TheusEngine, process
+from theus import FrozenDict, FrozenList, Opaque, StateUpdate, TheusEngine, process
 from theus._theus import Context, DraftDict, DraftList, DraftSet, Transaction
-from theus.errors import UnfreezableError
+from theus.errors import ContractViolationError, UnfreezableError
 
 LIVE = (DraftDict, DraftList, DraftSet, Context, Transaction)
 
@@ -197,3 +197,75 @@ def test_views_are_as_of_the_end_of_the_body(engine: TheusEngine) -> None:
         return keys
 
     assert list(engine.run_process(body)) == ["k", "z"]
+
+
+# ---- nothing is dropped in silence ---------------------------------------------------------
+
+
+class Told(StateUpdate):
+    """A subclass, as programs make them."""
+
+
+def test_an_update_without_a_key_goes_to_the_only_output(engine: TheusEngine) -> None:
+    @process(outputs=["domain.out"])
+    def one(ctx: Any) -> StateUpdate:
+        return StateUpdate(val=5)
+
+    engine.run_process(one)
+    assert engine.state["domain"]["out"] == 5
+
+
+@pytest.mark.parametrize("outputs", [[], ["domain.out", "domain.rows"], ["domain.*"]])
+def test_an_update_without_a_key_and_without_a_place_is_refused(
+    engine: TheusEngine, outputs: list[str]
+) -> None:
+    @process(outputs=outputs)
+    def several(ctx: Any) -> StateUpdate:
+        return StateUpdate(val=5)
+
+    with pytest.raises(ContractViolationError, match=r"no key.*StateUpdate\(key, val\)"):
+        engine.run_process(several)
+    assert engine.version == 1
+
+
+@pytest.mark.parametrize("semantic", ["effect", "guide"])
+def test_a_subclass_of_the_update_is_held_to_the_outputs(
+    engine: TheusEngine, semantic: str
+) -> None:
+    @process(inputs=["domain"], semantic=semantic)
+    def undeclared(ctx: Any) -> StateUpdate:
+        return Told("domain.out", 5)
+
+    with pytest.raises(ContractViolationError):
+        engine.run_process(undeclared)
+    assert engine.version == 1
+
+
+def test_a_subclass_of_the_update_may_hold_drafts(engine: TheusEngine) -> None:
+    @process(inputs=["domain.rows"], outputs=["domain.out"])
+    def copied(ctx: Any) -> StateUpdate:
+        return Told("domain.out", ctx.domain.rows)
+
+    engine.run_process(copied)
+    assert engine.state["domain"]["out"] == engine.state["domain"]["rows"]
+
+
+@pytest.mark.parametrize("part", ["data", "heavy", "signal"])
+def test_the_parts_of_an_update_are_dicts(part: str) -> None:
+    with pytest.raises(TypeError, match=rf"{part}= of a StateUpdate is a dict, not \[1\]"):
+        StateUpdate(**{part: [1]})
+
+
+@pytest.mark.parametrize("outputs", [["domain", "domain.out"], ["domain.out", "domain"]])
+@pytest.mark.parametrize("by_name", [True, False])
+def test_an_output_within_another_is_stored_after_it(
+    engine: TheusEngine, outputs: list[str], by_name: bool
+) -> None:
+    values = {"domain": {"out": 1, "rows": []}, "domain.out": 2}
+
+    @process(outputs=outputs)
+    def both(ctx: Any) -> Any:
+        return values if by_name else tuple(values[name] for name in outputs)
+
+    engine.run_process(both)
+    assert engine.state["domain"] == {"out": 2, "rows": []}

@@ -9,7 +9,9 @@
 #ifndef THEUS_SIM_SWITCH_H
 #define THEUS_SIM_SWITCH_H
 
-#define _POSIX_C_SOURCE 200809L
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* before the first header: port_shm.c calls what only Linux has */
+#endif
 
 #include <pthread.h>
 #include <sched.h>
