@@ -156,8 +156,8 @@ class TheusEngine(EngineHistory):
         """
         if self.current() is not None:
             raise TransactionError(
-                "allow_admin() inside a transaction: a body cannot let itself or others in; call it "
-                "where the engine is made"
+                "allow_admin() inside a transaction: a body cannot let itself or others in; call "
+                "it where the engine is made"
             )
         self.allow_admin_function(self.plan(process).function)
 

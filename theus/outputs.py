@@ -196,8 +196,8 @@ class Outputs:
             key = self.single if update.key is None else update.key
             if key is None:
                 raise self._misfit(
-                    "returned a StateUpdate with a val and no key, which is clear only to a process "
-                    "with one output; say StateUpdate(key, val)"
+                    "returned a StateUpdate with a val and no key, which is clear only to a "
+                    "process with one output; say StateUpdate(key, val)"
                 )
             given.append((key, update.val))
         for key, value in (update.data or {}).items():

@@ -116,13 +116,63 @@ def test_what_is_noted_cannot_change_later(recorder: Recorder) -> None:
     given = {"list": [1]}
 
     def body(tx: Any) -> None:
-        tx.get("domain.tags").append("mine alone")
+        tx.all("domain.tags").append("mine alone")
         tx.set("domain.given", given)
         given["list"].append(2)
 
     recorder.run(body)
     steps = only(recorder).steps
-    assert steps[1].value == ["x", "y"] and steps[2].value == {"list": [1]}
+    assert steps[0].value == ["x", "y"] and steps[1].value == {"list": [1]}
+
+
+def change_lists(tx: Any) -> None:
+    rows, tags, seen = tx.domain.rows, tx.domain.tags, tx.domain.seen
+    rows[0]["v"] = 5
+    rows[0].tags.append("deep")
+    rows.append({"v": 2})
+    rows[-1].v += 1
+    rows.insert(0, {"v": 0})
+    rows.sort(key=lambda row: -row["v"])
+    tags += ["z"]
+    tags[0] = "first"
+    del tags[1]
+    tx.domain.seen |= {7, 8}
+    seen = tx.domain.seen
+    seen.discard(1)
+    seen.add(9)
+    tx.domain.moved = rows.pop()
+
+
+def test_lists_and_sets_are_changed_as_the_engine_does() -> None:
+    start = {"domain": {"rows": [{"v": 1, "tags": []}], "tags": ["x", "y"], "seen": {1, 2}}}
+    plain, recorded = TheusEngine(start), TheusEngine(start)
+    recorder = Recorder(recorded)
+    plain.run(change_lists)
+    recorder.run(change_lists)
+    assert recorded.state == plain.state and plain.state.domain.rows[0]["v"] == 5
+    only(recorder)
+
+
+def test_an_old_copy_of_a_list_undoes_nothing(engine: TheusEngine, recorder: Recorder) -> None:
+    def body(tx: Any) -> Any:
+        tags, nested = tx.domain.tags, tx.domain.accounts
+        tx.append("domain.tags", "z")
+        with pytest.raises(TransactionError, match=r"domain\.tags has changed"):
+            tags.append("lost")
+        assert tags == ["x", "y"] and nested["ann"] == 5
+        tx.domain.tags.append("last")
+        return tx.domain.tags
+
+    result = recorder.run(body)
+    assert result == ["x", "y", "z", "last"] and type(result) is list
+    assert engine.state.domain.tags == result
+    only(recorder)
+
+
+@pytest.mark.parametrize("name", ["merge", "update", "on_commit", "restore", "outbox"])
+def test_what_is_not_recorded_says_so(recorder: Recorder, name: str) -> None:
+    with pytest.raises(AttributeError, match=f"tx.{name} is not recorded"):
+        recorder.run(lambda tx: getattr(tx, name))
 
 
 def test_a_step_that_raised_did_not_happen(recorder: Recorder) -> None:

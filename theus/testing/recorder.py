@@ -19,6 +19,7 @@ from theus._theus import MISSING, Transaction, is_record, thaw
 from theus.errors import TransactionError
 from theus.paths import Path, as_path, format_path
 from theus.testing.history import Attempt, History, Step
+from theus.testing.tracked import TRACKED, Home
 
 if TYPE_CHECKING:
     from theus.engine import TheusEngine
@@ -252,8 +253,8 @@ class RecordingTransaction:
         return self._tx.isolation
 
     def get(self, path: Path | str, default: Any = None) -> Any:
-        """What is at a path: an atom, a RecordingMap, or a copy of a list or set; else
-        `default`.
+        """What is at a path: an atom, a RecordingMap, a list or set whose changes are stored (see
+        theus.testing.tracked); else `default`.
         """
         path = as_path(path)
         value = self._tx.get(path, MISSING)
@@ -267,7 +268,14 @@ class RecordingTransaction:
             self._note("get", path, value)
             return default if value is MISSING else value
         self._note("kind", path, word)
-        return RecordingMap(self, path) if word == "dict" else self.all(path)
+        if word == "dict":
+            return RecordingMap(self, path)
+        home = Home(
+            format_path(path),
+            lambda: thaw(self._tx.get(path)),
+            lambda value: self.set(path, value),
+        )
+        return home.track(self.all(path))
 
     def has(self, path: Path | str) -> bool:
         """Is anything at that path?"""
@@ -357,6 +365,11 @@ class RecordingTransaction:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if hasattr(Transaction, name):
+            raise AttributeError(
+                f"tx.{name} is not recorded: a recorded body reads and writes by path, by the maps "
+                "of its roots, and by add and append"
+            )
         return _attribute(RecordingMap(self, ()), name)
 
 
@@ -446,8 +459,10 @@ def _plain(value: Any) -> Any:
 
 
 def _bare(value: Any) -> Any:
-    """A map at a path means nothing outside its transaction: what it holds instead."""
-    return value.to_dict() if isinstance(value, RecordingMap) else value
+    """A container at a path means nothing outside its transaction: what it holds instead."""
+    if isinstance(value, RecordingMap):
+        return value.to_dict()
+    return _plain(value) if isinstance(value, TRACKED) else value
 
 
 def _who() -> str:
