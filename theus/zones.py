@@ -32,7 +32,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum, IntFlag
-from typing import Any, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from theus.errors import ContractViolationError, _where
 from theus.paths import Path, parse_path
@@ -149,7 +150,13 @@ def _marked(hint: object) -> Capability | None:
         rights = _MARKERS.get(note if isinstance(note, type) else type(note))
         if rights is not None:
             return rights
+    if get_origin(hint) in (Union, UnionType):  # Optional[Annotated[T, Immutable]] means the field
+        return next(filter(None, map(_marked, get_args(hint))), None)
     return None
+
+
+def _marked_within(hint: object) -> bool:
+    return any(_marked(part) is not None or _marked_within(part) for part in get_args(hint))
 
 
 def _hints(cls: type) -> dict[str, Any]:
@@ -199,6 +206,11 @@ def annotated_rights(cls: type, root: str) -> dict[str, int]:
         marked = _marked(hint)
         if marked is not None:
             rights[name] = int(marked)
+        elif _marked_within(hint):
+            raise ValueError(
+                f"{cls.__qualname__}.{name} is annotated with what may be done inside it ({hint}), "
+                "and only a field as a whole has a zone: Annotated[list[int], Immutable]"
+            )
     _check_deeper(cls, root, {cls})
     return rights
 
@@ -290,10 +302,12 @@ def refusal(path: Path, rights: int, process: str | None) -> ContractViolationEr
     kind = f"is in zone {zone.name}" if int(ZONE_RIGHTS[zone]) == rights else "has a rule"
     allowed = [one.name for one in Capability if one & rights and one.name is not None]
     what = "Illegal Write" if rights & Capability.READ or zone is ContextZone.PRIVATE else "Illegal"
+    way = "give it another rule: TheusEngine(zones=...)"
+    if rights != Capability.READ:  # an admin scope does not lift that
+        way = f"change it in an admin scope (theus.admin), or {way}"
     return ContractViolationError(
         f"{what}: {who} did at {_where(path)} what may not be done there: {_where(path[:2])} "
-        f"{kind} which allows {' and '.join(allowed) if allowed else 'nothing'}; change it in an "
-        "admin scope (theus.admin), or give it a rule: TheusEngine(zones=...)",
+        f"{kind} which allows {' and '.join(allowed) if allowed else 'nothing'}; {way}",
         path,
         process,
     )

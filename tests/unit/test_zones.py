@@ -6,7 +6,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import pytest
 
@@ -381,6 +381,27 @@ def test_annotations_of_a_typed_context() -> None:
             )
     assert engine.state["domain"].rows == [1]
     other.run(lambda tx: tx.update({"domain": {"rows": [], "limit": 6}}))  # weakness 22
+
+
+@dataclass
+class Perhaps:
+    limit: Annotated[int, Immutable] | None = 5
+    owner: Optional[Annotated[str, Immutable]] = "ann"  # noqa: UP045
+
+
+@dataclass
+class Within:
+    rows: list[Annotated[int, Immutable]] = field(default_factory=list)
+
+
+def test_an_annotation_in_an_optional_is_of_the_field() -> None:
+    engine = TheusEngine({"domain": Perhaps()})
+    for change in ({"limit": 6}, {"owner": None}):
+        with pytest.raises(ContractViolationError) as caught:
+            engine.run(lambda tx, change=change: tx.update({"domain": change}))
+        assert "admin scope" not in str(caught.value)  # which would not lift it
+    with pytest.raises(ValueError, match=r"Within\.rows .*only a field as a whole"):
+        TheusEngine({"domain": Within()})
 
 
 def test_annotations_that_nobody_would_obey_are_refused() -> None:
