@@ -4,6 +4,13 @@
 
 #include "module_state.h"
 
+#include "../core/shm_zone.h"
+
+int add_shm_block_type(PyObject *module, module_state *st);
+
+/* A SharedBlock that takes over a lease, also where it fails. */
+PyObject *shm_block_of_lease(module_state *st, theus_block *block);
+
 /* Functions of the module. */
 PyObject *module_borrow_block(PyObject *module, PyObject *token);
 PyObject *module_place_in_block(PyObject *module, PyObject *array);

@@ -94,31 +94,6 @@ count_up(_Atomic(uint64_t) *counter, uint64_t by)
     atomic_store_explicit(counter, now + by, memory_order_relaxed);
 }
 
-static void
-charge_locked(theus_zone *zone, uint32_t quota, uint64_t extent)
-{
-    for (;; quota = zone->quotas[quota].parent) {
-        theus_quota *it = &zone->quotas[quota];
-        it->used += extent;
-        it->peak = it->used > it->peak ? it->used : it->peak;
-        if (quota == 0) {
-            return;
-        }
-    }
-}
-
-static void
-uncharge_locked(theus_zone *zone, uint32_t quota, uint64_t extent)
-{
-    for (;; quota = zone->quotas[quota].parent) {
-        assert(zone->quotas[quota].used >= extent);
-        zone->quotas[quota].used -= extent;
-        if (quota == 0) {
-            return;
-        }
-    }
-}
-
 /* The slot of this tenant is free again. */
 static void
 tenant_left_locked(theus_arena *arena, uint32_t index)
@@ -129,7 +104,7 @@ tenant_left_locked(theus_arena *arena, uint32_t index)
         arena->idle_since_ns = theus_clock_tick_ns();
     }
     if (arena->zone != NULL) {
-        uncharge_locked(arena->zone, tenant->quota, tenant->extent);
+        zone_uncharge_locked(arena->zone, tenant->quota, tenant->extent);
     }
     *tenant = (theus_tenant){0};
 }
@@ -303,103 +278,6 @@ theus_zone_free(theus_zone *zone)
     theus_free(zone);
 }
 
-/* ---- quotas ------------------------------------------------------------------------------------------ */
-
-/* The longest prefix of the label that has a quota, longer prefixes than `below` apart. */
-static uint32_t
-quota_of(const theus_zone *zone, const char *label, uint32_t length, uint32_t below)
-{
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < zone->quota_count; i++) {
-        const theus_quota *it = &zone->quotas[i];
-        if (it->length <= length && it->length < below && it->length > zone->quotas[best].length
-            && memcmp(it->prefix, label, it->length) == 0) {
-            best = i;
-        }
-    }
-    return best;
-}
-
-/* There is another prefix: whom does each block count for, those included that are being allocated at this moment? */
-static void
-recount_locked(theus_zone *zone)
-{
-    for (uint32_t i = 0; i < zone->quota_count; i++) {
-        theus_quota *it = &zone->quotas[i];
-        it->used = 0;
-        it->parent = quota_of(zone, it->prefix, it->length, it->length);
-    }
-    for (theus_arena *it = zone_arena_after_locked(zone, NULL); it != NULL; it = zone_arena_after_locked(zone, it)) {
-        for (uint32_t i = 0; i < it->slots.capacity; i++) {
-            theus_tenant *tenant = &it->tenants[i];
-            if (tenant->extent > 0) {
-                theus_slot *slot = &it->slots.slots[i];
-                slot->tag = tenant->quota = quota_of(zone, slot->label, theus_slot_label_length(slot), UINT32_MAX);
-                charge_locked(zone, tenant->quota, tenant->extent);
-            }
-        }
-    }
-}
-
-theus_status
-theus_zone_limit(theus_zone *zone, const char *prefix, uint32_t length, uint64_t soft, uint64_t hard)
-{
-    assert(length <= THEUS_LABEL_MAX);
-    theus_status status = THEUS_OK;
-    zone_lock(zone);
-    uint32_t i = quota_of(zone, prefix, length, UINT32_MAX);
-    if (zone->quotas[i].length == length) {
-        zone->quotas[i].soft = soft;
-        zone->quotas[i].hard = hard;
-    }
-    else if (zone->quota_count == THEUS_ZONE_QUOTAS) {
-        status = THEUS_FULL;
-    }
-    else {
-        theus_quota *made = &zone->quotas[zone->quota_count++];
-        *made = (theus_quota){.soft = soft, .hard = hard, .length = length};
-        memcpy(made->prefix, prefix, length);
-        recount_locked(zone);
-    }
-    theus_shm_unlock();
-    return status;
-}
-
-/* Does every quota of the chain admit it? If not, the refusal says which one does not. */
-static theus_admission
-decide_locked(const theus_zone *zone, uint32_t quota, uint64_t extent, theus_refusal *refusal)
-{
-    theus_admission answer = THEUS_ADMIT;
-    for (;; quota = zone->quotas[quota].parent) {
-        const theus_quota *it = &zone->quotas[quota];
-        theus_admission here = theus_quota_decide(it->used, extent, it->soft, it->hard);
-        if (here == THEUS_REJECT) {
-            *refusal = (theus_refusal){.why = THEUS_ROOM_QUOTA, .quota = quota, .used = it->used, .limit = it->hard};
-            return here;
-        }
-        answer = here == THEUS_ADMIT_TIDY ? here : answer;
-        if (quota == 0) {
-            return answer;
-        }
-    }
-}
-
-/* Charges the quotas of a block to come. False: refused, also after tidying up. */
-static bool
-reserve_locked(theus_zone *zone, uint32_t quota, uint64_t extent, theus_refusal *refusal, theus_arena **outdated)
-{
-    theus_admission answer = decide_locked(zone, quota, extent, refusal);
-    if (answer != THEUS_ADMIT) {
-        tidy_locked(zone, outdated);
-        answer = decide_locked(zone, quota, extent, refusal);
-    }
-    if (answer == THEUS_REJECT) {
-        return false;
-    }
-    charge_locked(zone, quota, extent);
-    return true;
-}
-
 /* ---- allocation ------------------------------------------------------------------------------------------ */
 
 typedef struct {
@@ -429,6 +307,22 @@ write_record(theus_slot *slot, const request *wanted, uint64_t offset, uint32_t 
     atomic_store_explicit(&slot->published, 0, memory_order_relaxed);
     memcpy(slot->label, wanted->label, wanted->length);
     slot->label[wanted->length] = '\0';
+}
+
+/* Charges the quotas of a block to come. False: refused, also after tidying up. */
+static bool
+reserve_locked(theus_zone *zone, uint32_t quota, uint64_t extent, theus_refusal *refusal, theus_arena **outdated)
+{
+    theus_admission answer = zone_decide_locked(zone, quota, extent, refusal);
+    if (answer != THEUS_ADMIT) {
+        tidy_locked(zone, outdated);
+        answer = zone_decide_locked(zone, quota, extent, refusal);
+    }
+    if (answer == THEUS_REJECT) {
+        return false;
+    }
+    zone_charge_locked(zone, quota, extent);
+    return true;
 }
 
 static bool
@@ -479,13 +373,13 @@ find_place(theus_zone *zone, const request *wanted, place *at, theus_refusal *re
     for (theus_arena *it = zone_arena_after_locked(zone, NULL); it != NULL; it = zone_arena_after_locked(zone, it)) {
         sweep_locked(it);
     }
-    uint32_t quota = quota_of(zone, wanted->label, wanted->length, UINT32_MAX);
+    uint32_t quota = zone_quota_of(zone, wanted->label, wanted->length, UINT32_MAX);
     bool reserved = reserve_locked(zone, quota, wanted->extent, refusal, &outdated);
     if (reserved) {
         bool placed = place_in_zone_locked(zone, wanted, quota, at)
                       || (recover_locked(zone) && place_in_zone_locked(zone, wanted, quota, at));
         if (!placed) {
-            uncharge_locked(zone, quota, wanted->extent);
+            zone_uncharge_locked(zone, quota, wanted->extent);
         }
     }
     theus_shm_unlock();

@@ -1,4 +1,4 @@
-/* What the three files behind shm_zone.h share. */
+/* What the files behind shm_zone.h share. */
 #ifndef THEUS_SHM_ZONE_PARTS_H
 #define THEUS_SHM_ZONE_PARTS_H
 
@@ -40,5 +40,15 @@ void zone_destroy_outdated(theus_arena *list);
 
 /* The one place where a block ends: it is retired, and nobody leases it any more; else nothing happens, and false. */
 bool block_died_locked(theus_arena *arena, uint32_t index, uint32_t generation);
+
+/* The quota that a label counts for: that of its longest prefix of less than `below` bytes. */
+uint32_t zone_quota_of(const theus_zone *zone, const char *label, uint32_t length, uint32_t below);
+
+/* Does every quota of the chain admit it? If not, the refusal says which one does not. */
+theus_admission zone_decide_locked(const theus_zone *zone, uint32_t quota, uint64_t extent, theus_refusal *refusal);
+
+/* To a quota and all above it. */
+void zone_charge_locked(theus_zone *zone, uint32_t quota, uint64_t extent);
+void zone_uncharge_locked(theus_zone *zone, uint32_t quota, uint64_t extent);
 
 #endif

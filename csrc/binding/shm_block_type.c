@@ -1,0 +1,381 @@
+/* theus._theus.SharedBlock: one block of shared memory, of this process or another.
+ *
+ * It is a lease, or shows another one's block. It exports a buffer, and owns no Python object but the one it shows: no cycle can
+ * run through it, and the collector need not see it. Arrays refer to it for as long as they live, so memory goes when the last
+ * view goes, whatever happened to zone, engine and owner. */
+#include "shm_type.h"
+
+#include "errors.h"
+
+#include <stddef.h>
+#include <string.h>
+
+typedef enum {
+    BLOCK_LEASE,   /* the block itself: writable if it is ours */
+    BLOCK_SHOWN,   /* the same, never writable */
+    BLOCK_PRIVATE, /* a copy on write */
+} block_kind;
+
+typedef struct {
+    PyObject_HEAD
+    theus_block block;  /* ours to release if there is no original */
+    block_kind kind;
+    PyObject *original; /* not of a lease: the one whose block this shows, owned */
+    char *data;
+    void *mapping;      /* of a private copy: what to unmap */
+    uint64_t mapped;
+    PyObject *weakrefs;
+} BlockObject;
+
+static BlockObject *
+block_of(PyObject *op)
+{
+    return (BlockObject *)op;
+}
+
+/* ---- tokens --------------------------------------------------------------------------------- */
+
+/* What names a block to other processes of this machine. */
+typedef struct {
+    char magic[4];
+    uint32_t slot, generation;
+    theus_arena_name arena;
+} block_token;
+
+static const char token_magic[4] = {'t', 'h', 's', '1'};
+
+_Static_assert(sizeof(block_token) == 36, "a token has no padding");
+
+static PyObject *
+block_token_bytes(PyObject *op, void *Py_UNUSED(closure))
+{
+    BlockObject *self = block_of(op);
+    block_token token = {.slot = self->block.slot, .generation = self->block.generation};
+    memcpy(token.magic, token_magic, sizeof(token.magic));
+    theus_arena_name_of(self->block.arena, &token.arena);
+    return PyBytes_FromStringAndSize((const char *)&token, sizeof(token));
+}
+
+static BlockObject *
+block_new(module_state *st, const theus_block *block, block_kind kind, char *data)
+{
+    BlockObject *self = PyObject_New(BlockObject, st->SharedBlock_type);
+    if (self != NULL) {
+        self->block = *block;
+        self->kind = kind;
+        self->original = NULL;
+        self->data = data;
+        self->mapping = NULL;
+        self->mapped = 0;
+        self->weakrefs = NULL;
+    }
+    return self;
+}
+
+PyObject *
+shm_block_of_lease(module_state *st, theus_block *block)
+{
+    BlockObject *self = block_new(st, block, BLOCK_LEASE, theus_block_data(block));
+    if (self == NULL) {
+        theus_block_release(block);
+    }
+    return (PyObject *)self;
+}
+
+PyObject *
+module_borrow_block(PyObject *module, PyObject *bytes)
+{
+    module_state *st = module_state_of(module);
+    block_token token;
+    if (!PyBytes_Check(bytes) || PyBytes_GET_SIZE(bytes) != sizeof(token)
+        || memcmp(PyBytes_AS_STRING(bytes), token_magic, sizeof(token_magic)) != 0) {
+        PyErr_Format(st->BadTokenError, "%R is no token of a shared array", bytes);
+        return NULL;
+    }
+    memcpy(&token, PyBytes_AS_STRING(bytes), sizeof(token));
+    theus_block block;
+    theus_status status;
+    Py_BEGIN_ALLOW_THREADS
+    status = theus_block_lease(&token.arena, token.slot, token.generation, &block);
+    Py_END_ALLOW_THREADS
+    return status == THEUS_OK ? shm_block_of_lease(st, &block) : errors_raise(st, status);
+}
+
+PyObject *
+module_forget_arenas(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    theus_arenas_forget();
+    Py_RETURN_NONE;
+}
+
+/* ---- SharedBlock ------------------------------------------------------------------------------- */
+
+static bool
+block_is_writable(const BlockObject *self)
+{
+    return self->kind == BLOCK_PRIVATE || (self->kind == BLOCK_LEASE && theus_block_is_owned(&self->block));
+}
+
+static int
+block_get_buffer(PyObject *op, Py_buffer *view, int flags)
+{
+    BlockObject *self = block_of(op);
+    return PyBuffer_FillInfo(view, op, self->data, (Py_ssize_t)self->block.size, !block_is_writable(self), flags);
+}
+
+static PyObject *
+block_retire(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    theus_status status = theus_block_retire(&block_of(op)->block);
+    if (status != THEUS_OK) {
+        return errors_raise(module_state_of_type(Py_TYPE(op)), status);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+block_private(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    BlockObject *shown = block_of(op);
+    module_state *st = module_state_of_type(Py_TYPE(op));
+    void *mapping;
+    uint64_t mapped;
+    char *data;
+    theus_status status = theus_block_map_private(&shown->block, &mapping, &mapped, &data);
+    if (status != THEUS_OK) {
+        return errors_raise(st, status);
+    }
+    BlockObject *self = block_new(st, &shown->block, BLOCK_PRIVATE, data);
+    if (self == NULL) {
+        theus_shm_unmap(mapping, mapped);
+        return NULL;
+    }
+    self->original = Py_NewRef(op);
+    self->mapping = mapping;
+    self->mapped = mapped;
+    if (shown->kind == BLOCK_PRIVATE) {
+        memcpy(mapping, shown->mapping, mapped); /* the pages that were written there are not the block's */
+    }
+    return (PyObject *)self;
+}
+
+static PyObject *
+block_publish(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    BlockObject *of = block_of(op);
+    module_state *st = module_state_of_type(Py_TYPE(op));
+    char *data;
+    if (of->kind == BLOCK_SHOWN) {
+        return Py_NewRef(op);
+    }
+    if (of->kind == BLOCK_PRIVATE) {
+        PyErr_SetString(PyExc_ValueError, "a private copy cannot be published");
+        return NULL;
+    }
+    theus_status status = theus_block_publish(&of->block, &data);
+    if (status != THEUS_OK) {
+        return errors_raise(st, status);
+    }
+    BlockObject *self = block_new(st, &of->block, BLOCK_SHOWN, data);
+    if (self != NULL) {
+        self->original = Py_NewRef(op);
+    }
+    return (PyObject *)self;
+}
+
+static void
+block_dealloc(PyObject *op)
+{
+    BlockObject *self = block_of(op);
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject *original = self->original;
+    THEUS_CLEAR_WEAKREFS(op, self->weakrefs);
+    if (self->mapping != NULL) {
+        theus_shm_unmap(self->mapping, self->mapped);
+    }
+    if (original == NULL) {
+        theus_block_release(&self->block);
+    }
+    PyObject_Free(op);
+    Py_XDECREF(original);
+    Py_DECREF(type);
+}
+
+static PyObject *
+block_address(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromVoidPtr(block_of(op)->data);
+}
+
+static PyObject *
+block_size(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLongLong(block_of(op)->block.size);
+}
+
+static PyObject *
+block_label(PyObject *op, void *Py_UNUSED(closure))
+{
+    const theus_slot *record = theus_block_record(&block_of(op)->block);
+    return PyUnicode_DecodeUTF8(record->label, (Py_ssize_t)theus_slot_label_length(record), "replace");
+}
+
+static PyObject *
+block_session(PyObject *op, void *Py_UNUSED(closure))
+{
+    const char *session = block_of(op)->block.arena->header->session;
+    return PyUnicode_DecodeUTF8(session, (Py_ssize_t)strnlen(session, THEUS_SESSION_MAX), "replace");
+}
+
+static PyObject *
+block_pid(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLong(block_of(op)->block.arena->header->pid);
+}
+
+static PyObject *
+block_owned(PyObject *op, void *Py_UNUSED(closure))
+{
+    BlockObject *self = block_of(op);
+    return PyBool_FromLong(self->kind != BLOCK_PRIVATE && theus_block_is_owned(&self->block));
+}
+
+static PyObject *
+block_live(PyObject *op, void *Py_UNUSED(closure))
+{
+    BlockObject *self = block_of(op);
+    return PyBool_FromLong(self->kind != BLOCK_PRIVATE && theus_block_is_live(&self->block));
+}
+
+static PyObject *
+block_published(PyObject *op, void *Py_UNUSED(closure))
+{
+    BlockObject *self = block_of(op);
+    return PyBool_FromLong(self->kind != BLOCK_PRIVATE && theus_block_is_published(&self->block));
+}
+
+static PyObject *
+block_leases(PyObject *op, void *Py_UNUSED(closure))
+{
+    uint64_t leases = atomic_load(&theus_block_record(&block_of(op)->block)->leases);
+    return PyLong_FromLong((long)__builtin_popcountll(leases));
+}
+
+static PyMethodDef block_methods[] = {
+    {"retire", block_retire, METH_NOARGS,
+     PyDoc_STR("retire($self, /)\n--\n\nNo process can borrow it from now on; those that have it keep it. Raises\n"
+               "BorrowedArrayError if it is another process's.")},
+    {"private", block_private, METH_NOARGS,
+     PyDoc_STR("private($self, /)\n--\n\nThe same content, writable: what is written stays in this process, page by page.")},
+    {"publish", block_publish, METH_NOARGS,
+     PyDoc_STR("publish($self, /)\n--\n\n"
+               "The same block, read-only by the kernel. Its owner promises not to change it any more. Raises\n"
+               "BorrowedArrayError if it is another process's, who has not.")},
+    {0},
+};
+
+static PyMemberDef block_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(BlockObject, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef block_getset[] = {
+    {"address", block_address, NULL, PyDoc_STR("Where it is mapped in this process."), NULL},
+    {"size", block_size, NULL, PyDoc_STR("In bytes, as asked for."), NULL},
+    {"label", block_label, NULL, PyDoc_STR("The key that it was allocated under."), NULL},
+    {"session", block_session, NULL, PyDoc_STR("The session of the engine that allocated it."), NULL},
+    {"pid", block_pid, NULL, PyDoc_STR("The process that allocated it."), NULL},
+    {"owned", block_owned, NULL, PyDoc_STR("Whether it is this process's own."), NULL},
+    {"live", block_live, NULL, PyDoc_STR("Whether other processes may borrow it."), NULL},
+    {"published", block_published, NULL, PyDoc_STR("Whether its owner has promised not to change it."), NULL},
+    {"leases", block_leases, NULL, PyDoc_STR("The number of processes that look at it."), NULL},
+    {"token", block_token_bytes, NULL, PyDoc_STR("What borrow_block() takes in another process."), NULL},
+    {0},
+};
+
+static PyType_Slot block_slots[] = {
+    {Py_tp_doc, "A block of shared memory, for as long as somebody in this process looks at it."},
+    {Py_tp_dealloc, block_dealloc},
+    {Py_tp_methods, block_methods},
+    {Py_tp_members, block_members},
+    {Py_tp_getset, block_getset},
+    {Py_bf_getbuffer, block_get_buffer},
+    {0, NULL},
+};
+
+static PyType_Spec block_spec = {
+    .name = "theus._theus.SharedBlock",
+    .basicsize = sizeof(BlockObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = block_slots,
+};
+
+/* ---- arrays in blocks ------------------------------------------------------------------------------ */
+
+/* The SharedBlock at the end of an array's chain of bases; NULL, perhaps with an exception set, if none is there. */
+static PyObject *
+block_below(const module_state *st, PyObject *array)
+{
+    PyObject *base = Py_NewRef(array);
+    while (base != NULL && Py_TYPE(base) != st->SharedBlock_type) {
+        PyObject *next = NULL;
+        if (PyMemoryView_Check(base)) {
+            next = Py_XNewRef(PyMemoryView_GET_BUFFER(base)->obj);
+        }
+        else {
+            (void)PyObject_GetOptionalAttrString(base, "base", &next);
+        }
+        Py_SETREF(base, next);
+    }
+    return base;
+}
+
+/* Whether an array's data lie in `size` bytes from `data`, and where. No sum may overflow: the strides may be forged. */
+static bool
+place_of_view(const Py_buffer *view, const char *data, uint64_t size, int64_t *offset)
+{
+    int64_t low = (int64_t)((intptr_t)view->buf - (intptr_t)data), high = low;
+    bool empty = false;
+    *offset = low;
+    for (int i = 0; i < view->ndim; i++) {
+        int64_t reach;
+        empty = empty || view->shape[i] == 0;
+        if (__builtin_mul_overflow((int64_t)view->shape[i] - 1, (int64_t)view->strides[i], &reach)
+            || (reach < 0 ? __builtin_add_overflow(low, reach, &low) : __builtin_add_overflow(high, reach, &high))) {
+            return false;
+        }
+    }
+    if (empty) {
+        low = high = *offset;
+    }
+    else if (__builtin_add_overflow(high, (int64_t)view->itemsize, &high)) {
+        return false;
+    }
+    return low >= 0 && high >= 0 && (uint64_t)high <= size;
+}
+
+PyObject *
+module_place_in_block(PyObject *module, PyObject *array)
+{
+    PyObject *block = block_below(module_state_of(module), array), *place = NULL;
+    Py_buffer view;
+    if (block == NULL) {
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    }
+    if (PyObject_GetBuffer(array, &view, PyBUF_STRIDES) == 0) {
+        const BlockObject *of = block_of(block);
+        int64_t offset;
+        place = place_of_view(&view, of->data, of->block.size, &offset)
+                    ? Py_BuildValue("(OL)", block, (long long)offset)
+                    : Py_NewRef(Py_None);
+        PyBuffer_Release(&view);
+    }
+    Py_DECREF(block);
+    return place;
+}
+
+int
+add_shm_block_type(PyObject *module, module_state *st)
+{
+    return module_add_type(module, &block_spec, &st->SharedBlock_type);
+}
