@@ -66,6 +66,7 @@ static struct {
     int current;
     uint64_t now_ns;
     uint32_t points;
+    uint64_t all_points; /* of all runs of the scene */
     ucontext_t main;
     thread_state threads[SIM_THREADS];
     unsigned long long random;
@@ -431,6 +432,7 @@ run_once(const sim_scene *scene, way way, uint64_t seed)
     swapcontext(&sim.main, &sim.threads[sim.current].context);
     theus_alloc_fail_at(-1);
     (void)theus_swap_held_ranks(0);
+    sim.all_points += sim.points;
     sim.current = 0;
     scene->close();
     if (check_result() != 0) {
@@ -481,7 +483,10 @@ scene_begin(const sim_scene *scene)
     sim.scene = scene;
     (void)run_bounded(scene, 0, 1);
     sim.usual_points = sim.points;
+    sim.all_points = 0;
 }
+
+static uint64_t all_runs, all_points; /* of the program */
 
 static void
 explore_one(const sim_scene *scene, bool deep)
@@ -496,20 +501,21 @@ explore_one(const sim_scene *scene, bool deep)
             run_once(scene, way, (uint64_t)run);
         }
     }
-    printf("%-32s %d threads, %3u points: all %8llu schedules of <= %d preemptions; %d each of pct "
-           "(depth %d), "
-           "walk, failing; %.1f s\n",
-           scene->name, scene->threads, sim.usual_points, (unsigned long long)bounded, preemptions,
-           runs, PCT_DEPTH, seconds() - began);
+    printf("%-32s %d threads, %3u points: all %8llu schedules of <= %d preemptions; %d each of pct (depth %d), "
+           "walk, failing; %llu points in %.1f s\n",
+           scene->name, scene->threads, sim.usual_points, (unsigned long long)bounded, preemptions, runs,
+           PCT_DEPTH, (unsigned long long)sim.all_points, seconds() - began);
+    all_runs += bounded + (uint64_t)runs * (WAYS - PCT);
+    all_points += sim.all_points;
     sim.scene = NULL;
 }
 
 static void
-repeat_one(const sim_scene *scene, const char *name, uint64_t run)
+repeat_one(const sim_scene *scene, bool deep, const char *name, uint64_t run)
 {
     scene_begin(scene);
     if (strcmp(name, way_names[BOUNDED]) == 0) {
-        (void)run_bounded(scene, scene->preemptions, run + 1);
+        (void)run_bounded(scene, scene->preemptions + deep, run + 1);
     }
     for (way way = PCT; way < WAYS; way++) {
         if (strcmp(name, way_names[way]) == 0) {
@@ -522,15 +528,20 @@ repeat_one(const sim_scene *scene, const char *name, uint64_t run)
 void
 sim_explore(const sim_scene *scenes, int count, int argc, char **argv)
 {
-    bool deep = argc == 2 && strcmp(argv[1], "deep") == 0;
+    bool deep = argc > 1 && strcmp(argv[1], "deep") == 0;
+    int given = argc - 1 - deep;
+    char **words = argv + 1 + deep;
+    double began = seconds();
     atexit(tell_schedule);
     for (int i = 0; i < count; i++) {
-        bool named = argc > 1 && strcmp(argv[1], scenes[i].name) == 0;
-        if (argc == 1 || deep || (named && argc == 2)) {
+        bool wanted = given == 0 || strcmp(words[0], scenes[i].name) == 0;
+        if (wanted && given == 3) {
+            repeat_one(&scenes[i], deep, words[1], strtoull(words[2], NULL, 10));
+        }
+        else if (wanted) {
             explore_one(&scenes[i], deep);
         }
-        else if (named && argc == 4) {
-            repeat_one(&scenes[i], argv[2], strtoull(argv[3], NULL, 10));
-        }
     }
+    printf("%llu schedules, %llu points, %.1f s\n", (unsigned long long)all_runs,
+           (unsigned long long)all_points, seconds() - began);
 }

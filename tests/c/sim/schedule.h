@@ -44,9 +44,9 @@ typedef struct {
  * arguments:
  *
  *     (none)            all scenes, in seconds
- *     deep              one preemption more, and 20 times as many random runs: minutes
  *     SCENE             one scene
- *     SCENE WAY RUN     repeats one run, as a failure names it */
+ *     SCENE WAY RUN     repeats one run, as a failure names it
+ *     deep ...          the same with one preemption more and 20 times as many random runs: minutes */
 void sim_explore(const sim_scene *scenes, int count, int argc, char **argv);
 
 /* A switch point of a test's own: where an embedder's code runs. */

@@ -1,4 +1,4 @@
-/* Tickets, the gate and the lease, schedule by schedule: everybody gets through, within the
+/* Tickets, the gate, the lease and the queue, schedule by schedule: everybody gets through, within the
  * bound that turn.h proves, and nobody waits for ever (a wait that nobody ends is a deadlock
  * here, and a failure).
  *
@@ -15,6 +15,7 @@
 static scene stage;
 static theus_ticket *held; /* by one who does nothing with it */
 static int counted[SIM_THREADS];
+static uint64_t led_by[2 * SIM_THREADS]; /* by version: the ticket of its commit, or 0 */
 static bool closed;
 
 static theus_turns *
@@ -119,6 +120,9 @@ attempt(theus_chain *chain, uint64_t also)
         status = theus_chain_failed(chain, &why.footprint, 0, THEUS_TURN_PASSED, 0, 1000);
         result = status == THEUS_OK ? AGAIN : GIVEN_UP;
     }
+    if (result == DONE) {
+        led_by[made->number] = theus_chain_number(chain);
+    }
     theus_conflict_fini(&why);
     theus_version_release(made);
     return result;
@@ -159,6 +163,7 @@ open_line(const void *about)
     theus_store_limits limits = {.ring_capacity = 1, .history_count = 2};
     scene_open_with(&stage, "{1:0 2:0 3:0}", &limits);
     memset(counted, 0, sizeof(counted));
+    memset(led_by, 0, sizeof(led_by));
     closed = false;
     held = NULL;
     if (about != NULL) { /* somebody has a ticket for everything, and will not come */
@@ -221,6 +226,32 @@ lease_body(int thread)
 }
 
 static void
+open_queue(const void *about)
+{
+    open_line(about);
+    theus_footprint_fill(&turns()->fought_for); /* what it takes to get there: test_turn.c */
+    atomic_store(&turns()->queueing, true);
+}
+
+/* One after the other, so nobody fails. */
+static void
+queue_body(int thread)
+{
+    const uint64_t also[] = {1};
+    CHECK(run_chain(thread, also, 1) == 0);
+}
+
+/* In the order of arrival, which is that of the tickets. */
+static void
+close_queue(void)
+{
+    for (uint64_t version = 1; version <= scene_version(&stage); version++) {
+        CHECK(led_by[version] > led_by[version - 1]);
+    }
+    close_line();
+}
+
+static void
 close_body(int thread)
 {
     if (thread == 0) {
@@ -237,6 +268,7 @@ static const sim_scene scenes[] = {
     {"three tickets for one key", 3, 1, NULL, open_line, same_body, close_line},
     {"tickets, going elsewhere", 2, 2, NULL, open_line, elsewhere_body, close_line},
     {"a lease ends", 2, 1, "held", open_line, lease_body, close_line},
+    {"the queue", 3, 1, NULL, open_queue, queue_body, close_queue},
     {"the line is closed", 3, 1, "held", open_line, close_body, close_line},
 };
 
