@@ -160,8 +160,10 @@ class Messages(RuleBasedStateMachine):
         self.signals.close()
 
 
-@pytest.mark.parametrize("steps", [30, pytest.param(200, marks=pytest.mark.slow)])
-def test_random_programs(steps: int) -> None:
+@pytest.mark.parametrize(
+    ("programs", "steps"), [(50, 30), pytest.param(15, 200, marks=pytest.mark.slow)]
+)
+def test_random_programs(programs: int, steps: int) -> None:
     run_state_machine_as_test(
-        Messages, settings=settings(max_examples=50, stateful_step_count=steps)
+        Messages, settings=settings(max_examples=programs, stateful_step_count=steps)
     )

@@ -196,5 +196,5 @@ def test_interleaved_transactions() -> None:
 @pytest.mark.slow
 def test_interleaved_transactions_at_length() -> None:
     run_state_machine_as_test(
-        Interleaved, settings=settings(max_examples=100, stateful_step_count=30, deadline=None)
+        Interleaved, settings=settings(max_examples=50, stateful_step_count=40, deadline=None)
     )

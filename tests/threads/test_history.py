@@ -209,8 +209,8 @@ def test_a_recorded_history_replays(way: Any, clients: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("way", "clients"), [(on_threads, 8), (on_tasks, 200)])
-def test_a_recorded_history_of_100_000_transactions_replays(way: Any, clients: int) -> None:
-    run_and_check(way, clients, 100_000, slices=4)
+def test_a_recorded_history_of_20_000_transactions_replays(way: Any, clients: int) -> None:
+    run_and_check(way, clients, 20_000, slices=2)
 
 
 @pytest.mark.long

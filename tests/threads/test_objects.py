@@ -75,7 +75,7 @@ def test_writers_of_different_fields_keep_the_word_of_the_class() -> None:
 
 
 def test_a_class_that_all_threads_meet_at_once() -> None:
-    for _ in range(20):
+    for _ in range(10):
         cls = dataclasses.make_dataclass("Met", [("x", int)], namespace={"double": double})
         made: list[Any] = []
 
