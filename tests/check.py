@@ -2,7 +2,7 @@
 
     quick   lint, and the Python tests that are not slow      before each push
     full    everything below, and all Python tests
-    lint    ruff, mypy --strict, the stub against the module
+    lint    ruff (rules and format), mypy --strict, the stub against the module
     c       the C tests                                       needs cmake
     faults  seeded faults in copies of the core: is each of them found?
     asan    the C tests under AddressSanitizer and UBSan
@@ -202,6 +202,7 @@ def lint() -> None:
         allowed = ("--allowlist", ROOT / "tests" / "typing" / "stubtest-allowlist.txt")
         in_turn(
             lambda: run(*tool("ruff"), "check", "."),
+            lambda: run(*tool("ruff"), "format", "--check", "."),
             lambda: run(*tool("mypy"), "--strict", "theus"),
             lambda: run(
                 *tool("mypy.stubtest"), "theus._theus", *config, *allowed, cwd=Path(elsewhere)
