@@ -41,8 +41,10 @@ settle(const theus_arena *arena, uint32_t number, theus_slots *slots)
     theus_participant *participant = theus_arena_participant(arena, number);
     if (atomic_load(&participant->pid) != 0) {
         theus_slots_reap(slots, number);
+        THEUS_SHM_STEP("predecessor reaped");
     }
     atomic_store(&participant->pid, theus_process_id());
+    THEUS_SHM_STEP("joined");
 }
 
 /* A number of our own, locked through `fd`; NOBODY: all are taken. */
@@ -68,6 +70,7 @@ theus_arena_reap_locked(theus_arena *arena)
     for (uint32_t number = THEUS_SHM_OWNER + 1; number < THEUS_PARTICIPANTS; number++) {
         if ((holders >> number & 1) != 0 && theus_byte_try_lock(arena->control_fd, number)) {
             theus_slots_reap(&arena->slots, number);
+            THEUS_SHM_STEP("dead reaped");
             atomic_store(&theus_arena_participant(arena, number)->pid, 0);
             theus_byte_unlock(arena->control_fd, number);
         }
@@ -82,6 +85,7 @@ close_arena(theus_arena *arena)
     if (arena->header != NULL) {
         if (arena->self == THEUS_SHM_OWNER) {
             atomic_store(&arena->header->closed, 1);
+            THEUS_SHM_STEP("closed");
         }
         else if (arena->self != THEUS_SHM_NOBODY) {
             atomic_store(&theus_arena_participant(arena, arena->self)->pid, 0); /* no lease of ours is left */
@@ -183,6 +187,7 @@ make_files(theus_arena *arena)
                != THEUS_OK) {
         return status;
     }
+    THEUS_SHM_STEP("files mapped");
     status = theus_shm_seal(arena->control_fd, false);
     return status != THEUS_OK ? status : theus_shm_seal(arena->data_fd, true);
 }
@@ -208,6 +213,7 @@ write_header(theus_arena *arena, const char *session, uint32_t capacity)
     theus_slots_open(&arena->slots, header, capacity);
     theus_slots_init(&arena->slots);
     atomic_store(&theus_arena_participant(arena, THEUS_SHM_OWNER)->pid, header->pid);
+    THEUS_SHM_STEP("header filled in");
     atomic_store(&header->magic, THEUS_SHM_MAGIC);
     return THEUS_OK;
 }
@@ -338,6 +344,7 @@ open_files(theus_arena *arena, const theus_arena_name *name, uint32_t *capacity)
     if (arena->control_size < THEUS_SHM_PAGE) {
         return THEUS_BAD_TOKEN;
     }
+    THEUS_SHM_STEP("control opened");
     status = theus_shm_map(arena->control_fd, 0, arena->control_size, THEUS_MAP_WRITE, (void **)&arena->header);
     if (status != THEUS_OK || (status = check_header(arena, name, capacity)) != THEUS_OK) {
         return status;
@@ -465,6 +472,7 @@ prepare_child(theus_arena *arena)
             left--;
         }
     }
+    THEUS_SHM_STEP("leases for a child");
 }
 
 static void
@@ -499,6 +507,7 @@ become_borrower(theus_arena *arena)
     if (arena->self != THEUS_SHM_NOBODY) {
         atomic_store(&theus_arena_participant(arena, arena->self)->pid, theus_process_id());
     }
+    THEUS_SHM_STEP("child looks");
     arena->refs = arena->held_slots + 1; /* the slots' and the list's; other threads, which had some, are not here */
     if (!theus_arena_is_owned(arena)) {
         return;

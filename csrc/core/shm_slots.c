@@ -6,7 +6,7 @@
 enum { GROUP = 64 };
 
 #ifdef THEUS_TESTING
-void (*theus_slots_at_step)(const char *step);
+void (*theus_shm_at_step)(const char *step);
 #endif
 
 void
@@ -63,10 +63,10 @@ claim_by_hint(theus_slots *table, uint32_t group, uint32_t who, uint32_t *index,
         if ((atomic_fetch_and(&table->hints[group], ~bit) & bit) == 0) {
             continue; /* another one took it meanwhile */
         }
-        THEUS_STEP("hint taken");
+        THEUS_SHM_STEP("hint taken");
         *index = group * GROUP + (uint32_t)__builtin_ctzll(bit);
         if (try_claim(table, *index, who, generation)) {
-            THEUS_STEP("claimed");
+            THEUS_SHM_STEP("claimed");
             return true;
         }
     }
@@ -84,7 +84,7 @@ claim_by_scan(theus_slots *table, uint32_t who, uint32_t *index, uint32_t *gener
             continue;
         }
         if (!found && try_claim(table, i, who, generation)) {
-            THEUS_STEP("claimed by scan");
+            THEUS_SHM_STEP("claimed by scan");
             *index = i;
             found = true;
         }
@@ -121,7 +121,7 @@ theus_slot_publish(theus_slots *table, uint32_t index)
     uint64_t seen = atomic_load_explicit(word, memory_order_relaxed);
     assert(theus_slot_state_of(seen) == THEUS_SLOT_CLAIMED);
     atomic_store(word, theus_slot_word(theus_slot_generation_of(seen), THEUS_SLOT_LIVE, theus_slot_claimer_of(seen)));
-    THEUS_STEP("published");
+    THEUS_SHM_STEP("published");
 }
 
 bool
@@ -134,7 +134,7 @@ theus_slot_retire(theus_slots *table, uint32_t index, uint32_t generation)
     }
     bool done = atomic_compare_exchange_strong(
         word, &seen, theus_slot_word(generation, THEUS_SLOT_RETIRED, theus_slot_claimer_of(seen)));
-    THEUS_STEP("retired");
+    THEUS_SHM_STEP("retired");
     return done;
 }
 
@@ -153,7 +153,7 @@ theus_slot_recycle(theus_slots *table, uint32_t index, uint32_t generation)
     if (!atomic_compare_exchange_strong(&slot->word, &seen, after)) {
         return false;
     }
-    THEUS_STEP("recycled");
+    THEUS_SHM_STEP("recycled");
     if (!worn) {
         give_hint(table, index);
     }
@@ -170,7 +170,7 @@ theus_slot_lease(theus_slots *table, uint32_t index, uint32_t generation, uint32
     }
     theus_slot *slot = &table->slots[index];
     atomic_fetch_or(&slot->leases, (uint64_t)1 << who);
-    THEUS_STEP("lease set");
+    THEUS_SHM_STEP("lease set");
     uint64_t seen = atomic_load(&slot->word);
     if (theus_slot_state_of(seen) == THEUS_SLOT_LIVE && theus_slot_generation_of(seen) == generation) {
         return THEUS_LEASED;
@@ -185,7 +185,7 @@ theus_slot_unlease(theus_slots *table, uint32_t index, uint32_t who)
     theus_slot *slot = &table->slots[index];
     uint64_t mine = (uint64_t)1 << who;
     uint64_t left = atomic_fetch_and(&slot->leases, ~mine) & ~mine;
-    THEUS_STEP("lease ended");
+    THEUS_SHM_STEP("lease ended");
     return left == 0 && theus_slot_state_of(atomic_load(&slot->word)) == THEUS_SLOT_RETIRED;
 }
 
@@ -206,7 +206,7 @@ theus_slots_reap(theus_slots *table, uint32_t who)
         }
         uint32_t generation = theus_slot_generation_of(seen);
         (void)theus_slot_retire(table, i, generation);
-        THEUS_STEP("reaping");
+        THEUS_SHM_STEP("reaping");
         (void)theus_slot_recycle(table, i, generation);
     }
 }

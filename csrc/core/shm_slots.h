@@ -109,11 +109,12 @@ void theus_slots_reap(theus_slots *table, uint32_t who);
 uint32_t theus_slots_taken(const theus_slots *table);
 
 #ifdef THEUS_TESTING
-/* Called between the steps above, with the name of the place: a test may kill the process there. */
-extern void (*theus_slots_at_step)(const char *step);
-#define THEUS_STEP(name) (theus_slots_at_step != NULL ? theus_slots_at_step(name) : (void)0)
+/* Called wherever a death leaves something half done, here and in the files above, with the name of the place: a test may kill
+ * the process there. */
+extern void (*theus_shm_at_step)(const char *step);
+#define THEUS_SHM_STEP(name) (theus_shm_at_step != NULL ? theus_shm_at_step(name) : (void)0)
 #else
-#define THEUS_STEP(name) ((void)0)
+#define THEUS_SHM_STEP(name) ((void)0)
 #endif
 
 #endif

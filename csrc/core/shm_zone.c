@@ -131,6 +131,7 @@ block_born_locked(theus_zone *zone, theus_arena *arena, uint32_t index, uint32_t
     uint64_t end = tenant->offset + tenant->extent;
     arena->dirty = end > arena->dirty ? end : arena->dirty;
     count_birth_locked(zone, arena, tenant);
+    THEUS_SHM_STEP("birth counted");
     theus_slot_publish(&arena->slots, index);
     theus_lease lease = theus_slot_lease(&arena->slots, index, generation, arena->self);
     assert(lease == THEUS_LEASED);
@@ -349,6 +350,7 @@ place_in_locked(theus_arena *arena, const request *wanted, uint32_t quota, place
     arena->blocks++;
     arena->refs++;
     write_record(&arena->slots.slots[at->slot], wanted, at->offset, quota);
+    THEUS_SHM_STEP("place taken");
     return true;
 }
 
@@ -455,6 +457,7 @@ back_place(const place *at, uint64_t extent, theus_refusal *refusal)
         *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM, .limit = theus_memory_room()};
         return status;
     }
+    THEUS_SHM_STEP("backed");
     theus_shm_lock();
     arena->backed = to > arena->backed ? to : arena->backed;
     theus_shm_unlock();

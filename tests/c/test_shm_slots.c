@@ -262,7 +262,7 @@ start_worker(shared *it, uint32_t who, unsigned long long seed, const char *step
     if (step != NULL) {
         doom.step = step;
         doom.passes = check_random(&seed, 50);
-        theus_slots_at_step = die_at_step;
+        theus_shm_at_step = die_at_step;
     }
     work(it, who, &seed, step == NULL ? 1L << 40 : 2000); /* without a step: until somebody kills it */
     _exit(check_result());
@@ -320,7 +320,7 @@ test_killed_reaper(void)
         if (child == 0) {
             doom.step = passes % 2 == 0 ? "reaping" : "recycled";
             doom.passes = passes / 2;
-            theus_slots_at_step = die_at_step;
+            theus_shm_at_step = die_at_step;
             theus_slots_reap(&it.table, 7);
             _exit(1);
         }

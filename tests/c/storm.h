@@ -1,0 +1,53 @@
+/* Those who are killed in test_shm_storm.c, and what they share with each other and with the keeper. */
+#ifndef THEUS_STORM_H
+#define THEUS_STORM_H
+
+#include "shm_zone.h"
+
+enum {
+    LANES = 2,          /* victims at a time; lane LANES is that of the survivors */
+    KEPT = 24,          /* blocks of the keeper */
+    POSTS_OF_OWNER = 8,
+    POSTS = KEPT + (LANES + 1) * POSTS_OF_OWNER,
+    CLAIMABLE = 64,     /* slots of the table that the claimers share */
+};
+
+/* A block that may be borrowed. Who posts may be killed while he writes: then `count` stays odd until the next one writes. */
+typedef struct {
+    _Atomic(uint64_t) count;
+    theus_arena_name arena;
+    uint32_t slot, generation;
+    uint64_t size, seed;
+} storm_post;
+
+/* What all of them share. */
+typedef struct {
+    storm_post posts[POSTS];
+    _Atomic(bool) ends;                   /* the survivors may go */
+    _Atomic(uint64_t) looked;             /* blocks that were compared by borrowers */
+    _Atomic(uint64_t) died[64];           /* at each step */
+    _Atomic(uint32_t) claimer[CLAIMABLE]; /* 1 + who believes to have the slot; 0: nobody */
+} storm_board;
+
+extern storm_board *storm;       /* shared by all */
+extern theus_slots storm_table; /* of the claimers; shared */
+
+/* Content that says which block it is of; the size is a multiple of 8. */
+void storm_fill(const theus_block *block, uint64_t seed);
+bool storm_is_filled(const theus_block *block, uint64_t seed);
+bool storm_is_zero(const theus_block *block);
+uint64_t storm_some_size(unsigned long long *chance);
+uint64_t storm_new_seed(unsigned long long *chance);
+
+void storm_put_up(storm_post *at, const theus_block *block, uint64_t seed);
+void storm_take_down(storm_post *at);
+
+/* The parts that victims and survivors play, for so many rounds; below 0: until storm->ends. A claimer has the numbers who and
+ * 32 + who. */
+void storm_borrow(unsigned long long *chance, long rounds);
+void storm_own(unsigned long long *chance, long rounds, storm_post *posts);
+void storm_claim(unsigned long long *chance, long rounds, uint32_t who);
+void storm_leave_in_disorder(unsigned long long *chance, uint32_t who); /* as a claimer does who is killed */
+void storm_reap(uint32_t who);
+
+#endif
