@@ -1,0 +1,462 @@
+/* Shared memory that somebody has written into, and names that nobody gave out: a clean refusal, never a wrong block, a crash
+ * or a look beyond the data.
+ *
+ * The arena here is made by hand, byte by byte as shm_layout.h draws it, so that this process can be its borrower: whatever it opens
+ * came from outside. About a million mutations, by one seed, and for each the right answer is known:
+ *
+ *     headers    one to eight bytes, or one field, is another one
+ *     files      of other sizes, unsealed, under other labels, or no files at all
+ *     slots      word, leases and record, with right and wrong numbers in the token
+ *     names      pids, descriptors and ids at random
+ *     stale      each of a million names of one slot, after it was given back
+ *     scribbles  another process writes anywhere in the control file, all the time
+ *
+ *     test_shm_fuzz [TIMES [SEED]]     TIMES as many of each; 1 by default */
+#define _GNU_SOURCE
+
+#include "shm_zone.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SLOWER = 5 };
+#else
+enum { SLOWER = 1 };
+#endif
+
+enum { CAPACITY = 64, BLOCKS = 16, DATA_BYTES = 64 * 1024, BLOCK_BYTES = 1000 };
+
+static unsigned long long chance = 23;
+
+/* ---- an arena made by hand ------------------------------------------------------------------ */
+
+typedef struct {
+    char *control, *data;
+    uint64_t control_size;
+    int control_fd, data_fd;
+    theus_slots slots;
+    theus_arena_name name;
+    char *as_made; /* a copy of the control file */
+} arena_files;
+
+static int
+file_new(const char *label, uint64_t size, char **memory)
+{
+    int fd;
+    theus_status status = theus_shm_create(label, size, &fd);
+    if (status == THEUS_UNSUPPORTED || status == THEUS_REFUSED) {
+        exit(77); /* no memfd here */
+    }
+    REQUIRE(status == THEUS_OK);
+    if (memory != NULL) {
+        REQUIRE(theus_shm_map(fd, 0, size, THEUS_MAP_WRITE, (void **)memory) == THEUS_OK);
+    }
+    return fd;
+}
+
+static arena_files
+files_new(void)
+{
+    arena_files it = {.control_size = theus_shm_control_size(CAPACITY)};
+    it.control_fd = file_new("theus-control", it.control_size, &it.control);
+    it.data_fd = file_new("theus-data", DATA_BYTES, &it.data);
+    theus_shm_header *header = (theus_shm_header *)it.control;
+    header->format = THEUS_SHM_FORMAT;
+    header->capacity = CAPACITY;
+    header->fingerprint = THEUS_SHM_FINGERPRINT;
+    header->control_size = it.control_size;
+    header->data_size = DATA_BYTES;
+    header->pid = it.name.pid = theus_process_id();
+    header->control_fd = it.name.control_fd = it.control_fd;
+    header->data_fd = it.data_fd;
+    for (int i = 0; i < 16; i++) {
+        header->id[i] = it.name.id[i] = (unsigned char)(100 + i);
+    }
+    strcpy(header->session, "fuzz");
+    theus_slots_open(&it.slots, it.control, CAPACITY);
+    theus_slots_init(&it.slots);
+    for (uint32_t i = 0; i < BLOCKS; i++) {
+        uint32_t slot, generation;
+        REQUIRE(theus_slot_claim(&it.slots, THEUS_SHM_OWNER, &slot, &generation) && slot == i && generation == 1);
+        it.slots.slots[i].offset = i * 1024;
+        it.slots.slots[i].size = BLOCK_BYTES;
+        it.slots.slots[i].extent = 1024;
+        memset(it.data + (size_t)i * 1024, (int)i + 1, BLOCK_BYTES);
+        theus_slot_publish(&it.slots, i);
+    }
+    atomic_store(&header->magic, THEUS_SHM_MAGIC);
+    REQUIRE(theus_shm_seal(it.control_fd, false) == THEUS_OK && theus_shm_seal(it.data_fd, true) == THEUS_OK);
+    REQUIRE(theus_byte_try_lock(it.control_fd, THEUS_SHM_OWNER));
+    it.as_made = malloc(it.control_size);
+    REQUIRE(it.as_made != NULL);
+    memcpy(it.as_made, it.control, it.control_size);
+    return it;
+}
+
+static void
+files_free(arena_files *it)
+{
+    theus_arenas_forget();
+    theus_shm_unmap(it->control, it->control_size);
+    theus_shm_unmap(it->data, DATA_BYTES);
+    theus_shm_close(it->control_fd);
+    theus_shm_close(it->data_fd);
+    free(it->as_made);
+}
+
+static void
+restore(arena_files *it)
+{
+    memcpy(it->control, it->as_made, it->control_size);
+}
+
+/* Numbers at which programs go wrong. */
+static uint64_t
+odd_number(void)
+{
+    static const uint64_t numbers[] = {0, 1, 63, 64, 65, 128, 1u << 24, (1u << 24) + 64, INT32_MAX, UINT32_MAX,
+                                       (uint64_t)UINT32_MAX + 1, DATA_BYTES - 1, DATA_BYTES, DATA_BYTES + 1, INT64_MAX,
+                                       (uint64_t)INT64_MAX + 1, UINT64_MAX - 63, UINT64_MAX};
+    unsigned i = check_random(&chance, sizeof(numbers) / sizeof(numbers[0]) + 1);
+    if (i < sizeof(numbers) / sizeof(numbers[0])) {
+        return numbers[i];
+    }
+    return (uint64_t)check_random(&chance, 1u << 31) << check_random(&chance, 34);
+}
+
+static void
+damage_bytes(char *memory, size_t size)
+{
+    for (unsigned i = 1 + check_random(&chance, 8); i > 0; i--) {
+        memory[check_random(&chance, (unsigned)size)] ^= (char)(1 + check_random(&chance, 255));
+    }
+}
+
+static void
+damage_number(char *memory, size_t size)
+{
+    uint64_t number = odd_number();
+    memcpy(memory, &number, size);
+}
+
+/* Everything that a lease gives can be looked at. */
+static uint64_t
+look_at(const theus_block *block)
+{
+    const volatile char *data = theus_block_data(block);
+    REQUIRE(block->size <= DATA_BYTES && block->offset <= DATA_BYTES - block->size);
+    return block->size == 0 ? 0 : (uint64_t)(data[0] + data[block->size / 2] + data[block->size - 1]);
+}
+
+/* ---- headers --------------------------------------------------------------------------------------- */
+
+#define FIELD(name) {offsetof(theus_shm_header, name), sizeof(((theus_shm_header *)0)->name)}
+
+static const struct {
+    size_t at, size;
+} essential[] = {
+    FIELD(magic), FIELD(format), FIELD(capacity), FIELD(fingerprint), FIELD(control_size),
+    FIELD(data_size), FIELD(id), FIELD(data_fd), FIELD(closed),
+};
+enum { ESSENTIAL = sizeof(essential) / sizeof(essential[0]) };
+
+static bool
+header_is_good(const arena_files *it)
+{
+    bool good = true;
+    for (unsigned i = 0; i < ESSENTIAL; i++) {
+        good = good && memcmp(it->control + essential[i].at, it->as_made + essential[i].at, essential[i].size) == 0;
+    }
+    return good;
+}
+
+static void
+test_headers(long times)
+{
+    arena_files it = files_new();
+    theus_block block;
+    long refused = 0;
+    for (long i = 0; i < times; i++) {
+        unsigned field = check_random(&chance, ESSENTIAL);
+        if (check_random(&chance, 2) == 0) {
+            damage_bytes(it.control, sizeof(theus_shm_header));
+        }
+        else {
+            size_t size = essential[field].size < 8 ? essential[field].size : 8;
+            damage_number(it.control + essential[field].at, size);
+        }
+        if (check_random(&chance, 4) == 0) { /* participants, hints */
+            damage_bytes(it.control + THEUS_SHM_PAGE, theus_shm_slots_at(CAPACITY) - THEUS_SHM_PAGE);
+        }
+        uint32_t slot = check_random(&chance, BLOCKS);
+        theus_status status = theus_block_lease(&it.name, slot, 1, &block);
+        if (header_is_good(&it)) {
+            REQUIRE(status == THEUS_OK && block.size == BLOCK_BYTES && look_at(&block) == 3 * (slot + 1));
+            theus_block_release(&block);
+        }
+        else {
+            REQUIRE(status == THEUS_STALE || status == THEUS_BAD_TOKEN);
+            refused++;
+        }
+        theus_arenas_forget();
+        restore(&it);
+    }
+    CHECK(refused > times / 2 && refused < times); /* there were some of both */
+    files_free(&it);
+}
+
+/* ---- files ----------------------------------------------------------------------------------------------- */
+
+/* Is the good header refused with these descriptors? */
+static bool
+is_refused(const arena_files *it, int control_fd, int data_fd)
+{
+    theus_arena_name name = it->name;
+    theus_block block;
+    name.control_fd = control_fd;
+    ((theus_shm_header *)it->control)->data_fd = data_fd;
+    theus_status status = theus_block_lease(&name, 3, 1, &block);
+    if (status == THEUS_OK) {
+        theus_block_release(&block);
+    }
+    theus_arenas_forget();
+    ((theus_shm_header *)it->control)->data_fd = it->data_fd;
+    return status == THEUS_STALE || status == THEUS_BAD_TOKEN;
+}
+
+static void
+test_files(void)
+{
+    arena_files it = files_new();
+    CHECK(!is_refused(&it, it.control_fd, it.data_fd));
+    const uint64_t sizes[] = {1, 100, 4095, 4096, 4097, it.control_size - 1, it.control_size + 1, it.control_size * 2};
+    for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) { /* cut, or grown, before it was sealed */
+        char *memory;
+        int fd = file_new("theus-control", sizes[i], &memory);
+        memcpy(memory, it.control, sizes[i] < it.control_size ? sizes[i] : it.control_size);
+        REQUIRE(theus_shm_seal(fd, false) == THEUS_OK);
+        CHECK(is_refused(&it, fd, it.data_fd));
+        theus_shm_unmap(memory, sizes[i]);
+        theus_shm_close(fd);
+    }
+    const uint64_t data_sizes[] = {0, 1, DATA_BYTES - 4096, DATA_BYTES - 1, DATA_BYTES + 1};
+    for (unsigned i = 0; i < sizeof(data_sizes) / sizeof(data_sizes[0]); i++) {
+        int fd = file_new("theus-data", data_sizes[i], NULL);
+        REQUIRE(theus_shm_seal(fd, true) == THEUS_OK);
+        CHECK(is_refused(&it, it.control_fd, fd));
+        theus_shm_close(fd);
+    }
+    char *memory;
+    int unsealed = file_new("theus-control", it.control_size, &memory);
+    memcpy(memory, it.control, it.control_size);
+    CHECK(is_refused(&it, unsealed, it.data_fd));
+    CHECK(is_refused(&it, it.data_fd, it.data_fd) && is_refused(&it, it.control_fd, it.control_fd)); /* under the other's label */
+    int writable = file_new("theus-data", DATA_BYTES, NULL);
+    REQUIRE(theus_shm_seal(writable, false) == THEUS_OK);
+    CHECK(is_refused(&it, it.control_fd, writable));
+
+    int pipes[2], others[4] = {open("/dev/zero", O_RDWR), open("/", O_RDONLY), open("/proc/self/mem", O_RDONLY), -1};
+    REQUIRE(pipe(pipes) == 0);
+    for (int i = 0; i < 4; i++) {
+        CHECK(is_refused(&it, others[i], it.data_fd) && is_refused(&it, it.control_fd, others[i]));
+    }
+    CHECK(is_refused(&it, pipes[0], it.data_fd) && is_refused(&it, it.control_fd, pipes[1]));
+    CHECK(is_refused(&it, INT32_MAX, it.data_fd) && is_refused(&it, it.control_fd, INT32_MIN));
+    for (int i = 0; i < 3; i++) {
+        close(others[i]);
+    }
+    close(pipes[0]);
+    close(pipes[1]);
+    theus_shm_unmap(memory, it.control_size);
+    theus_shm_close(unsealed);
+    theus_shm_close(writable);
+    files_free(&it);
+}
+
+/* ---- slots -------------------------------------------------------------------------------------------------- */
+
+static void
+damage_slot(theus_slot *slot)
+{
+    switch (check_random(&chance, 8)) {
+    case 0:
+        damage_number((char *)&slot->offset, 8);
+        break;
+    case 1:
+        damage_number((char *)&slot->size, 8);
+        break;
+    case 2:
+        damage_number((char *)&slot->label_length, 4);
+        break;
+    case 3:
+        atomic_store(&slot->word, theus_slot_word(1 + check_random(&chance, 2), (theus_slot_state)check_random(&chance, 8), 0));
+        break;
+    case 4:
+        break;
+    default:
+        damage_bytes((char *)slot, sizeof(*slot));
+    }
+}
+
+static void
+test_slots(long times)
+{
+    arena_files it = files_new();
+    theus_block known, block;
+    REQUIRE(theus_block_lease(&it.name, 0, 1, &known) == THEUS_OK); /* so that the arena stays known */
+    long leased = 0;
+    for (long i = 0; i < times; i++) {
+        uint32_t index = 1 + check_random(&chance, BLOCKS - 1), generation = 1;
+        theus_slot *slot = &it.slots.slots[index];
+        damage_slot(slot);
+        if (check_random(&chance, 4) == 0) {
+            generation = (uint32_t)odd_number();
+        }
+        uint64_t word = atomic_load(&slot->word);
+        bool good = generation > 0 && theus_slot_state_of(word) == THEUS_SLOT_LIVE
+                    && theus_slot_generation_of(word) == generation && slot->size <= DATA_BYTES
+                    && slot->offset <= DATA_BYTES - slot->size;
+        theus_status status = theus_block_lease(&it.name, index, generation, &block);
+        REQUIRE(good ? status == THEUS_OK : status == THEUS_STALE || status == THEUS_BAD_TOKEN);
+        REQUIRE(theus_slot_label_length(slot) <= THEUS_LABEL_MAX);
+        if (status == THEUS_OK) {
+            (void)look_at(&block);
+            theus_block_release(&block);
+            leased++;
+        }
+        memcpy(slot, it.as_made + ((char *)slot - it.control), sizeof(*slot));
+        index = (uint32_t)odd_number();
+        status = theus_block_lease(&it.name, index, 1, &block);
+        REQUIRE(index < BLOCKS ? status == THEUS_OK : status == THEUS_BAD_TOKEN);
+        if (status == THEUS_OK) {
+            theus_block_release(&block);
+        }
+    }
+    CHECK(leased > times / 10 && leased < times - times / 10);
+    theus_block_release(&known);
+    files_free(&it);
+}
+
+/* ---- names ------------------------------------------------------------------------------------------------------ */
+
+static void
+test_names(long times)
+{
+    arena_files it = files_new();
+    theus_block block;
+    for (long i = 0; i < times; i++) {
+        theus_arena_name name = it.name;
+        unsigned what = 1 + check_random(&chance, 7); /* which of its three parts is another one */
+        name.pid = what & 1 ? check_random(&chance, 70000) + 1 : name.pid;
+        name.control_fd = what & 2 ? (int32_t)(odd_number() - 1) : name.control_fd;
+        if (what & 4) {
+            damage_bytes((char *)name.id, sizeof(name.id));
+        }
+        theus_status status = theus_block_lease(&name, check_random(&chance, BLOCKS), 1, &block);
+        if (memcmp(&name, &it.name, sizeof(name)) == 0) {
+            REQUIRE(status == THEUS_OK);
+            theus_block_release(&block);
+            theus_arenas_forget();
+        }
+        else { /* of another process's files: perhaps we may not even look */
+            REQUIRE(status == THEUS_STALE || status == THEUS_BAD_TOKEN || status == THEUS_REFUSED);
+        }
+    }
+    files_free(&it);
+}
+
+/* One slot, reused as often as that: each name was good for one tenant, and for nobody after it. */
+static void
+test_stale_names(uint32_t times)
+{
+    theus_zone *zone;
+    theus_block block, other;
+    theus_refusal refusal;
+    theus_arena_name name;
+    REQUIRE(theus_zone_new("stale", 0, &zone) == THEUS_OK);
+    for (uint32_t i = 1; i <= times; i++) {
+        theus_status status = theus_zone_alloc(zone, "x", 1, 64, true, &block, &refusal);
+        REQUIRE(status == THEUS_OK && block.slot == 0 && block.generation == i);
+        theus_arena_name_of(block.arena, &name);
+        uint32_t before = i == 1 ? 1 : 1 + check_random(&chance, i - 1);
+        if (before < i) {
+            REQUIRE(theus_block_lease(&name, 0, before, &other) == THEUS_STALE);
+            REQUIRE(theus_block_lease(&name, 0, i + before, &other) == THEUS_BAD_TOKEN); /* nobody had that yet */
+        }
+        theus_block_release(&block);
+        REQUIRE(theus_block_lease(&name, 0, i, &other) == THEUS_STALE);
+    }
+    CHECK_SOUND(theus_zone_check(zone));
+    theus_zone_free(zone);
+}
+
+/* ---- scribbles ------------------------------------------------------------------------------------------------------ */
+
+static void
+scribble(arena_files *it)
+{
+    for (;;) {
+        uint64_t at = check_random(&chance, (unsigned)it->control_size);
+        if (check_random(&chance, 64) == 0) {
+            restore(it); /* else everything would soon be refused at the door */
+        }
+        else if (check_random(&chance, 2) == 0) {
+            it->control[at] = (char)check_random(&chance, 256);
+        }
+        else {
+            damage_number(it->control + at / 8 * 8, 8);
+        }
+    }
+}
+
+static void
+test_scribbles(long times)
+{
+    arena_files it = files_new();
+    pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        scribble(&it);
+    }
+    long leased = 0;
+    for (long i = 0; i < times; i++) {
+        theus_block block;
+        theus_status status = theus_block_lease(&it.name, check_random(&chance, BLOCKS), 1, &block);
+        if (status == THEUS_OK) {
+            (void)look_at(&block);
+            (void)theus_block_is_live(&block);
+            theus_block_release(&block);
+            leased++;
+        }
+        if (check_random(&chance, 50) == 0) {
+            theus_arenas_forget();
+        }
+    }
+    CHECK(leased > 0);
+    int status;
+    REQUIRE(kill(child, SIGKILL) == 0 && waitpid(child, &status, 0) == child);
+    restore(&it);
+    files_free(&it);
+}
+
+int
+main(int argc, char **argv)
+{
+    long times = argc > 1 ? strtol(argv[1], NULL, 10) : 1;
+    chance = argc > 2 ? strtoull(argv[2], NULL, 10) : chance;
+    long live = theus_alloc_live();
+    test_headers(times * 50000 / SLOWER);
+    test_files();
+    test_slots(times * 800000);
+    test_names(times * 50000 / SLOWER);
+    test_stale_names((uint32_t)times * 1000000 / SLOWER);
+    test_scribbles(times * 100000);
+    CHECK(theus_alloc_live() == live);
+    return check_result();
+}
