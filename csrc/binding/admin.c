@@ -134,9 +134,10 @@ refuse(module_state *st, PyObject *process)
 
 /* Entered. */
 static int
-begin(TxnObject *txn, PyObject *context, PyObject *process, PyObject *reason)
+begin(ContextObject *context, PyObject *process, PyObject *reason)
 {
-    ScopeObject *before = context_scope(context), *scope;
+    TxnObject *txn = context->txn;
+    ScopeObject *before = context->scope, *scope;
     if (txn->admin_scope != NULL) {
         PyErr_SetString(txn->heap->st->TransactionError, "an admin scope is open already: they do not nest");
         return -1;
@@ -168,14 +169,14 @@ module_open_admin(PyObject *module, PyObject *const *args, Py_ssize_t count)
     if (!PyUnicode_Check(args[1]) || PyUnicode_GET_LENGTH(args[1]) == 0) {
         return PyErr_Format(PyExc_ValueError, "an admin scope needs a reason=, a text for its record, not %R", args[1]);
     }
-    TxnObject *txn = context_transaction(args[0]);
-    PyObject *plan = context_plan(args[0]);
-    PyObject *process = PyObject_GetAttrString(plan, "name");
-    PyObject *function = process == NULL ? NULL : PyObject_GetAttrString(plan, "function");
+    ContextObject *context = (ContextObject *)args[0];
+    TxnObject *txn = context->txn;
+    PyObject *process = PyObject_GetAttrString(context->plan, "name");
+    PyObject *function = process == NULL ? NULL : PyObject_GetAttrString(context->plan, "function");
     int allowed = function == NULL ? -1 : is_allowed(txn->engine, function);
     int result = allowed == 1 ? txn_enter(txn) : allowed == 0 ? refuse(st, process) : -1;
     if (result == 0) {
-        result = begin(txn, args[0], process, args[1]);
+        result = begin(context, process, args[1]);
         txn_leave(txn);
     }
     Py_XDECREF(process);
@@ -184,11 +185,11 @@ module_open_admin(PyObject *module, PyObject *const *args, Py_ssize_t count)
 }
 
 void
-admin_end(PyObject *context)
+admin_end(ContextObject *context)
 {
-    TxnObject *txn = context_transaction(context);
+    TxnObject *txn = context->txn;
     ScopeObject *scope = txn->admin_scope, *before = txn->before_admin;
-    if (scope == NULL || context_scope(context) != scope) {
+    if (scope == NULL || context->scope != scope) {
         return;
     }
     txn->admin_scope = txn->before_admin = NULL;
@@ -199,19 +200,20 @@ admin_end(PyObject *context)
 }
 
 PyObject *
-module_close_admin(PyObject *module, PyObject *context)
+module_close_admin(PyObject *module, PyObject *op)
 {
     const module_state *st = module_state_of(module);
-    if (!Py_IS_TYPE(context, st->Context_type)) {
-        return PyErr_Format(PyExc_TypeError, "close_admin() takes the context that open_admin() was given, not %R", context);
+    if (!Py_IS_TYPE(op, st->Context_type)) {
+        return PyErr_Format(PyExc_TypeError, "close_admin() takes the context that open_admin() was given, not %R", op);
     }
-    TxnObject *txn = context_transaction(context);
+    ContextObject *context = (ContextObject *)op;
+    TxnObject *txn = context->txn;
     if (txn_enter(txn) < 0) {
         PyErr_Clear(); /* it has ended, and all its drafts with it */
         Py_RETURN_NONE;
     }
     int result = 0;
-    if (txn->admin_scope != NULL && context_scope(context) == txn->admin_scope) {
+    if (txn->admin_scope != NULL && context->scope == txn->admin_scope) {
         result = zones_check(txn, true);
         if (result == 0) {
             result = zones_lift(txn);

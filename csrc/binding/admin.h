@@ -15,6 +15,7 @@
 #ifndef THEUS_ADMIN_H
 #define THEUS_ADMIN_H
 
+#include "context.h"
 #include "engine_type.h"
 
 enum { ADMISSION_TIME, ADMISSION_PROCESS, ADMISSION_REASON, ADMISSION_VERSION, ADMISSION_COMMITTED, ADMISSION_COUNT };
@@ -25,7 +26,7 @@ void admin_note_committed(TxnObject *txn);
 PyObject *module_open_admin(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *module_close_admin(PyObject *module, PyObject *context);
 /* Takes the rights back, if the context has some: for a body that has left its scope open. Entered. */
-void admin_end(PyObject *context);
+void admin_end(ContextObject *context);
 
 /* Methods of Engine. */
 PyObject *engine_allow_admin(PyObject *self, PyObject *function);

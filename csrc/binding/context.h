@@ -1,19 +1,72 @@
-/* theus._theus.Context: what a process gets as its first argument. */
+/* theus._theus.Context: what a process gets as its first argument.
+ *
+ * The roots of its transaction by name, under the scope of its contract (context.c), what is no root (context_type.c),
+ * and the body that it is made for (context_life.c). */
 #ifndef THEUS_CONTEXT_H
 #define THEUS_CONTEXT_H
 
+#include "draft.h"
 #include "scope.h"
+
+typedef struct {
+    PyObject_HEAD
+    TxnObject *txn;       /* owned; constant, as all above `local`, */
+    PyObject *plan;       /* owned */
+    ScopeObject *scope;   /* owned; but for this one, for the time of an admin scope. NULL: no contract, none around it */
+    ScopeObject *around;  /* owned: the guard that it found; NULL: none */
+    ScopeObject *bound;   /* owned: what may be done when the body has returned; NULL: as before it */
+    PyObject *args;       /* owned: what the caller passed */
+    PyObject *kwargs;     /* owned */
+    bool closed;          /* once only: a body that closes its context fails its run. Written entered */
+    PyObject *local;      /* owned: dict, once it was asked for */
+    PyObject *helpers;    /* owned: dict of log, now, random, as they were asked for; or NULL */
+    PyObject *last_name;  /* owned: name of the root that was read last, or NULL */
+    DraftObject *last;    /* owned: its draft */
+    uint32_t last_stamp;  /* of the root cell then */
+    PyObject *weakrefs;
+} ContextObject;
+
+static inline module_state *
+context_state(const ContextObject *self)
+{
+    return self->txn->heap->st;
+}
+
+static inline bool
+context_is_read_only(const ContextObject *self)
+{
+    return self->scope != NULL && self->scope->frozen;
+}
+
+/* ---- roots: context.c ---------------------------------------------------------------- */
+
+/* The root: 1 and *value (new reference), 0 if there is none, or -1. */
+int context_read_root(ContextObject *self, PyObject *name, PyObject **value);
+/* AttributeError: there is no such root. */
+void context_no_root(ContextObject *self, PyObject *name);
+/* Refuses a write to a root (NULL: to no place in particular). Returns -1. */
+int context_refuse_write(ContextObject *self, PyObject *root);
+
+PyObject *context_getattro(PyObject *self, PyObject *name);
+int context_setattro(PyObject *self, PyObject *name, PyObject *value);
+PyObject *context_subscript(PyObject *self, PyObject *name);
+int context_ass_subscript(PyObject *self, PyObject *name, PyObject *value);
+int context_contains(PyObject *self, PyObject *name);
+
+/* From now on it shows its roots under `scope` (NULL: everything), for admin scopes. The transaction has been
+ * entered. */
+void context_use_scope(ContextObject *self, ScopeObject *scope);
+
+/* ---- bodies: context_life.c ----------------------------------------------------------- */
 
 /* _theus.open_context and _theus.close_context: the beginning and the end of a body. */
 PyObject *module_open_context(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *module_close_context(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
-/* For admin scopes (admin.c). The context belongs to its transaction; what is got is borrowed. */
-TxnObject *context_transaction(PyObject *context);
-PyObject *context_plan(PyObject *context);
-ScopeObject *context_scope(PyObject *context);
-/* From now on it shows its roots under `scope` (NULL: everything). The transaction has been entered. */
-void context_use_scope(PyObject *context, ScopeObject *scope);
+/* ---- the type: context_type.c --------------------------------------------------------- */
+
+/* All arguments are borrowed. New reference. */
+ContextObject *context_new(TxnObject *txn, PyObject *plan, ScopeObject *scope, PyObject *args, PyObject *kwargs);
 
 int add_context_type(PyObject *module, module_state *st);
 

@@ -114,6 +114,10 @@ ScopeObject *scope_within(ScopeObject *inner, ScopeObject *outer);
  * NULL with an exception. */
 ScopeObject *scope_that_refuses(ScopeObject *root, PyObject *path, bool write);
 
+/* A root with these paths (pattern.h); `owner` and `rules` may be NULL. New reference. */
+ScopeObject *scope_make_root(module_state *st, uint8_t granted, PyObject *rests, PyObject *owner, PyObject *rules,
+                             bool frozen, bool admin);
+
 /* scope_step() and scope_step_index() of a scope within another one: called by those. */
 int scope_step_both(ScopeObject *self, PyObject *key, ScopeObject **child);
 int scope_step_both_index(ScopeObject *self, Py_ssize_t index, ScopeObject **child);

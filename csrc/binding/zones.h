@@ -23,7 +23,7 @@
  * scope.h) is for the error to stand at the line that is wrong. What has all rights costs a look at the
  * first letters of its name.
  *
- * An admin scope (context.c) lifts the rights of all fields but constants while it is open. At its end zones_lift()
+ * An admin scope (admin.h) lifts the rights of all fields but constants while it is open. At its end zones_lift()
  * keeps what these fields hold then: what the commit compares with is not the pinned version for them but that.
  *
  * Threads: the rules of an engine are constant after __init__. Everything that takes a transaction
@@ -76,6 +76,10 @@ PyObject *zones_parse_rules(PyObject *given);
 /* Does a version hold a field that processes may not read? Of an engine that never had one, nobody needs to
  * look for them. 1, 0 or -1. */
 int zones_hide(PyObject *rules, theus_container *root);
+/* The same of one root and its content. */
+int zones_root_hides(PyObject *rules, PyObject *root, theus_value content);
+
+/* ---- zones_check.c ------------------------------------------------------------------- */
 
 /* Are all operations so far allowed? `admin`: inside an admin scope. 0, or -1 with ContractViolationError. */
 int zones_check(TxnObject *txn, bool admin);
