@@ -98,6 +98,37 @@ scope_make_root(module_state *st, uint8_t granted, PyObject *rests, PyObject *ow
     return self;
 }
 
+int
+scope_recall(ScopeObject *root, PyObject *name, ScopeObject **out)
+{
+    PyObject *found = NULL;
+    int known = PyDict_GetItemRef(root->known, name, &found);
+    *out = (ScopeObject *)found;
+    Py_XDECREF(found); /* root->known holds it */
+    return known;
+}
+
+int
+scope_remember(ScopeObject *root, PyObject *name, ScopeObject *made, ScopeObject **out)
+{
+    if (made == NULL) {
+        return -1;
+    }
+    PyObject *kept = NULL;
+    int known;
+    Py_BEGIN_CRITICAL_SECTION(root);
+    known = PyDict_GetItemRef(root->known, name, &kept);
+    if (known == 0) {
+        kept = Py_NewRef((PyObject *)made);
+        known = PyDict_SetItem(root->known, name, kept) < 0 ? -1 : 1;
+    }
+    Py_END_CRITICAL_SECTION();
+    *out = (ScopeObject *)kept;
+    Py_XDECREF(kept); /* root->known holds it */
+    Py_DECREF((PyObject *)made);
+    return known;
+}
+
 /* The one scope of this contract for a place: 1 and *out (borrowed), 0 if nothing is declared, or -1. */
 static int
 scope_find(module_state *st, ScopeObject *root, scope_place *place, ScopeObject **out)
@@ -108,21 +139,12 @@ scope_find(module_state *st, ScopeObject *root, scope_place *place, ScopeObject 
     place->frozen = root->frozen;
     place->admin = root->admin;
     int bits = place->granted | place->ceiling << 8 | place->level << 16 | place->hidden << 20;
-    PyObject *name = Py_BuildValue("(iON)", bits, place->rests, PyLong_FromVoidPtr(place->fields)), *found = NULL;
-    if (name == NULL) {
-        return -1;
-    }
-    int known;
-    Py_BEGIN_CRITICAL_SECTION(root);
-    known = PyDict_GetItemRef(root->known, name, &found);
+    PyObject *name = Py_BuildValue("(iON)", bits, place->rests, PyLong_FromVoidPtr(place->fields));
+    int known = name == NULL ? -1 : scope_recall(root, name, out);
     if (known == 0) {
-        found = (PyObject *)scope_make(st, root, place);
-        known = found == NULL ? -1 : PyDict_SetItem(root->known, name, found) < 0 ? -1 : 1;
+        known = scope_remember(root, name, scope_make(st, root, place), out);
     }
-    Py_END_CRITICAL_SECTION();
-    *out = (ScopeObject *)found;
-    Py_XDECREF(found); /* root->known holds it */
-    Py_DECREF(name);
+    Py_XDECREF(name);
     return known;
 }
 

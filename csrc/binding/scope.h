@@ -67,7 +67,7 @@ typedef struct ScopeObject {
     bool hidden;      /* a field that reads as None */
     bool admin;
     bool ended;       /* root: revoked */
-    bool frozen; /* of a process that may not write: it is shown frozen values */
+    bool frozen; /* of a process that may not write, whatever is declared */
     bool open;   /* each key may be asked for, so the key set is no secret */
     bool full;   /* all that is below may be read, though perhaps not replaced */
     bool globs;  /* a key must be compared with patterns */
@@ -118,6 +118,12 @@ ScopeObject *scope_that_refuses(ScopeObject *root, PyObject *path, bool write);
 ScopeObject *scope_make_root(module_state *st, uint8_t granted, PyObject *rests, PyObject *owner, PyObject *rules,
                              bool frozen, bool admin);
 
+/* The scope that a root knows by this name: 1 and *out (borrowed, lives as long as the root), 0 or -1. */
+int scope_recall(ScopeObject *root, PyObject *name, ScopeObject **out);
+/* From now on it knows `made` by that name, or the one that another thread has made meanwhile. Steals `made`; NULL is
+ * -1. 1 and *out, or -1. */
+int scope_remember(ScopeObject *root, PyObject *name, ScopeObject *made, ScopeObject **out);
+
 /* scope_step() and scope_step_index() of a scope within another one: called by those. */
 int scope_step_both(ScopeObject *self, PyObject *key, ScopeObject **child);
 int scope_step_both_index(ScopeObject *self, Py_ssize_t index, ScopeObject **child);
@@ -130,7 +136,7 @@ ScopeObject *scope_of_everything(module_state *st, bool admin);
 /* Ends an admin scope. The transaction that uses it has been entered. */
 void scope_revoke(ScopeObject *root);
 
-/* What the same contract lets be read, as frozen values: the scope of a snapshot. New reference. */
+/* What the same contract lets be read, and nothing written: the scope of a snapshot. New reference. */
 ScopeObject *scope_for_snapshot(ScopeObject *root);
 
 int add_scope_types(PyObject *module, module_state *st);

@@ -86,21 +86,12 @@ pair_find(ScopeObject *self, ScopeObject *inner, ScopeObject *outer, ScopeObject
     if ((reach(inner) & reach(outer)) == 0) {
         return 0;
     }
-    PyObject *name = PyTuple_Pack(2, inner, outer), *found = NULL;
-    if (name == NULL) {
-        return -1;
-    }
-    int known;
-    Py_BEGIN_CRITICAL_SECTION(root);
-    known = PyDict_GetItemRef(root->known, name, &found);
+    PyObject *name = PyTuple_Pack(2, inner, outer);
+    int known = name == NULL ? -1 : scope_recall(root, name, child);
     if (known == 0) {
-        found = (PyObject *)pair_new(root, inner, outer);
-        known = found == NULL ? -1 : PyDict_SetItem(root->known, name, found) < 0 ? -1 : 1;
+        known = scope_remember(root, name, pair_new(root, inner, outer), child);
     }
-    Py_END_CRITICAL_SECTION();
-    *child = (ScopeObject *)found;
-    Py_XDECREF(found); /* root->known holds it */
-    Py_DECREF(name);
+    Py_XDECREF(name);
     return known;
 }
 
