@@ -349,7 +349,7 @@ class EffectPlan(Plan):
 
 
 class _ViewPlan(Plan):
-    """Frozen values; the body itself writes nothing."""
+    """Drafts that refuse every write: the body itself writes nothing."""
 
     __slots__ = ()
 

@@ -184,6 +184,21 @@ module_open_admin(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 
+/* What was refused in the scope is told as the contract itself refuses it: the scope is no more. */
+static void
+keep_refused(TxnObject *txn, ScopeObject *scope, ScopeObject *before)
+{
+    if (txn->refused == NULL || before == NULL || PyTuple_GET_ITEM(txn->refused, 0) != (PyObject *)scope) {
+        return;
+    }
+    PyObject *kept = PyTuple_Pack(2, before, PyTuple_GET_ITEM(txn->refused, 1));
+    if (kept == NULL) {
+        PyErr_Clear(); /* refused it stays, in other words */
+        return;
+    }
+    Py_SETREF(txn->refused, kept);
+}
+
 void
 admin_end(ContextObject *context)
 {
@@ -193,6 +208,7 @@ admin_end(ContextObject *context)
         return;
     }
     txn->admin_scope = txn->before_admin = NULL;
+    keep_refused(txn, scope, before);
     scope_revoke(scope);
     context_use_scope(context, before);
     Py_DECREF((PyObject *)scope);

@@ -65,22 +65,6 @@ module_open_context(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return (PyObject *)self;
 }
 
-/* The refusal to show in place of a FrozenError: what the body was given was frozen because it may not
- * write. -1. */
-static int
-refuse_frozen_write(ContextObject *self, PyObject *error)
-{
-    PyObject *path = PyTuple_New(0);
-    PyObject *refusal = path == NULL ? NULL : guard_refusal(self->txn, self->scope, path, true);
-    if (refusal != NULL) {
-        PyException_SetCause(refusal, Py_NewRef(error));
-        PyErr_SetObject((PyObject *)Py_TYPE(refusal), refusal);
-        Py_DECREF(refusal);
-    }
-    Py_XDECREF(path);
-    return -1;
-}
-
 /* The end of a body that has returned, or raised `error`. Entered. 0 or -1. */
 static int
 end_body(ContextObject *self, PyObject *error)
@@ -91,9 +75,7 @@ end_body(ContextObject *self, PyObject *error)
     admin_end(self);
     if (error != NULL) {
         Py_CLEAR(txn->refused); /* the run fails in any case */
-        return context_is_read_only(self) && PyErr_GivenExceptionMatches(error, context_state(self)->FrozenError)
-                   ? refuse_frozen_write(self, error)
-                   : 0;
+        return 0;
     }
     if (closed) {
         return txn_error(txn, "the context of a process is closed by the engine, when its body has returned");

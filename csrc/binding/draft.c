@@ -1,15 +1,12 @@
-/* Drafts of every kind: making them, entering their transaction, their content as a whole.
+/* Drafts of every kind: making them, entering their transaction, what the guard lets through.
  *
  * Reading a nested container makes a new draft each time, so dead ones are kept for reuse: as
- * memory only, on a list of the module. What needs the content as a whole (==, repr, copies) asks
- * the core for the sealed container, at the cost of what has changed, and lets the code for frozen
- * containers do the work. */
+ * memory only, on a list of the module. Their content as a whole is in draft_content.c. */
 #include "draft.h"
 
 #include "draft_parts.h"
 #include "guard.h"
 #include "records.h"
-#include "repr.h"
 #include "zones.h"
 
 #include <stddef.h>
@@ -344,19 +341,6 @@ refuse_entry(TxnObject *txn, ScopeObject *scope, theus_cell *cell, uint32_t pos)
     return NULL;
 }
 
-/* The frozen content of a child. */
-static PyObject *
-freeze_child(TxnObject *txn, theus_cell *child)
-{
-    theus_container *content;
-    theus_status status = theus_cell_freeze(child, &content);
-    if (status != THEUS_OK) {
-        draft_fail(txn, child, status);
-        return NULL;
-    }
-    return handle_new(txn->heap, content);
-}
-
 PyObject *
 draft_value(module_state *st, TxnObject *txn, theus_cell *cell, uint32_t pos, theus_value value,
             ScopeObject *scope)
@@ -378,13 +362,6 @@ draft_value(module_state *st, TxnObject *txn, theus_cell *cell, uint32_t pos, th
     }
     if (scope != NULL && scope_is_free(scope)) {
         scope = NULL;
-    }
-    else if (scope != NULL && scope->frozen && readable) {
-        /* A whole root is not frozen at once, so that the run depends on the fields that it reads
-         * and not on all of them. */
-        if (cell != txn->txn.root || theus_value_kind(value) != THEUS_MAP) {
-            return freeze_child(txn, child);
-        }
     }
     return draft_wrap(st, txn, child, scope);
 }

@@ -57,8 +57,7 @@ PyObject *draft_wrap(module_state *st, TxnObject *txn, theus_cell *cell, ScopeOb
 
 /* What the body sees of the value that was read at (cell, pos): the atom, or a draft of the child
  * cell. `scope` is that of the place (NULL: everything may be done there): a value that it does not
- * let be read is refused, and a process that may not write gets the frozen value itself where all
- * of it may be read. The caller has entered the transaction. New reference. */
+ * let be read is refused. The caller has entered the transaction. New reference. */
 PyObject *draft_value(module_state *st, TxnObject *txn, theus_cell *cell, uint32_t pos,
                       theus_value value, ScopeObject *scope);
 

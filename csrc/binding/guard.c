@@ -1,7 +1,6 @@
 /* Refusing, and holding writes against a scope. */
 #include "guard.h"
 
-#include "active.h"
 #include "draft.h"
 #include "errors.h"
 #include "operations.h"
@@ -103,27 +102,6 @@ int
 guard_refuse_write(TxnObject *txn, ScopeObject *scope, theus_cell *cell, PyObject *key)
 {
     return refuse_at(txn, scope, cell, key, true);
-}
-
-void
-guard_note_frozen(HeapObject *heap)
-{
-    PyObject *engine = NULL, *path = NULL;
-    TxnObject *txn = NULL;
-    if (heap->engine != NULL && PyWeakref_GetRef(heap->engine, &engine) == 1) {
-        txn = txn_current((EngineObject *)engine);
-    }
-    if (txn != NULL && txn_enter(txn) == 0) {
-        if (txn->guard != NULL && txn->guard->frozen && txn->refused == NULL) {
-            path = PyTuple_New(0);
-            txn->refused = path == NULL ? NULL : PyTuple_Pack(2, txn->guard, path);
-        }
-        txn_leave(txn);
-    }
-    PyErr_Clear(); /* the refusal itself is what the body is to see */
-    Py_XDECREF(path);
-    Py_XDECREF((PyObject *)txn);
-    Py_XDECREF(engine);
 }
 
 int

@@ -48,10 +48,6 @@ int guard_refuse_write(TxnObject *txn, ScopeObject *scope, theus_cell *cell, PyO
 
 int guard_refuse_path(TxnObject *txn, ScopeObject *scope, PyObject *path, bool write);
 
-/* A frozen value of this heap is about to refuse a write. If a body does that to which it was shown frozen because
- * it may not write, the run fails, as with any write that was refused. */
-void guard_note_frozen(HeapObject *heap);
-
 /* Raises again what txn->refused tells of, if it does, and forgets it. 0 or -1. */
 int guard_raise_refused(TxnObject *txn);
 

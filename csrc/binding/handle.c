@@ -3,7 +3,6 @@
 
 #include "errors.h"
 #include "freeze.h"
-#include "guard.h"
 #include "records.h"
 
 #include <assert.h>
@@ -79,9 +78,7 @@ handle_seal(HeapObject *heap, theus_container *edit)
 int
 handle_refuse_write(PyObject *op, const char *instead)
 {
-    HeapObject *heap = ((HandleObject *)op)->heap;
-    guard_note_frozen(heap);
-    return errors_frozen(heap->st, op, instead);
+    return errors_frozen(handle_of(op)->heap->st, op, instead);
 }
 
 int

@@ -278,7 +278,7 @@ PyDoc_STRVAR(scope_doc,
              "What is declared at and below one place, walked downwards key by key.\n\n"
              "`reads` and `writes` are paths as theus.scope.parse_pattern gives them. `owner` makes\n"
              "the refusals of a guard: no_read(path) and no_write(path) return the exceptions.\n"
-             "`frozen`: the process is shown frozen values. Immutable; may be shared by threads.");
+             "`frozen`: every write is refused. Immutable; may be shared by threads.");
 
 static PyType_Slot scope_slots[] = {
     {Py_tp_doc, (void *)scope_doc},

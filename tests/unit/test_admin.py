@@ -277,16 +277,19 @@ def test_scopes_do_not_nest() -> None:
 
 def test_a_pure_process_reads_as_admin_and_writes_nothing() -> None:
     @process(inputs=BOTH, outputs=["domain.a"], semantic="pure")
-    def count(ctx: Any) -> Any:
+    def count(ctx: Any, writes: bool) -> Any:
         with AdminTransaction(ctx, reason="test"):
             length = len(ctx.domain.internal_s["key"])
-            with pytest.raises(AttributeError):
-                ctx.domain.log_l.clear()
+            if writes:
+                with pytest.raises(ContractViolationError, match="PURE process cannot"):
+                    ctx.domain.log_l.clear()
         return length
 
     engine = engine_with(count)
-    engine.run_process(count)
+    engine.run_process(count, False)
     assert engine.state["domain"]["a"] == 6
+    with pytest.raises(ContractViolationError, match=r"cannot write domain\.log_l"):
+        engine.run_process(count, True)
 
 
 def test_a_retried_run_is_an_admin_again() -> None:

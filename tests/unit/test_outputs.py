@@ -377,10 +377,10 @@ def test_a_removed_draft_is_returned_whole(engine: TheusEngine) -> None:
 def test_views_of_a_pure_process_are_stored_as_content(engine: TheusEngine) -> None:
     @process(inputs=["domain"], outputs=["global.copy", "global.rows"], semantic="pure")
     def copy(ctx: Any) -> Any:
-        return ctx.domain, ctx.domain.rows.append(3)
+        return ctx.domain, ctx.domain.rows + [3]
 
     whole, rows = engine.run_process(copy)
-    assert isinstance(whole, FrozenDict) and isinstance(rows, FrozenList)
+    assert isinstance(whole, FrozenDict) and rows == [1, 2, 3]
     assert engine.state["global"]["copy"] == whole == domain(engine)
     assert engine.state["global"]["rows"] == [1, 2, 3]
 

@@ -6,23 +6,15 @@ import copy
 import json
 import pickle
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from processes import domain, effect, pure, small_engine
-from theus import (
-    FrozenDict,
-    FrozenList,
-    TheusEngine,
-    json_default,
-    process,
-)
-from theus.errors import (
-    ContractViolationError,
-    FrozenError,
-    TransactionError,
-)
+from theus import FrozenDict, TheusEngine, json_default, process
+from theus.errors import ContractViolationError, FrozenError, TransactionError
+from theus.paths import format_path
 
 
 @pytest.fixture
@@ -38,7 +30,7 @@ def test_a_pure_process_reads_what_it_declares(engine: TheusEngine) -> None:
     def body(ctx: Any) -> int:
         assert ctx.domain["a"] == ctx.domain.a == ctx["domain"]["a"] == 1
         assert ctx.domain.get("a") == 1 and "a" in ctx.domain
-        assert ctx.domain.rows == [{"x": 1}, {"x": 2}] and isinstance(ctx.domain.rows, FrozenList)
+        assert ctx.domain.rows == [{"x": 1}, {"x": 2}] and ctx.domain.rows[1].x == 2
         assert ctx.domain.user.name == "bob" == ctx.domain["user"]["name"]
         assert ctx.shop.stock == 3 and dict(ctx.shop) == {"stock": 3} == ctx.shop
         assert ctx.state.domain.a == 1
@@ -147,24 +139,101 @@ def test_a_swallowed_write_still_fails_the_run(engine: TheusEngine, write: Any) 
     assert engine.version == 1
 
 
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda ctx: ctx.domain.rows.__setitem__(0, 5),
-        lambda ctx: setattr(ctx.domain.rows[0], "x", 5),
-        lambda ctx: ctx.shop.box.__setitem__("k", 5),
-        lambda ctx: ctx.shop["box"].__delitem__("k"),
-    ],
-)
-def test_frozen_values_below_a_view_cannot_be_written(write: Any) -> None:
-    engine = TheusEngine({"domain": {"rows": [{"x": 1}]}, "shop": {"box": {"k": 1}}})
+DEEP_WRITES: list[tuple[str, Callable[[Any], Any]]] = [
+    ("domain.rows[0]", lambda ctx: ctx.domain.rows.__setitem__(0, 5)),
+    ("domain.rows", lambda ctx: ctx.domain.rows.append(1)),
+    ("domain.rows", lambda ctx: ctx.domain.rows.extend([1])),
+    ("domain.rows", lambda ctx: ctx.domain.rows.insert(0, 1)),
+    ("domain.rows", lambda ctx: ctx.domain.rows.pop()),
+    ("domain.rows", lambda ctx: ctx.domain.rows.remove({"x": 1})),
+    ("domain.rows", lambda ctx: ctx.domain.rows.sort(key=str)),
+    ("domain.rows", lambda ctx: ctx.domain.rows.reverse()),
+    ("domain.rows", lambda ctx: ctx.domain.rows.clear()),
+    ("domain.rows", lambda ctx: ctx.domain.rows.__iadd__([1])),
+    ("domain.rows", lambda ctx: ctx.domain.rows.__imul__(2)),
+    ("domain.rows", lambda ctx: ctx.domain.rows.__setitem__(slice(None), [])),
+    ("domain.rows[0].x", lambda ctx: setattr(ctx.domain.rows[0], "x", 5)),
+    ("domain.rows[0].x", lambda ctx: [row.update(x=5) for row in ctx.domain.rows]),
+    ("domain.tags", lambda ctx: ctx.domain.tags.add("blue")),
+    ("domain.tags", lambda ctx: ctx.domain.tags.discard("red")),
+    ("domain.tags", lambda ctx: ctx.domain.tags.__ior__({"blue"})),
+    ("shop.box.k", lambda ctx: ctx.shop.box.__setitem__("k", 5)),
+    ("shop.box.k", lambda ctx: ctx.shop["box"].__delitem__("k")),
+    ("shop.box", lambda ctx: ctx.shop.box.clear()),
+    ("shop.box", lambda ctx: [*ctx.shop.values()][0].popitem()),
+    ("shop.box.new", lambda ctx: ctx.shop.get("box").setdefault("new", 1)),
+    ("shop.box.k", lambda ctx: ctx.state.shop.box.update(k=2)),
+]
+
+
+@pytest.mark.parametrize("semantic", ["pure", "guide"])
+@pytest.mark.parametrize(("place", "write"), DEEP_WRITES)
+def test_a_read_only_process_is_refused_each_write_at_its_line(
+    place: str, write: Any, semantic: str
+) -> None:
+    engine = TheusEngine(
+        {"domain": {"rows": [{"x": 1}], "tags": {"red"}}, "shop": {"box": {"k": 1}}}
+    )
     before = engine.state.to_dict()
-    for semantic in ("pure", "guide"):
-        body = process(inputs=["domain.rows", "shop"], semantic=semantic)(write)
-        with pytest.raises(ContractViolationError) as caught:
-            engine.run_process(body)
-        assert isinstance(caught.value.__cause__, FrozenError)
+
+    @process(inputs=["domain", "shop"], semantic=semantic)
+    def body(ctx: Any) -> None:
+        with pytest.raises(ContractViolationError, match="cannot write|may only read") as caught:
+            write(ctx)
+        where = format_path(caught.value.path)
+        assert where.startswith(place) or place.startswith(where)
+        assert len(where) >= len("shop.box")
+
+    with pytest.raises(ContractViolationError, match="cannot write|may only read"):
+        engine.run_process(body)  # that it was swallowed does not help
     assert engine.state.to_dict() == before and engine.version == 1
+
+
+def test_what_a_pure_process_computes_with_is_its_own(engine: TheusEngine) -> None:
+    @pure("domain", outputs=("domain.a",))
+    def body(ctx: Any) -> int:
+        rows = ctx.domain.rows
+        assert rows + [5] == [*rows, 5] and rows[:1] == [{"x": 1}] and rows * 2 == [*rows, *rows]
+        assert ctx.domain.tags | {"blue"} == {"red", "blue"}
+        mine = rows.copy()
+        mine.append({"x": 3})
+        mine[0]["x"] = 10
+        return sum(row["x"] for row in mine) - sum(row.x for row in rows)
+
+    assert engine.run_process(body) == 12 and domain(engine)["rows"] == [{"x": 1}, {"x": 2}]
+
+
+def test_a_pure_process_depends_on_what_it_read_only() -> None:
+    engine = TheusEngine({"domain": {"users": {"ann": {"age": 1}, "bob": {"age": 2}}, "out": 0}})
+    attempts: list[int] = []
+
+    @pure("domain.users", outputs=("domain.out",))
+    def body(ctx: Any, name: str) -> int:
+        attempts.append(ctx.version)
+        if len(attempts) == 1:
+            engine.run(lambda tx: tx.set("domain.users.bob.age", 3), detached=True)
+        return int(ctx.domain.users[name]["age"])
+
+    assert engine.run_process(body, "ann") == 1 and len(attempts) == 1
+    attempts.clear()
+    assert engine.run_process(body, "bob") == 3 and len(attempts) == 1  # nothing has changed since
+    engine.run(lambda tx: tx.set("domain.users.bob.age", 2))
+    attempts.clear()
+    assert engine.run_process(body, "bob") == 3 and len(attempts) == 2
+
+
+def test_what_is_frozen_in_a_process_is_free_of_it() -> None:
+    engine = TheusEngine({"domain": {"rows": [{"x": n} for n in range(8)], "out": 0}})
+
+    @pure("domain.rows", outputs=("domain.out",))
+    def body(ctx: Any) -> int:
+        rows = ctx.domain.rows.freeze()
+        with pytest.raises(FrozenError):
+            rows[0] = 1
+        with ThreadPoolExecutor(4) as pool:
+            return sum(pool.map(lambda row: int(row.x), rows))
+
+    assert engine.run_process(body) == 28 and engine.state.domain.out == 28
 
 
 def test_a_nested_run_does_not_let_a_pure_process_write(engine: TheusEngine) -> None:
@@ -185,7 +254,7 @@ def test_views_behave_like_mappings(engine: TheusEngine) -> None:
         assert list(view) == ["a", "b", "rows", "tags", "user"] == list(view.keys())
         assert view.get("nothing", 7) == 7 and "nothing" not in view
         assert dict(view.items())["user"] == {"name": "bob", "pin": 1234}
-        assert isinstance(view.user, FrozenDict) and view == view.to_dict()
+        assert isinstance(view.user, Mapping) and view == view.to_dict()
         assert pickle.loads(pickle.dumps(view)) == view == copy.deepcopy(view)
         assert json.loads(json.dumps(view.user, default=json_default))["pin"] == 1234
         with pytest.raises(AttributeError, match="nothing"):
