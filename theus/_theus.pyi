@@ -27,7 +27,7 @@ from types import GenericAlias, MappingProxyType, TracebackType
 from typing import Any, Final, Generic, Literal, SupportsIndex, TypeVar, final, overload
 
 from _typeshed import structseq
-from typing_extensions import disjoint_base
+from typing_extensions import Buffer, disjoint_base
 
 from theus._types import Isolation
 from theus.helpers import ProcessLog
@@ -717,6 +717,19 @@ class SharedZone:
     def quotas(self) -> list[tuple[str, int, int, int, int]]: ...
     def blocks(self) -> list[tuple[str, int, int, bool, int, float]]: ...
 
+def encode(
+    value: Any,
+    extend: Callable[[Any], tuple[int, Any]] | None = None,
+    buffers: list[Any] | None = None,
+    large: int = 0,
+    /,
+) -> bytes: ...
+def decode(
+    data: Buffer,
+    extend: Callable[[int, Any], Any] | None = None,
+    buffers: tuple[Any, ...] | None = None,
+    /,
+) -> Any: ...
 def borrow_block(token: bytes, /) -> SharedBlock: ...
 def place_in_block(array: Any, /) -> tuple[SharedBlock, int] | None: ...
 def forget_arenas() -> None: ...

@@ -19,6 +19,10 @@
     ├── StaleArrayError              a shared array that is gone         (LookupError)
     ├── BadTokenError                no shared array was ever called that (ValueError)
     ├── BorrowedArrayError           what only the owner of a shared array may do (PermissionError)
+    ├── CodecError                   bytes that are no encoded value      (ValueError)
+    ├── SendError                    what cannot be sent to a worker      (TypeError)
+    ├── WorkerDied                   the process that ran a task is gone
+    ├── WorkerTimeoutError           a task took longer than it was given (TimeoutError)
     └── ProcessError                 a process that cannot be run
         ├── ArgumentError            a call that does not fit it         (TypeError)
         ├── ProcessTimeoutError      a run that took too long            (TimeoutError)
@@ -47,6 +51,7 @@ __all__ = [
     "BadTokenError",
     "BorrowedArrayError",
     "ClosedError",
+    "CodecError",
     "ConflictError",
     "ContextError",
     "ContractViolationError",
@@ -60,6 +65,7 @@ __all__ = [
     "RingFullError",
     "SchemaViolationError",
     "SecurityViolationError",
+    "SendError",
     "StaleArrayError",
     "TheusError",
     "TransactionError",
@@ -67,6 +73,8 @@ __all__ = [
     "UnknownProcessError",
     "VersionError",
     "WaitTimeoutError",
+    "WorkerDied",
+    "WorkerTimeoutError",
     "WriteTimeoutError",
 ]
 
@@ -610,3 +618,102 @@ class BadTokenError(TheusError, ValueError):
 
 class BorrowedArrayError(TheusError, PermissionError):
     """Raised when a process would free a shared array that belongs to another one."""
+
+
+# ---- pools --------------------------------------------------------------------------
+
+
+class CodecError(TheusError, ValueError):
+    """Raised when bytes are no encoded value: damaged, cut off, or of another version.
+
+    `offset` is where in them it was found out, in bytes, or None.
+    """
+
+    def __init__(self, message: str, offset: int | None = None) -> None:
+        super().__init__(message)
+        self.args = (message, offset)
+        self.offset = offset
+
+    def __str__(self) -> str:
+        where = "" if self.offset is None else f" at byte {self.offset}"
+        return f"{self.message}{where}; the data are damaged, or not of theus.pools.codec"
+
+
+class SendError(TheusError, TypeError):
+    """Raised when a function, an argument or a result cannot travel to a worker, or back.
+
+    `what` is its short text, `why` what stands in the way, `advice` the way out.
+    """
+
+    def __init__(self, what: str, why: str, advice: str) -> None:
+        super().__init__(f"{what} cannot be sent to another process: {why}; {advice}")
+        self.args = (what, why, advice)
+        self.what = what
+        self.why = why
+        self.advice = advice
+
+
+class WorkerDied(TheusError):
+    """Raised when the worker process that ran a task has ended before it.
+
+    `pid` is the worker's, `signal` the number of the signal that killed it, or None; then
+    `exitcode` is the status that it left with, if that is known. `task` is the name of the
+    function, `attempts` how many workers have died with this task.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        pid: int,
+        signal: int | None = None,
+        exitcode: int | None = None,
+        attempts: int = 1,
+    ) -> None:
+        super().__init__()
+        self.args = (task, pid, signal, exitcode, attempts)
+        self.task = task
+        self.pid = pid
+        self.signal = signal
+        self.exitcode = exitcode
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            how = f"was killed by signal {self.signal}{_signal_name(self.signal)}"
+        elif self.exitcode is not None:
+            how = f"left with status {self.exitcode}"
+        else:
+            how = "is gone"
+        text = f"worker {self.pid} {how} while it ran {self.task}; another has taken its place"
+        if self.attempts > 1:
+            text += f", but the task is given up: {self.attempts} workers have died with it"
+        return text
+
+
+class WorkerTimeoutError(TheusError, TimeoutError):
+    """Raised when a task took longer than the `timeout=` of its pool; its worker was killed.
+
+    `task` is the name of the function, `pid` was the worker's, `timeout` is in seconds.
+    """
+
+    def __init__(self, task: str, pid: int, timeout: float) -> None:
+        super().__init__()
+        self.args = (task, pid, timeout)
+        self.task = task
+        self.pid = pid
+        self.timeout = timeout
+
+    def __str__(self) -> str:
+        return (
+            f"{self.task} took longer than its pool's timeout of {self.timeout:g} s, so worker "
+            f"{self.pid} was killed and replaced; give the pool a longer timeout="
+        )
+
+
+def _signal_name(number: int) -> str:
+    import signal  # only for who reads the message
+
+    try:
+        return f" ({signal.Signals(number).name})"
+    except ValueError:
+        return ""

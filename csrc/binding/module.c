@@ -1,5 +1,6 @@
 /* theus._theus: puts the types together. */
 #include "admin.h"
+#include "codec.h"
 #include "context.h"
 #include "draft.h"
 #include "errors.h"
@@ -130,6 +131,14 @@ static PyMethodDef module_methods[] = {
                "Until close_admin(context) the zones do not bind what this context does; see theus.admin.")},
     {"close_admin", module_close_admin, METH_O,
      PyDoc_STR("close_admin($module, context, /)\n--\n\nEnds the admin scope of a context, if it has one.")},
+    {"encode", THEUS_FASTCALL(module_encode), METH_FASTCALL,
+     PyDoc_STR("encode($module, value, extend=None, buffers=None, large=0, /)\n--\n\n"
+               "A value as bytes. `extend(part)` gives (code, value) for what is neither plain nor a\n"
+               "container. Content of at least `large` bytes goes to the list `buffers`, if there is one.")},
+    {"decode", THEUS_FASTCALL(module_decode), METH_FASTCALL,
+     PyDoc_STR("decode($module, data, extend=None, buffers=None, /)\n--\n\n"
+               "The value that encode() has written. `extend(code, value)` gives what was extended,\n"
+               "`buffers` is a tuple of what went there. Raises CodecError for data that encode() did not write.")},
     {"borrow_block", module_borrow_block, METH_O,
      PyDoc_STR("borrow_block($module, token, /)\n--\n\n"
                "The block of shared memory that the token of a SharedBlock names, in this process or another.\n"

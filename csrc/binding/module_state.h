@@ -14,6 +14,7 @@ typedef struct RecordClass RecordClass;
     X(PyObject, BadTokenError)    \
     X(PyObject, BorrowedArrayError) \
     X(PyObject, ClosedError)      \
+    X(PyObject, CodecError)       \
     X(PyObject, ConflictError)    \
     X(PyObject, ContextError)     \
     X(PyObject, ContractViolationError) \

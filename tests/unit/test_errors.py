@@ -55,6 +55,11 @@ SAMPLES = [
     errors.UnknownProcessError("trasnfer", ("deposit", "transfer")),
     errors.ArgumentError("no parameter 'x'", "pay", "x", ("amount",)),
     errors.ProcessTimeoutError("pay", 1.5),
+    errors.CodecError("a size goes beyond the end of the data", 17),
+    errors.SendError("a lambda", "it has no name", "define it with def"),
+    errors.WorkerDied("jobs.crunch", 4711, 9),
+    errors.WorkerDied("jobs.crunch", 4711, None, 3, 2),
+    errors.WorkerTimeoutError("jobs.crunch", 4711, 2.5),
 ]
 
 by_class = pytest.mark.parametrize("error", SAMPLES, ids=lambda e: type(e).__name__)

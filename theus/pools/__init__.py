@@ -1,0 +1,1 @@
+"""Work that leaves this process: how values travel (`theus.pools.codec`)."""
