@@ -29,7 +29,8 @@ from theus.testing.appends import (
 )
 from theus.testing.history import Anomaly, Attempt, History, Report, Step, Violation
 from theus.testing.leaks import LeakError, leak_check
-from theus.testing.recorder import Recorder, RecordingMap, RecordingTransaction
+from theus.testing.recorder import Recorder
+from theus.testing.recording import RecordingMap, RecordingTransaction
 from theus.testing.replay import check_history
 
 __all__ = [

@@ -1,32 +1,25 @@
 """Recorder: runs transactions of an engine and writes down what each of them saw and did.
 
 What a body gets is not the transaction but a stand-in with its path methods; nested dicts come
-as maps that work like dicts (`tx.domain.accounts["bob"] -= 5`). Each step is an operation by
-path on the engine's own transaction, written down after the engine has answered: nothing is
-simulated, and a step that raised did not happen.
+as maps that work like dicts (`tx.domain.accounts["bob"] -= 5`): see theus.testing.recording.
 """
 
 from __future__ import annotations
 
-import sys
-import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, MutableMapping, Sequence, Set
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from theus._theus import MISSING, Transaction, is_record, thaw
+from theus._theus import Transaction
 from theus.errors import TransactionError
-from theus.paths import Path, as_path, format_path
-from theus.testing.history import Attempt, History, Step
-from theus.testing.tracked import TRACKED, Home
+from theus.testing.history import Attempt, History
+from theus.testing.recording import RecordingTransaction, bare
 
 if TYPE_CHECKING:
     from theus.engine import TheusEngine
 
 R = TypeVar("R")
-
-_ATOMS = frozenset({int, str, float, bool, bytes, tuple, frozenset, type(None), type(MISSING)})
 
 
 class Recorder:
@@ -79,7 +72,7 @@ class Recorder:
 
         def body(tx: Transaction, *rest: Any) -> R:
             with chain.attempt(tx) as recording:
-                result: R = _bare(fn(recording, *rest))
+                result: R = bare(fn(recording, *rest))
                 return result
 
         with chain:
@@ -93,7 +86,7 @@ class Recorder:
 
         async def body(tx: Transaction, *rest: Any) -> R:
             with chain.attempt(tx) as recording:
-                result: R = _bare(await fn(recording, *rest))
+                result: R = bare(await fn(recording, *rest))
                 return result
 
         with chain:
@@ -203,273 +196,3 @@ class RecordedScope:
             failed = kind is not None
         finally:
             self._end(failed)
-
-
-class RecordingTransaction:
-    """The stand-in for a transaction that a recorded body gets.
-
-    Paths are tuples or written paths, as in Transaction. `tx.domain` and `tx["domain"]` are roots;
-    names of methods here come before roots of that name. For one thread or task at a time.
-    """
-
-    __slots__ = ("_attempt", "_recorder", "_tx")
-
-    def __init__(self, recorder: Recorder, tx: Transaction, floor: int) -> None:
-        self._recorder = recorder
-        self._tx = tx
-        self._attempt = Attempt(
-            _who(),
-            tx.version,
-            isolation=tx.isolation,
-            read_only=tx.read_only,
-            floor=floor,
-        )
-        recorder._live[id(tx)] = self
-
-    def _end(self, *, failed: bool = False, retried: bool = False) -> None:
-        attempt = self._attempt
-        made = None if retried else self._tx.version
-        if (
-            made is not None and made > attempt.snapshot
-        ):  # also if something failed after the commit
-            attempt.version, attempt.outcome = made, "committed"
-        else:
-            attempt.outcome = "aborted" if failed or retried else "unchanged"
-        self._recorder._attempts.append(attempt)
-        del self._recorder._live[id(self._tx)]
-
-    def _note(self, kind: str, path: Path = (), value: Any = None) -> None:
-        self._attempt.steps.append(Step(kind, path, value))
-
-    # ---- questions ------------------------------------------------------------------------------
-
-    @property
-    def version(self) -> int:
-        """The version that it pinned; after the commit, the one that it made."""
-        return self._tx.version
-
-    @property
-    def isolation(self) -> str:
-        return self._tx.isolation
-
-    def get(self, path: Path | str, default: Any = None) -> Any:
-        """What is at a path: an atom, a RecordingMap, a list or set whose changes are stored (see
-        theus.testing.tracked); else `default`.
-        """
-        path = as_path(path)
-        value = self._tx.get(path, MISSING)
-        if is_record(value):
-            raise TypeError(
-                f"the instance at {format_path(path)} cannot be recorded: the check replays dicts, "
-                "lists and sets; let the engine of a recorded run hold those"
-            )
-        word = _container(value)
-        if word is None:
-            self._note("get", path, value)
-            return default if value is MISSING else value
-        self._note("kind", path, word)
-        if word == "dict":
-            return RecordingMap(self, path)
-        home = Home(
-            format_path(path),
-            lambda: thaw(self._tx.get(path)),
-            lambda value: self.set(path, value),
-        )
-        return home.track(self.all(path))
-
-    def has(self, path: Path | str) -> bool:
-        """Is anything at that path?"""
-        path = as_path(path)
-        found = self._tx.get(path, MISSING) is not MISSING
-        self._note("has", path, found)
-        return found
-
-    def keys(self, path: Path | str) -> list[Any]:
-        """The keys of the dict at a path, in its order. Raises KeyError if there is none."""
-        path = as_path(path)
-        keys = list(self._there(path))
-        self._note("keys", path, frozenset(keys))
-        return keys
-
-    def length(self, path: Path | str) -> int:
-        """How long the container at a path is. Raises KeyError if there is none."""
-        path = as_path(path)
-        length = len(self._there(path))
-        self._note("length", path, length)
-        return length
-
-    def all(self, path: Path | str) -> Any:
-        """An independent copy, in builtins, of what is at a path. Raises KeyError if nothing is."""
-        path = as_path(path)
-        value = thaw(self._there(path))
-        self._note("all", path, value)
-        return _plain(value)  # the caller's own: what is noted must not change
-
-    def _there(self, path: Path) -> Any:
-        value = self._tx.get(path, MISSING)
-        if value is MISSING:
-            self._note("get", path, MISSING)
-            raise KeyError(path)
-        return value
-
-    # ---- changes --------------------------------------------------------------------------------
-
-    def set(self, path: Path | str, value: Any) -> None:
-        """Sets what is at a path. The dict above it must be there."""
-        path, value = as_path(path), _plain(_bare(value))
-        self._tx.set(path, value)
-        self._note("set", path, value)
-
-    def delete(self, path: Path | str) -> None:
-        """Removes what is at a path. Raises PathError if nothing is."""
-        path = as_path(path)
-        self._tx.delete(path)
-        self._note("delete", path)
-
-    def add(self, path: Path | str, amount: Any) -> None:
-        """Adds to whatever is at a path when the transaction is committed."""
-        path = as_path(path)
-        self._tx.add(path, amount)
-        self._note("add", path, amount)
-
-    def append(self, path: Path | str, value: Any) -> None:
-        """Appends to whatever list is at a path when the transaction is committed."""
-        path, value = as_path(path), _plain(_bare(value))
-        self._tx.append(path, value)
-        self._note("append", path, value)
-
-    @contextmanager
-    def savepoint(self) -> Iterator[RecordingTransaction]:
-        """What happens inside is undone if it raises."""
-        with self._saved(), self._tx.savepoint():
-            yield self
-
-    @contextmanager
-    def _saved(self) -> Iterator[None]:
-        self._note("save")
-        try:
-            yield
-        except BaseException:
-            self._note("undo")
-            raise
-        self._note("keep")
-
-    # ---- as a map of roots ----------------------------------------------------------------------
-
-    def __getitem__(self, root: str) -> Any:
-        return RecordingMap(self, ())[root]
-
-    def __setitem__(self, root: str, value: Any) -> None:
-        self.set((root,), value)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        if hasattr(Transaction, name):
-            raise AttributeError(
-                f"tx.{name} is not recorded: a recorded body reads and writes by path, by the maps "
-                "of its roots, and by add and append"
-            )
-        return _attribute(RecordingMap(self, ()), name)
-
-
-class RecordingMap(MutableMapping[Any, Any]):
-    """The dict at one path of a recorded transaction, by that path: it holds nothing itself.
-
-    Works as a dict does; texts that are no method's name also as attributes. Unlike a draft it does
-    not follow a dict that is moved to another place.
-    """
-
-    __slots__ = ("_path", "_tx")
-
-    def __init__(self, tx: RecordingTransaction, path: Path) -> None:
-        object.__setattr__(self, "_tx", tx)
-        object.__setattr__(self, "_path", path)
-
-    def __getitem__(self, key: Any) -> Any:
-        value = self._tx.get((*self._path, key), MISSING)
-        if value is MISSING:
-            raise KeyError(key)
-        return value
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._tx.set((*self._path, key), value)
-
-    def __delitem__(self, key: Any) -> None:
-        if key not in self:
-            raise KeyError(key)
-        self._tx.delete((*self._path, key))
-
-    def __contains__(self, key: object) -> bool:
-        found: bool = self._tx.has((*self._path, key))
-        return found
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._tx.keys(self._path))
-
-    def __len__(self) -> int:
-        length: int = self._tx.length(self._path)
-        return length
-
-    def __getattr__(self, name: str) -> Any:
-        return _attribute(self, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self[name] = value
-
-    def __repr__(self) -> str:
-        return f"<RecordingMap at {self._path!r}>"
-
-    def to_dict(self) -> dict[Any, Any]:
-        """An independent copy in builtins."""
-        copy: dict[Any, Any] = self._tx.all(self._path)
-        return copy
-
-
-def _attribute(there: RecordingMap, name: str) -> Any:
-    try:
-        return there[name]
-    except KeyError:
-        raise AttributeError(f"nothing is at {(*there._path, name)!r}") from None
-
-
-def _container(value: Any) -> str | None:
-    """ "dict", "list" or "set" for containers of any make, None for all other values."""
-    if type(value) in _ATOMS:
-        return None
-    if isinstance(value, Mapping):
-        return "dict"
-    if isinstance(value, Set):
-        return "set"
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, tuple, range)):
-        return "list"
-    return None
-
-
-def _plain(value: Any) -> Any:
-    """A deep copy in builtins of a container of any make; any other value as it is."""
-    match _container(value):
-        case "dict":
-            return {key: _plain(value[key]) for key in value}
-        case "list":
-            return [_plain(part) for part in value]
-        case "set":
-            return set(value)
-    return value
-
-
-def _bare(value: Any) -> Any:
-    """A container at a path means nothing outside its transaction: what it holds instead."""
-    if isinstance(value, RecordingMap):
-        return value.to_dict()
-    return _plain(value) if isinstance(value, TRACKED) else value
-
-
-def _who() -> str:
-    """The name of the thread, and of the task if there is one."""
-    thread = threading.current_thread().name
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None or asyncio.events._get_running_loop() is None:
-        return thread
-    task = asyncio.current_task()
-    return thread if task is None else f"{thread}, {task.get_name()}"
