@@ -169,7 +169,7 @@ def test_an_old_copy_of_a_list_undoes_nothing(engine: TheusEngine, recorder: Rec
     only(recorder)
 
 
-@pytest.mark.parametrize("name", ["merge", "update", "on_commit", "restore", "outbox"])
+@pytest.mark.parametrize("name", ["state", "commit", "rollback", "reserve"])
 def test_what_is_not_recorded_says_so(recorder: Recorder, name: str) -> None:
     with pytest.raises(AttributeError, match=f"tx.{name} is not recorded"):
         recorder.run(lambda tx: getattr(tx, name))

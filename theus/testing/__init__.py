@@ -3,7 +3,8 @@
     from theus.testing import Recorder, check_history
 
     recorder = Recorder(engine)
-    ...                                   # recorder.run(fn) in any threads and tasks
+    ...                                   # recorder.run(fn), recorder.execute(process), in any
+                                          # threads and tasks
     report = check_history(recorder.take())
     assert report.ok, report
 
@@ -29,6 +30,7 @@ from theus.testing.appends import (
 )
 from theus.testing.history import Anomaly, Attempt, History, Report, Step, Violation
 from theus.testing.leaks import LeakError, leak_check
+from theus.testing.processes import RecordingContext
 from theus.testing.recorder import Recorder
 from theus.testing.recording import RecordingMap, RecordingTransaction
 from theus.testing.replay import check_history
@@ -44,6 +46,7 @@ __all__ = [
     "LeakError",
     "Read",
     "Recorder",
+    "RecordingContext",
     "RecordingMap",
     "RecordingTransaction",
     "Report",

@@ -15,7 +15,8 @@ class Step(NamedTuple):
 
     questions    `get`: an atom, or MISSING; `kind`: "dict", "list" or "set" was fetched; `has`: a
                  bool; `keys`: a frozenset; `length`: an int; `all`: a deep copy
-    changes      `set`, `delete`, `add`, `append`, with the operand
+    changes      `set`, `delete`, `add`, `append`, with the operand; `merge`, with value and
+                 resolver; `update`, one for each end of the nested dicts: a value, DELETE, or {}
     savepoints   `save`, then `keep` or `undo`
     """
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from theus._theus import Transaction
 from theus.errors import TransactionError
 from theus.testing.history import Attempt, History
+from theus.testing.processes import RecordedOptions
 from theus.testing.recording import RecordingTransaction, bare
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Recorder:
         recorder = Recorder(engine)
         recorder.run(transfer, "bob", 5)              # as engine.run(transfer, "bob", 5)
         with recorder.transaction() as tx: ...        # as engine.transaction()
+        recorder.run_process(pay, "bob", amount=5)    # as engine.run_process(pay, ...)
         report = check_history(recorder.take())
 
     Every attempt is kept, also those that met a conflict or were aborted. What changes the engine
@@ -92,6 +94,27 @@ class Recorder:
         with chain:
             return await self._engine.run_async(body, *args, **options)
 
+    def options(self, **options: Any) -> RecordedOptions:
+        """`engine.options(**options)`, for processes that are to be recorded."""
+        return RecordedOptions(self, self._engine.options(**options))
+
+    def run_process(self, process: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Any:
+        """`engine.run_process(process, ...)`, recorded: the contract stands, and the process gets a
+        RecordingContext. Joins a recorded body as a savepoint, as `run` does.
+
+        Raises ProcessError if the state has fields that processes may not read (the zone PRIVATE).
+        """
+        return self.options().run_process(process, *args, **kwargs)
+
+    async def execute(self, process: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Any:
+        """`await engine.execute(process, ...)`, recorded; else as `run_process`. A plain function
+        runs in this thread.
+        """
+        return await self.options().execute(process, *args, **kwargs)
+
+    def _chain(self, detached: bool) -> _Chain:
+        return _Chain(self, {"detached": detached})
+
     def transaction(self, **options: Any) -> RecordedScope:
         """`engine.transaction(**options)`, recorded: for `with` and `async with`.
 
@@ -133,8 +156,8 @@ class _Chain:
         finally:
             self.floor = self.recorder._engine.version
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> _Chain:
+        return self
 
     def __exit__(
         self,

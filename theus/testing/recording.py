@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence, Set
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from theus._theus import MISSING, Transaction, is_record, thaw
+from theus._theus import MISSING, FrozenDict, Outbox, State, Transaction, is_record, thaw
 from theus.paths import Path, as_path, format_path
 from theus.testing.history import Attempt, Step
 from theus.testing.tracked import TRACKED, Home
@@ -156,6 +156,68 @@ class RecordingTransaction:
         self._tx.append(path, value)
         self._note("append", path, value)
 
+    def merge(self, path: Path | str, value: Any, resolver: Callable[[Any, Any], Any]) -> None:
+        """Stores `resolver(old, value)` when the transaction is committed; the check calls it, too.
+
+        A history with merges pickles if their resolvers do.
+        """
+        path, value = as_path(path), _plain(bare(value))
+        self._tx.merge(path, value, resolver)
+        self._note("merge", path, (value, resolver))
+
+    def update(
+        self,
+        data: Mapping[Any, Any] | None = None,
+        heavy: Mapping[str, Any] | None = None,
+        signal: Any = None,
+    ) -> None:
+        """As `Transaction.update`, all of it or nothing. Signals are sent, and are no steps.
+
+        Raises TypeError for arrays: what they hold is in no version of the state.
+        """
+        if heavy:
+            raise TypeError(
+                f"arrays cannot be recorded: the check replays dicts, lists and sets; let a "
+                f"recorded run go without heavy={{{next(iter(heavy))!r}: ...}}"
+            )
+        leaves = [] if data is None else [leaf for item in data.items() for leaf in _leaves(*item)]
+        with self._tx.savepoint():
+            self._tx.update(data, None, signal)
+        for path, value in leaves:
+            self._note("update", path, value)
+
+    def restore(self, state: State) -> None:
+        """The whole content becomes that of `state`. Any other commit is a conflict."""
+        content = state.data.to_dict()
+        known = dict.fromkeys(self._tx.state.data)
+        known.update((path[0], None) for _, path in self._tx.operations())
+        gone = [root for root in known if root not in content and root in self._tx]
+        with self._tx.savepoint():
+            self._tx.restore(state)
+        for root in gone:
+            self._note("delete", (root,))
+        for root, value in content.items():
+            self._note("set", (root,), value)
+
+    # ---- what is no step ------------------------------------------------------------------------
+
+    @property
+    def outbox(self) -> Outbox:
+        """`Transaction.outbox`: messages go out with the commit. They are no part of the state."""
+        return self._tx.outbox
+
+    def on_commit(self, callback: Callable[[], object]) -> None:
+        """`Transaction.on_commit`. What the callback does to the engine should be recorded, too."""
+        self._tx.on_commit(callback)
+
+    @property
+    def written(self) -> bool:
+        return self._tx.written
+
+    def operations(self, recent: bool = False) -> list[tuple[str, Path]]:
+        """`Transaction.operations`: what it has written itself so far."""
+        return self._tx.operations(recent)
+
     @contextmanager
     def savepoint(self) -> Iterator[RecordingTransaction]:
         """What happens inside is undone if it raises."""
@@ -186,7 +248,7 @@ class RecordingTransaction:
         if hasattr(Transaction, name):
             raise AttributeError(
                 f"tx.{name} is not recorded: a recorded body reads and writes by path, by the maps "
-                "of its roots, and by add and append"
+                "of its roots, and by add, append, merge, update and restore"
             )
         return _attribute(RecordingMap(self, ()), name)
 
@@ -277,10 +339,27 @@ def _plain(value: Any) -> Any:
 
 
 def bare(value: Any) -> Any:
-    """A container at a path means nothing outside its transaction: what it holds instead."""
+    """A container at a path means nothing outside its transaction: what it holds instead, also
+    within a tuple, list or dict.
+    """
     if isinstance(value, RecordingMap):
         return value.to_dict()
-    return _plain(value) if isinstance(value, TRACKED) else value
+    if isinstance(value, TRACKED):
+        return _plain(value)
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return kind([bare(part) for part in value])
+    return {key: bare(part) for key, part in value.items()} if kind is dict else value
+
+
+def _leaves(key: Any, value: Any, above: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """An update as what stands at its ends: DELETE, an empty dict, or a value that is no dict."""
+    path = (*above, *key) if not above and type(key) is tuple else (*above, key)
+    if type(value) in (dict, FrozenDict) and value:
+        for inner, part in value.items():
+            yield from _leaves(inner, part, path)
+    else:
+        yield path, _plain(bare(value))
 
 
 def _who() -> str:

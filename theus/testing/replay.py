@@ -20,13 +20,14 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from theus._theus import MISSING
+from theus._theus import DELETE, MISSING, FrozenDict, FrozenList, FrozenSet, thaw
 from theus.paths import Path
 from theus.testing.history import Anomaly, Attempt, History, Report, Step, Violation
 
-CHANGES = frozenset({"set", "delete", "add", "append"})
+CHANGES = frozenset({"set", "delete", "add", "append", "merge", "update"})
 _SAVEPOINTS = frozenset({"save", "keep", "undo"})
 _KINDS: dict[type, str] = {dict: "dict", list: "list", set: "set"}
+_FROZEN: dict[type, type] = {dict: FrozenDict, list: FrozenList, set: FrozenSet}
 
 
 def check_history(history: History, *, limit: int = 100) -> Report:
@@ -78,6 +79,12 @@ def kind_of(value: Any) -> str | None:
     return _KINDS.get(type(value))
 
 
+def _frozen(value: Any) -> Any:
+    """What a resolver gets of it."""
+    frozen = _FROZEN.get(type(value))
+    return value if frozen is None else frozen(value)
+
+
 def answer(model: Any, step: Step) -> Any:
     """What a question would have been answered on the model."""
     there = look(model, step.path)
@@ -111,35 +118,57 @@ class Model:
         in.
         """
         *way, last = step.path
-        place = look(self.state, tuple(way))
+        place = self._make(way) if step.kind == "update" else look(self.state, tuple(way))
         if not isinstance(place, (dict, list)):
             return False
         if isinstance(place, list) and look(place, (last,)) is MISSING:
             return False
         old = look(place, (last,))
-        if step.kind == "delete":
-            if old is MISSING:
-                return False
-            if isinstance(place, list):  # the rest moves: keep the whole
-                self._undo.append((place, slice(None), list(place)))
-            else:
-                self._undo.append((place, last, old))
-            del place[last]
-            return True
-        if step.kind == "append" and isinstance(old, list):
-            self._undo.append((old, None, None))
-            old.append(deepcopy(step.value))
-            return True
         match step.kind:
-            case "set":
-                new = step.value if kind_of(step.value) is None else deepcopy(step.value)
+            case "delete":
+                return self._delete(place, last, old)
+            case "append" if isinstance(old, list):
+                self._undo.append((old, None, None))
+                old.append(deepcopy(step.value))
+                return True
+            case "append":
+                new = [deepcopy(step.value)]
             case "add":
                 new = step.value if old is MISSING else old + step.value
-            case _:
-                new = [deepcopy(step.value)]
+            case "merge":
+                value, resolver = step.value
+                new = value if old is MISSING else thaw(resolver(_frozen(old), _frozen(value)))
+                new = deepcopy(new)
+            case "update" if step.value is DELETE:
+                return old is MISSING or self._delete(place, last, old)
+            case "update" if step.value == {} and isinstance(old, dict):
+                return True
+            case _:  # set, update
+                new = step.value if kind_of(step.value) is None else deepcopy(step.value)
         self._undo.append((place, last, old))
         place[last] = new
         return True
+
+    def _delete(self, place: Any, last: Any, old: Any) -> bool:
+        if old is MISSING:
+            return False
+        if isinstance(place, list):  # the rest moves: keep the whole
+            self._undo.append((place, slice(None), list(place)))
+        else:
+            self._undo.append((place, last, old))
+        del place[last]
+        return True
+
+    def _make(self, way: list[Any]) -> dict[Any, Any]:
+        """The dict there; what is on the way, and is no dict, becomes one."""
+        place = self.state
+        for key in way:
+            old = place.get(key, MISSING)
+            if not isinstance(old, dict):
+                self._undo.append((place, key, old))
+                place[key] = {}
+            place = place[key]
+        return place
 
     def mark(self) -> int:
         return len(self._undo)
@@ -274,7 +303,7 @@ class _Checker:
             self.held[id(attempt)] = [
                 (step.path, deepcopy(look(self.model.state, step.path)))
                 for step in changes_of(attempt)
-                if step.kind in ("set", "delete")
+                if step.kind in ("set", "delete", "update")
             ]
         changed = self.replay(attempt, at_snapshot=True)
         if attempt.outcome == "unchanged" and changed:
@@ -353,7 +382,11 @@ class _Checker:
         if step.kind == "get" and found is not MISSING:
             skewed = None
             for other in self.history.attempts:
-                values = [s.value for s in other.steps if s.kind == "set" and s.path == step.path]
+                values = [
+                    s.value
+                    for s in other.steps
+                    if s.kind in ("set", "update") and s.path == step.path
+                ]
                 if found in values and other is not attempt:
                     if other.version is None or values[-1] != found:
                         return Anomaly.DIRTY_READ, other
