@@ -89,15 +89,27 @@ _LATER = {
     "BaseDomainContext": "theus.context",
     "BaseGlobalContext": "theus.context",
     "BaseSystemContext": "theus.context",
+    "ContextGuard": "theus.guards",
+    "MetaLogEntry": "theus.structures",
     "NamespacePolicy": "theus.namespaces",
     "NamespaceRegistry": "theus.namespaces",
+    "OutboxCollector": "theus.guards",
+    "ProcessContext": "theus.guards",
+    "SupervisorCore": "theus.structures",
+    "SupervisorProxy": "theus.engine",
     "TheusEncoder": "theus.interop",
+    "clear_physics_overrides": "theus.zones",
+    "register_physics_override": "theus.zones",
 }
 
 if TYPE_CHECKING:
     from theus.context import BaseDomainContext, BaseGlobalContext, BaseSystemContext
+    from theus.engine import SupervisorProxy
+    from theus.guards import ContextGuard, OutboxCollector, ProcessContext
     from theus.interop import TheusEncoder
     from theus.namespaces import NamespacePolicy, NamespaceRegistry
+    from theus.structures import MetaLogEntry, SupervisorCore
+    from theus.zones import clear_physics_overrides, register_physics_override
 
 
 def __getattr__(name: str) -> Any:
@@ -118,10 +130,10 @@ __all__ = [
     "AdminTransaction",
     "ArgumentError",
     "BadTokenError",
-    "BorrowedArrayError",
     "BaseDomainContext",
     "BaseGlobalContext",
     "BaseSystemContext",
+    "BorrowedArrayError",
     "Change",
     "ClosedError",
     "CodecError",
@@ -129,6 +141,7 @@ __all__ = [
     "ConflictError",
     "ConflictManager",
     "ContextError",
+    "ContextGuard",
     "ContractViolationError",
     "EngineStats",
     "FrozenDict",
@@ -137,13 +150,16 @@ __all__ = [
     "FrozenSet",
     "HeavyMemoryError",
     "LockViolationError",
+    "MetaLogEntry",
     "NamespacePolicy",
     "NamespaceRegistry",
     "Opaque",
+    "OutboxCollector",
     "OutboxFailure",
     "OutboxMsg",
     "OutboxReport",
     "PathError",
+    "ProcessContext",
     "ProcessContract",
     "ProcessError",
     "ProcessTimeoutError",
@@ -157,6 +173,8 @@ __all__ = [
     "StaleArrayError",
     "State",
     "StateUpdate",
+    "SupervisorCore",
+    "SupervisorProxy",
     "TheusEncoder",
     "TheusEngine",
     "TheusError",
@@ -170,10 +188,12 @@ __all__ = [
     "WorkerTimeoutError",
     "WriteTimeoutError",
     "__version__",
+    "clear_physics_overrides",
     "format_path",
     "freeze",
     "json_default",
     "parse_path",
     "process",
+    "register_physics_override",
     "thaw",
 ]

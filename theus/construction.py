@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from enum import Enum
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from theus.errors import _shown
@@ -24,21 +26,15 @@ def roots_of(context: object) -> dict[str, Any]:
     if context is None:
         return {}
     own = getattr(context, "engine_roots", None)
-    given: object = own() if callable(own) else _fields_of(context)
+    given: Mapping[Any, Any] | None = own() if callable(own) else _fields_of(context)
     if given is None:
-        given = context
-        for way in () if isinstance(given, Mapping) else ("to_dict", "model_dump"):
-            dump = getattr(context, way, None)
-            if callable(dump):
-                given = dump()
-                break
-    if not isinstance(given, Mapping):
-        if given is not context:
-            raise TypeError(f"the context's {way}() gave {given!r}, which is not a mapping")
+        given = context if isinstance(context, Mapping) else _told_by(context)
+    if given is None:
         raise TypeError(
             "the initial state is a dict of roots, such as {'domain': {...}}, a dataclass or "
-            "Pydantic instance with a field for each, or an object with to_dict() or "
-            f"model_dump(), not a {type(context).__name__}: {_shown(context)}"
+            "Pydantic instance with a field for each, an object with to_dict(), model_dump() or "
+            "dict(), or one whose attributes are the roots, not a "
+            f"{type(context).__name__}: {_shown(context)}"
         )
     roots: dict[str, Any] = {}
     for key, value in given.items():
@@ -49,6 +45,49 @@ def roots_of(context: object) -> dict[str, Any]:
             raise ValueError(f"the context has two different roots {name!r}, one named {key!r}")
         roots[name] = value
     return roots
+
+
+def _told_by(context: object) -> Mapping[Any, Any] | None:
+    """The roots that an object gives in one of its own ways, else its public attributes; None if it
+    has neither."""
+    for way in ("to_dict", "model_dump", "dict"):
+        dump = getattr(context, way, None)
+        if callable(dump) and not isinstance(context, type):
+            given = dump()
+            if not isinstance(given, Mapping):
+                raise TypeError(f"the context's {way}() gave {given!r}, which is not a mapping")
+            return given
+    return _attributes_of(context, ()) if _is_plain_object(context) else None
+
+
+def _is_plain_object(value: object) -> bool:
+    """Whether it is nothing but its attributes: an instance of a class that somebody has written
+    for them, and no function, module or the like."""
+    kind = type(value)
+    return (
+        hasattr(value, "__dict__")
+        and not isinstance(value, (type, BaseException, ModuleType, Enum))
+        and not callable(value)
+        and not hasattr(kind, "__dataclass_fields__")
+        and not hasattr(kind, "__pydantic_fields__")
+        and not any(
+            base.__module__.partition(".")[0] in ("builtins", "theus") for base in kind.__mro__[:-1]
+        )
+    )
+
+
+def _attributes_of(value: object, around: tuple[object, ...]) -> dict[str, Any]:
+    """The public attributes of a plain object, those that are plain objects likewise, at any depth.
+
+    A dict or list stays what it is: an object that lies in one is refused by the state.
+    """
+    if any(value is outer for outer in around):
+        raise ValueError(f"the context contains itself, by way of {_shown(value)}")
+    return {
+        name: _attributes_of(inner, (*around, value)) if _is_plain_object(inner) else inner
+        for name, inner in vars(value).items()
+        if not name.startswith("_")
+    }
 
 
 def _fields_of(context: object) -> dict[str, Any] | None:

@@ -5,7 +5,8 @@
     ctx.input                   what the caller passed, by parameter name
     ctx.local                   a dict of the process's own, gone when it returns
     ctx.state                   the snapshot that the run began with
-    ctx.transaction             the transaction (EFFECT only)
+    ctx.data                    all roots as one dict
+    ctx.transaction, ctx.tx     the transaction (EFFECT only)
     ctx.outbox, ctx.signal      what is sent with the commit (EFFECT only): `theus.outbox`,
                                 `theus.signals`
     ctx.log, ctx.now, ctx.random  `theus.helpers`
@@ -48,7 +49,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from theus._theus import Context
 from theus.errors import TransactionError
@@ -63,6 +64,15 @@ from theus.zones import (
     resolve_zone,
 )
 
+if TYPE_CHECKING:
+    from theus.shm import (
+        HeavyZoneAllocator,
+        HeavyZoneWrapper,
+        SafeSharedMemory,
+        rebuild_shm_array,
+    )
+    from theus.shm_array import ShmArray
+
 __all__ = [
     "PYTHON_PHYSICS_OVERRIDES",
     "AppendOnly",
@@ -70,14 +80,30 @@ __all__ = [
     "BaseGlobalContext",
     "BaseSystemContext",
     "Context",
+    "HeavyZoneAllocator",
+    "HeavyZoneWrapper",
     "Immutable",
     "LockedContextMixin",
     "Mutable",
     "Namespace",
     "NamespacePolicy",
     "NamespaceRegistry",
+    "SafeSharedMemory",
+    "ShmArray",
     "TransactionError",
+    "rebuild_shm_array",
 ]
+
+_ARRAYS = ("HeavyZoneAllocator", "HeavyZoneWrapper", "SafeSharedMemory", "rebuild_shm_array")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ARRAYS or name == "ShmArray":
+        from theus import shm  # it loads NumPy
+
+        return getattr(shm, name)
+    raise AttributeError(f"module 'theus.context' has no attribute {name!r}", name=name)
+
 
 _NOT_EXPORTED = (ContextZone.SIGNAL, ContextZone.META, ContextZone.HEAVY, ContextZone.LOG)
 

@@ -20,6 +20,7 @@ from theus.errors import (
     TransactionError,
     UnknownProcessError,
 )
+from theus.guards import ContextGuard
 from theus.history import EngineHistory
 from theus.options import Options, check_options
 from theus.outbox import Courier, OutboxMsg, OutboxReport, check_handler
@@ -35,8 +36,27 @@ if TYPE_CHECKING:
 __all__ = ["SecurityViolationError", "TheusEngine", "TransactionError"]
 
 # What a process sees has the same types whatever it declares. Older programs name them so.
-SupervisorProxy = RestrictedStateProxy = Context
+SupervisorProxy = ContextGuard
+RestrictedStateProxy = Context
 FilteredDomainProxy = DraftDict
+
+# What engines of older programs had, and where it went.
+_COMES = "{} are not part of this version yet".format
+_ABSENT = {
+    "commit_state": "no state is put in place of another unchecked; use restore()",
+    "execute_parallel": _COMES("workers"),
+    "execute_process_async": "await execute(func), or run_async(func)",
+    "execute_workflow": _COMES("workflows"),
+    "outbox": "a transaction has one, tx.outbox; process_outbox() hands over what was committed",
+    "report_conflict": "the engine counts conflicts itself; for a loop of your own there is "
+    "theus.ConflictManager",
+    "report_success": "the engine counts conflicts itself; for a loop of your own there is "
+    "theus.ConflictManager",
+    "scan_and_register": "discovery is not part of this version yet; use register()",
+    "set_audit_system": _COMES("audits"),
+    "set_schema": "schemas are not part of this version yet; a dataclass or Pydantic instance in "
+    "the state is validated as it is",
+}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -128,6 +148,28 @@ class TheusEngine(EngineHistory):
     @strict_mode.setter
     def strict_mode(self, value: bool) -> None:
         self.strict_guards = value
+
+    def set_strict_guards(self, value: bool) -> None:
+        """The same as assigning `strict_guards`."""
+        self.strict_guards = bool(value)
+
+    def set_strict_cas(self, value: bool) -> None:
+        """The same as assigning `strict_cas`."""
+        self.strict_cas = bool(value)
+
+    def log(self, *values: object) -> None:
+        """Logs the values, separated by spaces, as an INFO record of the logger "theus"."""
+        from theus.helpers import get_logger  # some milliseconds that nobody else pays
+
+        get_logger("theus").info("%s", " ".join(map(str, values)), stacklevel=2)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        advice = _ABSENT.get(name)
+        raise AttributeError(
+            f"a TheusEngine has no attribute {name!r}" + (f": {advice}" if advice else ""),
+            name=name,
+            obj=self,
+        )
 
     # ---- processes --------------------------------------------------------------------
 
@@ -413,6 +455,8 @@ class TheusEngine(EngineHistory):
         heavy = self.__dict__.get("_heavy")
         if heavy is not None:
             heavy.shutdown()
+
+    shutdown = close  # the old name
 
     def __enter__(self) -> TheusEngine:
         return self

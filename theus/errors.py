@@ -93,6 +93,11 @@ def _shown(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def _remedy(path: Path) -> str:
+    """The state as a whole cannot be declared."""
+    return f"add {_where(path)!r} to" if path else "name the roots in question in its"
+
+
 def _where(path: Path | None, otherwise: str = "the state") -> str:
     """A path as it is written in code: domain.users['a.b'].xs[0]."""
     if not path:
@@ -444,7 +449,7 @@ class ContractViolationError(TheusError, PermissionError):
     ) -> ContractViolationError:
         text = (
             f"Illegal Read: process {process!r} read {_where(path)}, but its inputs are "
-            f"{_listed(declared)}; add {_where(path)!r} to inputs"
+            f"{_listed(declared)}; {_remedy(path)} inputs"
         )
         return cls(text, path, process, declared)
 
@@ -454,7 +459,7 @@ class ContractViolationError(TheusError, PermissionError):
     ) -> ContractViolationError:
         text = (
             f"Illegal Write: process {process!r} wrote {_where(path)}, but its outputs are "
-            f"{_listed(declared)}; add {_where(path)!r} to outputs"
+            f"{_listed(declared)}; {_remedy(path)} outputs"
         )
         return cls(text, path, process, declared)
 

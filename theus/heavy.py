@@ -46,7 +46,7 @@ from weakref import ref
 
 import numpy as np
 
-from theus._theus import SharedBlock, SharedZone, system_memory
+from theus._theus import SharedBlock, SharedZone, place_in_block, system_memory
 from theus.errors import ClosedError, HeavyMemoryError, _shown
 from theus.shm_array import OWNERS, ShmArray, array_over
 
@@ -269,13 +269,37 @@ class ManagedAllocator:
         np.copyto(made, given)
         return made
 
-    def get(self, key: str) -> ShmArray:
-        """The array under `key`, whole. Raises KeyError if there is none."""
+    def get(
+        self, key: str, shape: int | tuple[int, ...] | None = None, dtype: Any = None
+    ) -> ShmArray:
+        """The array under `key`, whole; or its bytes read as `dtype` (default: its own)
+        and `shape` (default: one dimension) from the first one on.
+
+        Raises KeyError if there is none, ValueError if it has too few bytes for that.
+        """
         entry = self._entries.get(key)
         array = None if entry is None else entry.array()
-        if array is None:
+        if array is None or entry is None:
             raise KeyError(key)
-        return array
+        if shape is None and dtype is None:
+            return array
+        type_ = array.dtype if dtype is None else _dtype_of(dtype)
+        sizes = (array.nbytes // type_.itemsize,) if shape is None else _shape_of(shape)
+        needed = type_.itemsize * math.prod(sizes)
+        if needed > array.nbytes:
+            raise ValueError(
+                f"the shared array {key!r} has {array.nbytes:,} bytes, and shape {sizes!r} of "
+                f"{type_} takes {needed:,}"
+            )
+        block = place_in_block(array)
+        assert block is not None  # it was made over one
+        return array_over(block[0], sizes, type_)
+
+    def block_of(self, key: str) -> SharedBlock | None:
+        """The living block under `key`; None if there is none."""
+        entry = self._entries.get(key)
+        block = None if entry is None else entry.block
+        return block if block is not None and block.live else None
 
     def free(self, key: str) -> None:
         """Takes the array from under `key`: nobody can get or borrow it from now on.

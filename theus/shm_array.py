@@ -41,6 +41,14 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
 
     __slots__ = ()
 
+    def __new__(cls, input_array: Any, shm: ShmHandle | None = None) -> ShmArray:
+        """A view of an array. With `shm`, the handle of the block that it must lie in: ValueError
+        if it does not."""
+        array = np.asarray(input_array).view(cls)
+        if shm is not None and (array.shm is None or array.shm.name != shm.name):
+            raise ValueError(f"the data of this array do not lie in {shm!r}")
+        return array
+
     @property
     def shm(self) -> ShmHandle | None:
         """The shared block that the data lie in; None if they do not (a copy, a result)."""
@@ -130,7 +138,7 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
         plain = 0 <= dtype.num <= BUILTIN_TYPES and dtype.metadata is None
         plain = plain and dtype.names is None and dtype.subdtype is None
         strides = None if self.flags.c_contiguous else self.strides
-        return _from_token, (
+        return array_from_token, (
             place[0].token,
             self.shape,
             dtype.str if plain else dtype,
@@ -188,6 +196,12 @@ class Owner(Protocol):
 
     def let_go(self, block: SharedBlock) -> None: ...
 
+    def block_of(self, key: str) -> SharedBlock | None: ...
+
+    def get(
+        self, key: str, shape: int | tuple[int, ...] | None = None, dtype: Any = None
+    ) -> ShmArray: ...
+
 
 OWNERS: WeakValueDictionary[str, Owner] = WeakValueDictionary()
 """By session."""
@@ -213,7 +227,7 @@ def array_over(
     return np.ndarray.__new__(ShmArray, shape, dtype, buffer, offset, strides, order)
 
 
-def _from_token(
+def array_from_token(
     token: bytes,
     shape: tuple[int, ...],
     dtype: Any,

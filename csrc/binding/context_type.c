@@ -158,6 +158,20 @@ get_transaction(PyObject *op, void *Py_UNUSED(closure))
     return Py_NewRef((PyObject *)self->txn);
 }
 
+/* A draft of the state itself, whose entries are the roots. */
+static PyObject *
+get_data(PyObject *op, void *Py_UNUSED(closure))
+{
+    ContextObject *self = (ContextObject *)op;
+    TxnObject *txn = self->txn;
+    if (txn_enter(txn) < 0) {
+        return NULL;
+    }
+    PyObject *roots = draft_wrap(context_state(self), txn, txn->txn.root, self->scope);
+    txn_leave(txn);
+    return roots;
+}
+
 static PyObject *
 get_helper(PyObject *op, void *name)
 {
@@ -251,6 +265,8 @@ static PyGetSetDef context_getset[] = {
      NULL},
     {"transaction", get_transaction, NULL,
      PyDoc_STR("The transaction of this attempt, under the same contract. EFFECT only."), NULL},
+    {"tx", get_transaction, NULL, PyDoc_STR("The same, by an old name."), NULL},
+    {"data", get_data, NULL, PyDoc_STR("The roots as one dict, under the same contract."), NULL},
     {"log", get_helper, NULL,
      PyDoc_STR("A logger whose records tell process, run and version; see theus.helpers."), "log"},
     {"now", get_helper, NULL,

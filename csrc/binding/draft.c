@@ -187,10 +187,10 @@ draft_check_store(DraftObject *self, uint64_t hash, PyObject *key, theus_value v
 }
 
 bool
-draft_hides_key(const DraftObject *self, PyObject *key)
+draft_root_hides(const ScopeObject *root, PyObject *key)
 {
     uint8_t rights;
-    if (zones_of_field(self->scope->fields, key, &rights) < 0) {
+    if (zones_of_field(root->fields, key, &rights) < 0) {
         PyErr_Clear(); /* a str has no hash only where there is no memory */
         return true;
     }

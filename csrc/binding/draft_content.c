@@ -5,13 +5,14 @@
 #include "draft_parts.h"
 #include "records.h"
 #include "repr.h"
+#include "txn_paths.h"
 
 /* ---- the content -------------------------------------------------------------------- */
 
-/* Takes what is not shown out of the content of a root (stolen); of a record, where a field cannot be missing, it
- * becomes None. NULL with an exception set. */
+/* Takes what is not shown out of the content of a root (stolen), whose scope is `root`; of a record, where a field
+ * cannot be missing, it becomes None. NULL with an exception set. */
 static theus_container *
-without_hidden(const DraftObject *self, theus_container *content)
+without_hidden(const DraftObject *self, const ScopeObject *root, theus_container *content)
 {
     theus_container *edit = NULL;
     theus_cursor cursor;
@@ -21,7 +22,7 @@ without_hidden(const DraftObject *self, theus_container *content)
     theus_status status = theus_edit_begin(content, &edit);
     theus_cursor_init(&cursor, content, false);
     while (status == THEUS_OK && theus_cursor_next(&cursor, &pos, &key, NULL)) {
-        if (!draft_hides_key(self, (PyObject *)key)) {
+        if (!draft_root_hides(root, (PyObject *)key)) {
             continue;
         }
         if (content->mark != 0) {
@@ -33,6 +34,54 @@ without_hidden(const DraftObject *self, theus_container *content)
         else {
             status = THEUS_FOREIGN;
         }
+    }
+    if (status == THEUS_OK) {
+        status = theus_edit_seal(edit);
+    }
+    theus_container_release(content);
+    if (status != THEUS_OK) {
+        theus_container_release(edit);
+        draft_fail(self->txn, self->cell, status);
+        return NULL;
+    }
+    return edit;
+}
+
+/* draft_hides() of the state itself: may some of its roots have such fields? */
+static bool
+hides_in_roots(const DraftObject *self)
+{
+    return self->scope != NULL && self->scope->level == 0 && !self->scope->admin && self->txn->engine->hides;
+}
+
+/* The same for the content of the state (stolen), root by root. */
+static theus_container *
+without_hidden_of_roots(const DraftObject *self, theus_container *content)
+{
+    theus_container *edit = NULL;
+    theus_cursor cursor;
+    uint32_t pos;
+    void *key;
+    theus_value value;
+    theus_status status = theus_edit_begin(content, &edit);
+    theus_cursor_init(&cursor, content, false);
+    while (status == THEUS_OK && theus_cursor_next(&cursor, &pos, &key, &value)) {
+        ScopeObject *root;
+        if (theus_value_kind(value) != THEUS_MAP) {
+            continue;
+        }
+        theus_container *shown = NULL;
+        if (scope_step(self->scope, (PyObject *)key, &root) == 1) {
+            theus_container_retain(theus_value_container(value));
+            shown = without_hidden(self, root, theus_value_container(value));
+        }
+        if (shown == NULL) { /* with an exception: all of the state may be read here, so its roots, too */
+            theus_container_release(content);
+            theus_container_release(edit);
+            return NULL;
+        }
+        status = theus_container_put(edit, pos, theus_value_of_container(shown));
+        theus_container_release(shown);
     }
     if (status == THEUS_OK) {
         status = theus_edit_seal(edit);
@@ -65,7 +114,10 @@ draft_content(DraftObject *self, bool admitted)
         content = NULL;
     }
     if (content != NULL && draft_hides(self)) {
-        content = without_hidden(self, content);
+        content = without_hidden(self, self->scope, content);
+    }
+    else if (content != NULL && hides_in_roots(self)) {
+        content = without_hidden_of_roots(self, content);
     }
     draft_leave(self);
     return content;
@@ -261,6 +313,18 @@ draft_method_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
     return Py_BuildValue("O(N)", (PyObject *)Py_TYPE(builtin), builtin);
 }
 
+/* Each operation is one on a root, or below. -1. */
+static int
+refuse_clear_of_state(DraftObject *self)
+{
+    PyObject *path = PyTuple_New(0);
+    if (path != NULL) {
+        txn_path_error(self->txn->heap->st, path, "the state as a whole cannot be cleared: remove its roots by name");
+        Py_DECREF(path);
+    }
+    return -1;
+}
+
 PyObject *
 draft_method_clear(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
@@ -268,7 +332,8 @@ draft_method_clear(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (draft_enter_change(self, RIGHT_DELETE) < 0) {
         return NULL;
     }
-    int result = draft_checked(self, theus_cell_clear(self->cell));
+    int result = self->cell == self->txn->txn.root ? refuse_clear_of_state(self)
+                                                   : draft_checked(self, theus_cell_clear(self->cell));
     draft_leave(self);
     if (result < 0) {
         return NULL;

@@ -101,7 +101,14 @@ draft_hides(const DraftObject *self)
            && self->cell->now->kind == THEUS_MAP;
 }
 
-bool draft_hides_key(const DraftObject *self, PyObject *key);
+/* Is it such a field of a root? `root` is the scope of that. */
+bool draft_root_hides(const ScopeObject *root, PyObject *key);
+
+static inline bool
+draft_hides_key(const DraftObject *self, PyObject *key)
+{
+    return draft_root_hides(self->scope, key);
+}
 
 /* Refuses to read what is true of the container as a whole. Entered. Returns -1. */
 int draft_refuse_parts(DraftObject *self);
