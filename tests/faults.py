@@ -247,6 +247,12 @@ FAULTS = [
         "",
     ),
     Fault(
+        "a place that was filled stays reserved",
+        "ring.c",
+        "        ring->reserved--;\n    }\n    theus_mutex_unlock(&ring->lock);\n    return left;",
+        "    }\n    theus_mutex_unlock(&ring->lock);\n    return left;",
+    ),
+    Fault(
         "a late reader begins where a reserved place overtakes it",
         "ring.c",
         "    position = position < first ? first : position;\n",
@@ -263,6 +269,18 @@ FAULTS = [
         "ring.c",
         "        least = it->position < least ? it->position : least;",
         "        least = it->position > least ? it->position : least;",
+    ),
+    Fault(
+        "the topics of others are forgotten",
+        "candidate.c",
+        "*latest = run->newest->signals;",
+        "*latest = run->txn->pinned->signals;",
+    ),
+    Fault(
+        "who joins the queue does not say what for",
+        "turn.c",
+        "    return chain_take(chain, &fought_for, body_ns);",
+        "    return chain_take(chain, &chain->footprint, body_ns);",
     ),
     Fault(
         "who begins to wait is not seen by the next commit",
