@@ -1,8 +1,9 @@
 """Threads and tasks, every attempt recorded, 0 violations by either checker.
 
-The mix has hot and cold keys, key sets, nested dicts, deletions, deferred adds, savepoints,
-aborts, read-only transactions and both isolation levels. `theus.testing` replays what was recorded.
-A second run appends to lists and is judged by the black box, which knows nothing of versions.
+The mix has hot and cold keys, key sets, nested dicts, deletions, deferred adds and merges, updates,
+savepoints, aborts, processes, read-only transactions and both isolation levels. `theus.testing`
+replays what was recorded. A second run appends to lists and is judged by the black box, which knows
+nothing of versions.
 
 The runs of a million attempts are marked `long`; they check in slices, so memory does not grow.
 """
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 
 from support import race
-from theus import TheusEngine
+from theus import DELETE, TheusEngine, process
 from theus.testing import Append, AppendTransaction, Read, Recorder, check_appends, check_history
 
 START: dict[str, Any] = {
@@ -36,6 +37,27 @@ HOT = [("d", "k0"), ("d", "deep", "a", "x"), ("d", "deep", "b", "y")]
 DEEP = [("d", "deep", "a"), ("d", "deep", "b")]
 ROWS = ("d", "rows")
 COUNT = ("d", "count")
+MOST = ("d", "most")
+
+
+def larger(old: int, value: int) -> int:
+    return max(old, value)
+
+
+@process(inputs=["d.k2", "d.rows"], outputs=["d.k3", "d.deep.*.y", "d.last"])
+def step(ctx: Any, value: int) -> dict[str, int]:
+    seen = (ctx.d.k2, len(ctx.d.rows))
+    ctx.d.k3 = value
+    ctx.d.deep["a"].y += len(seen)
+    return {"d.last": value}
+
+
+@process(inputs=["d.k2"], outputs=["d.k3", "d.deep"])
+async def step_async(ctx: Any, value: int) -> None:
+    seen = ctx.d.k2
+    await asyncio.sleep(0)
+    ctx.d.k3 = value
+    ctx.d.deep["b"].x = value if seen else 0
 
 
 class Undo(Exception):
@@ -61,7 +83,7 @@ class Client:
         self.rng = random.Random(number)
         self.value = number * 10_000_000
         self.acts = [self.move, self.move, self.hot, self.skew, self.rows, self.row, self.row]
-        self.acts += [self.undo, self.replace, self.add, self.partly]
+        self.acts += [self.undo, self.replace, self.add, self.partly, self.patch, self.most]
 
     def choose(self) -> tuple[Any, str]:
         isolation = "snapshot" if self.rng.random() < 0.3 else "serializable"
@@ -133,6 +155,17 @@ class Client:
             yield
         tx.get(path)
 
+    def patch(self, tx: Any) -> Iterator[None]:
+        more = DELETE if self.rng.random() < 0.5 else {"z": self.new()}
+        tx.update({"d": {"k1": self.new(), "deep": {"a": {"x": self.new()}, "more": more}}})
+        yield
+        tx.get(self.rng.choice(COLD))
+
+    def most(self, tx: Any) -> Iterator[None]:
+        tx.merge(MOST, self.new(), larger)
+        yield
+        tx.get(self.rng.choice([MOST, COUNT]))
+
     def look(self, tx: Any) -> None:
         for path in self.rng.sample(COLD, 3):
             tx.get(path)
@@ -149,6 +182,9 @@ def in_thread(recorder: Recorder, client: Client, count: int) -> None:
         if client.rng.random() < 0.1:
             with recorder.transaction(read_only=True) as tx:
                 client.look(tx)
+            continue
+        if client.rng.random() < 0.1:
+            recorder.run_process(step, client.new())
             continue
         act, isolation = client.choose()
         try:
@@ -167,6 +203,9 @@ async def in_task(recorder: Recorder, client: Client, count: int) -> None:
         if client.rng.random() < 0.1:
             async with recorder.transaction(read_only=True) as tx:
                 client.look(tx)
+            continue
+        if client.rng.random() < 0.1:
+            await recorder.execute(step_async, client.new())
             continue
         act, isolation = client.choose()
         try:

@@ -9,7 +9,7 @@ import pickle
 import sys
 import types
 import uuid
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import pytest
 
@@ -288,6 +288,37 @@ def test_different_fields_do_not_conflict_even_when_both_become_given() -> None:
     with pytest.raises(ConflictError), engine.transaction() as tx:
         tx.domain.it.number += 1
         engine.run(lambda other: setattr(other.domain.it, "number", 9), detached=True)
+
+
+def test_unions_are_told_apart_and_matched() -> None:
+    class Cat(BaseModel):
+        kind: Literal["cat"] = "cat"
+        lives: int = 9
+
+    class Dog(BaseModel):
+        kind: Literal["dog"] = "dog"
+        weight: int = 1
+
+    class Zoo(BaseModel):
+        star: Cat | Dog = Field(discriminator="kind")
+        others: list[Annotated[Cat | Dog, Field(discriminator="kind")]] = []
+
+    engine = TheusEngine({"domain": {"zoo": Zoo(star=Cat(), others=[Dog()])}})
+
+    def change(tx: Any) -> None:
+        tx.domain.zoo.star = {"kind": "dog", "weight": "3"}
+        tx.domain.zoo.others.append(Cat(lives=7))
+
+    engine.run(change)
+    zoo = engine.state["domain"]["zoo"]
+    assert zoo == Zoo(star=Dog(weight=3), others=[Dog(), Cat(lives=7)])
+    match zoo:
+        case Zoo(star=Dog(weight=weight), others=[Dog(), Cat(lives=lives)]):
+            assert (weight, lives) == (3, 7)
+        case _:
+            pytest.fail("no match")
+    with pytest.raises(RecordError, match="fish"):
+        engine.run(lambda tx: setattr(tx.domain.zoo, "star", {"kind": "fish"}))
 
 
 def test_aliases_strictness_and_settings_of_the_model() -> None:

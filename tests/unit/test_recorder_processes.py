@@ -7,6 +7,7 @@ note.
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from theus import (
     SemanticType,
     StateUpdate,
     TheusEngine,
+    TransactionError,
     process,
 )
 from theus.testing import Anomaly, Attempt, Recorder, RecordingContext, Step, check_history
@@ -218,6 +220,30 @@ def test_coroutines_and_options(engine: TheusEngine, recorder: Recorder) -> None
 @process(inputs=["domain.n"], outputs=["domain.n"])
 def bump(ctx: Any) -> None:
     ctx.domain.n += 1
+
+
+def test_a_cancelled_task_leaves_no_record_open(engine: TheusEngine, recorder: Recorder) -> None:
+    inside, go = threading.Event(), threading.Event()
+
+    @process(outputs=["domain.n"])
+    def waits(ctx: Any) -> None:
+        ctx.domain.n = 5
+        inside.set()
+        assert go.wait(20)
+
+    async def main() -> None:
+        task = asyncio.create_task(recorder.execute(waits))
+        await asyncio.to_thread(inside.wait, 20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(TransactionError, match="1 recorded"):
+            recorder.take()
+        go.set()
+
+    asyncio.run(main())  # which waits for its helper threads
+    assert engine.version == 1
+    assert [each.outcome for each in good(recorder)] == ["aborted"]
 
 
 def test_threads_that_run_processes(engine: TheusEngine, recorder: Recorder) -> None:

@@ -38,30 +38,50 @@ class RecordedOptions:
 
     def run_process(self, process: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Any:
         """`engine.run_process`, recorded."""
-        with self._recorder._chain(self._options.detached) as chain:
-            return self._options.run_process(self._recorded(process, chain), *args, **kwargs)
+        chain = self._recorder._chain(self._options.detached)
+        stand_in = _recorded(self._options.engine.plan(process), chain)
+        return _Watched.with_chain(self._options, chain).run_process(stand_in, *args, **kwargs)
 
     async def execute(self, process: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Any:
-        """`await engine.execute`, recorded. A plain function runs here, as with `inline=True`:
-        what a helper thread does after its task was cancelled could not be told.
+        """`await engine.execute`, recorded. A helper thread whose task was cancelled ends its
+        record when its body has ended.
         """
-        with self._recorder._chain(self._options.detached) as chain:
-            here = self._options._replace(inline=True)
-            return await here.execute(self._recorded(process, chain), *args, **kwargs)
-
-    def _recorded(self, process: Callable[..., Any] | str, chain: _Chain) -> Callable[..., Any]:
-        """A process that does the same, and whose plan keeps a record of each attempt."""
+        chain = self._recorder._chain(self._options.detached)
         plan = self._options.engine.plan(process)
+        watched = _Watched.with_chain(self._options, chain)
+        running = watched.execute(_recorded(plan, chain), *args, **kwargs)
+        if not plan.is_coroutine:
+            return await running
+        with chain:
+            return await running
 
-        def stand_in(ctx: Context, *args: Any, **kwargs: Any) -> Any:
-            raise AssertionError("only its plan is run")
 
-        stand_in._theus_plan = recorded = _copy(plan, type(plan))  # type: ignore[attr-defined]
-        recorded.function = stand_in
-        recorded.attempt = (
-            _attempt_async(plan, chain) if plan.is_coroutine else _attempt(plan, chain)
-        )
-        return stand_in
+class _Watched(Options):
+    """Options that end the record of a run where the run ends: maybe in a helper thread."""
+
+    chain: _Chain
+
+    @classmethod
+    def with_chain(cls, options: Options, chain: _Chain) -> _Watched:
+        watched = cls(*options)
+        watched.chain = chain
+        return watched
+
+    def _run(self, *run: Any) -> Any:
+        with self.chain:
+            return super()._run(*run)
+
+
+def _recorded(plan: Plan, chain: _Chain) -> Callable[..., Any]:
+    """A process that does the same, and whose plan keeps a record of each attempt."""
+
+    def stand_in(ctx: Context, *args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("only its plan is run")
+
+    stand_in._theus_plan = recorded = _copy(plan, type(plan))  # type: ignore[attr-defined]
+    recorded.function = stand_in
+    recorded.attempt = _attempt_async(plan, chain) if plan.is_coroutine else _attempt(plan, chain)
+    return stand_in
 
 
 def _copy(plan: Plan, kind: type[Plan]) -> Any:

@@ -107,9 +107,7 @@ class Recorder:
         return self.options().run_process(process, *args, **kwargs)
 
     async def execute(self, process: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Any:
-        """`await engine.execute(process, ...)`, recorded; else as `run_process`. A plain function
-        runs in this thread.
-        """
+        """`await engine.execute(process, ...)`, recorded; else as `run_process`."""
         return await self.options().execute(process, *args, **kwargs)
 
     def _chain(self, detached: bool) -> _Chain:
