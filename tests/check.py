@@ -8,6 +8,7 @@
     asan    the C tests under AddressSanitizer and UBSan
     tsan    the C tests under ThreadSanitizer
     sim     the commit protocol under a deterministic scheduler, deeper than `c` does: minutes
+    storm   kill -9, a hundred thousand times: minutes
     cov     the C tests, and which lines of the core they reach (at least 90 %)
     asanpy  the quick Python tests over a module built with AddressSanitizer and UBSan
     wheel   sdist and wheel: what is in them, and that they work
@@ -121,8 +122,15 @@ def sim() -> None:
             run(program, "deep")
 
 
+def storm() -> None:
+    build = c_tests(
+        "c", "CMAKE_BUILD_TYPE=RelWithDebInfo", "THEUS_WERROR=ON", only="test_shm_storm"
+    )
+    run(build / "test_shm_storm", "100000")
+
+
 def faults() -> None:
-    run(sys.executable, "-P", "tests/faults.py")
+    run(sys.executable, "tests/faults.py")
 
 
 def works(*command: str) -> bool:
@@ -338,7 +346,7 @@ def full() -> None:
 
 LANES: dict[str, Callable[[], None]] = {
     lane.__name__: lane
-    for lane in (quick, full, lint, c, sim, faults, asan, tsan, cov, asanpy, wheel, py)
+    for lane in (quick, full, lint, c, sim, storm, faults, asan, tsan, cov, asanpy, wheel, py)
 }
 
 

@@ -3,8 +3,9 @@
 A fault is one replaced piece of one file: what a slip of the pen, or a clever simplification, might
 have made of it. Nothing of this is in the product. For each, the copy is built three times; asked are
 
-    c          the C tests of commits, isolation, savepoints, versions, nodes and threads
-    schedules  the deterministic scheduler (tests/c/sim)
+    c          the C tests of commits, isolation, savepoints, versions, nodes and threads; for a fault
+               of shared memory, those of shared memory
+    schedules  the deterministic scheduler (tests/c/sim), likewise
     history    recorded runs of threads and tasks, replayed by theus.testing.check_history
 
 in this order, until one finds it (--all: whoever else does). A fault that none of them finds fails
@@ -24,6 +25,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import faults_shm
+
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "csrc" / "core"
 TIMEOUT = 60  # seconds; a program that takes longer hangs, and so has found it
@@ -33,6 +36,8 @@ C_TESTS = [
     *("test_store", "test_threads", "test_txn", "test_txn_threads", "test_ring", "test_bell"),
     *("test_turn", "test_attach"),
 ]
+SHM_TESTS = ["test_shm_slots", "test_shm_zone", "test_shm_fuzz", "test_shm_storm"]
+SHM_SCENES = ["sim_slots"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,10 @@ class Fault:
     file: str
     old: str
     new: str
+
+    def concerns(self, program: str) -> bool:
+        """Might this test find it? Shared memory and transactions know nothing of each other."""
+        return ("shm" in self.file) == (program in (*SHM_TESTS, *SHM_SCENES))
 
 
 FAULTS = [
@@ -288,6 +297,7 @@ FAULTS = [
         "    atomic_fetch_add_explicit(&bell->waiting, 1, memory_order_relaxed);",
         "    atomic_fetch_add_explicit(&bell->waiting, bell->first->next == NULL, memory_order_relaxed);",
     ),
+    *(Fault(*it) for it in faults_shm.FAULTS),
 ]
 
 
@@ -340,7 +350,7 @@ class Copy:
             "binding": (MODULE, (ROOT / "csrc" / "binding").glob("*.c")),
             "shared": (TESTING, shared),
             "schedule": (TESTING, [tests / "sim" / "schedule.c"]),
-            "c": (TESTING, [tests / f"{name}.c" for name in C_TESTS]),
+            "c": (TESTING, [tests / f"{name}.c" for name in (*C_TESTS, *SHM_TESTS)]),
             "schedules": (TESTING, (tests / "sim").glob("sim_*.c")),
         }
         made = {
@@ -372,6 +382,8 @@ class Copy:
                 "schedules": lambda: self.ask_programs("schedules", SIM, fault, folder),
                 "history": lambda: self.ask_history(fault, folder),
             }
+            if fault is not None and not fault.concerns("test_commit"):
+                del judges["history"]
             found: dict[str, str] = {}
             for who, judge in judges.items():
                 what = judge() if everybody or not found else ""
@@ -383,6 +395,8 @@ class Copy:
         core = self.core(flavour, fault, folder)
         support = self.objects["shared"] + (self.objects["schedule"] if room == "schedules" else [])
         for program in self.objects[room]:
+            if fault is not None and not fault.concerns(program.stem):
+                continue
             target = folder / program.stem
             run(COMPILER, program, *support, *core, "-o", target, "-lpthread")
             what = complaint([str(target)], {"MALLOC_PERTURB_": "165"})

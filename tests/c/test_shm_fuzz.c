@@ -18,7 +18,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -422,6 +422,7 @@ test_scribbles(long times)
     pid_t child = fork();
     REQUIRE(child >= 0);
     if (child == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* if a check ends the test, it ends us */
         scribble(&it);
     }
     long leased = 0;

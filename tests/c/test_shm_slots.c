@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -259,6 +260,7 @@ start_worker(shared *it, uint32_t who, unsigned long long seed, const char *step
     if (child > 0) {
         return child;
     }
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* if a check ends the test, it ends us */
     if (step != NULL) {
         doom.step = step;
         doom.passes = check_random(&seed, 50);

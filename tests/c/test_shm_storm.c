@@ -13,7 +13,7 @@
  * whoever still leases a retired block is alive; no descriptor is left. At the end, when the survivors have gone: no block lingers,
  * no slot is lost, none is taken, nothing is mapped.
  *
- *     test_shm_storm [KILLS [SEED]]     2,000 by default; tests/storm.py asks for more
+ *     test_shm_storm [KILLS [SEED]]     2,000 by default; `check.py storm` asks for 100,000
  *
  * Anonymous memory has no name: there is no file that could be left. */
 #define _GNU_SOURCE
@@ -128,6 +128,7 @@ start(role who, unsigned lane, long rounds)
     pid_t child = fork();
     REQUIRE(child >= 0);
     if (child == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* if a check ends the keeper, it ends us */
         play(who, lane, rounds, &seed);
         _exit(check_result());
     }

@@ -1,0 +1,170 @@
+"""The faults of shared memory, for tests/faults.py: (name, file, old, new) as there."""
+
+from __future__ import annotations
+
+FAULTS = [
+    # ---- the slot table
+    (
+        "a slot is claimed whoever has it",
+        "shm_slots.c",
+        "    if (theus_slot_state_of(seen) != THEUS_SLOT_FREE) {\n        return false;",
+        "    if (theus_slot_state_of(seen) == THEUS_SLOT_WORN) {\n        return false;",
+    ),
+    (
+        "a generation is given twice",
+        "shm_slots.c",
+        "uint32_t next = theus_slot_generation_of(seen) + 1;",
+        "uint32_t next = theus_slot_generation_of(seen) | 1;",
+    ),
+    (
+        "a slot without a hint is lost",
+        "shm_slots.c",
+        "        if (!found && try_claim(",
+        "        if (!found && table->capacity == 0 && try_claim(",
+    ),
+    (
+        "the word is looked at before the lease is set",
+        "shm_slots.c",
+        "    atomic_fetch_or(&slot->leases, (uint64_t)1 << who);\n"
+        '    THEUS_SHM_STEP("lease set");\n'
+        "    uint64_t seen = atomic_load(&slot->word);\n",
+        "    uint64_t seen = atomic_load(&slot->word);\n"
+        "    atomic_fetch_or(&slot->leases, (uint64_t)1 << who);\n"
+        '    THEUS_SHM_STEP("lease set");\n',
+    ),
+    (
+        "a refused lease stays",
+        "shm_slots.c",
+        "    atomic_fetch_and(&slot->leases, ~((uint64_t)1 << who));\n    return theus",
+        "    return theus",
+    ),
+    (
+        "a slot is recycled under a lease",
+        "shm_slots.c",
+        "        || atomic_load(&slot->leases) != 0) {",
+        "        ) {",
+    ),
+    (
+        "a slot that is worn out is given again",
+        "shm_slots.c",
+        "bool worn = generation == UINT32_MAX;",
+        "bool worn = false;",
+    ),
+    (
+        "the leases of the dead stay",
+        "shm_slots.c",
+        "memory_order_relaxed) >> who & 1) {",
+        "memory_order_relaxed) >> who & 2) {",
+    ),
+    (
+        "what a dead claimer had published stays",
+        "shm_slots.c",
+        '        (void)theus_slot_retire(table, i, generation);\n        THEUS_SHM_STEP("reaping");',
+        '        THEUS_SHM_STEP("reaping");',
+    ),
+    (
+        "the living are reaped, too",
+        "shm_slots.c",
+        "|| theus_slot_claimer_of(seen) != who) {",
+        ") {",
+    ),
+    # ---- blocks
+    (
+        "where a borrowed block lies is believed",
+        "shm_block.c",
+        "    return block->size <= arena->data_size && block->offset <= arena->data_size - block->size;",
+        "    return true;",
+    ),
+    (
+        "an older name is good while its slot is held",
+        "shm_block.c",
+        "    if (tenant != generation || theus",
+        "    if (theus",
+    ),
+    (
+        "a retired block can still be leased by who holds it",
+        "shm_block.c",
+        "    if (tenant != generation || theus_slot_state_of(word) != THEUS_SLOT_LIVE) {",
+        "    if (tenant != generation) {",
+    ),
+    (
+        "a borrower publishes what its owner has not",
+        "shm_block.c",
+        "    if (!theus_block_is_owned(block) && !theus_block_is_published(block)) {",
+        "    if (block->arena == NULL) {",
+    ),
+    # ---- arenas
+    (
+        "the number of slots is believed",
+        "shm_arena.c",
+        " || theus_shm_control_size(*capacity) != arena->control_size) {",
+        ") {",
+    ),
+    (
+        "another arena is as good",
+        "shm_arena.c",
+        "    bool same = memcmp(header->id, name->id, sizeof(name->id)) == 0;",
+        "    bool same = name != NULL;",
+    ),
+    (
+        "an arena that its owner has closed is opened",
+        "shm_arena.c",
+        "    return same && atomic_load(&header->closed) == 0 ? THEUS_OK : THEUS_STALE;",
+        "    return same ? THEUS_OK : THEUS_STALE;",
+    ),
+    (
+        "the dead are not looked for",
+        "shm_arena.c",
+        "        if ((holders >> number & 1) != 0 && theus_byte_try_lock(arena->control_fd, number)) {",
+        "        if ((holders >> number & 2) != 0 && theus_byte_try_lock(arena->control_fd, number)) {",
+    ),
+    (
+        "who looks is taken for dead",
+        "shm_arena.c",
+        "        if ((holders >> number & 1) != 0 && theus_byte_try_lock(arena->control_fd, number)) {",
+        "        if ((holders >> number & 1) != 0) {",
+    ),
+    (
+        "a child inherits views without leases",
+        "shm_arena.c",
+        "            atomic_fetch_or(&arena->slots.slots[i].leases, (uint64_t)1 << arena->child);\n",
+        "",
+    ),
+    # ---- zones, ranges, files
+    (
+        "an older array shines through",
+        "shm_zone.c",
+        "    if (zero && at.dirty > 0) {",
+        "    if (zero && at.dirty > size) {",
+    ),
+    (
+        "what others look at is forgotten",
+        "shm_zone.c",
+        "            arena->lingering[kept++] = index;\n",
+        "            kept += arena->lingering_count == 1;\n",
+    ),
+    (
+        "two ranges are not merged",
+        "shm_runs.c",
+        "before != NULL && before->offset + before->size == offset;",
+        "before != NULL && before->offset + before->size == offset && extent > 64;",
+    ),
+    (
+        "large blocks lie anywhere",
+        "shm_runs.c",
+        "    return extent < PAGED_FROM ? 0 : (PAGE - run->offset % PAGE) % PAGE;",
+        "    return extent < PAGE ? 0 : 0;",
+    ),
+    (
+        "a file that can shrink is opened",
+        "port_shm.c",
+        "    if (seals < 0 || (seals & needed) != needed ||",
+        "    if (seals < 0 ||",
+    ),
+    (
+        "a number that is locked is free",
+        "port_shm.c",
+        "    return fcntl(fd, F_OFD_SETLK, &lock) == 0;",
+        "    return fcntl(fd, F_OFD_SETLK, &lock) == 0 || byte > 2;",
+    ),
+]
