@@ -227,7 +227,7 @@ def extend_other(held: Held, pickled: bool, it: Any) -> tuple[int, Any]:
         return MARK, mark
     if type(it).__module__ == "theus.shm_array" and type(it).__name__ == "ShmArray":
         rebuild, args, *_ = it.__reduce_ex__(5)
-        if rebuild.__name__ == "_from_token":
+        if rebuild.__name__ == "array_from_token":
             held.append(it)
             return SHARED_ARRAY, args
         import numpy
@@ -339,9 +339,9 @@ def dtype_of(described: Any) -> Any:
 
 
 def shared_array_of(args: Any) -> Any:
-    from theus.shm_array import _from_token
+    from theus.shm_array import array_from_token
 
-    return _from_token(*args)
+    return array_from_token(*args)
 
 
 def enum_of(parts: Any, load: bool) -> Any:
