@@ -139,6 +139,13 @@ def merge_rules(
 
 def _check_rule(what: str, text: str, rule: Merge) -> None:
     if callable(rule):
+        from inspect import iscoroutinefunction  # here: see theus._types
+
+        if iscoroutinefunction(rule) or iscoroutinefunction(type(rule).__call__):
+            raise TypeError(
+                f"{what}: the rule for {text!r} is a coroutine function, {rule!r}, which nobody "
+                "could await at the commit; use a plain one"
+            )
         return
     names = ", ".join(map(repr, NAMES))
     if not isinstance(rule, str):

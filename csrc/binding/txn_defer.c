@@ -9,28 +9,46 @@
 #include "records.h"
 #include "value_py.h"
 
+/* The place of an operation, for messages. New reference. */
+static PyObject *
+place_of(const theus_application *what)
+{
+    theus_segment path[THEUS_PATH_ROOM];
+    uint32_t length = theus_cell_path(what->cell, path, THEUS_PATH_ROOM - 1);
+    length = length < THEUS_PATH_ROOM ? length : THEUS_PATH_ROOM - 1;
+    path[length] = (theus_segment){what->key, what->index};
+    PyObject *keys = txn_path_tuple(path, length + 1);
+    PyObject *paths = keys == NULL ? NULL : PyImport_ImportModule("theus.paths");
+    PyObject *text = paths == NULL ? NULL : PyObject_CallMethod(paths, "format_path", "(O)", keys);
+    Py_XDECREF(paths);
+    Py_XDECREF(keys);
+    return text;
+}
+
 static int
-append_value(HeapObject *heap, theus_value old, theus_value item, theus_value *out)
+append_value(HeapObject *heap, const theus_application *what, theus_value *out)
 {
     theus_container *edit;
     theus_status status;
-    if (old == THEUS_NONE) {
+    if (what->old == THEUS_NONE) {
         status = theus_container_new(heap->core, THEUS_LIST, &edit);
     }
-    else if (theus_value_kind(old) == THEUS_LIST) {
-        status = theus_edit_begin(theus_value_container(old), &edit);
+    else if (theus_value_kind(what->old) == THEUS_LIST) {
+        status = theus_edit_begin(theus_value_container(what->old), &edit);
     }
     else {
-        PyObject *found = handle_wrap(heap, old);
-        if (found != NULL) {
-            PyErr_Format(PyExc_TypeError, "append() needs a list at its path, and %R is there: append to a list, or set() "
-                         "one first", found);
-            Py_DECREF(found);
+        PyObject *found = handle_wrap(heap, what->old);
+        PyObject *place = found == NULL ? NULL : place_of(what);
+        if (place != NULL) {
+            PyErr_Format(PyExc_TypeError, "append() needs a list at its path, and at %U there is %R: append to a list, or "
+                         "set() one first", place, found);
         }
+        Py_XDECREF(place);
+        Py_XDECREF(found);
         return -1;
     }
     if (status == THEUS_OK) {
-        status = theus_list_splice(edit, edit->count, 0, &item, 1);
+        status = theus_list_splice(edit, edit->count, 0, &what->operand, 1);
         if (status == THEUS_OK) {
             status = theus_edit_seal(edit);
         }
@@ -45,22 +63,49 @@ append_value(HeapObject *heap, theus_value old, theus_value item, theus_value *o
     return 0;
 }
 
+/* An exception of the addition, or of a resolver of the user's, says nothing of where it was; and it may come when the
+ * body has long returned. A TypeError of the addition is ours to word. */
+static void
+name_place(const theus_application *what, PyObject *before, PyObject *after)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *place = place_of(what);
+    if (place != NULL && what->kind == THEUS_ADD && PyErr_GivenExceptionMatches(error, PyExc_TypeError)) {
+        PyErr_Format(PyExc_TypeError, "add() cannot add %R to what is at %U, which is %R: %S", after, place, before, error);
+        Py_DECREF(error);
+    }
+    else {
+        PyObject *note = place == NULL ? NULL : PyUnicode_FromFormat("theus: in a %s at %U",
+                                                                     what->kind == THEUS_ADD ? "sum" : "merge", place);
+        PyObject *done = note == NULL ? NULL : PyObject_CallMethod(error, "add_note", "O", note);
+        if (done == NULL) {
+            PyErr_Clear(); /* the error itself is what matters */
+        }
+        Py_XDECREF(done);
+        Py_XDECREF(note);
+        PyErr_SetRaisedException(error);
+    }
+    Py_XDECREF(place);
+}
+
 int
-txn_apply_deferred(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand,
-                   void *resolver, theus_value *out)
+txn_apply_deferred(void *ctx, const theus_application *what, theus_value *out)
 {
     HeapObject *heap = ctx;
-    if (kind == THEUS_APPEND) {
-        return append_value(heap, old, operand, out);
+    if (what->kind == THEUS_APPEND) {
+        return append_value(heap, what, out);
     }
-    PyObject *after = handle_wrap(heap, operand);
-    if (after != NULL && old != THEUS_NONE) {
-        PyObject *before = handle_wrap(heap, old);
+    PyObject *after = handle_wrap(heap, what->operand);
+    if (after != NULL && what->old != THEUS_NONE) {
+        PyObject *before = handle_wrap(heap, what->old);
         PyObject *made = NULL;
         if (before != NULL) {
-            made = kind == THEUS_ADD
+            made = what->kind == THEUS_ADD
                        ? PyNumber_Add(before, after)
-                       : PyObject_CallFunctionObjArgs((PyObject *)resolver, before, after, NULL);
+                       : PyObject_CallFunctionObjArgs((PyObject *)what->resolver, before, after, NULL);
+            if (made == NULL) {
+                name_place(what, before, after);
+            }
             Py_DECREF(before);
         }
         Py_SETREF(after, made);

@@ -145,8 +145,7 @@ PyObject *txn_snapshot(TxnObject *self);
 PyObject *txn_freeze_result(TxnObject *self, PyObject *result);
 
 /* theus_apply_fn over Python values. */
-int txn_apply_deferred(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand,
-                       void *resolver, theus_value *out);
+int txn_apply_deferred(void *ctx, const theus_application *what, theus_value *out);
 
 /* ---- between txn_life.c and txn_type.c ---- */
 

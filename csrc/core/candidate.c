@@ -86,9 +86,8 @@ deferred_target(commit_run *run, const theus_container *edit, const theus_deferr
 }
 
 static theus_status
-apply_one(commit_run *run, theus_container *edit, const theus_deferral *deferral)
+apply_one(commit_run *run, theus_container *edit, theus_cell *cell, const theus_deferral *deferral)
 {
-    const theus_txn *txn = run->txn;
     uint32_t pos;
     theus_value old, made;
     theus_status status = deferred_target(run, edit, deferral, &pos, &old);
@@ -98,7 +97,7 @@ apply_one(commit_run *run, theus_container *edit, const theus_deferral *deferral
     if (old != THEUS_NONE) {
         theus_value_retain(edit->heap, old); /* the edit may let it go while we still hold on to it */
     }
-    if (txn->apply(txn->embedder, deferral->kind, old, deferral->operand, deferral->resolver, &made) < 0) {
+    if (theus_deferral_apply(cell, deferral, old, &made) < 0) {
         status = THEUS_FOREIGN;
     }
     else {
@@ -118,7 +117,7 @@ apply_deferred(commit_run *run, theus_container *edit, theus_cell *cell)
     theus_status status = THEUS_OK;
     cell->deferred = theus_deferrals_reversed(cell->deferred);
     for (theus_deferral *it = cell->deferred; it != NULL && status == THEUS_OK; it = it->next) {
-        status = apply_one(run, edit, it);
+        status = apply_one(run, edit, cell, it);
     }
     cell->deferred = theus_deferrals_reversed(cell->deferred); /* for another round */
     return status;

@@ -128,6 +128,8 @@ THEUS_MUST_CHECK theus_status theus_cell_content(theus_cell *cell, theus_contain
 /* Takes the deferred operations of a cell that are newer than `last` (NULL: all) out of force; they are freed with
  * the transaction. */
 void theus_cell_retire_deferred(theus_cell *cell, const theus_deferral *last);
+/* Applies one of them to what stands there: theus_apply_fn. */
+int theus_deferral_apply(theus_cell *cell, const theus_deferral *deferral, theus_value old, theus_value *made);
 /* Cells list them newest first; they apply oldest first. */
 theus_deferral *theus_deferrals_reversed(theus_deferral *list);
 

@@ -352,17 +352,24 @@ settle_read(theus_cell *cell, void *ctx, const theus_deferral *deferral, theus_v
     return status;
 }
 
+int
+theus_deferral_apply(theus_cell *cell, const theus_deferral *deferral, theus_value old, theus_value *made)
+{
+    theus_application what = {deferral->kind, cell, deferral->key, deferral->index,
+                              old, deferral->operand, deferral->resolver};
+    return cell->txn->apply(cell->txn->embedder, &what, made);
+}
+
 static theus_status
 settle_one(theus_cell *cell, void *ctx, theus_deferral *deferral)
 {
-    const theus_txn *txn = cell->txn;
     theus_heap *heap = cell->now->heap;
     theus_value old, made;
     theus_status status = settle_read(cell, ctx, deferral, &old);
     if (status != THEUS_OK) {
         return status;
     }
-    if (txn->apply(txn->embedder, deferral->kind, old, deferral->operand, deferral->resolver, &made) < 0) {
+    if (theus_deferral_apply(cell, deferral, old, &made) < 0) {
         status = THEUS_FOREIGN;
     }
     else {

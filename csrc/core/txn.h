@@ -99,10 +99,19 @@ typedef struct theus_savepoint theus_savepoint;
 
 typedef enum { THEUS_ADD, THEUS_APPEND, THEUS_MERGE } theus_deferred_kind;
 
-/* Computes the new value of a deferred operation. `old` is THEUS_NONE where the path is
- * absent. *out gets a value with a count that the core takes over. 0, or -1 = failed. */
-typedef int (*theus_apply_fn)(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand,
-                              void *resolver, theus_value *out);
+/* A deferred operation that is about to be applied; all of it borrowed. */
+typedef struct {
+    theus_deferred_kind kind;
+    theus_cell *cell;     /* at `key` of it, or at `index` if that is NULL */
+    void *key;
+    uint32_t index;
+    theus_value old;      /* what stands there: THEUS_NONE where nothing does */
+    theus_value operand;
+    void *resolver;
+} theus_application;
+
+/* Computes the new value. *out gets it with a count that the core takes over. 0, or -1 = failed. */
+typedef int (*theus_apply_fn)(void *ctx, const theus_application *what, theus_value *out);
 
 /* Asked before a container with THEUS_MARK_ADMIT is committed in which, or below which, something was written. `made` (sealed) is
  * what it would become on top of the newest version; *out gets, with a count, what shall stand in its place:

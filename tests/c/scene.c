@@ -562,11 +562,10 @@ commit_set(const scene *scene, const char *path, const char *text)
 /* ---- deferred operations ------------------------------------------------------------------------ */
 
 int
-fake_apply(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand,
-           void *resolver, theus_value *out)
+fake_apply(void *ctx, const theus_application *what, theus_value *out)
 {
-    (void)resolver;
-    if (kind == THEUS_APPEND) {
+    theus_value old = what->old, operand = what->operand;
+    if (what->kind == THEUS_APPEND) {
         theus_container *edit;
         theus_status status = old == THEUS_NONE
                                   ? theus_container_new(ctx, THEUS_LIST, &edit)
@@ -586,7 +585,7 @@ fake_apply(void *ctx, theus_deferred_kind kind, theus_value old, theus_value ope
         return 0;
     }
     uint64_t before = old == THEUS_NONE ? 0 : id_of(old), number = id_of(operand);
-    uint64_t after = kind == THEUS_ADD ? before + number : before > number ? before : number;
+    uint64_t after = what->kind == THEUS_ADD ? before + number : before > number ? before : number;
     *out = theus_value_of_atom(fake_new(after));
     return 0;
 }

@@ -82,7 +82,6 @@ void perform(session *session, const char *line);
 void commit_set(const scene *scene, const char *path, const char *text);
 
 /* What fake sessions defer: ADD adds ids, APPEND appends to a list, MERGE takes the larger id. */
-int fake_apply(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand,
-               void *resolver, theus_value *out);
+int fake_apply(void *ctx, const theus_application *what, theus_value *out);
 
 #endif

@@ -45,14 +45,10 @@ test_failing_callbacks(void)
 }
 
 static int
-apply_fails(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand,
-            void *resolver, theus_value *out)
+apply_fails(void *ctx, const theus_application *what, theus_value *out)
 {
     (void)ctx;
-    (void)kind;
-    (void)old;
-    (void)operand;
-    (void)resolver;
+    (void)what;
     (void)out;
     return -1;
 }
@@ -167,14 +163,13 @@ test_commit_is_closed(void)
 
 /* Deferred on a list, whose body shortens it while it is applied. */
 static int
-apply_and_shorten(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand,
-                  void *resolver, theus_value *out)
+apply_and_shorten(void *ctx, const theus_application *what, theus_value *out)
 {
     theus_cell *list = cell_at(hook.session, "1");
     while (list->now->count > 0) {
         REQUIRE(theus_cell_splice(list, 0, 1, NULL, 0) == THEUS_OK);
     }
-    return fake_apply(ctx, kind, old, operand, resolver, out);
+    return fake_apply(ctx, what, out);
 }
 
 static void
@@ -197,15 +192,14 @@ test_list_shortened_by_apply(void)
 static int applications;
 
 static int
-apply_and_defer(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand,
-                void *resolver, theus_value *out)
+apply_and_defer(void *ctx, const theus_application *what, theus_value *out)
 {
     if (applications++ == 0) {
         add(hook.session, "1", 100);
         add(hook.session, "1", 1000);
         CHECK(get(hook.session, "1") == 0); /* being applied: what is there so far */
     }
-    return fake_apply(ctx, kind, old, operand, resolver, out);
+    return fake_apply(ctx, what, out);
 }
 
 static void
@@ -232,8 +226,7 @@ test_defer_in_apply(void)
 static int fails_at;
 
 static int
-apply_sometimes(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand,
-                void *resolver, theus_value *out)
+apply_sometimes(void *ctx, const theus_application *what, theus_value *out)
 {
     if (--fails_at == 0) {
         fake_atom *key = fake_new(1), *last = fake_new(9);
@@ -244,7 +237,7 @@ apply_sometimes(void *ctx, theus_deferred_kind kind, theus_value old, theus_valu
         fake_release(last);
         return -1;
     }
-    return fake_apply(ctx, kind, old, operand, resolver, out);
+    return fake_apply(ctx, what, out);
 }
 
 static void

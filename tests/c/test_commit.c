@@ -68,8 +68,7 @@ static int rivals;
 static scene *contended;
 
 static int
-apply_with_rival(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand,
-                 void *resolver, theus_value *out)
+apply_with_rival(void *ctx, const theus_application *what, theus_value *out)
 {
     if (rivals > 0) {
         rivals--;
@@ -80,7 +79,7 @@ apply_with_rival(void *ctx, theus_deferred_kind kind, theus_value old, theus_val
         add(rival, "1", 1);
         session_done(rival);
     }
-    return fake_apply(ctx, kind, old, operand, resolver, out);
+    return fake_apply(ctx, what, out);
 }
 
 static void

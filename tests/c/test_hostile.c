@@ -193,14 +193,11 @@ come_back(void)
 }
 
 static int
-apply_and_come_back(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand,
-                    void *resolver, theus_value *out)
+apply_and_come_back(void *ctx, const theus_application *what, theus_value *out)
 {
+    theus_value old = what->old;
     come_back();
-    (void)kind;
-    (void)resolver;
-    (void)ctx;
-    theus_value made = old == THEUS_NONE || theus_value_kind(old) != THEUS_ATOM ? operand : old;
+    theus_value made = old == THEUS_NONE || theus_value_kind(old) != THEUS_ATOM ? what->operand : old;
     theus_value_retain(ctx, made);
     *out = made;
     return 0;

@@ -248,11 +248,13 @@ engine_do(worker *worker, op *op)
 
 /* ADD, where a container may be in the way. */
 static int
-apply_add(void *ctx, theus_deferred_kind kind, theus_value old, theus_value operand, void *resolver,
-          theus_value *out)
+apply_add(void *ctx, const theus_application *what, theus_value *out)
 {
-    bool is_number = old != THEUS_NONE && theus_value_kind(old) == THEUS_ATOM;
-    return fake_apply(ctx, kind, is_number ? old : THEUS_NONE, operand, resolver, out);
+    theus_application one = *what;
+    if (what->old != THEUS_NONE && theus_value_kind(what->old) != THEUS_ATOM) {
+        one.old = THEUS_NONE;
+    }
+    return fake_apply(ctx, &one, out);
 }
 
 /* ---- random programs --------------------------------------------------------------------------------- */

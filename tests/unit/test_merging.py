@@ -180,10 +180,18 @@ def test_drafts_are_contributed_as_content() -> None:
 
 def test_a_contribution_that_does_not_fit_fails_the_run() -> None:
     engine = engine_with(x=1)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError) as caught:
         engine.run_process(giving({1}, {"domain.x": "union"}))
-    with pytest.raises(TypeError, match="append"):
+    assert caught.value.__notes__ == ["theus: in a merge at domain.x"]
+    with pytest.raises(
+        TypeError, match=r"append\(\) needs a list at its path, and at domain.x there is 1"
+    ):
         engine.run_process(giving(5, {"domain.x": "append"}))
+    with pytest.raises(TypeError, match=r"cannot add 'text' to what is at domain\.x, which is 1"):
+        engine.run_process(giving("text", {"domain.x": "sum"}))
+    with pytest.raises(ZeroDivisionError) as failed:
+        engine.run_process(giving(0, {"domain.x": lambda old, value: old / value}))
+    assert failed.value.__notes__ == ["theus: in a merge at domain.x"]
     assert domain(engine) == {"x": 1} and engine.version == 1
 
 
@@ -295,3 +303,18 @@ def test_bad_rules_are_refused_by_the_decorator(merge: Any, error: Any, words: s
     with pytest.raises(error, match=words) as caught:
         giving(1, merge, "domain.x", "signal.x")
     assert "merge of process 'give'" in str(caught.value)
+
+
+def test_a_rule_that_nobody_could_await_is_refused() -> None:
+    async def later(old: Any, value: Any) -> Any:
+        return value
+
+    class Later:
+        async def __call__(self, old: Any, value: Any) -> Any:
+            return value
+
+    for rule in later, Later():
+        with pytest.raises(
+            TypeError, match=r"merge of process .*'domain\.x' is a coroutine function"
+        ):
+            giving(1, {"domain.x": rule})
