@@ -253,11 +253,18 @@ refuse_what_has_not_run(PyObject *fn, PyObject *result)
     return result;
 }
 
+/* Runs inside runs: each takes 2 to 4 KiB of the thread's C stack, which Python's own limit does not count. */
+enum { DEEPEST_RUN = 500 };
+
 /* A run inside a body of the same thread and task is a savepoint of that transaction. */
 static PyObject *
 run_joined(TxnObject *outer, PyObject *const *args, Py_ssize_t count)
 {
     theus_savepoint *savepoint;
+    if (outer->guests >= DEEPEST_RUN) {
+        return PyErr_Format(PyExc_RecursionError, "%d runs stand inside one another already: bodies that run one another "
+                            "for ever, or a loop that should not be a recursion", DEEPEST_RUN);
+    }
     if (txn_enter(outer) < 0) {
         return NULL;
     }

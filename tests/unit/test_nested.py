@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -284,3 +285,78 @@ def test_a_body_gains_nothing_by_opening_and_closing_contexts(engine: TheusEngin
             with pytest.raises((ContractViolationError, TransactionError)):
                 engine.run_process(declare(body))
     assert engine.version == 1
+
+
+# ---- ends of nested runs ----------------------------------------------------------------
+
+
+def test_a_nested_run_that_is_cancelled_leaves_the_body_as_it_was(engine: TheusEngine) -> None:
+    """A plain run joins for the time of its call, whatever ends it."""
+
+    def cancelled(tx: Any) -> None:
+        tx.domain.b = 99
+        tx.on_commit(lambda version: calls.append(version))
+        with pytest.raises(TransactionError, match="nested run"):
+            tx.rollback()
+        raise asyncio.CancelledError
+
+    calls: list[int] = []
+    with engine.transaction() as tx:
+        tx.domain.a = 5
+        with pytest.raises(asyncio.CancelledError):
+            engine.run(cancelled)
+        assert tx.domain.b == 2
+        tx.commit()  # by hand again: nobody is in a nested run any more
+    assert (domain(engine)["a"], domain(engine)["b"], calls) == (5, 2, [])
+
+
+def test_a_task_cancelled_in_a_nested_run_may_go_on_with_its_body(engine: TheusEngine) -> None:
+    async def main() -> None:
+        waiting = asyncio.Event()
+
+        @effect("domain.b")
+        async def inner(ctx: Any) -> None:
+            ctx.domain.b = 99
+            waiting.set()
+            await asyncio.Event().wait()
+
+        @effect("domain.a", "domain.b")
+        async def outer(ctx: Any) -> None:
+            ctx.domain.a = 5
+            with pytest.raises(asyncio.CancelledError):
+                await engine.execute(inner)
+            asyncio.current_task().uncancel()  # type: ignore[union-attr]
+            assert ctx.domain.b == 2  # as before it, and its guard is gone
+            ctx.domain.a += 1
+            await engine.execute(effect("domain.b")(lambda ctx: 3))
+
+        task = asyncio.create_task(engine.execute(outer))
+        await waiting.wait()
+        task.cancel()
+        await task
+
+    asyncio.run(main())
+    assert (domain(engine)["a"], domain(engine)["b"], engine.version) == (6, 3, 2)
+
+
+def test_runs_inside_runs_have_an_end(engine: TheusEngine) -> None:
+    """Python's own limit may be raised to where the stack of the thread is over before."""
+    deepest: list[int] = []
+
+    def ping(tx: Any, depth: int) -> None:
+        deepest[:] = [depth]
+        engine.run(pong, depth + 1)
+
+    def pong(tx: Any, depth: int) -> None:
+        engine.run(ping, depth + 1)
+
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)
+    try:
+        with pytest.raises(RecursionError, match="500 runs stand inside one another"):
+            engine.run(ping, 1)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert deepest == [501] and engine.version == 1
+    engine.run(lambda tx: engine.run(lambda tx: tx.set("domain.a", 7)))
+    assert domain(engine)["a"] == 7
