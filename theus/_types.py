@@ -19,9 +19,9 @@ Isolation = Literal["serializable", "snapshot"]
 class SemanticType(str, Enum):
     """What a process may do. A plain string of the same text is accepted everywhere.
 
-    PURE    sees its declared inputs, frozen; changes state only by what it returns
+    PURE    reads its declared inputs; changes state only by what it returns
     EFFECT  works on drafts, and may write what it declares in its outputs
-    GUIDE   reads anything, frozen, to steer a workflow; writes nothing
+    GUIDE   reads anything, to steer a workflow; writes nothing
     """
 
     PURE = "pure"

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from theus._theus import thaw
 from theus.errors import _shown
 from theus.scope import ROOT_ALIASES
 
 if TYPE_CHECKING:
+    from theus._theus import State
     from theus.locks import LockManager
     from theus.zones import Rules
 
-__all__ = ["lock_contexts", "namespaced", "roots_of", "write_timeout"]
+__all__ = [
+    "context_of",
+    "context_type",
+    "lock_contexts",
+    "namespaced",
+    "roots_of",
+    "write_timeout",
+]
 
 DEFAULT_WRITE_TIMEOUT_MS = 300_000
+
+_ATOMS = frozenset((int, float, str, bytes, bool, type(None)))
 
 
 def roots_of(context: object) -> dict[str, Any]:
@@ -137,9 +148,43 @@ def namespaced(
     return rules_of(roots, policies, zones)
 
 
+def context_type(context: object) -> type | None:
+    """The class that a context is given back as; None: as a dict of its roots."""
+    kind = type(context)
+    typed = hasattr(kind, "__dataclass_fields__") or hasattr(kind, "__pydantic_fields__")
+    return kind if typed else None
+
+
+def context_of(kind: type | None, state: State) -> Any:
+    """The roots of a state as an instance of `kind`, or as a dict."""
+    roots = thaw(state.data)
+    if kind is None:
+        return roots
+    names = {ROOT_ALIASES.get(name, name): name for name in _declared(kind)}
+    values = {names.get(root, root): value for root, value in roots.items()}
+    if hasattr(kind, "__pydantic_fields__"):
+        return kind.model_construct(**values)  # type: ignore[attr-defined]
+    instance: Any = object.__new__(kind)
+    for name, value in values.items():
+        try:
+            object.__setattr__(instance, name, value)
+        except AttributeError:
+            raise TypeError(
+                f"the state has a root {name!r}, and instances of {kind.__qualname__} have no room "
+                "for it: declare it there, or take state.to_dict()"
+            ) from None
+    return instance
+
+
+def _declared(kind: type) -> Iterable[str]:
+    found: Iterable[str] | None = getattr(kind, "__dataclass_fields__", None)
+    return kind.__pydantic_fields__ if found is None else found  # type: ignore[attr-defined]
+
+
 def lock_contexts(context: object, roots: Mapping[str, Any], strict: bool) -> LockManager | None:
-    """Locks the typed contexts that were copied in. The lock, or None if there are none."""
-    typed = [one for one in (context, *roots.values()) if hasattr(type(one), "set_lock_manager")]
+    """Locks the typed contexts that were copied in, also those inside them. The lock, or None if
+    there are none."""
+    typed = list(_lockable((context, *roots.values())))
     if not typed:
         return None
     from theus.locks import LockManager
@@ -148,6 +193,28 @@ def lock_contexts(context: object, roots: Mapping[str, Any], strict: bool) -> Lo
     for one in typed:
         one.set_lock_manager(manager)
     return manager
+
+
+def _lockable(given: Iterable[object]) -> Iterator[Any]:
+    """What can be locked among objects and all that is in them, each once."""
+    seen: set[int] = set()
+    rest = list(given)
+    while rest:
+        one = rest.pop()
+        if id(one) in seen or type(one) in _ATOMS:
+            continue
+        seen.add(id(one))
+        if hasattr(type(one), "set_lock_manager"):
+            yield one
+        if isinstance(one, Mapping):
+            rest.extend(one.values())
+        elif isinstance(one, (list, tuple, set, frozenset)):
+            rest.extend(one)
+        else:
+            rest.extend(getattr(one, "__dict__", {}).values())
+            rest.extend(
+                getattr(one, name, None) for name in getattr(type(one), "__dataclass_fields__", ())
+            )
 
 
 def write_timeout(given: int | None) -> int:

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 from theus._types import Isolation, SemanticType
 from theus.admin import AdminTransaction
-from theus.errors import ContractViolationError, TheusError, _nearest
+from theus.errors import ContractViolationError, TheusError, _nearest, _shown
 from theus.merging import Merge, merge_rules
 from theus.outbox import OutboxMsg
+from theus.retry import LONGEST
 from theus.scope import ROOT_ALIASES, parse_pattern
 
 __all__ = [
@@ -267,8 +268,11 @@ def check_timeout(what: str, given: Any) -> float | None:
         return None
     if isinstance(given, bool) or not isinstance(given, (int, float)):
         raise TypeError(f"{what} must be a number of seconds, or None, not {given!r}")
-    if not given > 0:
-        raise ValueError(f"{what} must be a number of seconds above 0, or None, not {given!r}")
+    if not 0 < given <= LONGEST:
+        raise ValueError(
+            f"{what} must be a number of seconds above 0, at most {LONGEST:g}, or None for no "
+            f"limit, not {_shown(given)}"
+        )
     return float(given)
 
 

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 from theus._theus import Context, DraftDict, Scope, Transaction
 from theus._types import Isolation
 from theus.admin import AdminRecord
-from theus.construction import lock_contexts, namespaced, roots_of, write_timeout
+from theus.construction import (
+    context_of,
+    context_type,
+    lock_contexts,
+    namespaced,
+    roots_of,
+    write_timeout,
+)
 from theus.edit import Edit
 from theus.errors import (
     ClosedError,
@@ -28,7 +35,9 @@ from theus.plan import Plan, plan_of
 from theus.runs import run_async, transactional
 
 if TYPE_CHECKING:
+    from theus._theus import State
     from theus.heavy import ManagedAllocator
+    from theus.locks import LockManager
     from theus.namespaces import NamespaceRegistry
     from theus.paths import Path
 
@@ -91,7 +100,9 @@ class TheusEngine(EngineHistory):
     Engines share nothing. All methods may be called from any thread and any task.
     """
 
-    strict_guards: bool
+    checks_reads: (
+        bool  # strict_guards, as plans ask for it: an attribute costs less than a property
+    )
     has_rules: bool  # about fields: see scope_of
 
     def __init__(
@@ -127,18 +138,37 @@ class TheusEngine(EngineHistory):
             ring_timeout_ms=ring_timeout_ms,
             history=history,
         )
+        self.checks_reads = True
+        self.lock_manager: LockManager | None = None
         self.strict_guards = bool(strict_guards if strict_mode is None else strict_mode)
-        if not self.strict_guards:
+        self._registry: dict[str, Plan] = {}
+        self._runnable: set[Plan] = set()  # of those that do not run in every engine
+        self._courier = Courier()
+        self._scopes: dict[Scope, Scope] = {}  # of processes, under the rules of this engine
+        self._context_type = context_type(context)
+        self.lock_manager = lock_contexts(context, roots, self.strict_guards)
+
+    @property
+    def strict_guards(self) -> bool:
+        """Whether a process is refused reads that it has not declared; writes always are.
+
+        May be set at any time, for the runs that begin then. Setting it to False is told to the
+        logger "theus".
+        """
+        return self.checks_reads
+
+    @strict_guards.setter
+    def strict_guards(self, value: bool) -> None:
+        before, self.checks_reads = self.checks_reads, bool(value)
+        if self.lock_manager is not None:
+            self.lock_manager.strict_guards = bool(value)
+        if before and not value:
             from theus.helpers import get_logger  # some milliseconds that nobody else pays
 
             get_logger("theus").warning(
                 "strict_guards=False: processes may read what they have not declared; "
                 "writes are checked"
             )
-        self._registry: dict[str, Plan] = {}
-        self._courier = Courier()
-        self._scopes: dict[Scope, Scope] = {}  # of processes, under the rules of this engine
-        self.lock_manager = lock_contexts(context, roots, self.strict_guards)
 
     @property
     def strict_mode(self) -> bool:
@@ -177,7 +207,7 @@ class TheusEngine(EngineHistory):
         """Makes a process known by name (default: its own). Returns it, so it decorates.
 
         Raises ProcessError if another process has the name (unless `replace`), if it is
-        declared parallel, or if an output is below no root of the state.
+        declared parallel, or if an input or output is below no root of the state.
         """
         plan = plan_of(func, name)
         plan.check_runnable(self)
@@ -248,15 +278,22 @@ class TheusEngine(EngineHistory):
         into the state is told in `theus.outputs`. Raises what the function raises, and
         nothing is kept then; ContractViolationError for what it has not declared; ArgumentError
         if it does not take these arguments; ProcessTimeoutError after its `timeout`;
-        ConflictError when retries are used up; TransactionError in a task or thread that a body
-        has started (`options(detached=True)`); UnknownProcessError for a name that is not
-        registered.
+        ConflictError when retries are used up; UnknownProcessError for a name that is not
+        registered; TransactionError in a task that a body has started, and in a thread that has
+        a copy of the context variables of a body, as `asyncio.to_thread` gives it one
+        (`options(detached=True)`). A bare thread has none, unless its Python hands them on
+        (3.14 without a GIL does): nothing ties what it runs to the body that has started it.
 
         If this task is cancelled, so is the run, and it is rolled back at once. A helper thread
         cannot be stopped: what it asks of its context from then on is refused.
         """
         plan: Plan | None = getattr(process, "_theus_plan", None)
-        if plan is not None and plan.is_simple_coroutine and plan.function is process:
+        if (
+            plan is not None
+            and plan.is_simple_coroutine
+            and plan.function is process
+            and (plan.runs_anywhere or plan in self._runnable)
+        ):
             return await run_async(self, plan.attempt, (self, args, kwargs), process=plan.name)
         return await Options(self).execute(process, *args, **kwargs)
 
@@ -275,7 +312,12 @@ class TheusEngine(EngineHistory):
         is looked at when the body is back, and then the run is rolled back.
         """
         plan: Plan | None = getattr(process, "_theus_plan", None)
-        if plan is not None and plan.is_simple and plan.function is process:
+        if (
+            plan is not None
+            and plan.is_simple
+            and plan.function is process
+            and (plan.runs_anywhere or plan in self._runnable)
+        ):
             return self.run(plan.attempt, self, args, kwargs, process=plan.name)
         return Options(self).run_process(process, *args, **kwargs)
 
@@ -307,8 +349,11 @@ class TheusEngine(EngineHistory):
             plan = known
         else:
             plan = plan_of(process)
-        if not plan.runs_anywhere:
+        if not plan.runs_anywhere and plan not in self._runnable:
             plan.check_runnable(self)
+            if len(self._runnable) >= 1024:  # of functions that are made for one call
+                self._runnable.clear()
+            self._runnable.add(plan)
         return plan
 
     # ---- messages -----------------------------------------------------------------------
@@ -346,6 +391,20 @@ class TheusEngine(EngineHistory):
         `async with` does the same in a task. In a body it joins that, within its contract.
         """
         return Edit(self.transaction(write_timeout_ms, process="edit"))
+
+    def to_object(self, state: State | None = None) -> Any:
+        """The state as a whole, of the kind that the engine was made with, and the caller's own.
+
+            system = engine.to_object()         # of TheusEngine(System(domain=Shop(), ...))
+            assert type(system) is System and type(system.domain) is Shop
+
+        An instance of the dataclass or Pydantic model that was given as `context`, with all that
+        is in it; a dict of the roots, of builtins and instances, if it was anything else. It is
+        independent of the engine and not locked. `state` is the version (default: the current
+        one). Roots that the class does not declare become attributes, if instances have room for
+        them; TypeError if not.
+        """
+        return context_of(self._context_type, self.state if state is None else state)
 
     async def run_async(
         self,

@@ -5,8 +5,10 @@
     context.domain.price = 5        # LockViolationError: nobody would ever see it
     with engine.edit() as ctx: ...  # this is how
 
-The engine locks the contexts that it was made with (`theus.context`). `strict_guards=False` makes
-such a write a debug message of the logger "theus".
+The engine locks the contexts that it was made with (`theus.context`), and the instances of such
+classes inside them, at any depth, in lists and dicts too. What else is in them cannot be locked:
+`context.domain.rows.append(1)` changes a list that nobody looks at any more. `strict_guards=False`
+makes a write to a locked one a debug message of the logger "theus".
 """
 
 from __future__ import annotations

@@ -45,6 +45,8 @@ OPTIONS = frozenset(("deadline", "detached", "inline", "retries", "timeout"))
 _PLAIN = frozenset((int, float, str, bool, bytes, type(None)))
 _SENDERS = ((SIGNAL,), ("outbox",))
 _STANDARD_ROOTS = frozenset(("domain", "global", "heavy", SIGNAL))
+# Older programs declare these among the inputs, to be given them; now every process is.
+_NO_ROOTS = frozenset(("input", "local", "log", "meta", "outbox", "state", "transaction", "tx"))
 
 
 def is_coroutine_function(function: object) -> bool:
@@ -143,11 +145,16 @@ class Plan:
             self.outputs = Outputs(name, contract.outputs, self.bound, contract.merge)
             self._compile(contract)
         self.single = self.outputs.direct
-        self._unusual_roots = literal_roots(self.outputs.declared) - _STANDARD_ROOTS
+        self._unusual_roots = tuple(
+            (what, root)
+            for what, declared in (("output", self.outputs.declared), ("input", self.inputs))
+            for root in sorted(literal_roots(declared) - _STANDARD_ROOTS, key=str)
+            if what == "output" or root not in _NO_ROOTS
+        )
         # Nothing for check_runnable() to find, in whatever engine.
         self.runs_anywhere = contract is None or not (contract.parallel or self._unusual_roots)
         # What TheusEngine.run_process and execute can start without looking any further.
-        simple = self.runs_anywhere and self.isolation == "serializable" and self.timeout is None
+        simple = self.isolation == "serializable" and self.timeout is None
         self.is_simple = simple and not self.is_coroutine
         self.is_simple_coroutine = simple and self.is_coroutine
         self._parameters: tuple[str, ...] | None = None
@@ -175,7 +182,7 @@ class Plan:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        scope = self.scope if engine.strict_guards else self.lenient_scope
+        scope = self.scope if engine.checks_reads else self.lenient_scope
         bound = self.bound
         if engine.has_rules:
             scope, bound = engine.scope_of(scope), engine.scope_of(bound)
@@ -207,7 +214,7 @@ class Plan:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        scope = self.scope if engine.strict_guards else self.lenient_scope
+        scope = self.scope if engine.checks_reads else self.lenient_scope
         bound = self.bound
         if engine.has_rules:
             scope, bound = engine.scope_of(scope), engine.scope_of(bound)
@@ -280,12 +287,12 @@ class Plan:
                 "come with workers, which this version does not have; declare it without",
                 self.name,
             )
-        for root in self._unusual_roots:
+        for what, root in self._unusual_roots:
             if root not in engine.state.data:
                 known = sorted(_STANDARD_ROOTS.union(engine.state.data), key=str)
                 near = _nearest(str(root), map(str, known))
                 raise ProcessError(
-                    f"process {self.name!r} declares an output below {root!r}, which is no root of "
+                    f"process {self.name!r} declares an {what} below {root!r}, which is no root of "
                     f"the state; its roots are {', '.join(map(repr, known))}"
                     + (f" (did you mean {near!r}?)" if near else ""),
                     self.name,

@@ -9,9 +9,12 @@ from __future__ import annotations
 import time
 from typing import NoReturn
 
-from theus.errors import ConflictError
+from theus.errors import ConflictError, _shown
 
 __all__ = ["Patience"]
+
+LONGEST = 9e9
+"""Seconds that anything here may be given: what fits into the nanoseconds of the clock in C."""
 
 LONGEST_WAIT = 0.05
 SHORTEST_BODY = 20e-6
@@ -35,8 +38,11 @@ class Patience:
             raise ValueError(f"retries is a number from 0, or None for no limit, not {retries!r}")
         if not isinstance(deadline, (int, float)):
             raise TypeError(f"deadline is a time in seconds, a number, not {deadline!r}")
-        if not deadline >= 0:
-            raise ValueError(f"deadline is a time in seconds, 0 or more, not {deadline!r}")
+        if not 0 <= deadline <= LONGEST:
+            raise ValueError(
+                f"deadline is a time in seconds, 0 or more and at most {LONGEST:g}, not "
+                f"{_shown(deadline)}"
+            )
         self._retries = retries
         self._attempts = 0
         self._body = 0.0

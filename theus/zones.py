@@ -287,7 +287,9 @@ def rules_of(
 # ---- refusing -------------------------------------------------------------------------
 
 
-def refusal(path: Path, rights: int, process: str | None) -> ContractViolationError:
+def refusal(
+    path: Path, rights: int, process: str | None, write: bool = True
+) -> ContractViolationError:
     """What is raised when something is done at `path` that its zone does not allow."""
     who = f"process {process!r}" if process is not None else "a transaction"
     if not path:
@@ -301,13 +303,13 @@ def refusal(path: Path, rights: int, process: str | None) -> ContractViolationEr
     zone = resolve_zone(name) if len(path) > 1 and isinstance(name, str) else ContextZone.DATA
     kind = f"is in zone {zone.name}" if int(ZONE_RIGHTS[zone]) == rights else "has a rule"
     allowed = [one.name for one in Capability if one & rights and one.name is not None]
-    what = "Illegal Write" if rights & Capability.READ or zone is ContextZone.PRIVATE else "Illegal"
+    did = f"did at {_where(path)} what may not be done there" if write else f"read {_where(path)}"
     way = "give it another rule: TheusEngine(zones=...)"
     if rights != Capability.READ:  # an admin scope does not lift that
         way = f"change it in an admin scope (theus.admin), or {way}"
     return ContractViolationError(
-        f"{what}: {who} did at {_where(path)} what may not be done there: {_where(path[:2])} "
-        f"{kind} which allows {' and '.join(allowed) if allowed else 'nothing'}; {way}",
+        f"Illegal {'Write' if write else 'Read'}: {who} {did}: {_where(path[:2])} {kind} which "
+        f"allows {' and '.join(allowed) if allowed else 'nothing'}; {way}",
         path,
         process,
     )

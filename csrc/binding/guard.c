@@ -41,7 +41,7 @@ guard_refusal(TxnObject *txn, ScopeObject *scope, PyObject *path, bool write)
     }
     PyObject *owner = refuser->owner, *error;
     if (by_zone == 1) {
-        return zones_refusal(txn, path, rights, owner);
+        return zones_refusal(txn, path, rights, write, owner);
     }
     if (owner == NULL) {
         return PyObject_CallFunction(kind, "sO", write ? "Illegal Write" : "Illegal Read", path);

@@ -184,7 +184,7 @@ zones_hide(PyObject *rules, theus_container *root)
 /* ---- refusing ------------------------------------------------------------------------- */
 
 PyObject *
-zones_refusal(TxnObject *txn, PyObject *path, uint8_t rights, PyObject *owner)
+zones_refusal(TxnObject *txn, PyObject *path, uint8_t rights, bool write, PyObject *owner)
 {
     PyObject *name = owner == NULL ? NULL : PyObject_GetAttrString(owner, "name");
     if (name == NULL) {
@@ -193,7 +193,8 @@ zones_refusal(TxnObject *txn, PyObject *path, uint8_t rights, PyObject *owner)
     }
     PyObject *zones = PyImport_ImportModule("theus.zones"); /* for the words; loaded when somebody is refused */
     PyObject *error
-        = zones == NULL ? NULL : PyObject_CallMethod(zones, "refusal", "OiO", path, (int)rights, name);
+        = zones == NULL ? NULL : PyObject_CallMethod(zones, "refusal", "OiOO", path, (int)rights, name,
+                                                     write ? Py_True : Py_False);
     if (error != NULL && !PyExceptionInstance_Check(error)) {
         Py_SETREF(error, PyObject_CallFunction(txn->heap->st->ContractViolationError, "sO", "refused by a zone", path));
     }
@@ -205,7 +206,7 @@ zones_refusal(TxnObject *txn, PyObject *path, uint8_t rights, PyObject *owner)
 int
 zones_refuse(TxnObject *txn, PyObject *path, uint8_t rights)
 {
-    PyObject *error = zones_refusal(txn, path, rights, NULL);
+    PyObject *error = zones_refusal(txn, path, rights, true, NULL);
     if (error != NULL) {
         PyErr_SetObject((PyObject *)Py_TYPE(error), error);
         Py_DECREF(error);

@@ -95,8 +95,8 @@ int zones_allow(HeapObject *heap, uint8_t rights, theus_value old, theus_value v
 
 /* The ContractViolationError that what lies at `path` has only these rights. `owner` has made the contract (scope.h), or is
  * NULL. New reference, or NULL with an exception. */
-PyObject *zones_refusal(TxnObject *txn, PyObject *path, uint8_t rights, PyObject *owner);
-/* Raises it. Returns -1. */
+PyObject *zones_refusal(TxnObject *txn, PyObject *path, uint8_t rights, bool write, PyObject *owner);
+/* Raises it, for a write. Returns -1. */
 int zones_refuse(TxnObject *txn, PyObject *path, uint8_t rights);
 
 #endif

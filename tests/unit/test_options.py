@@ -16,6 +16,7 @@ from processes import domain, effect, pure, small_engine
 from theus import (
     ArgumentError,
     ConflictError,
+    ProcessError,
     ProcessTimeoutError,
     TheusEngine,
     TransactionError,
@@ -475,3 +476,43 @@ def test_a_child_needs_a_transaction_of_its_own(engine: TheusEngine) -> None:
 
 async def _look(ctx: Any) -> int:
     return int(ctx.domain.a)
+
+
+@pytest.mark.parametrize("name", ["timeout", "deadline"])
+@pytest.mark.parametrize(
+    "seconds", [10**400, 10**5000, float("nan"), float("inf"), -1], ids="abcde"
+)
+def test_times_that_no_clock_can_count_are_refused(
+    engine: TheusEngine, name: str, seconds: Any
+) -> None:
+    with pytest.raises(ValueError, match=rf"{name} (must be a number|is a time).* seconds"):
+        engine.options(**{name: seconds})
+    if name == "timeout":
+        with pytest.raises(ValueError, match="timeout of process"):
+            process(timeout=seconds)(lambda ctx: None)
+
+
+def test_roots_that_there_are_not_are_refused_before_the_body_runs(engine: TheusEngine) -> None:
+    ran: list[int] = []
+    for inputs, outputs, what in (["shpo.stock"], [], "input"), ([], ["shpo.stock"], "output"):
+
+        @process(inputs=inputs, outputs=outputs)
+        def body(ctx: Any) -> None:
+            ran.append(1)
+
+        for act in (engine.register, engine.run_process):
+            with pytest.raises(ProcessError, match=rf"declares an {what} below 'shpo'.*'shop'\?"):
+                act(body)
+    assert not ran
+    for declared in ["shop.stock"], ["*.stock"], ["transaction", "outbox", "local"]:
+        assert engine.run_process(process(inputs=declared)(lambda ctx: 5)) == 5
+
+    @process(inputs=["later.x"], outputs=["domain.a"], semantic="pure")
+    def reads(ctx: Any) -> Any:
+        return ctx.later.x
+
+    with pytest.raises(ProcessError, match="'later'"):
+        engine.run_process(reads)
+    engine.run(lambda tx: tx.set("later", {"x": 8}))
+    for _ in range(2):  # the second time without a look
+        assert engine.run_process(reads) == 8 == domain(engine)["a"]

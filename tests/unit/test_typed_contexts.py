@@ -127,6 +127,126 @@ def test_a_lock_manager_by_itself() -> None:
     run_threads(8, one)
 
 
+@dataclass
+class Address(BaseDomainContext):
+    city: str = "Ulm"
+
+
+@dataclass
+class Plain:
+    address: Address = field(default_factory=Address)
+
+
+@dataclass
+class Customer(BaseDomainContext):
+    address: Address = field(default_factory=Address)
+    others: list[Any] = field(default_factory=lambda: [Address(), (Address(),)])
+    by_name: dict[str, Any] = field(default_factory=lambda: {"ann": {"home": Address()}})
+    plain: Plain = field(default_factory=Plain)
+
+
+def test_contexts_inside_a_context_are_locked_too() -> None:
+    customer = Customer()
+    customer.others.append(customer)  # a circle does not end the search
+    customer.others.pop()
+    customer.plain.__dict__["back"] = customer
+    del customer.plain.__dict__["back"]
+    engine = TheusEngine(System(domain=customer))  # type: ignore[arg-type]
+    inner = [
+        customer.address,
+        customer.others[0],
+        customer.others[1][0],
+        customer.by_name["ann"]["home"],
+        customer.plain.address,
+    ]
+    for address in inner:
+        with pytest.raises(LockViolationError, match=r"Address\.city"):
+            address.city = "Rom"
+        assert address.city == "Ulm"
+    engine.run(lambda tx: setattr(tx.domain.address, "city", "Rom"))
+    mine = engine.state["domain"].to_object()
+    mine.address.city = "Bern"
+    assert engine.state["domain"].address.city == "Rom" and customer.address.city == "Ulm"
+
+
+def test_the_lock_follows_strict_guards(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="theus")
+    system = System()
+    engine = TheusEngine(system)
+    assert caplog.text == ""
+    engine.strict_guards = False
+    engine.strict_mode = False
+    assert caplog.text.count("processes may read what they have not declared") == 1
+    system.domain.price = 5
+    assert "Shop.price was written outside a transaction" in caplog.text
+    engine.strict_guards = True
+    with pytest.raises(LockViolationError):
+        system.domain.price = 6
+
+
+# ---- given back as a whole ----------------------------------------------------------------
+
+
+def test_a_typed_context_is_given_back_typed() -> None:
+    engine = TheusEngine(System(domain=Shop(rows=[1])))
+
+    @process(outputs=["domain.rows", "global.most"])
+    def body(ctx: Any) -> None:
+        ctx.domain.rows.append(2)
+        ctx.global_.most = 11
+
+    engine.run_process(body)
+    system = engine.to_object()
+    assert type(system) is System and system == System(Limits(11), Shop(rows=[1, 2]))
+    system.domain.rows.append(3)
+    system.domain.price = 9  # the caller's own, and not locked
+    assert engine.state["domain"].rows == [1, 2] and engine.to_object().domain.price == 1
+    assert engine.to_object(engine.state.at(1)) == System(domain=Shop(rows=[1]))
+    again = TheusEngine(engine.to_object())
+    assert again.state.data == engine.state.data
+    engine.run(lambda tx: tx.set("extra", [{"a": 1}]))
+    assert engine.to_object().extra == [{"a": 1}]
+
+
+def test_other_contexts_are_given_back_as_a_dict() -> None:
+    engine = TheusEngine({"domain": Shop(), "rows": [{"a": {1}}]})
+    given = engine.to_object()
+    assert given == {"domain": Shop(), "rows": [{"a": {1}}]} and type(given["rows"][0]) is dict
+    given["rows"].append(1)
+    assert engine.state["rows"] == [{"a": {1}}] and TheusEngine().to_object() == {}
+
+
+def test_a_class_without_room_for_a_root_says_so() -> None:
+    @dataclass(slots=True)
+    class Tight:
+        domain: dict[str, int]
+
+    engine = TheusEngine(Tight({"a": 1}))
+    assert engine.to_object() == Tight({"a": 1})
+    engine.run(lambda tx: tx.set("more", 1))
+    with pytest.raises(TypeError, match=r"root 'more', and instances of .*Tight have no room"):
+        engine.to_object()
+
+
+def test_a_model_is_given_back_as_a_model() -> None:
+    pydantic = pytest.importorskip("pydantic")
+
+    class Inner(pydantic.BaseModel):  # type: ignore[misc,name-defined]
+        n: int = 0
+
+    class Whole(pydantic.BaseModel):  # type: ignore[misc,name-defined]
+        model_config = pydantic.ConfigDict(extra="allow")
+        domain: Inner
+        global_: dict[str, int] = {}
+
+    engine = TheusEngine(Whole(domain=Inner(n=1), global_={"a": 1}))
+    engine.run(lambda tx: tx.set("domain.n", 2))
+    engine.run(lambda tx: tx.set("more", [1]))
+    whole = engine.to_object()
+    assert type(whole) is Whole and type(whole.domain) is Inner
+    assert whole.model_dump() == {"domain": {"n": 2}, "global_": {"a": 1}, "more": [1]}
+
+
 def test_one_context_may_begin_two_engines() -> None:
     system = System()
     first, second = TheusEngine(system), TheusEngine(system)
