@@ -116,7 +116,7 @@ def _lookup(cls: type, name: str) -> Any:
 
 
 def _special(cls: type) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"__doc__": cls.__doc__}  # for help()
     for base in reversed(cls.__mro__[:-1]):
         found.update((name, it) for name, it in vars(base).items() if name in _SPECIAL)
     return found

@@ -82,6 +82,7 @@ def test_a_view_is_an_instance_of_the_class_and_of_its_bases() -> None:
     it = view(Express(1))
     assert isinstance(it, Express) and isinstance(it, Order) and not isinstance(it, Line)
     assert it.__class__ is Express and type(it) is not Express and is_record(it)
+    assert it.__doc__ == Express.__doc__  # so help() of a view is that of the class
     assert not is_record(order()) and not is_record(FrozenDict())
     match it:
         case Order(number=number):
