@@ -306,6 +306,17 @@ def test_update(isolation: str) -> None:
     assert second.outcome == "unchanged"
 
 
+def test_an_update_may_hold_what_the_body_has_read(engine: TheusEngine, recorder: Recorder) -> None:
+    def body(tx: Any) -> None:
+        tx.update({"copy": tx.domain.accounts, "global": {"tags": (tx.domain.tags, 1)}})
+        tx.domain.accounts["ann"] = 0
+
+    recorder.run(body)
+    assert engine.state.copy == {"ann": 5, "bob": 7}
+    assert engine.state["global"]["tags"] == (["x"], 1)
+    good(recorder)
+
+
 def test_an_update_that_fails_did_nothing(engine: TheusEngine, recorder: Recorder) -> None:
     def body(tx: Any) -> None:
         for bad in ({"domain": {"n": 5, "file": object()}}, {"domain.n": 1}, {3: 1}):

@@ -180,9 +180,10 @@ class RecordingTransaction:
                 f"arrays cannot be recorded: the check replays dicts, lists and sets; let a "
                 f"recorded run go without heavy={{{next(iter(heavy))!r}: ...}}"
             )
-        leaves = [] if data is None else [leaf for item in data.items() for leaf in _leaves(*item)]
+        given = None if data is None else {key: bare(value) for key, value in data.items()}
+        leaves = [leaf for item in (given or {}).items() for leaf in _leaves(*item)]
         with self._tx.savepoint():
-            self._tx.update(data, None, signal)
+            self._tx.update(given, None, signal)
         for path, value in leaves:
             self._note("update", path, value)
 
@@ -359,7 +360,7 @@ def _leaves(key: Any, value: Any, above: Path = ()) -> Iterator[tuple[Path, Any]
         for inner, part in value.items():
             yield from _leaves(inner, part, path)
     else:
-        yield path, _plain(bare(value))
+        yield path, _plain(value)
 
 
 def _who() -> str:
