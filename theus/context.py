@@ -4,6 +4,7 @@
     ctx["domain"]               the same; also roots that are no names
     ctx.input                   what the caller passed, by parameter name
     ctx.local                   a dict of the process's own, gone when it returns
+    ctx.heavy                   the root of shared arrays, with alloc() and put(): `theus.heavy`
     ctx.state                   the snapshot that the run began with
     ctx.data                    all roots as one dict
     ctx.transaction, ctx.tx     the transaction (EFFECT only)

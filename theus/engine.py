@@ -493,13 +493,15 @@ class TheusEngine(EngineHistory):
         """
         made = self.__dict__.get("_heavy")
         if made is None:
-            from theus.heavy import ManagedAllocator
+            if not self.closed:
+                from theus.heavy import ManagedAllocator
 
-            # Of two threads that come here at once, one is given the other's.
-            made = self.__dict__.setdefault("_heavy", ManagedAllocator(engine=self))
+                # Of two threads that come here at once, one is given the other's.
+                made = self.__dict__.setdefault("_heavy", ManagedAllocator(engine=self))
             if self.closed:  # perhaps meanwhile, by a thread that has not seen it
                 self.__dict__.pop("_heavy", None)
-                made.shutdown()
+                if made is not None:
+                    made.shutdown()
                 raise ClosedError
         return cast("ManagedAllocator", made)
 

@@ -158,6 +158,11 @@ class _Entry:
     shape: tuple[int, ...] = ()
     dtype: np.dtype[Any] | None = None
     order: Order = "C"
+    draft: ref[Any] | None = None
+    """The attempt that it is a draft of, until that commits."""
+
+    def is_draft_of_another(self, tx: Any) -> bool:
+        return self.draft is not None and (tx is None or self.draft() is not tx)
 
     @property
     def pending(self) -> bool:
@@ -168,11 +173,6 @@ class _Entry:
         """None also if it is gone, with the attempt that it was a draft of."""
         kept = self.kept
         return kept if kept is not None or self.seen is None else self.seen()
-
-    def keep(self, block: SharedBlock) -> None:
-        """The transaction that made the draft has committed."""
-        if not block.published:
-            self.kept = block
 
     def array(self) -> ShmArray | None:
         block = self.block
@@ -226,6 +226,9 @@ class ManagedAllocator:
         `zero=False` leaves whatever an earlier array of this allocator had there. `order` is
         that of memory: "C" or "F" (Fortran).
 
+        In a transaction it is a draft of that attempt; other attempts may have theirs under the
+        same key, and meet at the commit.
+
         Raises FileExistsError if the key is in use, TypeError for elements that are Python
         objects, HeavyMemoryError if a quota or the system has no room, ClosedError after
         shutdown().
@@ -236,15 +239,19 @@ class ManagedAllocator:
             raise ValueError(f"order is 'C' or 'F', not {order!r}")
         _check_key(key)
         self._check_open()
-        entry = _Entry()
-        self._claim(key, entry)
+        tx = self._attempt()
+        entry = _Entry() if tx is None else _Entry(draft=ref(tx))
+        self._claim(key, entry, tx)
         try:
             size = type_.itemsize * math.prod(sizes)
             block = self._block(key, size, zero)
             array = array_over(block, sizes, type_, order=order)
             entry.shape, entry.dtype, entry.order = sizes, type_, order
-            self._hold(entry, block)
-            entry.seen = ref(block)  # last: now it is no longer pending
+            if tx is None:
+                entry.kept = block
+                entry.seen = ref(block)  # last: now it is no longer pending
+            else:
+                self._hold(key, entry, block, tx)
         except BaseException:
             self._drop(key, entry)
             raise
@@ -328,7 +335,13 @@ class ManagedAllocator:
         if self._closed:
             raise ClosedError("this allocator")
 
-    def _claim(self, key: str, entry: _Entry) -> None:
+    def _attempt(self) -> Any:
+        """The transaction that what is allocated now is a draft of; or None."""
+        engine = None if self._engine is None else self._engine()
+        tx = None if engine is None else engine.current()
+        return None if tx is None or tx.read_only else tx
+
+    def _claim(self, key: str, entry: _Entry, tx: Any) -> None:
         """Puts `entry` under `key` unless an array of ours is there, or will be."""
         while True:
             there = self._entries.setdefault(key, entry)
@@ -336,22 +349,29 @@ class ManagedAllocator:
                 return
             block = there.block
             alive = block is not None and block.live and block.owned and not block.published
-            if there.pending or alive:
+            if (there.pending or alive) and not there.is_draft_of_another(tx):
                 raise FileExistsError(
                     f"there is a shared array {key!r} already: free it first, or choose another key"
                 )
-            # Freed through its handle, published, the draft of an attempt that failed, or inherited
-            # from the parent process.
+            # Freed through its handle, published, the draft of another attempt, or inherited from
+            # the parent process.
             self._drop(key, there)
 
-    def _hold(self, entry: _Entry, block: SharedBlock) -> None:
+    def _hold(self, key: str, entry: _Entry, block: SharedBlock, tx: Any) -> None:
         """A draft is held by its transaction until that commits; any other array by its key."""
-        engine = None if self._engine is None else self._engine()
-        tx = None if engine is None else engine.current()
-        if tx is None or tx.read_only:
-            entry.kept = block
-        else:
-            tx.on_commit(partial(entry.keep, block))
+        tx.on_commit(partial(self._keep, key, entry, block))
+        entry.seen = ref(block, lambda _: self._drop(key, entry))
+
+    def _keep(self, key: str, entry: _Entry, block: SharedBlock) -> None:
+        """The attempt has committed. What it did not store stays under its key, if that is free."""
+        entry.draft = None
+        if block.published:
+            return
+        with _dropping:
+            there = self._entries.get(key)
+            if there is None or there is entry or there.draft is not None:
+                entry.kept = block
+                self._entries[key] = entry
 
     def let_go(self, block: SharedBlock) -> None:
         """The block was published: it is now for those to keep who hold it, states among them."""
@@ -485,6 +505,8 @@ def _check_key(key: object) -> None:
 
 
 def _shape_of(shape: Any) -> tuple[int, ...]:
+    if type(shape) is int and shape >= 0:
+        return (shape,)
     sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
     try:
         whole = tuple(size.__index__() for size in sizes)

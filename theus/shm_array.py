@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from theus._theus import SharedBlock, borrow_block, place_in_block
+from theus._theus import ABSENT, SharedBlock, borrow_block, place_in_block, token_in_block
 from theus.errors import BadTokenError
 
 __all__ = ["ShmArray", "ShmHandle"]
@@ -29,6 +29,9 @@ PlainArray = np.ndarray[Any, np.dtype[Any]]
 
 BUILTIN_TYPES = np.dtype("float16").num
 """The last of the numbers that NumPy's own types have in every version."""
+
+COMMON_TYPES = {code: np.dtype(code) for code in "?bhilqBHILQefdgFDG"}
+"""Those that are one object each: a token says the letter."""
 
 
 class ShmArray(np.ndarray[Any, np.dtype[Any]]):
@@ -121,30 +124,17 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
             owner.let_go(block)
         return array_over(shown, self.shape, self.dtype, offset, self.strides)
 
-    def __array_wrap__(
-        self, array: Any, context: Any = None, return_scalar: bool = False, /
-    ) -> Any:
-        if array is self:  # out=
-            return self
-        plain = array.view(np.ndarray)
-        return plain[()] if plain.ndim == 0 else plain
+    # So NumPy leaves results as it makes them, plain, and asks nobody what to make of them.
+    __array_wrap__ = ABSENT
+    if np.lib.NumpyVersion(np.__version__) < "2.0.0":
+        __array_prepare__ = ABSENT
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        place = place_in_block(self)
-        if place is None or not place[0].live:
+        found = token_in_block(self)
+        if found is None:
             return self.view(np.ndarray).__reduce_ex__(protocol)
-        dtype = self.dtype
-        # The types of NumPy itself; another one's `str` is that of its bytes alone.
-        plain = 0 <= dtype.num <= BUILTIN_TYPES and dtype.metadata is None
-        plain = plain and dtype.names is None and dtype.subdtype is None
         strides = None if self.flags.c_contiguous else self.strides
-        return array_from_token, (
-            place[0].token,
-            self.shape,
-            dtype.str if plain else dtype,
-            place[1],
-            strides,
-        )
+        return array_from_token, (found[0], self.shape, _wire(self.dtype), found[1], strides)
 
     def __reduce__(self) -> Any:
         return self.__reduce_ex__(2)
@@ -227,6 +217,16 @@ def array_over(
     return np.ndarray.__new__(ShmArray, shape, dtype, buffer, offset, strides, order)
 
 
+def _wire(dtype: np.dtype[Any]) -> Any:
+    """What a token says of a dtype: a text if that is all there is to it."""
+    code = dtype.char
+    if COMMON_TYPES.get(code) is dtype:
+        return code
+    # The types of NumPy itself; another one's `str` is that of its bytes alone.
+    plain = 0 <= dtype.num <= BUILTIN_TYPES and dtype.metadata is None
+    return dtype.str if plain and dtype.names is None and dtype.subdtype is None else dtype
+
+
 def array_from_token(
     token: bytes,
     shape: tuple[int, ...],
@@ -237,9 +237,13 @@ def array_from_token(
     """What unpickling calls. Nothing in a token is believed: it may come from anywhere."""
     block = borrow_block(token)
     try:
-        wanted = np.dtype(dtype)
-        if wanted.hasobject or offset < 0 or min(shape, default=0) < 0:
-            raise ValueError("elements are no objects, and no offset or size is below 0")
+        wanted = COMMON_TYPES.get(dtype)
+        if wanted is None:
+            wanted = np.dtype(dtype)
+            if wanted.hasobject:
+                raise ValueError("elements are no objects")
+        if min((offset, *shape)) < 0:
+            raise ValueError("no offset or size is below 0")
         array = array_over(block, shape, wanted, offset, strides)
         # NumPy has looked, too; but its sums of strides can overflow, and ours cannot.
         if strides is not None and place_in_block(array) is None:

@@ -224,7 +224,7 @@ atom_judge(module_state *st, PyObject *object)
         || is_constant_callable(object)) {
         return ATOM_ACCEPTED;
     }
-    if (type == &PyDictProxy_Type) {
+    if (type == &PyDictProxy_Type || type == st->HeavyRoot_type) {
         return ATOM_AS_DICT;
     }
     PyObject *note = known_note(st, type);

@@ -21,9 +21,19 @@ root_name(module_state *st, PyObject *name)
     return known != NULL ? known : Py_NewRef(name);
 }
 
+/* The root that comes with methods of its own: heavy_root.h. */
+static bool
+is_heavy(PyObject *name)
+{
+    return PyUnicode_CompareWithASCIIString(name, "heavy") == 0;
+}
+
 static void
 remember_root(ContextObject *self, PyObject *name, PyObject *draft)
 {
+    if (is_heavy(name)) {
+        return; /* as an attribute it is more than its draft */
+    }
     Py_XSETREF(self->last_name, Py_NewRef(name));
     Py_XSETREF(self->last, (DraftObject *)Py_NewRef(draft));
     self->last_stamp = self->txn->txn.root->stamp;
@@ -206,7 +216,7 @@ context_setattro(PyObject *op, PyObject *name, PyObject *value)
     if (alias < 0) {
         return -1;
     }
-    if (alias == 0 && !context_is_read_only((ContextObject *)op)
+    if (alias == 0 && !is_heavy(name) && !context_is_read_only((ContextObject *)op)
         && type_lookup(Py_TYPE(op), name) != NULL) {
         PyErr_Format(PyExc_AttributeError,
                      "ctx.%U cannot be assigned; a root of that name is ctx[%R]", name, name);

@@ -5,6 +5,7 @@
 #include "engine_type.h"
 #include "errors.h"
 #include "guard.h"
+#include "heavy_root.h"
 #include "helpers.h"
 #include "outgoing.h"
 #include "txn_paths.h"
@@ -249,6 +250,22 @@ get_alias(PyObject *op, void *name)
     return value;
 }
 
+static PyObject *
+get_heavy(PyObject *op, void *Py_UNUSED(closure))
+{
+    ContextObject *self = (ContextObject *)op;
+    PyObject *name = PyUnicode_InternFromString("heavy"), *value = NULL, *result = NULL;
+    if (name != NULL && context_read_root(self, name, &value) == 0) {
+        context_no_root(self, name);
+    }
+    if (value != NULL) {
+        result = heavy_root_new(context_state(self), op, value);
+    }
+    Py_XDECREF(value);
+    Py_XDECREF(name);
+    return result;
+}
+
 /* ---- the type ----------------------------------------------------------------------- */
 
 static PyGetSetDef context_getset[] = {
@@ -279,6 +296,7 @@ static PyGetSetDef context_getset[] = {
      PyDoc_STR("Messages that are handed over after the commit: outbox.add(topic, payload). EFFECT only."), "outbox"},
     {"signal", get_sender, NULL,
      PyDoc_STR("Signals that are sent with the commit: signal.send(topic, payload). EFFECT only."), NULL},
+    {"heavy", get_heavy, NULL, PyDoc_STR("The root 'heavy', with alloc() and put() for the arrays of this attempt."), NULL},
     {"domain_ctx", get_alias, NULL, PyDoc_STR("The root 'domain', by an old name."), "domain_ctx"},
     {"global_", get_alias, NULL, PyDoc_STR("The root 'global', which is a keyword."), "global_"},
     {"global_ctx", get_alias, NULL, PyDoc_STR("The root 'global', by an old name."), "global_ctx"},

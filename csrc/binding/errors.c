@@ -1,6 +1,7 @@
 /* The one place where a status becomes an exception. */
 #include "errors.h"
 
+#include <errno.h>
 #include <string.h>
 
 int
@@ -52,7 +53,16 @@ errors_raise(const module_state *st, theus_status status)
         type = st->TransactionError;
         break;
     case THEUS_NO_ROOM:
-        return PyErr_NoMemory();
+        type = PyExc_MemoryError;
+        break;
+    case THEUS_NO_FILES: {
+        PyObject *error = PyObject_CallFunction(PyExc_OSError, "is", EMFILE, theus_status_text(status));
+        if (error != NULL) {
+            PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+            Py_DECREF(error);
+        }
+        return NULL;
+    }
     case THEUS_BAD_TOKEN:
         type = st->BadTokenError;
         break;

@@ -1,10 +1,12 @@
 /* theus._theus: puts the types together. */
+#include "absent.h"
 #include "admin.h"
 #include "codec.h"
 #include "context.h"
 #include "draft.h"
 #include "errors.h"
 #include "freeze.h"
+#include "heavy_root.h"
 #include "records.h"
 #include "scope.h"
 #include "shm_type.h"
@@ -43,6 +45,7 @@ module_exec(PyObject *module)
         add_record_class_type, add_record_types,   add_state_type,        add_txn_type,
         add_draft_types,      add_scope_types,     add_context_type,      add_engine_type,
         add_cursor_type,      add_turn_types,      add_outgoing_types,    add_shm_types,
+        add_heavy_root_type,  add_absent,
     };
     module_state *st = module_state_of(module);
     st->module = module;
@@ -147,6 +150,10 @@ static PyMethodDef module_methods[] = {
      PyDoc_STR("place_in_block($module, array, /)\n--\n\n"
                "(block, offset): the SharedBlock in which all data of an array lie, and where they\n"
                "begin; or None.")},
+    {"token_in_block", module_token_in_block, METH_O,
+     PyDoc_STR("token_in_block($module, array, /)\n--\n\n"
+               "(token, offset) of the block in which all data of an array lie, if other processes may\n"
+               "borrow it; or None.")},
     {"forget_arenas", module_forget_arenas, METH_NOARGS,
      PyDoc_STR("forget_arenas($module, /)\n--\n\n"
                "Unmaps the borrowed shared memory that no array of this process lies in any more. It\n"

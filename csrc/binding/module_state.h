@@ -74,6 +74,7 @@ typedef struct RecordClass RecordClass;
     X(PyTypeObject, Waiter_type)                                                            \
     X(PyTypeObject, Turn_type)                                                              \
     X(PyTypeObject, Engine_type)                                                            \
+    X(PyTypeObject, HeavyRoot_type)                                                         \
     X(PyTypeObject, SharedZone_type)                                                        \
     X(PyTypeObject, SharedBlock_type)                                                       \
     X(PyTypeObject, RecordCursor_type)                                                      \

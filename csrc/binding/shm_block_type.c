@@ -47,13 +47,18 @@ static const char token_magic[4] = {'t', 'h', 's', '1'};
 _Static_assert(sizeof(block_token) == 36, "a token has no padding");
 
 static PyObject *
+token_of(const theus_block *block)
+{
+    block_token token = {.slot = block->slot, .generation = block->generation};
+    memcpy(token.magic, token_magic, sizeof(token.magic));
+    theus_arena_name_of(block->arena, &token.arena);
+    return PyBytes_FromStringAndSize((const char *)&token, sizeof(token));
+}
+
+static PyObject *
 block_token_bytes(PyObject *op, void *Py_UNUSED(closure))
 {
-    BlockObject *self = block_of(op);
-    block_token token = {.slot = self->block.slot, .generation = self->block.generation};
-    memcpy(token.magic, token_magic, sizeof(token.magic));
-    theus_arena_name_of(self->block.arena, &token.arena);
-    return PyBytes_FromStringAndSize((const char *)&token, sizeof(token));
+    return token_of(&block_of(op)->block);
 }
 
 static BlockObject *
@@ -240,11 +245,16 @@ block_owned(PyObject *op, void *Py_UNUSED(closure))
     return PyBool_FromLong(self->kind != BLOCK_PRIVATE && theus_block_is_owned(&self->block));
 }
 
+static bool
+can_travel(const BlockObject *self)
+{
+    return self->kind != BLOCK_PRIVATE && theus_block_is_live(&self->block);
+}
+
 static PyObject *
 block_live(PyObject *op, void *Py_UNUSED(closure))
 {
-    BlockObject *self = block_of(op);
-    return PyBool_FromLong(self->kind != BLOCK_PRIVATE && theus_block_is_live(&self->block));
+    return PyBool_FromLong(can_travel(block_of(op)));
 }
 
 static PyObject *
@@ -354,24 +364,56 @@ place_of_view(const Py_buffer *view, const char *data, uint64_t size, int64_t *o
     return low >= 0 && high >= 0 && (uint64_t)high <= size;
 }
 
+/* The block in which all data of an array lie (1, a new reference in *block), and where in it; 0: in none, and -1. */
+static int
+find_place(const module_state *st, PyObject *array, PyObject **block, int64_t *offset)
+{
+    Py_buffer view;
+    *block = block_below(st, array);
+    if (*block == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    int found = PyObject_GetBuffer(array, &view, PyBUF_STRIDES);
+    if (found == 0) {
+        const BlockObject *of = block_of(*block);
+        found = place_of_view(&view, of->data, of->block.size, offset);
+        PyBuffer_Release(&view);
+    }
+    if (found != 1) {
+        Py_CLEAR(*block);
+    }
+    return found;
+}
+
+/* (what, offset), taking over `what`. */
+static PyObject *
+with_offset(PyObject *what, int64_t offset)
+{
+    return what == NULL ? NULL : Py_BuildValue("(NL)", what, (long long)offset);
+}
+
 PyObject *
 module_place_in_block(PyObject *module, PyObject *array)
 {
-    PyObject *block = block_below(module_state_of(module), array), *place = NULL;
-    Py_buffer view;
-    if (block == NULL) {
-        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    PyObject *block;
+    int64_t offset;
+    int found = find_place(module_state_of(module), array, &block, &offset);
+    return found == 1 ? with_offset(block, offset) : found < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+PyObject *
+module_token_in_block(PyObject *module, PyObject *array)
+{
+    PyObject *block;
+    int64_t offset;
+    int found = find_place(module_state_of(module), array, &block, &offset);
+    if (found < 1) {
+        return found < 0 ? NULL : Py_NewRef(Py_None);
     }
-    if (PyObject_GetBuffer(array, &view, PyBUF_STRIDES) == 0) {
-        const BlockObject *of = block_of(block);
-        int64_t offset;
-        place = place_of_view(&view, of->data, of->block.size, &offset)
-                    ? Py_BuildValue("(OL)", block, (long long)offset)
-                    : Py_NewRef(Py_None);
-        PyBuffer_Release(&view);
-    }
+    BlockObject *of = block_of(block);
+    PyObject *result = can_travel(of) ? with_offset(token_of(&of->block), offset) : Py_NewRef(Py_None);
     Py_DECREF(block);
-    return place;
+    return result;
 }
 
 int

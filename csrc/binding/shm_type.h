@@ -14,6 +14,7 @@ PyObject *shm_block_of_lease(module_state *st, theus_block *block);
 /* Functions of the module. */
 PyObject *module_borrow_block(PyObject *module, PyObject *token);
 PyObject *module_place_in_block(PyObject *module, PyObject *array);
+PyObject *module_token_in_block(PyObject *module, PyObject *array);
 PyObject *module_forget_arenas(PyObject *module, PyObject *ignored);
 PyObject *module_system_memory(PyObject *module, PyObject *ignored);
 

@@ -28,10 +28,11 @@ status_of_errno(int error)
     case ENOMEM:
     case ENOSPC:
     case EDQUOT:
-    case EMFILE:
-    case ENFILE:
     case EFBIG:
         return THEUS_NO_ROOM;
+    case EMFILE:
+    case ENFILE:
+        return THEUS_NO_FILES;
     case ENOSYS:
     case EOPNOTSUPP:
         return THEUS_UNSUPPORTED;

@@ -1,7 +1,7 @@
 /* What shared memory asks of the operating system: files without a name, mappings, locks on bytes of a file, figures about
  * memory. port_shm.c is the only file of the core that makes these calls.
  *
- * Outcomes: THEUS_NO_ROOM where memory, descriptors or address space ran out, THEUS_REFUSED where the system said no for another
+ * Outcomes: THEUS_NO_ROOM where memory or address space ran out, THEUS_NO_FILES where descriptors did, THEUS_REFUSED where the system said no for another
  * reason, THEUS_UNSUPPORTED where it has no such thing. Nothing here blocks, and nothing is written to a stream. */
 #ifndef THEUS_PORT_SHM_H
 #define THEUS_PORT_SHM_H

@@ -431,7 +431,7 @@ grow(theus_zone *zone, uint64_t extent, theus_refusal *refusal)
     if (status != THEUS_OK) {
         *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM, .limit = theus_memory_room()};
     }
-    return status;
+    return status == THEUS_NO_FILES ? THEUS_NO_ROOM : status; /* to give arenas back gives descriptors back, too */
 }
 
 /* Sees to it that the pages of the place are there. What two threads back at the same time is backed once. */

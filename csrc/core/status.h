@@ -34,7 +34,8 @@
     X(BAD_TOKEN, -19, "this is no token of a shared array")                  \
     X(STALE, -20, "the shared array is gone: its owner has freed it, or has ended")                               \
     X(BORROWED, -21, "the shared array belongs to another process: only that one can free it")         \
-    X(CROWDED, -22, "63 processes look at this shared memory already")
+    X(CROWDED, -22, "63 processes look at this shared memory already")        \
+    X(NO_FILES, -23, "no file descriptor is left for shared memory: close files, or raise the limit (ulimit -n)")
 
 typedef enum {
 #define THEUS_STATUS_ENUM(name, number, text) THEUS_##name = number,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -455,3 +456,51 @@ if __name__ == "__main__":
         print(heavy.used_bytes)
 """
     assert run_fresh(code) == "10000.0\n0\n"
+
+
+def test_a_borrower_without_descriptors_is_told_so(tmp_path: Path) -> None:
+    with ManagedAllocator(8) as heavy:
+        token = tmp_path / "token"
+        token.write_bytes(pickle.dumps(heavy.alloc("x", 3)))
+        run_fresh(
+            dedent(f"""
+            import errno, pickle, resource
+            import numpy, theus.shm_array
+            with open({str(token)!r}, "rb") as file:
+                data = file.read()
+            before = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+            try:
+                pickle.loads(data)
+            except OSError as error:
+                assert error.errno == errno.EMFILE and "ulimit -n" in str(error)
+            else:
+                raise AssertionError("it had no descriptor for it")
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            assert pickle.loads(data).shape == (3,)
+        """)
+        )
+
+
+def test_a_closed_engine_says_so_also_without_numpy() -> None:
+    run_fresh(
+        dedent("""
+        import sys
+        sys.modules["numpy"] = None
+        from theus import ClosedError, TheusEngine
+        engine = TheusEngine()
+        try:
+            engine.heavy
+        except ImportError:
+            pass
+        else:
+            raise AssertionError("there is no NumPy")
+        engine.close()
+        try:
+            engine.heavy
+        except ClosedError:
+            pass
+        else:
+            raise AssertionError("it is closed")
+    """)
+    )

@@ -116,6 +116,18 @@ def test_ufuncs_give_plain_arrays_and_scalars(heavy: ManagedAllocator) -> None:
     assert type(fraction) is np.ndarray and type(whole) is np.ndarray
 
 
+def test_numpy_functions_take_it_as_any_array(heavy: ManagedAllocator) -> None:
+    array = heavy.put("x", np.eye(3) * 2)
+    assert not hasattr(array, "__array_wrap__")  # or NumPy would ask it at each result
+    assert np.array_equal(np.linalg.inv(array), np.eye(3) / 2)
+    assert np.array_equal(np.kron(array, array), np.eye(9) * 4)
+    assert np.apply_along_axis(sum, 0, array).tolist() == [2, 2, 2]
+    assert np.median(array) == 0 and np.round(array, 1).sum() == 6
+    assert type(np.einsum("ij,jk", array, array)) is np.ndarray
+    rows = [row.sum() for row in array]
+    assert rows == [2, 2, 2] and np.frompyfunc(abs, 1, 1)(array)[0, 0] == 2
+
+
 def test_who_is_in_a_block_is_told_by_addresses(heavy: ManagedAllocator) -> None:
     array = heavy.put("x", np.arange(10))
     assert place_in_block(array[2:4]) is not None
