@@ -50,19 +50,35 @@ check_output(TxnObject *txn, ScopeObject *scope, PyObject *key)
     return result;
 }
 
+/* The argument `key`, a new reference, or NULL, perhaps without an exception. */
+static PyObject *
+key_of(PyObject *args, PyObject *kwargs)
+{
+    PyObject *key = NULL;
+    if (PyTuple_GET_SIZE(args) > 0) {
+        return Py_NewRef(PyTuple_GET_ITEM(args, 0));
+    }
+    PyObject *name = kwargs == NULL ? NULL : PyUnicode_InternFromString("key");
+    if (name != NULL) {
+        (void)PyDict_GetItemRef(kwargs, name, &key);
+        Py_DECREF(name);
+    }
+    return key;
+}
+
 /* The method of engine.heavy, which knows the transaction that runs. */
 static PyObject *
 make(PyObject *op, PyObject *args, PyObject *kwargs, const char *method)
 {
     const ContextObject *context = (ContextObject *)heavy_of(op)->context;
     TxnObject *txn = context->txn;
-    PyObject *key = PyTuple_GET_SIZE(args) > 0 ? PyTuple_GET_ITEM(args, 0)
-                    : kwargs != NULL           ? PyDict_GetItemString(kwargs, "key")
-                                               : NULL;
+    PyObject *key = key_of(args, kwargs);
     if (key == NULL) {
-        return PyErr_Format(PyExc_TypeError, "%s() needs the key of the array", method);
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "%s() needs the key of the array", method);
     }
-    if (check_output(txn, context->scope, key) < 0) {
+    int allowed = check_output(txn, context->scope, key);
+    Py_DECREF(key);
+    if (allowed < 0) {
         return NULL;
     }
     PyObject *heavy = PyObject_GetAttrString((PyObject *)txn->engine, "heavy");
