@@ -69,17 +69,23 @@ def conditions() -> str:
     return f"{today}, {machine_line()}; load average at the start {load}.\n"
 
 
-def ring(program: Path) -> str:
-    """The output of the one benchmark in C."""
+IN_C = {
+    "bench_ring": "What does the commit record add to a commit?",
+    "bench_slots": "What do a slot and a lease cost, beside the usual design of such a table?",
+}
+
+
+def in_c(program: Path) -> str:
+    """The output of a benchmark in C."""
     done = subprocess.run([program], check=True, stdout=subprocess.PIPE, text=True)
-    return f"## What does the commit record add to a commit?\n\n```\n{done.stdout}```\n"
+    return f"## {IN_C[program.name]}\n\n```\n{done.stdout}```\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="short turns, rough numbers")
     parser.add_argument("--write", action="store_true", help="put the tables into RESULTS.md")
-    parser.add_argument("--ring", type=Path, metavar="PROGRAM", help="the built c/bench_ring")
+    parser.add_argument("--built", type=Path, metavar="FOLDER", help="where the ones in C are")
     options = parser.parse_args()
 
     parts: list[str] = []
@@ -94,8 +100,8 @@ def main() -> None:
     for number, file in enumerate(files, 1):
         print(f"{number} of {len(files)}: {file.name}", file=sys.stderr, flush=True)
         done(table(run(file, ["--quick"] if options.quick else [])))
-    if options.ring:
-        done(ring(options.ring))
+    for name in IN_C if options.built else ():
+        done(in_c(options.built / name))
     if options.write:
         kept = RESULTS.read_text(encoding="utf-8").partition(MARK)[0]
         RESULTS.write_text(kept + MARK + "\n" + "\n".join(parts), encoding="utf-8")

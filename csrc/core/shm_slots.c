@@ -120,7 +120,9 @@ theus_slot_publish(theus_slots *table, uint32_t index)
     _Atomic(uint64_t) *word = &table->slots[index].word;
     uint64_t seen = atomic_load_explicit(word, memory_order_relaxed);
     assert(theus_slot_state_of(seen) == THEUS_SLOT_CLAIMED);
-    atomic_store(word, theus_slot_word(theus_slot_generation_of(seen), THEUS_SLOT_LIVE, theus_slot_claimer_of(seen)));
+    /* Releasing is enough: whoever sees LIVE sees the record, and whoever does not yet see it gets no lease. */
+    atomic_store_explicit(word, theus_slot_word(theus_slot_generation_of(seen), THEUS_SLOT_LIVE, theus_slot_claimer_of(seen)),
+                          memory_order_release);
     THEUS_SHM_STEP("published");
 }
 

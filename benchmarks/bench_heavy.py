@@ -1,0 +1,193 @@
+"""What do arrays in shared memory cost, beside memory filled by hand and the standard library's?"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from multiprocessing import resource_tracker, shared_memory
+from typing import Any
+
+import numpy as np
+from harness import Bar, Contender, Row, main
+
+from theus.heavy import ManagedAllocator
+
+MIB = 2**20
+HEAVY = ManagedAllocator(512)
+BY_HAND = "one memfd, filled again by hand"
+
+# Owns what the attaching rows attach to: for that, this process has to be a borrower.
+OWNER = """
+import os, pickle, sys
+from multiprocessing import shared_memory
+from theus.heavy import ManagedAllocator
+heavy = ManagedAllocator(2048)
+for size in pickle.load(sys.stdin.buffer):
+    array = heavy.alloc(str(size), size, "u1", zero=False)
+    kept = heavy.alloc(f"kept{size}", 1, "u1") if size < 2**25 else array[:1]
+    segment = shared_memory.SharedMemory(create=True, size=size)
+    pickle.dump((pickle.dumps(array), segment.name), sys.stdout.buffer)
+    sys.stdout.buffer.flush()
+    sys.stdin.readline()
+    heavy.free(str(size))
+    segment.close()
+    segment.unlink()
+"""
+
+
+def repeat(work: Callable[[], object]) -> Contender:
+    def loop(count: int) -> None:
+        for _ in range(count):
+            work()
+
+    return loop
+
+
+# ---- making, filling, letting go -----------------------------------------------------------
+
+
+def filling(mib: int) -> Row:
+    size = mib * MIB
+    descriptor = os.memfd_create("bench")
+    os.truncate(descriptor, size)
+    by_hand = np.frombuffer(mmap.mmap(descriptor, size), "u1")
+    os.close(descriptor)
+
+    def ours() -> None:
+        HEAVY.alloc("filling", size, "u1", zero=False).fill(1)
+        HEAVY.free("filling")
+
+    def private() -> None:
+        np.empty(size, "u1").fill(1)
+
+    def standard() -> None:
+        segment = shared_memory.SharedMemory(create=True, size=size)
+        np.ndarray(size, "u1", segment.buf).fill(1)
+        segment.close()
+        segment.unlink()
+
+    return Row(
+        f"make, fill and release {mib} MiB, warm",
+        {
+            "engine.heavy": repeat(ours),
+            BY_HAND: repeat(lambda: by_hand.fill(1)),
+            "a private array": repeat(private),
+            "multiprocessing.shared_memory": repeat(standard),
+        },
+        bars=(Bar(1.1, peer=BY_HAND),),
+    )
+
+
+# ---- attaching --------------------------------------------------------------------------------
+
+
+def attaching(size: int) -> Row:
+    """The first array of an arena maps it; what is measured is every later one."""
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert owner.stdin is not None and owner.stdout is not None
+    pickle.dump([size], owner.stdin)
+    owner.stdin.flush()
+    token, name = pickle.load(owner.stdout)
+    pickle.loads(token)
+
+    def standard() -> None:
+        segment = shared_memory.SharedMemory(name)
+        # It believes itself the owner of what it attaches, and would remove it at exit.
+        if sys.version_info < (3, 13):
+            resource_tracker.unregister(segment._name, "shared_memory")  # type: ignore[attr-defined]
+        np.ndarray(size, "u1", segment.buf)
+        segment.close()
+
+    return Row(
+        f"attach an array of {_shown(size)} in a process that knows the arena",
+        {
+            "its token": repeat(lambda: (pickle.loads(token), owner)),
+            "SharedMemory(name)": repeat(standard),
+        },
+        bars=(Bar(3000),),
+    )
+
+
+def _shown(size: int) -> str:
+    return f"{size // 2**30} GiB" if size >= 2**30 else f"{size // 2**10:,} KiB"
+
+
+# ---- travelling ---------------------------------------------------------------------------------
+
+
+def travelling() -> Row:
+    array = HEAVY.put("travelling", np.zeros(MIB, "u1"))
+    plain = np.zeros(MIB, "u1")
+    return Row(
+        "pickle an array of 1 MiB and unpickle it, in its own process",
+        {
+            "a token": repeat(lambda: pickle.loads(pickle.dumps(array))),
+            "a plain array, out of band": repeat(partial(_out_of_band, plain)),
+            "a plain array": repeat(lambda: pickle.loads(pickle.dumps(plain))),
+        },
+        bars=(Bar(4000),),
+    )
+
+
+def _out_of_band(array: Any) -> object:
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(array, protocol=5, buffer_callback=buffers.append)
+    return pickle.loads(data, buffers=buffers)
+
+
+def weight() -> Row:
+    array = HEAVY.put("weight", np.zeros(MIB // 8))
+    return Row(
+        "the pickled token of a part of a 1 MiB array",
+        {
+            "every second element": lambda _: len(pickle.dumps(array[::2])),
+            "all of it": lambda _: len(pickle.dumps(array)),
+        },
+        bars=(Bar(200), Bar(200, of="all of it")),
+        unit="bytes",
+    )
+
+
+# ---- computing -------------------------------------------------------------------------------
+
+WORK: dict[str, Callable[[Any], object]] = {
+    "a + a": lambda a: a + a,
+    "np.sqrt(a)": np.sqrt,
+    "a.sum()": lambda a: a.sum(),
+    "a[i], once": lambda a: a[7],
+}
+
+
+def computing(name: str, count: int) -> Row:
+    shared = HEAVY.put(f"{name} of {count}", np.zeros(count))
+    plain = np.zeros(count)
+    work = WORK[name]
+    return Row(
+        f"{name} of {count:,} numbers",
+        {
+            "ShmArray": repeat(lambda: work(shared)),
+            "ndarray": repeat(lambda: work(plain)),
+        },
+        bars=(Bar(1.1, peer="ndarray"),),
+    )
+
+
+if __name__ == "__main__":
+    main(
+        __doc__,
+        [
+            partial(filling, 1),
+            partial(filling, 64),
+            *(partial(attaching, size) for size in (2**16, 2**24, 2**30)),
+            travelling,
+            weight,
+            *(partial(computing, name, n) for name in WORK for n in (1_000, 10_000, 100_000)),
+        ],
+    )
