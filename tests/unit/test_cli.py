@@ -133,6 +133,9 @@ def test_demo_json_is_one_document_and_nothing_else(command: Command, tree: Path
     ]
     assert list(document["problems"]) == ["bad.py"]
     assert document["check"] == {"complete": True, "differences": []}
+    assert document["heavy"]["modules"] == 2 and document["heavy"]["leaked"] == 0
+    assert document["heavy"]["sums"]["lines"] == document["size"]["lines"]
+    assert document["heavy"]["bytes"] == 2 * 6 * 8
     assert document["engine"]["commits"] >= 5
     assert document["engine"]["transactions"] >= document["engine"]["commits"]
 

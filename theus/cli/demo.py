@@ -18,7 +18,7 @@ import click
 from theus.cli import INTERRUPTED
 
 if TYPE_CHECKING:
-    from theus.examples.codemap import CodeMap, EngineFacts, Summary
+    from theus.examples.codemap import CodeMap, EngineFacts, HeavyFacts, Summary
 
 SHOWN_DIFFERENCES = 20
 
@@ -32,6 +32,7 @@ class Report:
     files: int
     summary: Summary
     engine: EngineFacts
+    heavy: HeavyFacts | None = None
     checked: bool = False
     differences: list[str] = field(default_factory=list)
 
@@ -60,6 +61,7 @@ class Report:
                 "transactions": self.engine.transactions,
                 "commits_per_second": self.engine.commits_per_second,
             },
+            "heavy": None if self.heavy is None else asdict(self.heavy),
             "check": {"complete": self.checked, "differences": self.differences},
         }
 
@@ -107,7 +109,7 @@ def _checked_root(path: str) -> Path:
 
 def _demo(root: Path, threads: int, as_json: bool) -> int:
     """Run, check, show. Returns the exit status."""
-    from theus.examples.codemap import CodeMap, count_plainly, differences
+    from theus.examples.codemap import CodeMap, count_plainly, differences, heavy_differences
 
     codemap: CodeMap | None = None
     plain: Summary | None = None
@@ -122,10 +124,12 @@ def _demo(root: Path, threads: int, as_json: bool) -> int:
             click.echo("Interrupted before the first file was read.", err=True)
             return INTERRUPTED
     report = Report(root, threads, len(codemap.sources), codemap.summary(), codemap.facts())
-    codemap.engine.close()
+    report.heavy = codemap.close()
     if plain is not None:
         report.checked = True
         report.differences = differences(report.summary, plain)
+        if report.heavy is not None:
+            report.differences += heavy_differences(report.summary, report.heavy)
 
     if as_json or not report.differences:
         _write(report, as_json)

@@ -124,6 +124,7 @@ def _sections(report: Report) -> Iterator[Section]:
         ],
     )
     yield _engine(report)
+    yield _heavy(report)
 
 
 def _ranking(title: str, count: str, name: str, counts: Iterable[tuple[str, int]]) -> Section:
@@ -171,3 +172,17 @@ def _engine(report: Report) -> Section:
         ],
         len(by_path) - ROWS,
     )
+
+
+def _heavy(report: Report) -> Section:
+    facts = report.heavy
+    if facts is None:
+        rows: list[tuple[object, ...]] = [("", "NumPy is not installed: no array was made")]
+    else:
+        rows = [
+            (facts.modules, f"modules, {len(facts.sums)} numbers each, in one array"),
+            (facts.bytes, "bytes of it"),
+            (facts.peak, "bytes in use at most"),
+            (facts.leaked, "bytes left in use after the engine"),
+        ]
+    return Section("Shared memory, by engine.heavy.report()", (">", ""), rows)

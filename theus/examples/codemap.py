@@ -10,6 +10,8 @@
     ├── totals      what the whole tree holds             read and written by every module
     ├── size        files, lines, bytes                   deferred additions: never
     └── ranking     the most complex functions            read by all, written by few
+    heavy
+    └── metrics     six numbers for each module           one array in shared memory, at the end
 
 Each file costs one PURE process, which parses it and returns what it found, and
 a few EFFECT processes, which merge that into the state. Each of these is a
@@ -21,12 +23,14 @@ dicts: both must come to the same numbers, or an update was lost.
 
 from __future__ import annotations
 
+import gc
+import importlib.util
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +185,32 @@ def rank_functions(ctx: Any, found: Finding) -> None:
         ctx.domain["ranking"] = after
 
 
+METRICS = ("lines", "functions", "classes", "complexity", "imports", "lazy_imports")
+"""The columns of the array; its rows are the modules, by name."""
+
+
+@process(inputs=["domain.modules"], outputs=["heavy.metrics"])
+def measure(ctx: Any) -> Any:
+    """The numbers of all modules as one array, which any process could read without a copy."""
+    rows = [_metrics(entry) for _, entry in sorted(ctx.domain.modules.items())]
+    table = ctx.heavy.alloc("metrics", (len(rows), len(METRICS)), "int64")
+    if rows:
+        table[:] = rows
+    return table
+
+
+def _metrics(entry: Mapping[str, Any]) -> tuple[int, ...]:
+    functions = entry["functions"]
+    return (
+        entry["lines"],
+        len(functions),
+        len(entry["classes"]),
+        sum(function["complexity"] for function in functions),
+        len(entry["imports"]),
+        len(entry["lazy_imports"]),
+    )
+
+
 MERGES = (record_module, add_to_totals, link_imports, index_names, rank_functions)
 
 
@@ -253,6 +283,19 @@ class EngineFacts:
         return self.commits / self.seconds if self.seconds else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class HeavyFacts:
+    """What the array of metrics was, and what the engine left of it. Sizes are bytes."""
+
+    modules: int
+    sums: dict[str, int]
+    """Of each column."""
+    bytes: int
+    peak: int
+    leaked: int
+    """What `engine.heavy.report()` says is still in use when the engine is gone."""
+
+
 class CodeMap:
     """One tree, the engine that holds its map, and the threads that draw it."""
 
@@ -267,7 +310,8 @@ class CodeMap:
                 "domain": {
                     "tree": {source.name: source.path for source in self.sources},
                     **{part.name: getattr(nothing, part.name) for part in fields(Summary)},
-                }
+                },
+                "heavy": {},
             }
         )
         for problem in self.skipped:
@@ -296,6 +340,24 @@ class CodeMap:
         """The map as it stands in the engine's state now, copied out of it."""
         domain = self.engine.state.domain.to_dict()
         return Summary(**{part.name: domain[part.name] for part in fields(Summary)})
+
+    def close(self) -> HeavyFacts | None:
+        """Measures the modules and ends the engine. None without NumPy, which arrays need."""
+        facts = None
+        if importlib.util.find_spec("numpy") is not None:
+            self.engine.run_process(measure)
+            table = self.engine.state.heavy["metrics"]
+            sums = dict(zip(METRICS, map(int, table.sum(axis=0)), strict=True))
+            facts = HeavyFacts(len(table), sums, table.nbytes, 0, 0)
+            del table
+            heavy = self.engine.heavy
+        self.engine.close()
+        del self.engine
+        if facts is None:
+            return None
+        gc.collect()  # the last state goes with its engine, and the array with it
+        report = heavy.report()
+        return replace(facts, peak=report.peak, leaked=report.used)
 
     def facts(self) -> EngineFacts:
         """The engine's own counters, and how long `run` took."""
@@ -362,6 +424,19 @@ def differences(found: Summary, plain: Summary) -> list[str]:
             for part in fields(Summary)
             if getattr(found, part.name) != getattr(plain, part.name)
         ]
+    return lines
+
+
+def heavy_differences(found: Summary, heavy: HeavyFacts) -> list[str]:
+    """Where the array and the totals disagree, and what is left of its memory."""
+    expected = {**found.totals, "lines": found.size["lines"]}
+    lines = [
+        f"{name}: {total} in the shared array, {expected[name]} in the totals"
+        for name, total in heavy.sums.items()
+        if total != expected[name]
+    ]
+    if heavy.leaked:
+        lines.append(f"shared memory: {heavy.leaked} bytes were not given back")
     return lines
 
 
