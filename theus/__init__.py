@@ -46,6 +46,7 @@ from theus.contracts import ProcessContract, process
 from theus.engine import TheusEngine
 from theus.errors import (
     ArgumentError,
+    ArrayChangedError,
     BadTokenError,
     BorrowedArrayError,
     ClosedError,
@@ -123,6 +124,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "ArrayChangedError",
     "CORE_AVAILABLE",
     "DELETE",
     "MISSING",

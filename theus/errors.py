@@ -47,6 +47,7 @@ from collections.abc import Iterable
 from typing import Any
 
 __all__ = [
+    "ArrayChangedError",
     "ArgumentError",
     "BadTokenError",
     "BorrowedArrayError",
@@ -722,3 +723,19 @@ def _signal_name(number: int) -> str:
         return f" ({signal.Signals(number).name})"
     except ValueError:
         return ""
+
+
+class ArrayChangedError(TheusError, RuntimeError):
+    """Raised when a published array was written to, through a view that was taken before.
+
+    `keys` are those that the arrays were allocated under.
+    """
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        super().__init__(
+            f"published arrays were written to: {', '.join(map(_shown, keys))}; a view that was "
+            "taken before an array was stored can still write to it: drop such views, or store a "
+            "copy with engine.heavy.put"
+        )
+        self.args = (keys,)
+        self.keys = keys

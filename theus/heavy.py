@@ -28,8 +28,8 @@ were taken before could still write. The key is free again, for the next version
 are ordinary values of the state: two writers of one path conflict, a failed commit leaves
 nothing, and an old version lives as long as a state or a reader holds it.
 
-Freed memory stays mapped for the next array, up to 256 MiB of it: fresh pages cost ten times
-what warm ones do.
+Freed memory stays mapped for the next array, up to 256 MiB of it and for ten seconds (`decay`):
+fresh pages cost ten times what warm ones do.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ import numpy as np
 
 from theus._theus import SharedBlock, SharedZone, place_in_block, system_memory
 from theus.errors import ClosedError, HeavyMemoryError, _shown
+from theus.heavy_report import HeavyArray, HeavyReport, QuotaReport
+from theus.heavy_watch import HeavyWatch
 from theus.shm_array import OWNERS, ShmArray, array_over
 
 if TYPE_CHECKING:
@@ -71,79 +73,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-@dataclass(frozen=True, slots=True)
-class HeavyArray:
-    """One array of a report. `bytes` as asked for, `extent` as taken; `age` in seconds."""
-
-    key: str
-    bytes: int
-    extent: int
-    live: bool
-    """Not freed yet: can be had by key or token. Others are still looked at by somebody."""
-    processes: int
-    """How many processes look at it."""
-    age: float
-
-
-@dataclass(frozen=True, slots=True)
-class QuotaReport:
-    """A limit on the arrays whose keys begin with `prefix` ("": all). Bytes; 0: no limit."""
-
-    prefix: str
-    soft: int
-    hard: int
-    used: int
-    peak: int
-
-
-@dataclass(frozen=True, slots=True)
-class HeavyReport:
-    """What `engine.heavy` holds. All sizes are bytes.
-
-    `births` - `deaths` = the number of `arrays`. `used` is what they take and `asked` what was
-    asked for; `backed` is the memory that the system has given for them and for the next ones,
-    `idle` what of it lies in arenas without an array; `largest_free` is the largest array
-    that fits into what is mapped.
-    """
-
-    used: int
-    asked: int
-    peak: int
-    limit: int
-    births: int
-    deaths: int
-    arenas: int
-    mapped: int
-    backed: int
-    idle: int
-    free: int
-    largest_free: int
-    lingering: int
-    """Arrays that were freed while other processes look at them."""
-    by_size: dict[int, tuple[int, int]]
-    """Largest size of a class -> (arrays, bytes)."""
-    quotas: tuple[QuotaReport, ...]
-    arrays: tuple[HeavyArray, ...]
-
-    @property
-    def fragmentation(self) -> float:
-        """The share of the free memory that is not in its largest range: 0.0 to 1.0."""
-        return 1 - self.largest_free / self.free if self.free else 0.0
-
-    def __str__(self) -> str:
-        lines = [
-            f"{len(self.arrays)} arrays, {self.used:,} of {self.limit:,} bytes in use "
-            f"(peak {self.peak:,}); {self.backed:,} backed in {self.arenas} arenas"
-        ]
-        for array in self.arrays:
-            state = "" if array.live else ", freed"
-            lines.append(
-                f"  {array.key}: {array.bytes:,} bytes, seen by {array.processes}, "
-                f"{array.age:.1f} s old{state}"
-            )
-        return "\n".join(lines)
 
 
 @dataclass(slots=True)
@@ -208,6 +137,7 @@ class ManagedAllocator:
         self._entries: dict[str, _Entry] = {}
         self._closed = False
         self._engine = None if engine is None else ref(engine)
+        self._watch = HeavyWatch.of_environment()
         OWNERS[self.session_id] = self
 
     # ---- arrays ---------------------------------------------------------------------------
@@ -245,6 +175,8 @@ class ManagedAllocator:
         try:
             size = type_.itemsize * math.prod(sizes)
             block = self._block(key, size, zero)
+            if self._watch.sites:
+                self._watch.allocated(block)
             array = array_over(block, sizes, type_, order=order)
             entry.shape, entry.dtype, entry.order = sizes, type_, order
             if tx is None:
@@ -378,6 +310,8 @@ class ManagedAllocator:
         entry = self._entries.get(block.label)
         if entry is not None and entry.kept is not None and entry.kept.token == block.token:
             entry.kept = None
+        if self._watch.checksums:
+            self._watch.published(block)
 
     def _block(self, key: str, size: int, zero: bool) -> SharedBlock:
         if size >= 2**63:
@@ -457,8 +391,55 @@ class ManagedAllocator:
             lingering=figures["lingering"],
             by_size=figures["classes"],
             quotas=quotas,
-            arrays=tuple(HeavyArray(*block) for block in self._zone.blocks()),
+            arrays=tuple(array for array, _ in self._arrays()),
         )
+
+    @property
+    def available(self) -> int:
+        """How many bytes more may be allocated: what the limit and the system leave."""
+        room: int = system_memory()[1]
+        limit = self.capacity
+        return min(room, max(0, limit - self.used_bytes)) if limit else room
+
+    def leaks(self) -> tuple[HeavyArray, ...]:
+        """Arrays that take memory although nobody can get them any more by key or from a state.
+
+        Some view still looks at them: they were freed, or were drafts that were not stored. Ask for
+        `watch(sites=True)` to see where they came from.
+        """
+        entries = list(self._entries.values())
+        reachable = {block.address for entry in entries if (block := entry.block) is not None}
+        return tuple(
+            array
+            for array, address in self._arrays()
+            if not array.live or not (array.published or address in reachable)
+        )
+
+    def _arrays(self) -> Iterator[tuple[HeavyArray, int]]:
+        for block in self._zone.blocks():
+            yield HeavyArray(*block[:7], self._watch.site(block[7])), block[8]
+
+    def watch(self, *, sites: bool = False, checksums: bool = False) -> None:
+        """What is noted of arrays from now on; see `theus.heavy_watch`.
+
+        The environment's THEUS_HEAVY_WATCH ("sites", "checksums" or "sites,checksums") says it for
+        every allocator from its beginning.
+        """
+        self._watch.sites, self._watch.checksums = sites, checksums
+
+    def verify(self) -> None:
+        """Raises ArrayChangedError if a published array was written to through an earlier view.
+
+        For arrays that were published under `watch(checksums=True)`.
+        """
+        self._watch.verify()
+
+    def decay(self, seconds: float) -> None:
+        """How long memory that no array is in is kept for the next ones; at first, 10 seconds.
+
+        The next `alloc`, or the next end of an array, gives back what has waited longer.
+        """
+        self._zone.decay(seconds)
 
     def tidy(self) -> int:
         """Gives back memory that no array is in, and what killed processes still held. In bytes.

@@ -139,6 +139,19 @@ block_retire(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
+block_mark(PyObject *op, PyObject *site)
+{
+    unsigned long number = PyLong_AsUnsignedLong(site);
+    if (number == (unsigned long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (number <= UINT32_MAX && theus_block_is_owned(&block_of(op)->block)) {
+        theus_block_set_site(&block_of(op)->block, (uint32_t)number);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 block_private(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     BlockObject *shown = block_of(op);
@@ -275,6 +288,8 @@ static PyMethodDef block_methods[] = {
     {"retire", block_retire, METH_NOARGS,
      PyDoc_STR("retire($self, /)\n--\n\nNo process can borrow it from now on; those that have it keep it. Raises\n"
                "BorrowedArrayError if it is another process's.")},
+    {"mark", block_mark, METH_O,
+     PyDoc_STR("mark($self, site, /)\n--\n\nNotes the number of the place in the program that allocated it.")},
     {"private", block_private, METH_NOARGS,
      PyDoc_STR("private($self, /)\n--\n\nThe same content, writable: what is written stays in this process, page by page.")},
     {"publish", block_publish, METH_NOARGS,

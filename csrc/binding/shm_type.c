@@ -143,6 +143,20 @@ zone_limit(PyObject *op, PyObject *args)
 }
 
 static PyObject *
+zone_decay(PyObject *op, PyObject *seconds)
+{
+    double wanted = PyFloat_AsDouble(seconds);
+    if (wanted == -1.0 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (!(wanted >= 0 && wanted < 1e9)) {
+        return PyErr_Format(PyExc_ValueError, "a number of seconds is between 0 and 1e9, unlike %R", seconds);
+    }
+    theus_zone_decay(zone_of(op)->zone, (uint64_t)(wanted * 1e9));
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 class_dict(const theus_tally *classes)
 {
     PyObject *found = PyDict_New();
@@ -202,8 +216,10 @@ describe_block(const theus_block_figures *block)
         return NULL;
     }
     double age = (double)(theus_clock_tick_ns() - block->tick_ns) / 1e9;
-    return Py_BuildValue("(NKKOId)", label, (unsigned long long)block->size, (unsigned long long)block->extent,
-                         block->state == THEUS_SLOT_LIVE ? Py_True : Py_False, (unsigned)block->leases, age);
+    return Py_BuildValue("(NKKOIdOIK)", label, (unsigned long long)block->size, (unsigned long long)block->extent,
+                         block->state == THEUS_SLOT_LIVE ? Py_True : Py_False, (unsigned)block->leases, age,
+                         block->published ? Py_True : Py_False, (unsigned)block->site,
+                         (unsigned long long)(uintptr_t)block->data);
 }
 
 static PyObject *
@@ -239,13 +255,16 @@ static PyMethodDef zone_methods[] = {
                "No block can be borrowed from now on. If `shut`, memory is not kept for later ones either.")},
     {"tidy", zone_tidy, METH_NOARGS,
      PyDoc_STR("tidy($self, /)\n--\n\nLooks for dead borrowers, unmaps what is empty; bytes given back.")},
+    {"decay", zone_decay, METH_O,
+     PyDoc_STR("decay($self, seconds, /)\n--\n\nHow long memory without an array is kept for the next one.")},
     {"limit", zone_limit, METH_VARARGS,
      PyDoc_STR("limit($self, prefix, soft, hard, /)\n--\n\nSets the quota of a prefix, in bytes; 0: none.")},
     {"figures", zone_figures, METH_NOARGS, PyDoc_STR("figures($self, /)\n--\n\nAll totals, by name.")},
     {"quotas", zone_quotas, METH_NOARGS,
      PyDoc_STR("quotas($self, /)\n--\n\nA list of (prefix, soft, hard, used, peak).")},
     {"blocks", zone_blocks, METH_NOARGS,
-     PyDoc_STR("blocks($self, /)\n--\n\nA list of (label, size, extent, live, leases, age in seconds).")},
+     PyDoc_STR("blocks($self, /)\n--\n\nA list of (label, size, extent, live, leases, age in seconds,\n"
+               "published, site, address).")},
     {0},
 };
 

@@ -119,6 +119,12 @@ theus_block_release(theus_block *block)
     zone_destroy_outdated(outdated);
 }
 
+void
+theus_block_set_site(const theus_block *block, uint32_t site)
+{
+    block->arena->slots.slots[block->slot].site = site;
+}
+
 theus_status
 theus_block_retire(const theus_block *block)
 {

@@ -50,6 +50,8 @@ describe(const theus_slot *slot, uint64_t word, theus_block_figures *out)
     out->size = slot->size;
     out->extent = slot->extent;
     out->tick_ns = slot->tick_ns;
+    out->site = slot->site;
+    out->published = atomic_load(&slot->published) != 0;
     out->length = theus_slot_label_length(slot);
     memcpy(out->label, slot->label, sizeof(out->label));
 }
@@ -71,6 +73,7 @@ theus_zone_list(theus_zone *zone, theus_block_figures *list, uint64_t places)
             if (count < places) {
                 describe(slot, word, &list[count]);
                 list[count].slot = i;
+                list[count].data = it->data + it->tenants[i].offset;
             }
             count++;
         }

@@ -17,7 +17,13 @@
  *
  * No participant trusts another's numbers: whoever opens an arena checks the header against the sizes of the files, and whoever
  * leases a slot checks that its block lies within the data. A byte lock on the control file says who is alive: participant i holds
- * byte i, participant 0 is the owner. The kernel keeps those locks, so no number can lie about a death. */
+ * byte i, participant 0 is the owner. The kernel keeps those locks, so no number can lie about a death.
+ *
+ * What a hostile participant can do: all of them can write the control file, so it can end the leases of others, and the owner may
+ * then give a block to its next tenant while somebody still looks at it, who sees data that were not meant for him; it can retire
+ * what is live and fill the table, for as long as it lives. It cannot write to the data, have a range given out twice (the owner
+ * believes its own book), make anybody crash, or leave anything behind when it dies. Participants are processes of one user;
+ * a word for each one's leases would not change that, because it would lie in the same file. */
 #ifndef THEUS_SHM_LAYOUT_H
 #define THEUS_SHM_LAYOUT_H
 

@@ -11,6 +11,7 @@ enum {
     LARGE_SLOTS = 64,
     BACK_STEP = 1 << 20,
     KEEP_BYTES = 256 << 20,  /* of pages in arenas without a block */
+    KEEP_SECONDS = 10,
     SPARE_ROOM = 16 << 20,   /* of the system's room we leave to everybody else */
 };
 
@@ -28,6 +29,7 @@ theus_zone_new(const char *session, uint64_t limit, theus_zone **out)
     zone->epoch = theus_process_epoch();
     zone->quotas[0].hard = limit;
     zone->quota_count = 1;
+    zone->decay_ns = KEEP_SECONDS * UINT64_C(1000000000);
     *out = zone;
     return THEUS_OK;
 }
@@ -178,10 +180,12 @@ sweep_locked(theus_arena *arena)
     arena->lingering_count = kept;
 }
 
-/* Takes idle arenas off the list, those first that have been idle longest, until at most `keep` bytes of them are left. */
+/* Takes idle arenas off the list, those first that have been idle longest, until at most `keep` bytes of them are left, and none
+ * that has been idle for too long. */
 static void
 trim_locked(theus_zone *zone, uint64_t keep, theus_arena **outdated)
 {
+    uint64_t now = theus_clock_tick_ns();
     for (;;) {
         uint64_t idle = 0;
         theus_arena *oldest = NULL;
@@ -191,7 +195,7 @@ trim_locked(theus_zone *zone, uint64_t keep, theus_arena **outdated)
                 oldest = oldest == NULL || it->idle_since_ns <= oldest->idle_since_ns ? it : oldest;
             }
         }
-        if (oldest == NULL || (keep > 0 && idle <= keep)) {
+        if (oldest == NULL || (keep > 0 && idle <= keep && now - oldest->idle_since_ns < zone->decay_ns)) {
             return;
         }
         oldest->zone = NULL;
@@ -203,6 +207,17 @@ void
 zone_trim_idle_locked(theus_zone *zone, theus_arena **outdated)
 {
     trim_locked(zone, zone->shut ? 0 : KEEP_BYTES, outdated);
+}
+
+void
+theus_zone_decay(theus_zone *zone, uint64_t ns)
+{
+    theus_arena *outdated = NULL;
+    zone_lock(zone);
+    zone->decay_ns = ns;
+    zone_trim_idle_locked(zone, &outdated);
+    theus_shm_unlock();
+    zone_destroy_outdated(outdated);
 }
 
 /* Recycles what nobody but dead borrowers looks at. False: there was nothing of that kind. */
@@ -384,6 +399,7 @@ find_place(theus_zone *zone, const request *wanted, place *at, theus_refusal *re
             zone_uncharge_locked(zone, quota, wanted->extent);
         }
     }
+    zone_trim_idle_locked(zone, &outdated); /* not before: the oldest one may be just what is needed */
     theus_shm_unlock();
     zone_destroy_outdated(outdated);
     return reserved ? THEUS_OK : THEUS_NO_ROOM;

@@ -14,8 +14,8 @@
  *    theus_zone_tidy().
  *  - Pages are backed before anybody can touch them, and only after a look at the room that the system and its cgroup
  *    have left: to be out of memory is an answer here, not a signal.
- *  - Arenas without a block stay mapped, up to 256 MiB of them: fresh pages cost ten times what warm
- *    ones do.
+ *  - Arenas without a block stay mapped, up to 256 MiB of them, for ten seconds: fresh pages cost ten times what warm
+ *    ones do. No thread watches the time: whoever allocates or gives back next does.
  *
  * All functions may be called by any thread; they take theus_shm_lock() themselves. A zone owns nothing in a forked child:
  * it is empty there, and begins anew with arenas of the child's own. */
@@ -78,6 +78,9 @@ void theus_zone_retire_all(theus_zone *zone, bool shut);
 /* Looks for dead borrowers, recycles what lingers, and unmaps every arena without a block. Bytes that were given back. */
 uint64_t theus_zone_tidy(theus_zone *zone);
 
+/* How long an arena without a block is kept for the next one; 10 s if nobody says. */
+void theus_zone_decay(theus_zone *zone, uint64_t ns);
+
 /* Sets the limits for a prefix; "" is the zone. Blocks that live already are counted. FULL: there are 64 prefixes. */
 THEUS_MUST_CHECK theus_status theus_zone_limit(theus_zone *zone, const char *prefix, uint32_t length, uint64_t soft,
                                                uint64_t hard);
@@ -88,6 +91,9 @@ THEUS_MUST_CHECK theus_status theus_zone_limit(theus_zone *zone, const char *pre
 THEUS_MUST_CHECK theus_status theus_block_lease(const theus_arena_name *name, uint32_t slot, uint32_t generation,
                                                 theus_block *block);
 void theus_block_release(theus_block *block);
+
+/* By its owner: where it was allocated, by a number of the owner's own. */
+void theus_block_set_site(const theus_block *block, uint32_t site);
 
 /* No new lease from now on. BORROWED: it is another process's. */
 theus_status theus_block_retire(const theus_block *block);
@@ -137,6 +143,9 @@ typedef struct {
     uint32_t slot, generation;
     theus_slot_state state;
     uint32_t leases; /* how many processes look at it */
+    uint32_t site;   /* 0: not known */
+    bool published;
+    const char *data; /* where it is mapped here */
     uint64_t size, extent, tick_ns;
     uint32_t length;
     char label[THEUS_LABEL_MAX + 1];

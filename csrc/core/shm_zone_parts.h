@@ -14,6 +14,7 @@ struct theus_zone {
     char session[THEUS_SESSION_MAX + 1]; /* constant */
     /* guarded by theus_shm_lock(): */
     bool shut;      /* theus_zone_shut() */
+    uint64_t decay_ns;
     uint64_t epoch; /* theus_process_epoch() that the rest is about */
     zone_totals totals;
     uint32_t quota_count;

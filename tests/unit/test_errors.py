@@ -49,6 +49,7 @@ SAMPLES = [
     errors.HeavyMemoryError(100, 950, 1000, prefix=""),
     errors.HeavyMemoryError(2**60, limit=2**30),
     errors.StaleArrayError("the shared array is gone"),
+    errors.ArrayChangedError(("frame", "mask")),
     errors.BadTokenError("this is no token of a shared array"),
     errors.BorrowedArrayError("the shared array belongs to another process"),
     errors.ProcessError("2 outputs, but 3 values were returned", "transfer"),

@@ -1,0 +1,84 @@
+"""What `engine.heavy` tells about itself: its arrays, quotas and totals at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["HeavyArray", "HeavyReport", "QuotaReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class HeavyArray:
+    """One array of a report. `bytes` as asked for, `extent` as taken; `age` in seconds."""
+
+    key: str
+    bytes: int
+    extent: int
+    live: bool
+    """Not freed yet: can be had by key or token. Others are still looked at by somebody."""
+    processes: int
+    """How many processes look at it."""
+    age: float
+    published: bool
+    """Its owner has stored it in a state, and changes it no more."""
+    site: str | None
+    """Where it was allocated, "file:line"; None unless that is noted (`ManagedAllocator.watch`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaReport:
+    """A limit on the arrays whose keys begin with `prefix` ("": all). Bytes; 0: no limit."""
+
+    prefix: str
+    soft: int
+    hard: int
+    used: int
+    peak: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeavyReport:
+    """What `engine.heavy` holds. All sizes are bytes.
+
+    `births` - `deaths` = the number of `arrays`. `used` is what they take and `asked` what was
+    asked for; `backed` is the memory that the system has given for them and for the next ones,
+    `idle` what of it lies in arenas without an array; `largest_free` is the largest array
+    that fits into what is mapped.
+    """
+
+    used: int
+    asked: int
+    peak: int
+    limit: int
+    births: int
+    deaths: int
+    arenas: int
+    mapped: int
+    backed: int
+    idle: int
+    free: int
+    largest_free: int
+    lingering: int
+    """Arrays that were freed while other processes look at them."""
+    by_size: dict[int, tuple[int, int]]
+    """Largest size of a class -> (arrays, bytes)."""
+    quotas: tuple[QuotaReport, ...]
+    arrays: tuple[HeavyArray, ...]
+
+    @property
+    def fragmentation(self) -> float:
+        """The share of the free memory that is not in its largest range: 0.0 to 1.0."""
+        return 1 - self.largest_free / self.free if self.free else 0.0
+
+    def __str__(self) -> str:
+        lines = [
+            f"{len(self.arrays)} arrays, {self.used:,} of {self.limit:,} bytes in use "
+            f"(peak {self.peak:,}); {self.backed:,} backed in {self.arenas} arenas"
+        ]
+        for array in self.arrays:
+            state = "" if array.live else ", freed"
+            lines.append(
+                f"  {array.key}: {array.bytes:,} bytes, seen by {array.processes}, "
+                f"{array.age:.1f} s old{state}{'' if array.site is None else f', {array.site}'}"
+            )
+        return "\n".join(lines)
