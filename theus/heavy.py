@@ -50,7 +50,7 @@ from theus._theus import SharedBlock, SharedZone, place_in_block, system_memory
 from theus.errors import ClosedError, HeavyMemoryError, _shown
 from theus.heavy_report import HeavyArray, HeavyReport, QuotaReport
 from theus.heavy_watch import HeavyWatch
-from theus.shm_array import OWNERS, ShmArray, array_over
+from theus.shm_array import COMMON_TYPES, OWNERS, ShmArray, array_over
 
 if TYPE_CHECKING:
     from theus.engine import TheusEngine
@@ -60,6 +60,13 @@ __all__ = ["HeavyArray", "HeavyReport", "ManagedAllocator", "QuotaReport"]
 Order = Literal["C", "F"]
 
 HOLDERS_NAMED = 5
+
+COMMON_NAMES = {
+    name: np.dtype(name)
+    for dtype in COMMON_TYPES.values()
+    for name in (dtype.name, dtype.str, dtype.str[1:])
+}
+"""What is said most often for a dtype; NumPy takes four times as long to know it."""
 
 # Held while a key is looked at and dropped: of two who drop the same entry, the slower one must not
 # drop what a third has put there between. Reentrant: a finalizer that frees may run anywhere.
@@ -169,15 +176,18 @@ class ManagedAllocator:
             raise ValueError(f"order is 'C' or 'F', not {order!r}")
         _check_key(key)
         self._check_open()
-        tx = self._attempt()
+        tx = None if self._engine is None else self._attempt()
         entry = _Entry() if tx is None else _Entry(draft=ref(tx))
-        self._claim(key, entry, tx)
+        if self._entries.setdefault(key, entry) is not entry:
+            self._claim(key, entry, tx)
         try:
             size = type_.itemsize * math.prod(sizes)
-            block = self._block(key, size, zero)
+            block = self._zone.alloc(key, size, zero) if size < 2**63 else (False, "", 0, 0)
+            if not isinstance(block, SharedBlock):
+                raise self._refused(size, block)
             if self._watch.sites:
                 self._watch.allocated(block)
-            array = array_over(block, sizes, type_, order=order)
+            array = array_over(block, sizes, type_, 0, None, order)
             entry.shape, entry.dtype, entry.order = sizes, type_, order
             if tx is None:
                 entry.kept = block
@@ -187,11 +197,9 @@ class ManagedAllocator:
         except BaseException:
             self._drop(key, entry)
             raise
-        try:
-            self._check_open()
-        except ClosedError:  # meanwhile, by another thread
+        if self._closed:  # meanwhile, by another thread
             self.free(key)
-            raise
+            raise ClosedError("this allocator")
         return array
 
     def put(self, key: str, array: Any) -> ShmArray:
@@ -313,18 +321,13 @@ class ManagedAllocator:
         if self._watch.checksums:
             self._watch.published(block)
 
-    def _block(self, key: str, size: int, zero: bool) -> SharedBlock:
-        if size >= 2**63:
-            raise HeavyMemoryError(size, limit=system_memory()[1])
-        made = self._zone.alloc(key, size, zero)
-        if isinstance(made, SharedBlock):
-            return made
-        by_quota, prefix, used, limit = made
+    def _refused(self, size: int, why: tuple[bool, str, int, int]) -> HeavyMemoryError:
+        by_quota, prefix, used, limit = why
         holders = sorted(self._zone.blocks(), key=lambda block: block[2], reverse=True)
-        raise HeavyMemoryError(
+        return HeavyMemoryError(
             size,
             used,
-            limit,
+            limit if limit or by_quota else system_memory()[1],
             self._zone.figures()["largest_free"],
             tuple((block[0], block[2]) for block in holders[:HOLDERS_NAMED]),
             prefix if by_quota else None,
@@ -499,7 +502,10 @@ def _shape_of(shape: Any) -> tuple[int, ...]:
 
 
 def _dtype_of(dtype: Any) -> np.dtype[Any]:
-    wanted: np.dtype[Any] = np.dtype(dtype)
+    wanted: np.dtype[Any]
+    if type(dtype) is str and dtype in COMMON_NAMES:
+        return COMMON_NAMES[dtype]
+    wanted = np.dtype(dtype)
     if wanted.itemsize == 0:
         wanted = np.empty(0, wanted).dtype  # 'U' is 'U1' then, as in np.zeros
     if wanted.hasobject:
