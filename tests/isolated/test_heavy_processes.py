@@ -33,6 +33,11 @@ kept = []
 def mapped():
     with open("/proc/self/maps") as maps:
         return sum("theus-data" in line for line in maps)
+def touched():  # KiB of the mapped data files that have pages in this process
+    with open("/proc/self/smaps") as maps:
+        parts = [part for part in maps.read().split("VmFlags") if "theus-data" in part]
+    lines = [line for part in parts for line in part.splitlines() if line.startswith("Rss:")]
+    return sum(int(line.split()[1]) for line in lines)
 def keep(value):
     kept.append(value)
     return value
@@ -115,6 +120,18 @@ def test_the_same_memory_in_another_process(heavy: ManagedAllocator, borrower: B
     assert (about["owned"], about["writeable"], about["pid"]) == (False, False, os.getpid())
     assert about["name"] == array.info()["name"] and array.info()["leases"] == 2
     assert borrower.ask("kept[0][3:5].shm.size") == array.nbytes
+
+
+def test_what_an_array_is_can_be_read_without_its_pages(
+    heavy: ManagedAllocator, borrower: Borrower
+) -> None:
+    array = heavy.put("x", np.ones((1024, 1024)))
+    about = borrower.ask("(keep(it).info(), it.shape, it.dtype.str, it.strides)", array)
+    assert about[0]["key"] == "x" and about[0]["block_bytes"] == 2**23
+    assert about[1:] == ((1024, 1024), "<f8", (8192, 8))
+    assert borrower.ask("touched()") == 0
+    assert borrower.ask("kept[0][0, 0]") == 1
+    assert borrower.ask("touched()") > 0
 
 
 def test_an_array_may_be_passed_on(heavy: ManagedAllocator, borrower: Borrower) -> None:
