@@ -25,6 +25,9 @@
  * Only one may reap a participant at a time, and only a dead one: the arena sees to that with the participant's lock. A reaper
  * that dies is followed by another one; each step may be done twice.
  *
+ * Nobody waits here, and there is nothing to back off from: a step that fails has failed because another one's succeeded, and
+ * the next look is at another bit.
+ *
  * There is no list that a death or a recycled head could break (a tagged stack of free slots is the usual design: after a
  * death its repair needs intents, an order of looking, and still leaves duplicates). A bit is right or wrong, and setting it twice is
  * setting it. */

@@ -26,7 +26,7 @@ def test_the_example_runs(code: str, output: str) -> None:
 
 def test_the_two_commands_are_there_to_the_letter() -> None:
     venv = "python3 -m venv .venv && .venv/bin/pip install -q"
-    assert f"{venv} . && .venv/bin/theus demo\n" in README
+    assert f"{venv} '.[arrays]' && .venv/bin/theus demo\n" in README
     assert f"{venv} '.[test]' && .venv/bin/pytest\n" in README
 
 
