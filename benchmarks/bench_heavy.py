@@ -71,6 +71,7 @@ def filling(mib: int) -> Row:
         segment.close()
         segment.unlink()
 
+    ours()  # the first one of all makes the arena
     return Row(
         f"make, fill and release {mib} MiB, warm",
         {
