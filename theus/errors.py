@@ -19,7 +19,9 @@
     ├── StaleArrayError              a shared array that is gone         (LookupError)
     ├── BadTokenError                no shared array was ever called that (ValueError)
     ├── BorrowedArrayError           what only the owner of a shared array may do (PermissionError)
+    ├── BrokenPoolError              no worker can be started
     ├── CodecError                   bytes that are no encoded value      (ValueError)
+    ├── RemoteError                  an exception of a worker that could not travel
     ├── SendError                    what cannot be sent to a worker      (TypeError)
     ├── WorkerDied                   the process that ran a task is gone
     ├── WorkerTimeoutError           a task took longer than it was given (TimeoutError)
@@ -51,6 +53,7 @@ __all__ = [
     "ArgumentError",
     "BadTokenError",
     "BorrowedArrayError",
+    "BrokenPoolError",
     "ClosedError",
     "CodecError",
     "ConflictError",
@@ -63,6 +66,7 @@ __all__ = [
     "ProcessError",
     "ProcessTimeoutError",
     "RecordError",
+    "RemoteError",
     "RingFullError",
     "SchemaViolationError",
     "SecurityViolationError",
@@ -714,6 +718,38 @@ class WorkerTimeoutError(TheusError, TimeoutError):
             f"{self.task} took longer than its pool's timeout of {self.timeout:g} s, so worker "
             f"{self.pid} was killed and replaced; give the pool a longer timeout="
         )
+
+
+class RemoteError(TheusError):
+    """Raised when a worker's exception cannot travel: in its place, with what is known of it.
+
+    `type_name` is its class, `text` its short text, `traceback` that of the worker, `why` what
+    stood in the way.
+    """
+
+    def __init__(self, type_name: str, text: str, traceback: str, why: str) -> None:
+        super().__init__()
+        self.args = (type_name, text, traceback, why)
+        self.type_name = type_name
+        self.text = text
+        self.traceback = traceback
+        self.why = why
+
+    def __str__(self) -> str:
+        return (
+            f"a worker raised {_shown(self.text)}, a {self.type_name} that cannot be sent to its "
+            f"caller: {_shown(self.why)}; raise one that is rebuilt from its args"
+        )
+
+
+class BrokenPoolError(TheusError):
+    """Raised when a pool cannot start workers: an initializer failed, or the system has no room.
+
+    What stands in the way is the text, and the cause where there is one.
+    """
+
+    def __str__(self) -> str:
+        return f"the pool cannot start workers ({self.message}); repair that and make a new pool"
 
 
 def _signal_name(number: int) -> str:

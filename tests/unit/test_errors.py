@@ -56,6 +56,8 @@ SAMPLES = [
     errors.UnknownProcessError("trasnfer", ("deposit", "transfer")),
     errors.ArgumentError("no parameter 'x'", "pay", "x", ("amount",)),
     errors.ProcessTimeoutError("pay", 1.5),
+    errors.BrokenPoolError("OSError: no room"),
+    errors.RemoteError("jobs.Odd", "Odd()", "Traceback ...", "TypeError: no"),
     errors.CodecError("a size goes beyond the end of the data", 17),
     errors.SendError("a lambda", "it has no name", "define it with def"),
     errors.WorkerDied("jobs.crunch", 4711, 9),

@@ -1,0 +1,168 @@
+"""How programs with a pool end: silently, quickly, and with nothing left of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from support import PATIENCE
+
+if not sys.platform.startswith("linux"):
+    pytest.skip("ProcessPool is Linux's", allow_module_level=True)
+
+PREFACE = """
+import os, signal, sys, threading, time
+from theus.pools import ProcessPool
+pool = ProcessPool(2, start_method="METHOD")
+pids = set()
+while len(pids) < 2:  # one of them is busy, the other one answers
+    nap = pool.submit(time.sleep, 0.02)
+    pids.add(pool.submit(os.getpid).result())
+    nap.result()
+    pids.add(pool.submit(os.getpid).result())
+print(*pids, flush=True)
+"""
+
+BUSY = "pool.submit(time.sleep, 60)\n"
+ENDS = {
+    "at its end": ("", 0, ""),
+    "with tasks running": (BUSY + "[pool.submit(abs, 1) for _ in range(9)]", 0, ""),
+    "by an exception": (BUSY + "raise SystemExit(3)", 3, ""),
+    "with an error": (BUSY + "1 / 0", 1, "ZeroDivisionError"),
+    "by os._exit": (BUSY + "os._exit(4)", 4, ""),
+    "by SIGTERM": (
+        BUSY + "os.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(60)", -15, ""),
+    "by SIGKILL": (BUSY + "os.kill(os.getpid(), signal.SIGKILL)", -9, ""),
+    "by Ctrl-C while it waits": (
+        "signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.1)\n"
+        "with pool:\n    pool.submit(time.sleep, 60).result()", -2, "KeyboardInterrupt"),
+    "with daemon threads that wait": (
+        "future = pool.submit(time.sleep, 60)\n"
+        "threading.Thread(target=future.result, daemon=True).start()\ntime.sleep(0.05)", 0, ""),
+    "after shutdown(wait=False)": ("pool.submit(abs, 1)\npool.shutdown(wait=False)", 0, ""),
+    "after a worker's death": ("os.kill(min(pids), signal.SIGKILL)", 0, ""),
+    "in the middle of a start": ("ProcessPool(2)", 0, ""),
+}  # fmt: skip
+
+
+def gone(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return stat.rpartition(")")[2].split()[0] == "Z"
+
+
+def begin(program: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(sys.executable).parent,
+    )
+
+
+def check(process: subprocess.Popen[str], way: str, code: int, says: str) -> None:
+    with process:
+        # Far less than the minute that the tasks take: nobody has waited for them.
+        out, err = process.communicate(timeout=PATIENCE / 2)
+    assert process.returncode == code, (way, process.returncode, err)
+    assert says in err if says else err == "", (way, err)
+    assert err.count("Traceback") <= 1, (way, err)
+    pids = [int(pid) for pid in out.split()]
+    assert len(pids) == 2, way
+    end = time.monotonic() + PATIENCE / 2
+    while not all(map(gone, pids)):
+        assert time.monotonic() < end, f"{way}: workers live on: {pids}"
+        time.sleep(0.005)
+
+
+OFTEN = ("with an error", "by SIGKILL", "by Ctrl-C while it waits")
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [pytest.param(OFTEN, marks=pytest.mark.slow), pytest.param(ENDS, marks=pytest.mark.long)],
+    ids=["often", "all"],
+)
+def test_programs_end(ways: tuple[str, ...]) -> None:
+    """All at once: each of them waits for its Python most of the time."""
+    begun = {way: begin(PREFACE.replace("METHOD", "forkserver") + ENDS[way][0]) for way in ways}
+    for way, process in begun.items():
+        check(process, way, *ENDS[way][1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_programs_end_with_other_start_methods(method: str) -> None:
+    quiet = "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n"
+    ways = ("with tasks running", "by SIGKILL", "with an error")
+    preface = quiet + PREFACE.replace("METHOD", method)
+    begun = {way: begin(preface + ENDS[way][0]) for way in ways}
+    for way, process in begun.items():
+        check(process, way, *ENDS[way][1:])
+
+
+def test_importing_pools_starts_nothing() -> None:
+    code = """
+    import sys, threading
+    import theus.pools
+    assert threading.active_count() == 1
+    assert "numpy" not in sys.modules and "asyncio" not in sys.modules
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_functions_of_a_script(tmp_path: Path) -> None:
+    """They travel by name, and what stands below the guard runs once; with -c they cannot."""
+    script = tmp_path / "job.py"
+    script.write_text(
+        textwrap.dedent("""
+        import sys
+        from theus.pools import ProcessPool
+        class Row:
+            def __init__(self, n): self.n = n
+        def double(row): return Row(row.n * 2)
+        print("imported")
+        if __name__ == "__main__":
+            with ProcessPool(1, start_method=sys.argv[1]) as pool:
+                print(pool.submit(double, Row(4)).result().n)
+        """)
+    )
+    for method in ("forkserver", "spawn"):
+        done = subprocess.run(
+            [sys.executable, str(script), method], capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert done.stderr == "" and done.stdout.split()[-1] == "8"
+    done = subprocess.run(
+        [sys.executable, "-c", f"exec(open({str(script)!r}).read())", "forkserver"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert "SendError" in done.stderr and "typed in or given with -c" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_pool_ends_with_its_process_also_in_the_middle_of_c_code() -> None:
+    """A worker that never comes back to Python is ended by the kernel."""
+    program = PREFACE.replace("METHOD", "forkserver") + (
+        "pool.submit(pow, 7, 10**9); pool.submit(pow, 7, 10**9); time.sleep(0.05)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    check(begin(program), "in C", -signal.SIGKILL, "")
+    assert os.path.exists("/dev/shm")
+    assert not [name for name in os.listdir("/dev/shm") if name.startswith("theus-pool")]

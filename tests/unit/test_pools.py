@@ -1,0 +1,516 @@
+"""What every pool promises. Another kind of pool joins by a line in KINDS."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures as cf
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pool_tasks as tasks
+import theus
+from support import PATIENCE
+from theus import BrokenPoolError, ClosedError, RemoteError, SendError, WorkerDied
+from theus._theus import forget_arenas
+from theus.pools import Pool, ProcessPool, WorkerTraceback
+
+if not sys.platform.startswith("linux"):
+    pytest.skip("the pools that there are need Linux", allow_module_level=True)
+
+KINDS: dict[str, Callable[..., Pool]] = {"processes": ProcessPool}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def pool(kind: str) -> Iterator[Pool]:
+    """One for all tests that leave it as it was."""
+    with KINDS[kind](2) as pool:
+        yield pool
+
+
+@pytest.fixture
+def fresh(kind: str) -> Iterator[Callable[..., Pool]]:
+    made: list[Pool] = []
+
+    def make(size: int = 1, **options: Any) -> Pool:
+        made.append(KINDS[kind](size, **options))
+        return made[-1]
+
+    yield make
+    for pool in made:
+        pool.kill()
+
+
+def result(future: cf.Future[Any]) -> Any:
+    return future.result(PATIENCE)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.001)
+
+
+# ---- calls ------------------------------------------------------------------------------
+
+
+def test_values_and_keywords(pool: Pool) -> None:
+    assert result(pool.submit(tasks.add, 1, b=5)) == 6
+    value = {"a": [1, (2.5, None)], "s": {1}, "b": b"x", "f": theus.freeze({"k": [1]})}
+    assert result(pool.submit(tasks.echo, value, key=value)) == ((value,), {"key": value})
+    assert result(pool.submit(tasks.echo, tasks.Counter(3))) == ((tasks.Counter(3),), {})
+    assert result(pool.submit(os.getpid)) != os.getpid()
+
+
+def test_what_is_called_may_be_any_callable_that_travels(pool: Pool) -> None:
+    assert result(pool.submit(partial(tasks.add, b=4), 1)) == 5
+    assert result(pool.submit(tasks.Counter(2).plus, 3)) == 5
+    assert result(pool.submit(tasks.Counter, 3)) == tasks.Counter(3)
+    assert result(pool.submit(len, [1, 2])) == 2
+
+
+def test_arguments_are_those_of_the_call(pool: Pool) -> None:
+    rows = [1]
+    future = pool.submit(tasks.echo, rows)
+    rows.append(2)
+    assert result(future) == (([1],), {})
+
+
+def test_many_small_tasks(pool: Pool) -> None:
+    before = pool.stats().done
+    futures = [pool.submit(tasks.add, n) for n in range(3000)]
+    assert [result(future) for future in futures] == list(range(1, 3001))
+    stats = pool.stats()
+    assert (stats.queued, stats.running, stats.done - before) == (0, 0, 3000)
+
+
+def test_tasks_from_many_threads(pool: Pool) -> None:
+    from helpers import run_threads
+
+    def use(index: int) -> None:
+        for n in range(100):
+            assert result(pool.submit(tasks.add, index, n)) == index + n
+
+    run_threads(4, use)
+
+
+def test_map(pool: Pool) -> None:
+    assert list(pool.map(tasks.add, range(50), range(50))) == [2 * n for n in range(50)]
+    assert list(pool.map(tasks.add, range(10), chunksize=3)) == list(range(1, 11))
+    assert list(pool.map(tasks.add, [])) == []
+    with pytest.raises(ValueError, match="chunksize"):
+        pool.map(tasks.add, [1], chunksize=0)
+    with pytest.raises(TimeoutError):
+        list(pool.map(tasks.nap, [0.5], timeout=0.01))
+
+
+def test_map_that_fails_says_so_and_cancels_the_rest(pool: Pool) -> None:
+    found = pool.map(tasks.fail, [ValueError(1), *(KeyError(n) for n in range(200))])
+    with pytest.raises(ValueError):
+        next(found)
+    assert list(found) == []
+
+
+def test_futures_work_with_the_standard_library(pool: Pool) -> None:
+    futures = [pool.submit(tasks.add, n) for n in range(20)]
+    assert sorted(map(result, cf.as_completed(futures, PATIENCE))) == list(range(1, 21))
+    done, rest = cf.wait([pool.submit(tasks.nothing)], PATIENCE)
+    assert len(done) == 1 and not rest and isinstance(pool, cf.Executor)
+    called = threading.Event()
+    pool.submit(tasks.nothing).add_done_callback(lambda future: called.set())
+    assert called.wait(PATIENCE)
+
+    async def main() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        one = loop.run_in_executor(pool, tasks.add, 1)
+        two = asyncio.wrap_future(pool.submit(tasks.add, 2))
+        return await asyncio.gather(one, two)
+
+    assert asyncio.run(main()) == [2, 3]
+
+
+def test_waiting_with_a_limit(pool: Pool) -> None:
+    future = pool.submit(tasks.nap, 0.3)
+    with pytest.raises(TimeoutError):
+        future.result(0.01)
+    assert future.exception(PATIENCE) is None and future.done()
+
+
+# ---- errors ---------------------------------------------------------------------------------
+
+
+def test_an_exception_keeps_its_type_and_shows_where_it_was_raised(pool: Pool) -> None:
+    with pytest.raises(tasks.Odd) as raised:
+        result(pool.submit(tasks.fail_odd))
+    assert raised.value.args == ("it broke", 7) and raised.value.place == 7
+    cause = raised.value.__cause__
+    assert isinstance(cause, WorkerTraceback)
+    assert "in fail_odd" in str(cause) and "worker.py" not in str(cause)
+    for error in (KeyError("a"), FileNotFoundError(2, "x", "y"), theus.ConflictError(("a",), 1, 2)):
+        twin = pool.submit(tasks.fail, error).exception(PATIENCE)
+        assert type(twin) is type(error) and str(twin) == str(error)
+
+
+def test_an_exit_of_a_task_reaches_the_caller(pool: Pool) -> None:
+    with pytest.raises(SystemExit, match="3"):
+        result(pool.submit(sys.exit, 3))
+    assert result(pool.submit(tasks.add, 1)) == 2
+
+
+def test_an_exception_that_cannot_travel_is_described(pool: Pool) -> None:
+    with pytest.raises(RemoteError, match="sealed") as raised:
+        result(pool.submit(tasks.fail_sealed))
+    assert raised.value.type_name == "pool_tasks.Sealed" and "fail_sealed" in raised.value.traceback
+
+
+def test_a_result_that_cannot_travel(pool: Pool) -> None:
+    with pytest.raises(SendError, match="lock"):
+        result(pool.submit(tasks.give_lock))
+
+
+@pytest.mark.parametrize(
+    "fn, why",
+    [
+        (lambda: 0, "a lambda cannot be sent to another process: it has no name"),
+        (3, "cannot be called"),
+        (pytest.fixture, "no limit"),
+    ],
+)
+def test_what_cannot_travel_is_refused_at_once(pool: Pool, fn: Any, why: str) -> None:
+    if fn is pytest.fixture:
+
+        def fn() -> None: ...
+
+        why = "made inside another function; define it at the top of a module"
+    with pytest.raises(SendError, match=why):
+        pool.submit(fn)
+    with pytest.raises(SendError, match="lock"):
+        pool.submit(tasks.echo, threading.Lock())
+
+
+def test_a_value_that_contains_itself_is_refused(pool: Pool) -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    with pytest.raises(RecursionError):
+        pool.submit(tasks.echo, loop)
+
+
+# ---- large values ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [3000, 4090, 5000, 65_536, 200_000, 3_000_000])
+def test_content_of_every_size(pool: Pool, size: int) -> None:
+    content = os.urandom(1000) * (size // 1000)
+    text = "x" * size
+    sent = [content, bytearray(content), text]
+    assert result(pool.submit(tasks.echo, *sent)) == (tuple(sent), {})
+
+
+def test_many_buffers(pool: Pool) -> None:
+    parts = [bytes([n]) * 70_000 for n in range(60)]
+    assert result(pool.submit(tasks.echo, parts)) == ((parts,), {})
+
+
+def test_arrays(pool: Pool) -> None:
+    np = pytest.importorskip("numpy")
+    for size in (10, 100_000):
+        array = np.arange(float(size))
+        assert result(pool.submit(tasks.total, array)) == array.sum()
+        assert result(pool.submit(tasks.change, array)) == array.sum() + 99
+        assert array[0] == 0  # the worker's pages changed, not ours
+        made = result(pool.submit(tasks.ones, size))
+        made[0] = 5
+        assert made.sum() == size + 4
+    table = np.zeros(20_000, [("a", "i4"), ("b", "f8")])
+    ((twin,), _) = result(pool.submit(tasks.echo, table))
+    assert twin.dtype == table.dtype and (twin == table).all()
+
+
+def test_shared_arrays_travel_by_token(pool: Pool) -> None:
+    pytest.importorskip("numpy")
+    with theus.TheusEngine() as engine:
+        array = engine.heavy.alloc("frame", (300, 300), "f8")
+        array[:] = 2.0
+        assert result(pool.submit(tasks.total, array)) == 180_000
+        assert result(pool.submit(tasks.writes, array)) is False
+        future = pool.submit(tasks.total, array)
+        engine.heavy.free("frame")
+        del array  # what is on its way holds it
+        with pytest.raises(theus.StaleArrayError):
+            result(future)
+            result(pool.submit(tasks.total, engine.heavy.get("frame")))
+
+
+@pytest.mark.slow
+def test_large_values_leave_no_memory_behind(pool: Pool) -> None:
+    content = b"x" * 1_000_000
+    for _ in range(5):
+        assert result(pool.submit(len, content)) == 1_000_000
+        assert len(result(pool.submit(bytes, 1_000_000))) == 1_000_000
+    held = blocks_of(pool)
+    for _ in range(30):
+        result(pool.submit(len, content))
+        result(pool.submit(bytes, 1_000_000))
+    assert blocks_of(pool) <= held + 2
+
+
+def blocks_of(pool: Any) -> int:
+    return len(pool.crew.shelf.zone.blocks())
+
+
+# ---- workers -----------------------------------------------------------------------------------
+
+
+def test_initializer_and_its_arguments(fresh: Any) -> None:
+    pool = fresh(initializer=tasks.prepare, initargs=("colour", "red"))
+    assert result(pool.submit(tasks.prepared, "colour")) == "red"
+
+
+def test_an_initializer_that_fails_breaks_the_pool(fresh: Any) -> None:
+    pool = fresh(2, initializer=tasks.refuse_to_start)
+    try:
+        future = pool.submit(tasks.nothing)
+    except BrokenPoolError:
+        pass  # found out already
+    else:
+        with pytest.raises(BrokenPoolError, match="no licence"):
+            result(future)
+    with pytest.raises(BrokenPoolError) as broken:
+        pool.submit(tasks.nothing)
+    assert isinstance(broken.value.__cause__, RuntimeError)
+
+
+def test_log_records_reach_the_loggers_here(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "jobs"):
+        result(pool.submit(tasks.log, "jobs.a", logging.WARNING, "%d rows of %s", 5, "x"))
+        result(pool.submit(tasks.log_failure, "jobs.b"))
+        until(lambda: len(caplog.records) == 2)
+    first, second = caplog.records
+    assert first.name == "jobs.a" and first.getMessage() == "5 rows of x"
+    assert first.process != os.getpid() and first.funcName == "log"
+    assert second.exc_text is not None and "inside" in second.exc_text
+
+
+def test_one_blas_thread_for_each_core(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = len(os.sched_getaffinity(0))
+    if "OMP_NUM_THREADS" not in os.environ:
+        expected = str(max(1, cores // 2))
+        assert result(pool.submit(tasks.variable, "OPENBLAS_NUM_THREADS")) == expected
+
+
+def test_bad_arguments(kind: str) -> None:
+    for options in ({"size": 0}, {"size": "2"}, {"timeout": 0}, {"start_method": "magic"}):
+        with pytest.raises(ValueError):
+            KINDS[kind](**options)
+    with pytest.raises(TypeError, match="initializer"):
+        KINDS[kind](1, initializer=3)
+
+
+# ---- deaths --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_killed_worker_fails_its_task_and_is_replaced(fresh: Any, number: int) -> None:
+    pool = fresh()
+    before = result(pool.submit(tasks.pid))
+    futures = [pool.submit(tasks.die, number), *(pool.submit(tasks.add, n) for n in range(40))]
+    with pytest.raises(WorkerDied, match=f"signal {int(number)}") as died:
+        result(futures[0])
+    assert died.value.pid == before and died.value.task == "pool_tasks.die"
+    assert [result(future) for future in futures[1:]] == list(range(1, 41))
+    assert pool.stats().died == 1 and pool.stats().alive == 1
+
+
+def test_a_worker_that_leaves(fresh: Any) -> None:
+    pool = fresh()
+    with pytest.raises(WorkerDied, match="left with status 3") as died:
+        result(pool.submit(tasks.leave, 3))
+    assert died.value.exitcode == 3 and died.value.signal is None
+
+
+@pytest.mark.slow
+def test_a_task_is_not_tried_again_unless_the_pool_says_so(fresh: Any, tmp_path: Path) -> None:
+    pool = fresh()
+    with pytest.raises(WorkerDied):
+        result(pool.submit(tasks.die_once, str(tmp_path / "a")))
+    again = fresh(retry_dead=True)
+    assert result(again.submit(tasks.die_once, str(tmp_path / "b"))) == "lived"
+    with pytest.raises(WorkerDied) as died:
+        result(again.submit(tasks.die_noting, str(tmp_path / "c")))
+    assert died.value.attempts == 2 and len((tmp_path / "c").read_text().split()) == 2
+
+
+@pytest.mark.slow
+def test_a_task_that_takes_too_long_is_ended(fresh: Any) -> None:
+    pool = fresh(timeout=0.2)
+    late = pool.submit(tasks.nap, 60)
+    with pytest.raises(theus.WorkerTimeoutError, match="0.2 s"):
+        result(late)
+    assert result(pool.submit(tasks.add, 1)) == 2
+
+
+def test_what_was_sent_ahead_is_taken_back_from_a_busy_worker(fresh: Any, tmp_path: Path) -> None:
+    pool = fresh(2)
+    for _ in range(200):  # so that both count as quick
+        result(pool.submit(tasks.nothing))
+    gate = str(tmp_path / "gate")
+    futures = [pool.submit(tasks.add, n) for n in range(5)]
+    stuck = pool.submit(tasks.wait_for, gate)
+    futures += [pool.submit(tasks.add, n) for n in range(300)]
+    assert all(isinstance(result(future), int) for future in futures)
+    assert not stuck.done()
+    tasks.touch(gate)
+    assert result(stuck) == gate
+
+
+def test_an_idle_worker_that_is_killed_costs_no_task(fresh: Any) -> None:
+    pool = fresh()
+    os.kill(result(pool.submit(tasks.pid)), signal.SIGKILL)
+    until(lambda: pool.stats().died == 1)
+    assert result(pool.submit(tasks.add, 1)) == 2
+
+
+# ---- the end -------------------------------------------------------------------------------
+
+
+def test_shutdown_waits_for_what_was_submitted(fresh: Any) -> None:
+    pool = fresh(2)
+    futures = [pool.submit(tasks.add, n) for n in range(500)]
+    pool.shutdown()
+    assert [future.result(0) for future in futures] == list(range(1, 501))
+    with pytest.raises(ClosedError, match="the pool is closed"):
+        pool.submit(tasks.nothing)
+    pool.shutdown()
+    assert pool.stats().alive == 0
+
+
+def test_shutdown_can_cancel_what_waits(fresh: Any, tmp_path: Path) -> None:
+    pool = fresh()
+    gate, begun = str(tmp_path / "gate"), str(tmp_path / "begun")
+    running = pool.submit(tasks.begin_and_wait, begun, gate)
+    waiting = [pool.submit(tasks.nothing) for _ in range(5)]
+    until(lambda: os.path.exists(begun))
+    pool.shutdown(wait=False, cancel_futures=True)
+    assert all(future.cancelled() for future in waiting)
+    tasks.touch(gate)
+    assert result(running) == gate
+
+
+def test_a_task_that_waits_can_be_cancelled(fresh: Any, tmp_path: Path) -> None:
+    pool = fresh()
+    gate, begun = str(tmp_path / "gate"), str(tmp_path / "begun")
+    running = pool.submit(tasks.begin_and_wait, begun, gate)
+    waiting = pool.submit(tasks.touch, str(tmp_path / "never"))
+    until(lambda: os.path.exists(begun))
+    assert waiting.cancel() and not running.cancel() and running.running()
+    with pytest.raises(cf.CancelledError):
+        waiting.result(PATIENCE)
+    tasks.touch(gate)
+    assert result(running) == gate
+    pool.shutdown()
+    assert not (tmp_path / "never").exists()
+
+
+def test_cancelling_wakes_who_waits(fresh: Any, tmp_path: Path) -> None:
+    pool = fresh()
+    gate = str(tmp_path / "gate")
+    running, waiting = pool.submit(tasks.wait_for, gate), pool.submit(tasks.nothing)
+    canceller = threading.Timer(0.05, waiting.cancel)
+    canceller.start()
+    with pytest.raises(cf.CancelledError):
+        waiting.result(PATIENCE)
+    canceller.join()
+    tasks.touch(gate)
+    assert result(running) == gate
+
+
+def test_kill_ends_everything_at_once(fresh: Any, tmp_path: Path) -> None:
+    pool = fresh(2)
+    futures = [pool.submit(tasks.wait_for, str(tmp_path / "never")) for _ in range(5)]
+    pool.kill()
+    for future in futures:
+        with pytest.raises(ClosedError):
+            future.result(0)
+
+
+def test_leaving_the_block_by_ctrl_c_does_not_wait(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        with KINDS[kind](1) as pool:
+            future = pool.submit(tasks.wait_for, str(tmp_path / "never"))
+            raise KeyboardInterrupt
+    assert isinstance(future.exception(0), ClosedError)
+
+
+def held() -> tuple[int, int]:
+    gc.collect()
+    forget_arenas()
+    return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+
+@pytest.mark.slow
+def test_a_pool_leaves_nothing_behind(kind: str) -> None:
+    with KINDS[kind](1) as pool:  # starts what stays: the server of forks, the resource tracker
+        result(pool.submit(tasks.nothing))
+    before = held()
+    with KINDS[kind](2) as pool:
+        pids = {result(pool.submit(tasks.pid)) for _ in range(20)}
+        result(pool.submit(len, b"x" * 100_000))
+        with pytest.raises(WorkerDied):
+            result(pool.submit(tasks.leave, 1))
+    del pool
+    assert held() == before
+    for pid in pids:
+        assert not os.path.exists(f"/proc/{pid}") or "Z" in state(pid)
+
+
+def state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "Z"
+
+
+@pytest.mark.slow
+def test_a_dropped_pool_ends_after_its_tasks(kind: str) -> None:
+    pool = KINDS[kind](1)
+    crew: Any = pool.crew  # type: ignore[attr-defined]
+    future = pool.submit(tasks.add, 1)
+    del pool
+    assert result(future) == 2
+    crew.thread.join(PATIENCE)
+    assert not crew.thread.is_alive()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_other_start_methods(fresh: Any, method: str) -> None:
+    pool = fresh(2, start_method=method)
+    assert [result(pool.submit(tasks.add, n)) for n in range(50)] == list(range(1, 51))
+    with pytest.raises(WorkerDied):
+        result(pool.submit(tasks.die, signal.SIGKILL))
+    assert result(pool.submit(tasks.add, 1)) == 2
+    pool.shutdown()
+
+
+@pytest.mark.slow
+def test_pools_within_workers_and_tasks_that_fork(pool: Pool) -> None:
+    assert result(pool.submit(tasks.in_a_pool_of_its_own, 1)) == 2
+    assert result(pool.submit(tasks.fork_and_add, 1)) == 2

@@ -1,0 +1,161 @@
+"""What every pool of workers is, whatever its workers are made of.
+
+A *pool* runs calls elsewhere: in other processes, interpreters or threads. It is an
+`concurrent.futures.Executor`: `submit` gives a real `Future`, so `as_completed`, `wait`,
+`asyncio.wrap_future` and `loop.run_in_executor` work as with any other. A *worker* is one place
+where calls run, one at a time, in the order in which they came to it. A *task* is one call.
+
+The life of a worker, as its pool sees it:
+
+    start ──▶ starting ──ready──▶ idle ◀──result──▶ busy
+                 │                  │                 │
+                 └─────── gone ◀────┴── told to end ──┴── killed, crashed, too slow
+
+  - gone while starting: another is started; three in a row, or an initializer that raises, break
+    the pool, and every task ends with BrokenPoolError.
+  - gone while busy: the task that it ran ends with WorkerDied, or is tried once more if the pool
+    says `retry_dead`; a task with which two workers have died is never tried again. Tasks that
+    were on their way to it, but not begun, go to the others and know nothing of it.
+  - gone while idle: another is started.
+
+The life of a task is that of its Future: pending while it waits in the pool, running as soon as
+it is on its way to a worker, then done. Whatever happens, it ends: with the result, with the
+task's own exception, or with an error that says why there is neither.
+
+Arguments are encoded when `submit` is called: what the caller changes afterwards, no task sees.
+A task's exception keeps its type, arguments and attributes; its `__cause__` is a WorkerTraceback
+that shows where it was raised. Log records of workers reach the loggers of this process.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from time import monotonic
+from types import TracebackType
+from typing import Any, NamedTuple, TypeVar
+
+__all__ = ["Pool", "PoolStats", "WorkerTraceback"]
+
+T = TypeVar("T")
+
+
+class WorkerTraceback(Exception):
+    """The cause of an exception that came from a worker: its traceback there, as text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n\n{self.text}"
+
+
+class PoolStats(NamedTuple):
+    """What a pool has done, and what it has at this moment.
+
+    kind       "processes"
+    size       workers that it keeps
+    alive      of these, started and not gone
+    queued     tasks that wait in the pool
+    running    tasks that are with a worker, or on their way
+    done       tasks that a worker has answered
+    died       workers that went before they were told to
+    recalled   tasks taken back from a worker that did not come to them
+    """
+
+    kind: str
+    size: int
+    alive: int
+    queued: int
+    running: int
+    done: int
+    died: int
+    recalled: int
+
+
+class Pool(Executor):
+    """The interface that all pools share. Any thread may use a pool."""
+
+    size: int
+    """The number of workers."""
+
+    @abstractmethod
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Has fn(*args, **kwargs) called by a worker. Returns at once.
+
+        Raises SendError if the function or an argument cannot travel, ClosedError after
+        shutdown(), BrokenPoolError if no worker can be started.
+        """
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+    ) -> Iterator[T]:
+        """fn over the iterables, in their order; results come as they are asked for.
+
+        All calls are submitted at once, `chunksize` of them as one task. TimeoutError if a
+        result is not there `timeout` seconds (default: no limit) after the call of map().
+        """
+        if chunksize < 1:
+            raise ValueError(f"chunksize is at least 1, not {chunksize!r}")
+        end = None if timeout is None else monotonic() + timeout
+        calls = zip(*iterables, strict=False)
+        if chunksize == 1:
+            futures = [self.submit(fn, *call) for call in calls]
+            return (found for (found,) in results_of(futures, end, single=True))
+        chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
+        found = [self.submit(run_chunk, fn, chunk) for chunk in chunks]
+        return itertools.chain.from_iterable(results_of(found, end, single=False))
+
+    @abstractmethod
+    def stats(self) -> PoolStats:
+        """Figures of this moment."""
+
+    @abstractmethod
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """No new task from now on; workers end when the last one is done.
+
+        `wait`: returns when they have. `cancel_futures`: tasks that wait in the pool are
+        cancelled. May be called again.
+        """
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Ends all workers at once, whatever they do. Unfinished tasks end with ClosedError."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        # Ctrl-C, sys.exit(): nobody is left to wait for the results.
+        if kind is not None and not issubclass(kind, Exception):
+            self.kill()
+        else:
+            self.shutdown()
+        return None
+
+
+def results_of(futures: Any, end: float | None, single: bool) -> Iterator[Any]:
+    """The results in order; what was not taken when the caller stops is cancelled."""
+    futures.reverse()
+    try:
+        while futures:
+            left = None if end is None else end - monotonic()
+            found = futures.pop().result(left)
+            yield (found,) if single else found
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def run_chunk(fn: Callable[..., Any], calls: list[tuple[Any, ...]]) -> list[Any]:
+    return [fn(*call) for call in calls]

@@ -1,0 +1,562 @@
+"""The workers of a ProcessPool, and what they have to do.
+
+Who does what
+-------------
+`submit` encodes the call and hands it to a worker at once, in the caller's thread. Answers are
+read by whoever holds the *pump*, a lock: usually the pool's own thread, the *watcher*; but a
+thread that waits in `Future.result()` takes the pump and reads the answers itself, so that its
+result comes to it without a change of threads (measured: that is half of an empty round trip).
+
+    workers' answers, deaths ─▶ inner epoll ─▶ whoever holds the pump
+                                     │
+                           (one-shot)▼
+                 bell ─────▶ outer epoll ─▶ the watcher
+
+The watcher waits on an epoll that holds the inner one as a one-shot entry. Rule: whoever lets go
+of the pump arms that entry afterwards. So an answer that comes while somebody pumps wakes the
+watcher at most once and in vain, and one that comes later is always seen: arming looks at what is
+there. What takes time, and what only the clock brings about (timeouts, tasks to take back,
+workers to start or to bury), is the watcher's alone.
+
+How tasks are handed out: to an idle worker first. If all are busy, tasks are sent ahead to those
+whose last ones were short, up to half a millisecond of work, so that no worker waits for a round
+trip. If one of them turns out to be long after all and another worker is idle, what was not begun
+is taken back (theus/pools/wire.py says why that is exact).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import threading
+from collections import deque
+from concurrent.futures import Future
+from itertools import count
+from time import monotonic
+from typing import Any, TypeVar
+
+from theus._theus import decode
+from theus.errors import BrokenPoolError, ClosedError, RemoteError, WorkerDied, WorkerTimeoutError
+from theus.pools import wire
+from theus.pools.member import PACKETS, Member, Task
+from theus.pools.registry import CREWS
+from theus.pools.worker import Setup, reference, restored_error, shown_name
+
+__all__ = ["Crew"]
+
+T = TypeVar("T")
+
+AHEAD = 0.0005
+"""Seconds of work that may lie in the pipe of a busy worker."""
+SHORT = 0.00005
+"""Tasks of at most so many seconds share packets."""
+PATIENCE = 0.002
+"""Seconds after which a busy worker has to give what it has not begun to an idle one."""
+LAST_CALL = 5.0
+"""Seconds that a worker that is told to end has for it, when it has nothing to do."""
+STARTS = 10
+"""So many workers in a row that do not even start: the pool is broken."""
+
+EVENT = select.EPOLLIN if hasattr(select, "epoll") else 0
+
+
+class PoolFuture(Future[T]):
+    """A Future whose waiting thread reads the answers of the pool itself, if nobody else does."""
+
+    def __init__(self, crew: Crew) -> None:
+        super().__init__()
+        self.crew = crew
+
+    def result(self, timeout: float | None = None) -> T:
+        """As Future.result(); ClosedError in a forked child, where no answer can come."""
+        left = self.crew.pump_for(self, timeout)
+        return super().result(left)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        left = self.crew.pump_for(self, timeout)
+        return super().exception(left)
+
+    def cancel(self) -> bool:
+        """True if it had not been handed to a worker."""
+        cancelled = super().cancel()
+        self.crew.interrupt()
+        return cancelled
+
+
+class Crew:
+    """The workers of a pool and what they have to do. The watcher and the futures hold it, and the
+    pool itself only from outside: so a pool that is dropped can end."""
+
+    def __init__(self, size: int, context: Any, setup: Setup, timeout: float | None, retry: bool):
+        self.size = size
+        self.context = context
+        self.by_fork = context.get_start_method() == "fork"
+        self.setup = setup
+        self.timeout = timeout
+        self.retry = retry
+        self.numbers = count(1)
+        self.shelf = wire.Shelf(setup.name)
+        self.pid = os.getpid()
+
+        self.lock = threading.Lock()
+        # Guarded by lock:
+        self.queue: deque[Task] = deque()
+        self.members: list[Member] = []
+        self.closing = False
+        self.failure: BaseException | None = None
+        self.by_descriptor: dict[int, Member] = {}
+        self.wakes_at = float("inf")
+        """When the watcher looks at the clock next."""
+        self.failed_starts = 0
+        self.done = self.died = self.recalled = 0
+
+        self.pump = threading.Lock()
+        self.inner = select.epoll()
+        self.outer = select.epoll()
+        self.bell, self.call = (os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2))
+        self.inner.register(self.call, EVENT)
+        self.outer.register(self.bell, EVENT)
+        self.outer.register(self.inner, EVENT | select.EPOLLONESHOT)
+        self.ended = threading.Event()
+        try:
+            for _ in range(size):
+                self.start_member()
+        except BaseException:
+            self.kill_members()
+            for member in self.members:
+                member.bury()
+            self.close_files()
+            raise
+        self.thread = threading.Thread(target=self.watch, name=f"{setup.name}-watcher", daemon=True)
+        self.thread.start()
+        CREWS.add(self)
+
+    # ---- tasks in -----------------------------------------------------------------------
+
+    def submit(self, fn: Any, args: Any, kwargs: Any) -> Future[Any]:
+        held: list[Any] = []
+        number = next(self.numbers)
+        call = (reference(fn, self.by_fork), args, kwargs)
+        frame, blocks = wire.pack(wire.CALL, number, call, wire.PACKET, self.shelf, held)
+        future: PoolFuture[Any] = PoolFuture(self)
+        task = Task(number, shown_name(fn), future, frame, blocks, held)
+        with self.lock:
+            if self.closing or self.pid != os.getpid():
+                task.release()
+                raise ClosedError("the pool")
+            if self.failure is not None:
+                task.release()
+                raise self.failure
+            self.queue.append(task)
+            self.hand_out()
+        return future
+
+    def hand_out(self) -> None:
+        """Gives tasks of the queue to workers. Caller holds the lock."""
+        queue = self.queue
+        while queue:
+            member = self.free_member()
+            if member is None:
+                return
+            some = self.next_tasks(member)
+            if some and not member.send(some):
+                queue.extendleft(reversed(some))  # its pipe is full; they are running already,
+                return  # and go to the next worker with room
+            if some and self.timeout is not None:
+                self.call_watcher(member.since + self.timeout)
+
+    def free_member(self) -> Member | None:
+        """The worker that has the least to do, if it may have more."""
+        best: Member | None = None
+        for member in self.members:
+            if member.gone or member.late is not None:
+                continue
+            if best is None or len(member.sent) < len(best.sent):
+                best = member
+        if best is None or not best.sent:
+            return best
+        room = len(best.packets) < PACKETS and len(best.sent) * best.pace < AHEAD
+        return best if room else None
+
+    def next_tasks(self, member: Member) -> list[Task]:
+        """What goes into the next packet for a worker; cancelled ones fall out here."""
+        most = 1
+        if member.pace < SHORT:
+            most = min(16, 1 + len(self.queue) // (2 * self.size))
+        some: list[Task] = []
+        size = 0
+        while self.queue and len(some) < most:
+            task = self.queue[0]
+            size += len(task.frame)
+            if some and size > wire.PACKET:
+                break
+            self.queue.popleft()
+            if task.future.running() or task.future.set_running_or_notify_cancel():
+                some.append(task)
+            else:
+                task.release()
+        return some
+
+    # ---- answers out ------------------------------------------------------------------------
+
+    def pump_for(self, future: Future[Any], timeout: float | None) -> float | None:
+        """Reads answers until the future is done, if nobody else does. What is left of the time."""
+        if future.done():
+            return timeout
+        if self.pid != os.getpid():
+            raise ClosedError("the pool of the parent process")
+        end = None if timeout is None else monotonic() + timeout
+        if self.pump.acquire(blocking=False):
+            try:
+                try:
+                    if not self.ended.is_set():
+                        self.outer.modify(self.inner, 0)
+                        while not future.done():
+                            left = -1.0 if end is None else end - monotonic()
+                            if end is not None and left <= 0:
+                                break
+                            self.read_answers(left)
+                            if self.ended.is_set():
+                                break
+                finally:
+                    self.pump.release()
+            finally:
+                self.arm()
+        return None if end is None else max(0.0, end - monotonic())
+
+    def arm(self) -> None:
+        with contextlib.suppress(ValueError, OSError):  # closed: the pool has ended meanwhile
+            self.outer.modify(self.inner, EVENT | select.EPOLLONESHOT)
+
+    def interrupt(self) -> None:
+        """Whoever pumps shall look at its future again."""
+        if not self.ended.is_set() and self.pid == os.getpid():
+            with contextlib.suppress(OSError):
+                os.eventfd_write(self.call, 1)
+
+    def read_answers(self, timeout: float) -> None:
+        """Waits for answers and delivers them, and buries who is gone. Caller holds the pump."""
+        for fd, _ in self.inner.poll(timeout):
+            if fd == self.call:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(fd)
+                continue
+            member = self.by_descriptor.get(fd)
+            if member is None:
+                continue
+            if fd == member.alarm:
+                member.gone = True
+            else:
+                self.read_member(member)
+        self.bury_the_dead()
+
+    def read_member(self, member: Member) -> None:
+        answers = 0
+        try:
+            for kind, number, body in member.read():
+                answers += 1
+                self.deliver(member, kind, number, body)
+        finally:
+            if answers:
+                with self.lock:
+                    self.hand_out()
+                    if not self.queue:
+                        self.look_for_idle()
+
+    def deliver(self, member: Member, kind: int, number: int, body: memoryview) -> None:
+        if kind == wire.LOG:
+            self.log(body)
+            return
+        if kind == wire.READY:
+            member.ready = True
+            with self.lock:
+                self.failed_starts = 0
+            return
+        if number == 0:
+            self.broken(unpacked(kind, body)[1])
+            return
+        with self.lock:
+            task = member.answered(number)
+            self.done += task is not None
+        if task is None:
+            return
+        if task.blocks or task.held:
+            task.release()
+        good, found = unpacked(kind, body)
+        if kind in (wire.VALUE_IN_BLOCKS, wire.ERROR_IN_BLOCKS):
+            with self.lock:
+                member.owed.append(number)
+                member.give_back()
+        if good:
+            task.future.set_result(found)
+        else:
+            task.future.set_exception(found)
+
+    def log(self, body: memoryview) -> None:
+        record = logging.makeLogRecord(decode(body))
+        logger = logging.getLogger(record.name)
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
+
+    # ---- the watcher --------------------------------------------------------------------------
+
+    def call_watcher(self, at: float) -> None:
+        """The watcher shall look at the clock at that time. Caller holds the lock."""
+        if at < self.wakes_at:
+            self.wakes_at = at
+            os.eventfd_write(self.bell, 1)
+
+    def look_for_idle(self) -> None:
+        """If one worker is idle while others have more than they can begin, the clock decides.
+        Caller holds the lock."""
+        waiting = [m for m in self.members if len(m.sent) > 1 and not m.gone]
+        if waiting and any(not m.sent and not m.gone for m in self.members):
+            self.call_watcher(min(m.since for m in waiting) + PATIENCE)
+
+    def watch(self) -> None:
+        while True:
+            with self.lock:
+                pause = max(0.0, self.wakes_at - monotonic())
+            # Never for ever: a Ctrl-C in the very instruction that arms would leave us asleep.
+            rung = self.outer.poll(min(pause, 1.0))
+            if any(fd == self.bell for fd, _ in rung):
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self.bell)
+            if self.pump.acquire(blocking=False):
+                try:
+                    self.read_answers(0)
+                finally:
+                    self.pump.release()
+                self.arm()
+            if self.look_after():
+                break
+        self.end()
+
+    def look_after(self) -> bool:
+        """What is due by the clock. True: all is done, and the pool ends."""
+        with self.lock:
+            self.wakes_at = float("inf")
+            now = monotonic()
+            self.check_timeouts(now)
+            self.take_back(now)
+            missing = self.size - len(self.members)
+            needed = self.failure is None and not (self.closing and not self.queue)
+            if self.closing and not self.queue:
+                for member in self.members:
+                    if not member.sent and member.tasks >= 0:
+                        member.dismiss()
+                        member.since = now
+                    elif not member.sent and now > member.since + LAST_CALL:
+                        member.kill()
+                    self.wakes_at = min(self.wakes_at, now + 0.25)
+                if not self.members:
+                    return True
+        if missing and needed:
+            self.start_missing()
+        return False
+
+    def check_timeouts(self, now: float) -> None:
+        for member in self.members if self.timeout is not None else ():
+            if member.sent and not member.gone and member.late is None:
+                due = member.since + (self.timeout or 0.0)
+                if due <= now:
+                    member.late = member.sent[0]
+                    member.kill()
+                else:
+                    self.wakes_at = min(self.wakes_at, due)
+
+    def take_back(self, now: float) -> None:
+        idle = [m for m in self.members if not m.sent and not m.gone and m.ready]
+        if self.queue or not idle:
+            return
+        for member in self.members:
+            if len(member.sent) > 1 and not member.gone:
+                if now < member.since + PATIENCE:
+                    self.wakes_at = min(self.wakes_at, member.since + PATIENCE)
+                    continue
+                member.pace = max(member.pace, now - member.since)
+                back = member.recall()
+                self.recalled += len(back)
+                self.queue.extend(back)
+        self.hand_out()
+
+    def start_missing(self) -> None:
+        try:
+            for _ in range(self.size - len(self.members)):
+                self.start_member()
+        except Exception as error:  # no memory, no descriptors, no process
+            self.broken(error)
+        else:
+            with self.lock:
+                self.hand_out()
+
+    def start_member(self) -> None:
+        member = Member(self.context, self.setup, self.by_fork)
+        with self.lock:
+            for fd in (member.answers, member.alarm):
+                if fd >= 0:
+                    self.by_descriptor[fd] = member
+                    self.inner.register(fd, EVENT)
+            self.members.append(member)
+            if member.alarm < 0:
+                member.gone = True
+                self.call_watcher(0.0)
+
+    # ---- deaths ----------------------------------------------------------------------------------
+
+    def bury_the_dead(self) -> None:
+        """Caller holds the pump."""
+        for member in [m for m in self.members if m.gone]:
+            self.read_member(member)
+            with self.lock:
+                if member not in self.members:
+                    continue  # what its last answers have called has come here, too
+                self.members.remove(member)
+                back = member.recall()
+                lost = list(member.sent)
+                member.sent.clear()
+                for fd in (member.answers, member.alarm):
+                    if self.by_descriptor.pop(fd, None) is not None:
+                        self.inner.unregister(fd)
+                self.call_watcher(0.0)
+            expected = member.tasks < 0 and not lost
+            signal, status = member.bury()
+            with self.lock:
+                self.died += not expected
+                if not member.ready and not expected:
+                    self.failed_starts += 1
+            if self.failed_starts >= STARTS and self.failure is None:
+                how = f"signal {signal}" if signal is not None else f"status {status}"
+                self.broken(RuntimeError(f"the last of {STARTS} workers left with {how}"))
+            self.mourn(member, lost, back, signal, status)
+
+    def mourn(
+        self,
+        member: Member,
+        lost: list[Task],
+        back: list[Task],
+        signal: int | None,
+        status: int | None,
+    ) -> None:
+        """The tasks of a dead worker: the first was running, the others were not begun."""
+        culprit = lost[0] if lost else None
+        again = lost[1:] + back
+        if culprit is not None:
+            culprit.deaths += 1
+            name = culprit.name
+            if member.late is culprit:
+                culprit.release()
+                error: Exception = WorkerTimeoutError(name, member.pid, self.timeout or 0.0)
+                culprit.future.set_exception(error)
+            elif self.failure is not None or (self.retry and culprit.deaths < 2):
+                again.insert(0, culprit)
+            else:
+                culprit.release()
+                died = WorkerDied(name, member.pid, signal, status, culprit.deaths)
+                culprit.future.set_exception(died)
+        with self.lock:
+            if self.failure is None:
+                self.queue.extendleft(reversed(again))
+                again = []
+                self.hand_out()
+        for task in again:
+            task.release()
+            task.future.set_exception(self.failure)
+
+    def broken(self, error: BaseException) -> None:
+        """No worker can be started: everything that waits ends with that."""
+        with self.lock:
+            if self.failure is None:
+                self.failure = BrokenPoolError(f"{type(error).__name__}: {error}")
+                self.failure.__cause__ = error
+            waiting, self.queue = self.queue, deque()
+            self.call_watcher(0.0)
+            self.kill_members()
+        for task in waiting:
+            task.release()
+            if task.future.running() or task.future.set_running_or_notify_cancel():
+                task.future.set_exception(self.failure)
+
+    # ---- the end -----------------------------------------------------------------------------
+
+    def close(self, cancel: bool) -> None:
+        with self.lock:
+            self.closing = True
+            waiting: list[Task] = []
+            if cancel:  # a task that was taken back is running to its caller
+                waiting = [task for task in self.queue if not task.future.running()]
+                self.queue = deque(task for task in self.queue if task.future.running())
+            if not self.ended.is_set():
+                self.call_watcher(0.0)
+        for task in waiting:
+            task.release()
+            task.future.cancel()
+            task.future.set_running_or_notify_cancel()
+
+    def kill(self, at_exit: bool = False) -> None:
+        """Workers die now; what they had, and what waits, ends with ClosedError.
+
+        `at_exit`: that is told to nobody. Only daemon threads still wait, and would print it.
+        """
+        with self.lock:
+            self.closing = True
+            if self.failure is None:
+                self.failure = ClosedError("the pool")
+            waiting, self.queue = list(self.queue), deque()
+            self.kill_members()
+            for member in self.members:
+                waiting += member.sent
+                member.sent.clear()
+                member.packets.clear()
+            if not self.ended.is_set():
+                self.call_watcher(0.0)
+        for task in waiting:
+            task.release()
+            if at_exit:
+                continue
+            if task.future.running() or task.future.set_running_or_notify_cancel():
+                task.future.set_exception(ClosedError("the pool"))
+
+    def kill_members(self) -> None:
+        for member in self.members:
+            member.kill()
+
+    def end(self) -> None:
+        os.eventfd_write(self.call, 1)  # whoever pumps sees that it is over
+        self.ended.set()
+        with self.pump:
+            self.close_files()
+            self.shelf = wire.Shelf(self.setup.name)  # its memory goes
+        CREWS.discard(self)
+
+    def close_files(self) -> None:
+        for epoll in (self.outer, self.inner):
+            epoll.close()
+        for fd in (self.bell, self.call):
+            os.close(fd)
+
+    def forget(self) -> None:
+        """In a forked child: nothing of this is ours."""
+        for member in self.members:
+            member.close()
+            member.gone = True
+        self.members.clear()
+        if not self.ended.is_set():
+            self.ended.set()
+            self.close_files()
+
+
+def unpacked(kind: int, body: memoryview) -> tuple[bool, Any]:
+    """(True, the value) or (False, the exception) of an answer."""
+    try:
+        if kind == wire.UNFIT:
+            remote = RemoteError(*wire.unpack(body, False))
+            return False, restored_error(remote, remote.traceback)
+        content = wire.unpack(body, kind in (wire.VALUE_IN_BLOCKS, wire.ERROR_IN_BLOCKS))
+    except Exception as error:  # what it takes to restore a value is code of anybody
+        return False, error
+    if kind in (wire.VALUE, wire.VALUE_IN_BLOCKS):
+        return True, content
+    return False, restored_error(*content)

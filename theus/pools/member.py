@@ -1,0 +1,256 @@
+"""One worker process, as its pool has it: the process, three pipes, what is on its way.
+
+    tasks     pool writes packets, worker reads; the pool can read them back (`recall`)
+    answers   worker writes a stream, pool reads; it ends when the worker does
+    lifeline  the pool only holds its write end: the worker dies with it
+
+The pool keeps a second read end of `tasks`. It is opened anew, through /proc, because O_NONBLOCK
+belongs to the open file, and the worker shall wait in its reads while the pool never does.
+
+Everything here is guarded by the pool's lock, but for reading answers, which only the thread that
+holds the pump does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from multiprocessing.connection import Connection
+from time import monotonic
+from typing import Any
+
+from theus._theus import SharedBlock
+from theus.pools import wire
+from theus.pools.worker import Setup, main
+
+__all__ = ["Member", "Task"]
+
+PACKETS = 15
+"""A pipe has sixteen places, one for each packet; one stays free for what is not a task."""
+
+
+class Task:
+    """One call, from submit() to its end."""
+
+    __slots__ = ("blocks", "deaths", "frame", "future", "held", "name", "number")
+
+    def __init__(
+        self,
+        number: int,
+        name: str,
+        future: Future[Any],
+        frame: bytes,
+        blocks: tuple[SharedBlock, ...],
+        held: list[Any],
+    ) -> None:
+        self.number = number
+        self.name = name
+        self.future = future
+        self.frame = frame
+        self.blocks = blocks
+        self.held = held
+        self.deaths = 0
+
+    def release(self) -> None:
+        """The worker is through with what was lent to it."""
+        for block in self.blocks:
+            block.retire()
+        self.blocks = ()
+        self.held = []
+
+
+def disown(process: Any) -> None:
+    """The pool buries its workers itself.
+
+    multiprocessing keeps a set of all children, and joins them at the end of the program; also at
+    that of a forked child, whose children they are not, and there it raises.
+    """
+    import multiprocessing.process
+
+    children: Any = getattr(multiprocessing.process, "_children", set())
+    children.discard(process)
+
+
+class Member:
+    """A worker process of a pool, from its start to its burial."""
+
+    def __init__(self, context: Any, setup: Setup, by_fork: bool) -> None:
+        """Starts the process. A forked one has our ends of the pipes, and closes them."""
+        with contextlib.ExitStack() as undo:
+
+            def pipe(flags: int) -> tuple[int, int]:
+                ends = os.pipe2(flags | os.O_CLOEXEC)
+                for end in ends:
+                    undo.callback(os.close, end)
+                return ends
+
+            task_end, self.tasks = pipe(os.O_DIRECT)
+            self.answers, answer_end = pipe(0)
+            life_end, self.lifeline = pipe(0)
+            again = f"/proc/self/fd/{task_end}"
+            self.unread = os.open(again, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            undo.callback(os.close, self.unread)
+            os.set_blocking(self.tasks, False)
+            os.set_blocking(self.answers, False)
+
+            ours = (self.tasks, self.answers, self.lifeline, self.unread) if by_fork else ()
+            theirs = (
+                Connection(os.dup(task_end), writable=False),
+                Connection(os.dup(answer_end), readable=False),
+                Connection(os.dup(life_end), writable=False),
+            )
+            try:
+                self.process = context.Process(
+                    target=main, args=(*theirs, ours, setup), name=setup.name
+                )
+                self.process.start()
+                disown(self.process)
+            finally:
+                for connection in theirs:
+                    connection.close()
+            self.pid: int = self.process.pid
+            try:
+                self.alarm = os.pidfd_open(self.pid)
+            except ProcessLookupError:  # gone already
+                self.alarm = -1
+            undo.pop_all()
+        for end in (task_end, answer_end, life_end):
+            os.close(end)
+        self.ready = False
+        self.gone = False
+        self.late: Task | None = None
+        """The task that it was killed for, because it took too long."""
+        self.sent: deque[Task] = deque()
+        """On their way or running, in the order in which the worker comes to them."""
+        self.packets: deque[int] = deque()
+        """How many tasks each of the packets holds that have not been answered whole."""
+        self.since = 0.0
+        """When the worker came to the first of `sent`, as far as we can know."""
+        self.pace = 1.0
+        """Seconds that its last tasks took, newer ones counting more."""
+        self.owed: list[int] = []
+        """Results whose blocks we are through with, and the worker does not know it yet."""
+        self.rest = bytearray()
+
+    # ---- tasks ------------------------------------------------------------------------
+
+    def send(self, tasks: list[Task]) -> bool:
+        """One packet with some tasks; False if there is no room for it now."""
+        self.give_back()
+        try:
+            os.write(self.tasks, b"".join([task.frame for task in tasks]))
+        except BlockingIOError:
+            return False
+        if not self.sent:
+            self.since = monotonic()
+        self.sent += tasks
+        self.packets.append(len(tasks))
+        return True
+
+    def answered(self, number: int) -> Task | None:
+        """Takes the task with this result off the list; None: it is not the one due."""
+        sent = self.sent
+        if not sent or sent[0].number != number:
+            return None
+        now = monotonic()
+        self.pace += 0.3 * (now - self.since - self.pace)
+        self.since = now
+        if self.packets[0] == 1:
+            self.packets.popleft()
+        else:
+            self.packets[0] -= 1
+        return sent.popleft()
+
+    def recall(self) -> list[Task]:
+        """Takes back the tasks that the worker has not read, in order.
+
+        The worker reads meanwhile: what we get need not be the last packets, but it is whole ones.
+        """
+        numbers = set()
+        with contextlib.suppress(BlockingIOError):
+            while packet := os.read(self.unread, wire.PACKET):
+                for kind, number, _, _ in wire.frames(packet):
+                    if kind == wire.RELEASED:
+                        self.owed.append(number)
+                    else:
+                        numbers.add(number)
+        back: list[Task] = []
+        kept: deque[Task] = deque()
+        sizes: deque[int] = deque()
+        for size in self.packets:
+            tasks = [self.sent.popleft() for _ in range(size)]
+            if tasks[0].number in numbers:
+                back += tasks
+            else:
+                kept += tasks
+                sizes.append(size)
+        self.sent, self.packets = kept, sizes
+        self.give_back()
+        return back
+
+    def give_back(self) -> None:
+        """Tells the worker which of its blocks we are through with; later, if the pipe is full."""
+        while self.owed:
+            some = self.owed[:64]
+            try:
+                os.write(self.tasks, b"".join(wire.frame(wire.RELEASED, n, b"") for n in some))
+            except BlockingIOError:
+                return
+            del self.owed[: len(some)]
+
+    # ---- answers ---------------------------------------------------------------------------
+
+    def read(self) -> Iterator[wire.Frame]:
+        """The answers that have arrived. A body is valid until the next one is asked for."""
+        while True:
+            try:
+                data = os.read(self.answers, wire.INLINE_RESULT + wire.HEADER.size)
+            except BlockingIOError:
+                return
+            if not data:
+                return
+            whole: bytes | bytearray = data
+            if self.rest:
+                self.rest += data
+                whole = self.rest
+            end = 0
+            for kind, number, body, after in wire.frames(whole):
+                yield kind, number, body
+                end = after
+            self.rest = bytearray(whole[end:]) if end < len(whole) else bytearray()
+            if len(data) < 4096 and not self.rest:
+                return  # that was all; what comes now rings again
+
+    # ---- end -------------------------------------------------------------------------------
+
+    def dismiss(self) -> None:
+        """No more tasks: the worker ends when it has done what it has."""
+        if self.tasks >= 0:
+            os.close(self.tasks)
+            self.tasks = -1
+
+    def kill(self) -> None:
+        if not self.gone:
+            self.process.kill()
+
+    def bury(self) -> tuple[int | None, int | None]:
+        """(signal, status) of a worker that is gone; gives back everything it had."""
+        self.gone = True
+        # With a forkserver the status comes from there, and may need a moment.
+        self.process.join(1.0)
+        code = self.process.exitcode
+        self.close()
+        if code is not None:
+            self.process.close()
+        if code is None:
+            return None, None
+        return (-code, None) if code < 0 else (None, code)
+
+    def close(self) -> None:
+        self.dismiss()
+        for fd in (self.answers, self.lifeline, self.unread, self.alarm):
+            if fd >= 0:
+                os.close(fd)

@@ -1,0 +1,122 @@
+"""ProcessPool: calls that run in other processes, on as many cores.
+
+    with ProcessPool(4) as pool:
+        future = pool.submit(crunch, array, depth=3)
+        for row in pool.map(parse, paths):
+            ...
+
+theus/pools/crew.py says how tasks and answers go, member.py what one worker is to its pool,
+worker.py what runs in it, wire.py what goes between the two.
+
+In a forked child the pool is closed: it owns no worker, its descriptors are closed there, and
+waiting for one of its futures raises ClosedError. It can make its own, whose workers are spawned:
+the server that forks for others is its parent's. At the end of the program workers of a pool
+that nobody has shut down are killed; a pool that nobody refers to any more ends as by
+shutdown(wait=False).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from itertools import count
+from typing import Any, Literal, TypeVar
+
+from theus.pools.base import Pool, PoolStats
+from theus.pools.crew import Crew
+from theus.pools.registry import arrange_for_the_end, in_forked_child
+from theus.pools.worker import Setup
+
+__all__ = ["ProcessPool"]
+
+T = TypeVar("T")
+StartMethod = Literal["forkserver", "spawn", "fork"]
+POOLS = count(1)
+
+
+class ProcessPool(Pool):
+    """A pool of worker processes; Linux.
+
+    size            how many; default: the cores that this process may use
+    initializer     called in each worker when it starts, with `initargs`; if it raises, the pool
+                    is broken
+    start_method    "forkserver" (default), "spawn" or "fork". The first two import the main
+                    module anew, so a script keeps what it does below
+                    `if __name__ == "__main__":`. "fork" copies this process, and is for
+                    programs without threads.
+    timeout         seconds that a task may run; then its worker is killed and replaced, and it
+                    ends with WorkerTimeoutError. Default: no limit
+    retry_dead      try a task once more whose worker died. Only for tasks that may run twice
+    blas_threads    for NumPy in each worker; default: cores ÷ size. What the environment says
+                    (OMP_NUM_THREADS and its like) counts more
+
+    Workers start with the pool. See theus.pools.base for what becomes of tasks and workers.
+    """
+
+    def __init__(
+        self,
+        size: int | None = None,
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        start_method: StartMethod = "forkserver",
+        timeout: float | None = None,
+        retry_dead: bool = False,
+        blas_threads: int | None = None,
+    ) -> None:
+        import multiprocessing.util  # its exit handler has to come after ours, so before it here
+
+        if not hasattr(select, "epoll") or not hasattr(os, "eventfd"):
+            raise NotImplementedError("ProcessPool needs epoll and eventfd, which Linux has")
+        cores = len(os.sched_getaffinity(0))
+        size = cores if size is None else size
+        if type(size) is not int or size < 1:
+            raise ValueError(f"size is at least 1, not {size!r}")
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout is above 0 seconds, not {timeout!r}")
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer is a function, not {initializer!r}")
+        if start_method == "forkserver" and in_forked_child():
+            start_method = "spawn"  # the server is a child of our parent; Python cannot share it
+        context = multiprocessing.get_context(start_method)
+        threads = max(1, cores // size) if blas_threads is None else blas_threads
+        level = logging.getLogger().getEffectiveLevel()
+        setup = Setup(f"theus-pool-{next(POOLS)}", threads, level, initializer, tuple(initargs))
+        arrange_for_the_end()
+        self.size = size
+        self.crew = Crew(size, context, setup, timeout, retry_dead)
+        self._finalizer = weakref.finalize(self, self.crew.close, False)
+        self._finalizer.atexit = False
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        return self.crew.submit(fn, args, kwargs)
+
+    def stats(self) -> PoolStats:
+        crew = self.crew
+        with crew.lock:
+            running = sum(len(member.sent) for member in crew.members)
+            alive = sum(not member.gone for member in crew.members)
+            figures = (alive, len(crew.queue), running, crew.done, crew.died, crew.recalled)
+        return PoolStats("processes", self.size, *figures)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._finalizer.detach()
+        if self.crew.pid != os.getpid():
+            return
+        self.crew.close(cancel_futures)
+        if wait:
+            self.crew.thread.join()
+
+    def kill(self) -> None:
+        self._finalizer.detach()
+        if self.crew.pid == os.getpid():
+            self.crew.kill()
+            self.crew.thread.join()
+
+    def __repr__(self) -> str:
+        figures = self.stats()
+        return f"<ProcessPool: {figures.alive} of {self.size} workers, {figures.queued} tasks wait>"

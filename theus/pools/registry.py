@@ -1,0 +1,79 @@
+"""All pools of this process: a fork and the end of the program concern each of them."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from typing import Protocol
+
+__all__ = ["CREWS", "arrange_for_the_end", "in_forked_child"]
+
+
+class Crew(Protocol):
+    """What a pool has to do then."""
+
+    lock: threading.Lock
+    thread: threading.Thread
+
+    def forget(self) -> None:
+        """In a forked child: nothing of it is ours."""
+
+    def kill(self, at_exit: bool = False) -> None:
+        """Ends the workers, whatever they do."""
+
+
+CREWS: weakref.WeakSet[Crew] = weakref.WeakSet()
+
+
+def before_fork() -> None:
+    """Nobody is inside a region of a pool when the child is made."""
+    for crew in sorted(CREWS, key=id):
+        crew.lock.acquire()
+        held.append(crew)
+
+
+def after_in_parent() -> None:
+    while held:
+        held.pop().lock.release()
+
+
+def after_in_child() -> None:
+    while held:
+        crew = held.pop()
+        crew.lock.release()
+        crew.forget()
+    CREWS.clear()
+    forked.set()
+
+
+held: list[Crew] = []
+"""Only between before_fork and after_in_*, in the thread that forks."""
+
+
+forked = threading.Event()
+
+
+def in_forked_child() -> bool:
+    """Whether this is the child of a program that has made pools: by fork, not by a fresh start."""
+    return forked.is_set()
+
+
+def at_exit() -> None:
+    for crew in list(CREWS):
+        crew.kill(at_exit=True)
+    for crew in list(CREWS):
+        crew.thread.join(2.0)
+
+
+arranged = threading.Lock()
+
+
+def arrange_for_the_end() -> None:
+    """Once in each process, when its first pool is made: nothing happens at import."""
+    if arranged.acquire(blocking=False):
+        atexit.register(at_exit)
+        os.register_at_fork(
+            before=before_fork, after_in_parent=after_in_parent, after_in_child=after_in_child
+        )
