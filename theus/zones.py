@@ -11,11 +11,15 @@ A *field* is an entry of a root: `domain.log_events`, `shop.prices`. Its name sa
     internal_           PRIVATE     nothing: it reads as None, and iteration leaves it out
     any other           DATA        everything
 
-READ is of a process. APPEND adds an entry: a key, an element of a set, one at the end of a list.
-UPDATE puts another value in the place of one. DELETE removes an entry. That holds at every depth
-below the field, and for the field itself; who may update a field may also make it. A root that is
-made anew may hold what it likes: those are its initial values. Deeper keys are data, and are
-never interpreted: `domain.users["const_ance"]` is a user.
+READ is of whoever is given a `ctx`: processes, with a contract or without, what they run inside,
+and the block of `engine.edit`. Transactions that the program begins itself (`engine.run`, `with
+engine.transaction()`), `engine.state`, and so pickles and copies of states, are of whoever holds
+the engine, and show every field: nothing is lost when a state is kept or moved. APPEND adds an
+entry: a key, an element of a set, one at the end of a list. UPDATE puts another value in the place
+of one. DELETE removes an entry. That holds at every depth below the field, and for the field
+itself; who may update a field may also make it. A root that is made anew may hold what it likes:
+those are its initial values. Deeper keys are data, and are never interpreted:
+`domain.users["const_ance"]` is a user.
 
 A rule replaces what the name says, for one engine:
 

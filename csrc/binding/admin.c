@@ -146,7 +146,7 @@ begin(ContextObject *context, PyObject *process, PyObject *reason)
     if (zones_check(txn, false) < 0 || record(txn, process, reason) < 0) {
         return -1;
     }
-    scope = before == NULL ? scope_of_everything(txn->heap->st, true) : scope_in(before, txn->engine->rules, true);
+    scope = before == NULL ? scope_of_everything(txn->heap->st, txn->engine->rules, true) : scope_in(before, txn->engine->rules, true);
     if (scope == NULL) {
         return -1;
     }

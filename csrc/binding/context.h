@@ -12,7 +12,7 @@ typedef struct {
     PyObject_HEAD
     TxnObject *txn;       /* owned; constant, as all above `local`, */
     PyObject *plan;       /* owned */
-    ScopeObject *scope;   /* owned; but for this one, for the time of an admin scope. NULL: no contract, none around it */
+    ScopeObject *scope;   /* owned; but for this one, for the time of an admin scope. NULL: everything */
     ScopeObject *around;  /* owned: the guard that it found; NULL: none */
     ScopeObject *bound;   /* owned: what may be done when the body has returned; NULL: as before it */
     PyObject *args;       /* owned: what the caller passed */

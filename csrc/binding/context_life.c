@@ -2,6 +2,7 @@
 #include "context.h"
 
 #include "admin.h"
+#include "engine_type.h"
 #include "errors.h"
 #include "guard.h"
 
@@ -27,6 +28,24 @@ narrowed(PyObject *scope, ScopeObject *around, ScopeObject **out)
     return *out == NULL ? -1 : 0;
 }
 
+/* What a context without a contract may do, where none stands around it: everything, but for what processes are not
+ * shown. Only in an engine that has such fields: 0 and *out (new reference; NULL: everything), or -1. */
+static int
+uncontracted(EngineObject *engine, ScopeObject **out)
+{
+    *out = NULL;
+    if (!engine->hides) {
+        return 0;
+    }
+    Py_BEGIN_CRITICAL_SECTION(engine);
+    if (engine->everything == NULL) {
+        engine->everything = (PyObject *)scope_of_everything(engine->heap->st, engine->rules, false);
+    }
+    *out = (ScopeObject *)Py_XNewRef(engine->everything);
+    Py_END_CRITICAL_SECTION();
+    return *out == NULL ? -1 : 0;
+}
+
 PyObject *
 module_open_context(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
@@ -47,6 +66,9 @@ module_open_context(PyObject *module, PyObject *const *args, Py_ssize_t count)
     }
     ScopeObject *scope = NULL;
     int result = narrowed(args[OPEN_SCOPE], txn->guard, &scope);
+    if (result == 0 && scope == NULL) {
+        result = uncontracted(txn->engine, &scope);
+    }
     ContextObject *self
         = result < 0 ? NULL : context_new(txn, args[OPEN_PLAN], scope, args[OPEN_ARGS], args[OPEN_KWARGS]);
     if (self != NULL) {

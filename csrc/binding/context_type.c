@@ -276,7 +276,8 @@ static PyGetSetDef context_getset[] = {
     {"state", get_state, NULL,
      PyDoc_STR("The snapshot that the run began with: its roots, read-only, under the same contract.\n"
                "Of an EFFECT process, reading it is not part of the transaction: a commit does not\n"
-               "depend on what was seen there. Without a contract it is a State."),
+               "depend on what was seen there. Without a contract it is a State, unless the state has\n"
+               "fields that processes are not shown."),
      NULL},
     {"version", get_version, NULL, PyDoc_STR("The number of the version that the run began with."),
      NULL},

@@ -247,6 +247,7 @@ engine_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(engine_of(op)->conflicts);
     Py_VISIT(engine_of(op)->rules);
     Py_VISIT(engine_of(op)->admins);
+    Py_VISIT(engine_of(op)->everything);
     Py_VISIT(engine_of(op)->admissions);
     int stopped = theus_bell_visit(&engine_of(op)->commits, (int (*)(void *, void *))visit, arg);
     return stopped != 0 ? stopped : theus_bell_visit(&engine_of(op)->room, (int (*)(void *, void *))visit, arg);
@@ -300,6 +301,7 @@ engine_dealloc(PyObject *op)
     }
     Py_XDECREF(self->rules);
     Py_XDECREF(self->admins);
+    Py_XDECREF(self->everything);
     Py_XDECREF(self->admissions);
     Py_XDECREF(self->heap);
     type->tp_free(op);

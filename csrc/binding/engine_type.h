@@ -18,6 +18,7 @@ struct EngineObject {
     PyObject *rules;         /* dict of zones.h, or NULL. Set by __init__ */
     PyObject *admins;        /* dict: function -> None, those that may open admin scopes; or NULL */
     PyObject *admissions;    /* list: records of admin scopes, oldest first; bounded; or NULL */
+    PyObject *everything;    /* owned scope: of contexts without a contract, where fields are not shown; or NULL so far */
     _Atomic(bool) hides;     /* some version may hold fields that processes may not read */
     PyObject *weakrefs;
     active_txns active;

@@ -131,7 +131,7 @@ int scope_step_both_index(ScopeObject *self, Py_ssize_t index, ScopeObject **chi
 /* The same contract under other rules (NULL: none). New reference. */
 ScopeObject *scope_in(ScopeObject *root, PyObject *rules, bool admin);
 /* Where there is no contract. New reference. */
-ScopeObject *scope_of_everything(module_state *st, bool admin);
+ScopeObject *scope_of_everything(module_state *st, PyObject *rules, bool admin);
 
 /* Ends an admin scope. The transaction that uses it has been entered. */
 void scope_revoke(ScopeObject *root);

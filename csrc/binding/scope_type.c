@@ -71,11 +71,11 @@ scope_in(ScopeObject *root, PyObject *rules, bool admin)
 }
 
 ScopeObject *
-scope_of_everything(module_state *st, bool admin)
+scope_of_everything(module_state *st, PyObject *rules, bool admin)
 {
     PyObject *rests = PyTuple_New(0);
     ScopeObject *self
-        = rests == NULL ? NULL : scope_make_root(st, RIGHTS_ALL, rests, NULL, NULL, false, admin);
+        = rests == NULL ? NULL : scope_make_root(st, RIGHTS_ALL, rests, NULL, rules, false, admin);
     Py_XDECREF(rests);
     return self;
 }

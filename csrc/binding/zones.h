@@ -8,7 +8,9 @@
  * for it, else those of the zone that its prefix names, else all; and of these only those that the
  * root has. Nothing deeper is ever interpreted: domain.users["log_an"] is a user. Rights mean
  *
- *     READ     by processes. A field without it reads as None, and iteration leaves it out
+ *     READ     through a context: by processes with a contract and without, and in engine.edit(). A field without it reads
+ *              as None, and iteration leaves it out. Transactions of run() and with blocks, and states, are of whoever
+ *              holds the engine, and show it
  *     APPEND   an entry is added: a key, an element of a set, one at the end of a list
  *     UPDATE   an entry gets another value, whatever that is
  *     DELETE   an entry is removed

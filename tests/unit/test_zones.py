@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import json
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +14,7 @@ import pytest
 
 from processes import effect, pure
 from support import plain
-from theus import DELETE, StateUpdate, TheusEngine, process
+from theus import DELETE, State, StateUpdate, TheusEngine, json_default, process
 from theus.context import AppendOnly, BaseDomainContext, BaseSystemContext, Immutable, Mutable
 from theus.errors import ContractViolationError
 from theus.zones import (
@@ -344,6 +346,69 @@ def test_a_context_that_declares_nothing_private_is_refused_as_ever() -> None:
     engine = TheusEngine({"domain": {"a": 1, "internal_s": "secret"}})
     with pytest.raises(ContractViolationError, match="add 'domain.internal_s' to inputs"):
         engine.run_process(process(inputs=["domain.a"])(lambda ctx: ctx.domain.internal_s))
+
+
+PEEKS: list[Callable[[Any], Any]] = [
+    lambda ctx: ctx.domain.internal_s,
+    lambda ctx: ctx.domain["internal_s"],
+    lambda ctx: ctx["domain"].get("internal_s"),
+    lambda ctx: ctx.transaction.get("domain.internal_s"),
+    lambda ctx: ctx.transaction.domain.internal_s,
+    lambda ctx: ctx.state.domain.internal_s,
+    lambda ctx: ctx.domain.to_dict().get("internal_s"),
+    lambda ctx: ctx.domain.freeze().get("internal_s"),
+    lambda ctx: dict(ctx.domain).get("internal_s"),
+    lambda ctx: copy.deepcopy(ctx.domain).get("internal_s"),
+    lambda ctx: pickle.loads(pickle.dumps(ctx.domain)).get("internal_s"),
+    lambda ctx: json.loads(json.dumps(ctx.domain, default=json_default)).get("internal_s"),
+    lambda ctx: next((v for v in ctx.domain.values() if v == "secret"), None),
+    lambda ctx: None if len(ctx.domain) == 1 and [*ctx.domain] == ["a"] else "seen",
+    lambda ctx: ctx.shop.hidden,
+]
+
+
+@pytest.mark.parametrize("peek", PEEKS)
+def test_nobody_who_is_given_a_context_sees_private_fields(peek: Callable[[Any], Any]) -> None:
+    """Nor without a contract, in a block of edit, or in what runs inside."""
+    engine = TheusEngine(
+        {"domain": {"a": 1, "internal_s": "secret"}, "shop": {"hidden": 5}},
+        zones={"shop.hidden": 0},
+    )
+    assert engine.run_process(peek) is None
+
+    async def later(ctx: Any) -> Any:
+        return peek(ctx)
+
+    assert asyncio.run(engine.execute(later)) is None
+    assert engine.run_process(lambda ctx: engine.run_process(peek)) is None
+    with engine.edit() as ctx:
+        assert peek(ctx) is None
+        assert engine.run_process(peek) is None
+        assert engine.run(lambda tx: tx.domain.internal_s) is None
+        ctx.domain.a = 2
+    state = engine.state
+    assert (state.domain.internal_s, state.domain.a) == ("secret", 2)  # whose engine it is
+    assert TheusEngine(state.to_dict()).run(lambda tx: tx.domain.internal_s) == "secret"
+    with engine.transaction() as tx:
+        assert tx.domain.internal_s == "secret" and len(tx.domain) == 2
+
+
+def test_private_fields_are_hidden_from_when_they_are_there() -> None:
+    engine = TheusEngine({"domain": {"a": 1}})
+    assert engine.run_process(lambda ctx: type(ctx.state)) is State
+    engine.run(lambda tx: tx.set("more", {"internal_s": 1, "b": 2}))
+    for _ in range(2):
+        assert engine.run_process(lambda ctx: ctx.more.to_dict()) == {"b": 2}
+
+    def put(ctx: Any) -> None:
+        with pytest.raises(ContractViolationError, match="PRIVATE"):
+            ctx.more.internal_s = 3
+        ctx.more.b = 3
+
+    with pytest.raises(ContractViolationError, match="PRIVATE"):
+        engine.run_process(put)
+    engine.run_process(lambda ctx: ctx.more.__setitem__("b", 4))
+    assert plain(engine.state["more"]) == {"internal_s": 1, "b": 4}
 
 
 # ---- rules ----------------------------------------------------------------------------------
