@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from processes import domain, effect, pure, small_engine
-from theus import TheusEngine, process
+from theus import StateUpdate, TheusEngine, process
 from theus.errors import ContractViolationError, TransactionError
 
 
@@ -285,6 +285,50 @@ def test_a_body_gains_nothing_by_opening_and_closing_contexts(engine: TheusEngin
             with pytest.raises((ContractViolationError, TransactionError)):
                 engine.run_process(declare(body))
     assert engine.version == 1
+
+
+# ---- what they return --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("through", ["a returned value", "ctx", "a plain run"])
+def test_what_a_nested_run_wrote_counts_as_written_by_the_body(
+    engine: TheusEngine, through: str
+) -> None:
+    """One transaction: a plain value is then only the caller's, and one by name has to agree."""
+
+    def inner(ctx: Any) -> Any:
+        if through == "ctx":
+            ctx.domain.a = 5
+            return None
+        return 5
+
+    def step(ctx: Any) -> None:
+        if through == "a plain run":
+            engine.run(lambda tx: tx.set("domain.a", 5))
+        else:
+            engine.run_process(effect("domain.a")(inner))
+
+    def returning(value: Any) -> Any:
+        def outer(ctx: Any) -> Any:
+            step(ctx)
+            return value
+
+        return effect("domain.a")(outer)
+
+    assert engine.run_process(returning(7)) == 7 and domain(engine)["a"] == 5
+    engine.run(lambda tx: tx.set("domain.a", 1))
+    assert engine.run_process(returning({"domain.a": 5})) == {"domain.a": 5}
+    engine.run(lambda tx: tx.set("domain.a", 1))
+    for named in ({"domain.a": 7}, StateUpdate("domain.a", 7)):
+        with pytest.raises(ContractViolationError, match="returned another value"):
+            engine.run_process(returning(named))
+
+    def failing(ctx: Any) -> int:
+        with pytest.raises(LookupError):
+            engine.run_process(effect("domain.a")(lambda ctx: {}[ctx.domain.a]))
+        return 7  # that run has left nothing, so this is the output
+
+    assert engine.run_process(effect("domain.a")(failing)) == 7 == domain(engine)["a"]
 
 
 # ---- ends of nested runs ----------------------------------------------------------------
