@@ -83,6 +83,16 @@ def _kind(contract: ProcessContract | None) -> type[Plan]:
     return PurePlan if contract.semantic is SemanticType.PURE else GuidePlan
 
 
+def _unusual_roots(contract: ProcessContract) -> tuple[tuple[str, Any], ...]:
+    """The roots that not every state has, each as an ("input" or "output", root)."""
+    outputs = literal_roots(contract.outputs) - _STANDARD_ROOTS
+    inputs = literal_roots(contract.inputs) - _STANDARD_ROOTS - _NO_ROOTS
+    return (
+        *(("output", root) for root in sorted(outputs, key=str)),
+        *(("input", root) for root in sorted(inputs, key=str)),
+    )
+
+
 def _name_of(process: Callable[..., Any]) -> str:
     for candidate in (process, getattr(process, "func", None)):  # a functools.partial
         name = getattr(candidate, "__name__", None)
@@ -145,12 +155,7 @@ class Plan:
             self.outputs = Outputs(name, contract.outputs, self.bound, contract.merge)
             self._compile(contract)
         self.single = self.outputs.direct
-        self._unusual_roots = tuple(
-            (what, root)
-            for what, declared in (("output", self.outputs.declared), ("input", self.inputs))
-            for root in sorted(literal_roots(declared) - _STANDARD_ROOTS, key=str)
-            if what == "output" or root not in _NO_ROOTS
-        )
+        self._unusual_roots = () if contract is None else _unusual_roots(contract)
         # Nothing for check_runnable() to find, in whatever engine.
         self.runs_anywhere = contract is None or not (contract.parallel or self._unusual_roots)
         # What TheusEngine.run_process and execute can start without looking any further.
