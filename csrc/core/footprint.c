@@ -47,33 +47,46 @@ theus_footprint_fill(theus_footprint *footprint)
 
 /* ---- paths ------------------------------------------------------------------------ */
 
-enum { STRIPES = 64 * THEUS_STRIPE_WORDS };
+enum { QUARTER = 64 * THEUS_STRIPE_WORDS / 4 };
 
-static const uint64_t ROOT = 0x243F6A8885A308D3u;
+/* A path that is looked at from its beginning: its hash, and how many steps it has. */
+typedef struct {
+    uint64_t hash;
+    uint32_t depth;
+} path_mark;
 
-/* The hash of a path that goes one step on. */
-static uint64_t
-path_step(uint64_t path, uint64_t step)
+static const path_mark ROOT = {0x243F6A8885A308D3u, 0};
+
+/* The path that goes one step on. */
+static path_mark
+path_step(path_mark path, uint64_t step)
 {
-    uint64_t x = (path ^ step) * 0x9E3779B97F4A7C15u + 1;
+    uint64_t x = (path.hash ^ step) * 0x9E3779B97F4A7C15u + 1;
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
     x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-    return x ^ (x >> 31);
+    return (path_mark){x ^ (x >> 31), path.depth + 1};
+}
+
+/* The root shares the first quarter with paths of one step, and has its first bit alone. */
+static void
+mark(uint64_t *stripes, uint32_t depth, uint32_t hash)
+{
+    uint32_t quarter = depth < 2 ? 0 : depth < 4 ? depth - 1 : 3;
+    uint32_t bit = depth == 0 ? 0 : depth == 1 ? 1 + hash % (QUARTER - 1) : quarter * QUARTER + hash % QUARTER;
+    stripes[bit / 64] |= (uint64_t)1 << bit % 64;
 }
 
 /* HERE and BELOW take different bits of the hash, so that paths which share one stripe need not share the other. */
 static void
-mark_here(theus_stripes *stripes, uint64_t path)
+mark_here(theus_stripes *stripes, path_mark path)
 {
-    uint32_t bit = (uint32_t)(path >> 8) % STRIPES;
-    stripes->here[bit / 64] |= (uint64_t)1 << bit % 64;
+    mark(stripes->here, path.depth, (uint32_t)(path.hash >> 8));
 }
 
 static void
-mark_below(theus_stripes *stripes, uint64_t path)
+mark_below(theus_stripes *stripes, path_mark path)
 {
-    uint32_t bit = (uint32_t)(path >> 40) % STRIPES;
-    stripes->below[bit / 64] |= (uint64_t)1 << bit % 64;
+    mark(stripes->below, path.depth, (uint32_t)(path.hash >> 40));
 }
 
 static theus_status
@@ -93,7 +106,7 @@ typedef struct {
     void *ctx;
     theus_heap *heap;
     theus_footprint *out;
-    uint64_t path;   /* of the cell that is looked at, */
+    path_mark path;  /* of the cell that is looked at, */
     bool too_deep;   /* or of its beginning */
 } footprint_walk;
 
@@ -149,7 +162,7 @@ rely_on(footprint_walk *walk, const theus_container *from, uint32_t pos, bool wh
     if (status != THEUS_OK) {
         return status;
     }
-    uint64_t path = path_step(walk->path, hash);
+    path_mark path = path_step(walk->path, hash);
     theus_value value = theus_container_value_at(from, pos);
     if (whole || value == THEUS_NONE || theus_value_kind(value) == THEUS_ATOM) {
         mark_here(&walk->out->relies, path);
@@ -201,11 +214,11 @@ typedef struct {
     theus_status status;
 } change_walk;
 
-/* Marks a path and all above it. *end: its hash. */
+/* Marks a path and all above it. *end: where it ends. */
 static theus_status
-change_way(change_walk *changes, const theus_segment *path, uint32_t length, uint64_t *end)
+change_way(change_walk *changes, const theus_segment *path, uint32_t length, path_mark *end)
 {
-    uint64_t here = ROOT;
+    path_mark here = ROOT;
     mark_here(&changes->walk.out->changes, here);
     for (uint32_t i = 0; i < length && i < THEUS_FOOTPRINT_DEPTH; i++) {
         uint64_t hash;
@@ -225,7 +238,7 @@ change_path(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t l
 {
     (void)kind;
     change_walk *changes = arg;
-    uint64_t end;
+    path_mark end;
     changes->status = change_way(changes, path, length, &end);
     if (changes->status == THEUS_OK && length <= THEUS_FOOTPRINT_DEPTH) {
         mark_below(&changes->walk.out->changes, end);
@@ -239,7 +252,7 @@ static theus_status
 change_cell(change_walk *changes, const theus_cell *cell)
 {
     theus_segment path[THEUS_FOOTPRINT_DEPTH];
-    uint64_t end;
+    path_mark end;
     bool wrote = cell->reshaped || cell->writes.count != 0 || cell->deferred != NULL;
     if (!wrote || !theus_cell_is_told(cell)) {
         return THEUS_OK;

@@ -1,6 +1,6 @@
 /* Footprints: what a transaction relies on and what it changes, in a size that can be compared while others wait.
  *
- * A path p, such as a.b.c, has two stripes, each one bit of a few hundred: HERE(p) for everything at and below p, BELOW(p)
+ * A path p, such as a.b.c, has two stripes, each one bit of a hundred or so: HERE(p) for everything at and below p, BELOW(p)
  * for p as a place on the way.
  *
  *                           relies on                                changes
@@ -15,7 +15,9 @@
  * is above p: p's owner relies on BELOW(w), which w tests. A container whose positions moved counts as a write of the
  * whole, on both sides. Paths longer than THEUS_FOOTPRINT_DEPTH count as their beginnings, on both sides.
  *
- * The converse does not hold: two paths may share a stripe. Then somebody waits who need not have. */
+ * The converse does not hold: two paths may share a stripe. Then somebody waits who need not have. But stripes lie by depth:
+ * the root has one, and paths of one, two, three, and more steps have a quarter each. Else a value that shares a stripe with
+ * a place above others would hold up everything below that place. */
 #ifndef THEUS_FOOTPRINT_H
 #define THEUS_FOOTPRINT_H
 
@@ -24,7 +26,7 @@
 
 #include "status.h"
 
-enum { THEUS_STRIPE_WORDS = 4, THEUS_FOOTPRINT_DEPTH = 30 };
+enum { THEUS_STRIPE_WORDS = 8, THEUS_FOOTPRINT_DEPTH = 30 };
 
 typedef struct {
     uint64_t here[THEUS_STRIPE_WORDS];
