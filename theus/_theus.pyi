@@ -604,7 +604,13 @@ class Transaction:
 class Turn:
     """What `Engine.run` does about contention, for coroutine bodies: see `theus.turns`."""
 
-    def __new__(cls, engine: Engine) -> Turn: ...
+    def __new__(
+        cls,
+        engine: Engine,
+        fn: Callable[..., Any] = ...,
+        args: tuple[Any, ...] = ...,
+        process: str | None = None,
+    ) -> Turn: ...
     @property
     def in_line(self) -> bool: ...
     @property

@@ -123,7 +123,7 @@ class EngineStats(NamedTuple):
     ring_lost          commit records that were overwritten, or (drop_new) not kept
     history_versions   versions that `state.at` can still reach
     queue_depth        threads and tasks that wait at this moment: for their turn, or to commit
-    queueing           whether runs line up before their first attempt, in order of arrival
+    queueing           whether runs that fight line up before their first attempt
     tickets            tickets given so far to runs that had failed too often
     tickets_held       of these, in force
     waits              how often somebody had to wait for a ticket

@@ -43,8 +43,10 @@ async def run_async(
     limit = engine.write_timeout_ms
     patience = Patience(retries, limit / 1000 if deadline is None else deadline)
     turn: Turn | None = None
-    if deadline is not None or engine.queueing:
-        turn = await _line_up(engine, patience, detached)
+    joins = not detached and engine.current() is not None  # then it has no turn of its own
+    if (deadline is not None or engine.queueing) and not joins:
+        turn = Turn(engine, fn, args, process)
+        await _line_up(turn, patience)
     done = None
     try:
         while True:
@@ -69,7 +71,7 @@ async def run_async(
                 if not finished:  # the body's own affair
                     raise
                 if turn is None:
-                    turn = Turn(engine)
+                    turn = Turn(engine, fn, args, process)
                 turn.failed(attempt, patience.took())
                 wait = patience.wait_after(conflict)
                 if turn.in_line:
@@ -86,24 +88,21 @@ async def run_async(
             turn.end(done)
 
 
-async def _line_up(engine: TheusEngine, patience: Patience, detached: bool) -> Turn | None:
-    """Before the first attempt: a run that joins another one has no turn of its own."""
-    if not detached and engine.current() is not None:
-        return None
-    turn = Turn(engine)
+async def _line_up(turn: Turn, patience: Patience) -> None:
+    """Before the first attempt, while the engine is queueing."""
     turn.line_up()
-    if turn.in_line:
-        from theus.turns import line_up
+    if not turn.in_line:
+        return
+    from theus.turns import line_up
 
-        began = time.monotonic()
-        try:
-            if not await line_up(turn, patience.end):
-                waited, given = time.monotonic() - began, patience.end - began
-                raise WriteTimeoutError(round(given * 1000), round(waited * 1000))
-        except BaseException:
-            turn.end(None)
-            raise
-    return turn
+    began = time.monotonic()
+    try:
+        if not await line_up(turn, patience.end):
+            waited, given = time.monotonic() - began, patience.end - began
+            raise WriteTimeoutError(round(given * 1000), round(waited * 1000))
+    except BaseException:
+        turn.end(None)
+        raise
 
 
 def transactional(engine: TheusEngine, fn: Callable[..., Any], options: Mapping[str, Any]) -> Any:

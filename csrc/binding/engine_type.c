@@ -1,4 +1,4 @@
-/* The Engine type: construction, transactions, what it is set to. Its other methods: engine_run.c, engine_facts.c,
+/* The Engine type: construction, transactions, what it is set to. Its other methods: engine_run.c, engine_swap.c, engine_facts.c,
  * engine_wait.c; its arguments: engine_arguments.c. */
 #include "engine_type.h"
 
@@ -449,8 +449,7 @@ get_ring_timeout(PyObject *op, void *Py_UNUSED(closure))
 static PyObject *
 get_queueing(PyObject *op, void *Py_UNUSED(closure))
 {
-    theus_turns *turns = theus_store_turns(engine_of(op)->store);
-    return PyBool_FromLong(atomic_load_explicit(&turns->queueing, memory_order_relaxed));
+    return PyBool_FromLong(theus_turn_queue_is_on(&theus_store_turns(engine_of(op)->store)->queue));
 }
 
 static PyObject *

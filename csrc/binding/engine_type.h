@@ -64,7 +64,7 @@ PyObject *engine_history_limit(PyObject *self, PyObject *args, PyObject *kwargs)
 /* Counts a conflict at its path. Keeps the current exception. */
 void engine_note_conflict(EngineObject *self, const theus_conflict *why);
 
-/* engine_run.c: methods run and compare_and_swap */
+/* engine_run.c, engine_swap.c: methods run and compare_and_swap */
 PyObject *engine_run(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 PyObject *engine_compare_and_swap(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 

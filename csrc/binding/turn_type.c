@@ -5,6 +5,7 @@
  * through. A task passes what finishes a future through call_soon_threadsafe(). Nobody polls. */
 #include "turn_type.h"
 
+#include "body.h"
 #include "errors.h"
 #include "waiting.h"
 
@@ -182,10 +183,11 @@ typedef struct {
 static PyObject *
 turn_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"engine", NULL};
+    static char *names[] = {"engine", "fn", "args", "process", NULL};
     module_state *st = module_state_of_type(type);
-    PyObject *engine;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!:Turn", names, st->Engine_type, &engine)) {
+    PyObject *engine, *fn = NULL, *arguments = NULL, *process = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|OO!O:Turn", names, st->Engine_type, &engine, &fn,
+                                     &PyTuple_Type, &arguments, &process)) {
         return NULL;
     }
     uint64_t leader = 0;
@@ -198,6 +200,11 @@ turn_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     self->engine = (EngineObject *)Py_NewRef(engine);
     theus_chain_init(&self->chain, theus_store_turns(self->engine->store), leader, theus_thread_id());
+    if (fn != NULL) {
+        self->chain.body
+            = body_known_as(fn, arguments == NULL ? NULL : &PyTuple_GET_ITEM(arguments, 0),
+                            arguments == NULL ? 0 : PyTuple_GET_SIZE(arguments), process == Py_None ? NULL : process);
+    }
     return (PyObject *)self;
 }
 
@@ -402,7 +409,7 @@ turn_dealloc(PyObject *op)
 
 static PyMethodDef turn_methods[] = {
     {"line_up", turn_line_up_method, METH_NOARGS,
-     PyDoc_STR("Before the first attempt: takes a ticket if the engine is queueing.")},
+     PyDoc_STR("Before the first attempt: takes a ticket if the engine is queueing, and has seen such runs fight.")},
     {"lead", THEUS_FASTCALL(turn_lead), METH_FASTCALL,
      PyDoc_STR("lead(tx, seconds): the transaction, which has not begun yet, belongs to this run, and waits at the\n"
                "gate for so long at most.")},
@@ -426,7 +433,8 @@ static PyGetSetDef turn_getset[] = {
 };
 
 static PyType_Slot turn_slots[] = {
-    {Py_tp_doc, (void *)"Turn(engine): the contention side of one run across its attempts, for coroutine bodies.\n\n"
+    {Py_tp_doc, (void *)"Turn(engine, fn=None, args=(), process=None): the contention side of one run of\n"
+                        "fn(tx, *args) across its attempts, for coroutine bodies.\n\n"
                         "What Engine.run() does for threads. For one task at a time."},
     {Py_tp_new, turn_new},
     {Py_tp_dealloc, turn_dealloc},

@@ -4,6 +4,8 @@
 
 #include "engine_type.h"
 
+#include "../core/chain.h"
+
 /* Is any ticket out on this engine? Then a body may be running on one: see active_leader(). */
 static inline bool
 turn_is_out(EngineObject *engine)

@@ -31,7 +31,7 @@ long theus_alloc_live(void);          /* allocations not freed yet, all threads 
  * runs foreign code, waits, or allocates Python objects: see csrc/README.md. */
 typedef enum {
     THEUS_RANK_ACTIVE = 1, /* of the embedder: which transactions are open */
-    THEUS_RANK_TURNS = 2,  /* turns.lock: the line of tickets, those who wait */
+    THEUS_RANK_TURNS = 2,  /* turns.lock: the line of tickets, those who wait; queue.lock: who fights */
     THEUS_RANK_STORE = 3,  /* store.lock: current version, history, statistics */
     THEUS_RANK_RING = 4,   /* ring.lock: audit slots */
     THEUS_RANK_HEAP = 5,   /* heap.lock: nodes, their links and free lists */

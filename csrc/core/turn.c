@@ -1,15 +1,8 @@
-/* The line of tickets, those who wait for their turn in it, and when a queue is worth while. */
+/* The line of tickets, and those who wait for their turn in it. */
 #include "turn.h"
 
 #include <assert.h>
 #include <string.h>
-
-enum {
-    WINDOW = 64,        /* attempts after which the ratio is looked at */
-    QUEUE_ABOVE = 128,  /* of 256 */
-    CALM_TURNS = 32,    /* after so many that nobody needed the queue ends */
-    LEASE_BODIES = 100,
-};
 
 /* ---- the lock ---------------------------------------------------------------------- */
 
@@ -55,13 +48,21 @@ theus_turns_init(theus_turns *turns, bool serial)
 {
     memset(turns, 0, sizeof(*turns));
     turns->epoch = theus_process_epoch();
-    return theus_mutex_init(&turns->lock, THEUS_RANK_TURNS, serial);
+    theus_status status = theus_turn_queue_init(&turns->queue, serial);
+    if (status == THEUS_OK) {
+        status = theus_mutex_init(&turns->lock, THEUS_RANK_TURNS, serial);
+        if (status != THEUS_OK) {
+            theus_turn_queue_fini(&turns->queue);
+        }
+    }
+    return status;
 }
 
 void
 theus_turns_fini(theus_turns *turns)
 {
     theus_mutex_fini(&turns->lock);
+    theus_turn_queue_fini(&turns->queue);
 }
 
 /* ---- the two lists ------------------------------------------------------------------ */
@@ -81,8 +82,8 @@ line_remove_locked(theus_turns *turns, theus_ticket *ticket)
 {
     *(ticket->previous != NULL ? &ticket->previous->next : &turns->oldest) = ticket->next;
     *(ticket->next != NULL ? &ticket->next->previous : &turns->youngest) = ticket->previous;
+    ticket->youngest = turns->numbers;
     ticket->number = 0;
-    ticket->wanted = turns->waiting != 0;
     atomic_fetch_sub_explicit(&turns->held, 1, memory_order_relaxed);
 }
 
@@ -245,7 +246,7 @@ theus_ticket_new(theus_turns *turns, const theus_footprint *footprint, uint64_t 
     theus_waiter *woken = NULL;
     *ticket = (theus_ticket){.lease_ns = lease_ns, .task_thread = task_thread, .footprint = *footprint};
     turns_lock(turns);
-    ticket->number = ++turns->numbers;
+    ticket->number = ticket->taken = ++turns->numbers;
     line_add_locked(turns, ticket);
     settle_locked(turns, theus_clock_tick_ns(), NULL, &woken);
     turns_unlock(turns, woken);
@@ -263,6 +264,15 @@ theus_turns_begin(theus_turns *turns, uint64_t number)
         atomic_fetch_add_explicit(&turns->grants, 1, memory_order_release);
     }
     turns_unlock(turns, NULL);
+}
+
+bool
+theus_turns_has(theus_turns *turns, uint64_t number)
+{
+    turns_lock(turns);
+    bool there = find_locked(turns, number) != NULL;
+    turns_unlock(turns, NULL);
+    return there;
 }
 
 static void
@@ -299,9 +309,8 @@ theus_ticket_free(theus_turns *turns, theus_ticket *ticket)
     theus_free(ticket);
 }
 
-/* What a holder that failed relies on from now on: everything. It may have to wait again. */
-static void
-ticket_fill(theus_turns *turns, theus_ticket *ticket)
+void
+theus_ticket_fill(theus_turns *turns, theus_ticket *ticket)
 {
     theus_waiter *woken = NULL;
     turns_lock(turns);
@@ -439,144 +448,6 @@ theus_turns_close(theus_turns *turns)
     turns_unlock(turns, woken);
 }
 
-/* ---- chains ----------------------------------------------------------------------------------------- */
-
-bool
-theus_chain_was_late(const theus_chain *chain)
-{
-    return chain->ticket != NULL && chain->ticket->number == 0;
-}
-
-static bool
-is_out(theus_turns *turns, uint64_t number)
-{
-    turns_lock(turns);
-    bool out = find_locked(turns, number) != NULL;
-    turns_unlock(turns, NULL);
-    return out;
-}
-
-static theus_status
-chain_take(theus_chain *chain, const theus_footprint *footprint, uint64_t body_ns)
-{
-    uint64_t lease_ns = body_ns > THEUS_LEASE_NS / LEASE_BODIES ? body_ns * LEASE_BODIES : THEUS_LEASE_NS;
-    if (theus_chain_was_late(chain)) {
-        lease_ns = chain->ticket->lease_ns;
-    }
-    theus_ticket_free(chain->turns, chain->ticket);
-    chain->ticket = NULL;
-    return theus_ticket_new(chain->turns, footprint, lease_ns, chain->task_thread, &chain->ticket);
-}
-
-theus_status
-theus_chain_join_queue(theus_chain *chain)
-{
-    theus_turns *turns = chain->turns;
-    if (chain->under != 0) {
-        return THEUS_OK;
-    }
-    turns_lock(turns);
-    theus_footprint fought_for = turns->fought_for;
-    uint64_t body_ns = turns->body_ns;
-    turns_unlock(turns, NULL);
-    return chain_take(chain, &fought_for, body_ns);
-}
-
-/* Of all attempts, how many fail? Commits of this engine are counted by its versions. */
-static void
-measure(theus_turns *turns, const theus_footprint *footprint, uint64_t version, uint64_t body_ns)
-{
-    turns_lock(turns);
-    turns->body_ns = turns->body_ns == 0 ? body_ns : (turns->body_ns * 7 + body_ns) / 8;
-    theus_footprint_add(&turns->fought_for, footprint);
-    turns->window_failures++;
-    uint64_t commits = version > turns->window_version ? version - turns->window_version : 0;
-    if (commits + turns->window_failures >= WINDOW) {
-        uint64_t ratio = (uint64_t)turns->window_failures * 256 / (commits + turns->window_failures);
-        turns->ratio = (turns->ratio + (uint32_t)ratio) / 2;
-        if (turns->ratio > QUEUE_ABOVE && turns->body_ns >= THEUS_HAND_ON_NS) {
-            turns->calm = 0;
-            atomic_store_explicit(&turns->queueing, true, memory_order_relaxed);
-        }
-        else if (!atomic_load_explicit(&turns->queueing, memory_order_relaxed)) {
-            turns->fought_for = *footprint; /* of this window and the next */
-        }
-        turns->window_failures = 0;
-        turns->window_version = version;
-    }
-    turns_unlock(turns, NULL);
-}
-
-theus_status
-theus_chain_failed(theus_chain *chain, const theus_footprint *footprint, uint64_t pinned, uint64_t found,
-                   uint32_t held_up, uint64_t body_ns)
-{
-    if (chain->failures++ == 0) {
-        chain->footprint = *footprint;
-    }
-    else {
-        theus_footprint_add(&chain->footprint, footprint);
-    }
-    chain->passed += found - pinned;
-    if (!theus_chain_was_late(chain)) {
-        measure(chain->turns, footprint, found, body_ns);
-    }
-    if (chain->under != 0) {
-        if (is_out(chain->turns, chain->under)) {
-            return THEUS_OK; /* it passes already */
-        }
-        chain->under = 0; /* the body that started it has ended, or is late: from now on it is a run like any other */
-    }
-    if (theus_chain_is_in_line(chain)) {
-        ticket_fill(chain->turns, chain->ticket);
-        return THEUS_OK;
-    }
-    bool due = chain->failures + held_up >= THEUS_TURN_FAILURES || chain->passed >= THEUS_TURN_PASSED;
-    return due ? chain_take(chain, &chain->footprint, body_ns) : THEUS_OK;
-}
-
-/* A turn of the queue is over. Did anybody need it? */
-static void
-look_for_calm(theus_turns *turns, const theus_ticket *ticket, const theus_footprint *done)
-{
-    turns_lock(turns);
-    bool alone = turns->waiting == 0 && !ticket->wanted;
-    bool apart = done != NULL && !theus_footprints_meet(done, &turns->last_turn);
-    if (done != NULL) {
-        turns->last_turn = *done;
-    }
-    turns->calm = alone || apart ? turns->calm + 1 : 0;
-    if (turns->calm >= CALM_TURNS) {
-        turns->ratio = 0;
-        memset(&turns->fought_for, 0, sizeof(turns->fought_for));
-        atomic_store_explicit(&turns->queueing, false, memory_order_relaxed);
-    }
-    turns_unlock(turns, NULL);
-}
-
-void
-theus_chain_end_contended(theus_chain *chain, bool committed, const theus_footprint *done)
-{
-    theus_turns *turns = chain->turns;
-    if (chain->ticket != NULL) {
-        if (atomic_load_explicit(&turns->queueing, memory_order_relaxed)) {
-            look_for_calm(turns, chain->ticket, done);
-        }
-        theus_ticket_free(turns, chain->ticket);
-        chain->ticket = NULL;
-    }
-    if (committed && chain->failures > 0) {
-        uint32_t tries = chain->failures + 1, most = atomic_load_explicit(&turns->tries_max, memory_order_relaxed);
-        atomic_fetch_add_explicit(&turns->tries[tries < THEUS_TURN_TRIES ? tries - 1 : THEUS_TURN_TRIES - 1], 1,
-                                  memory_order_relaxed);
-        while (tries > most
-               && !atomic_compare_exchange_weak_explicit(&turns->tries_max, &most, tries, memory_order_relaxed,
-                                                         memory_order_relaxed)) {
-            /* somebody else has just needed more than before: most is what it needed */
-        }
-    }
-}
-
 /* ---- figures --------------------------------------------------------------------------------------- */
 
 void
@@ -590,7 +461,7 @@ theus_turns_read_facts(theus_turns *turns, theus_turn_facts *out)
     out->waits = atomic_load_explicit(&turns->waits, memory_order_relaxed);
     out->leases_expired = atomic_load_explicit(&turns->leases_expired, memory_order_relaxed);
     out->tries_max = atomic_load_explicit(&turns->tries_max, memory_order_relaxed);
-    out->queueing = atomic_load_explicit(&turns->queueing, memory_order_relaxed);
+    out->queueing = theus_turn_queue_is_on(&turns->queue);
     for (int i = 0; i < THEUS_TURN_TRIES; i++) {
         out->tries[i] = atomic_load_explicit(&turns->tries[i], memory_order_relaxed);
     }

@@ -40,18 +40,17 @@
  * thread when the transaction has ended (on_commit, the rest of a body that called commit() or rollback()) would meet the
  * ticket and wait for itself: so the ticket leaves the line before that (theus_turns_drop).
  *
- * The queue. When more attempts fail than succeed, and bodies cost more than handing a turn on, trying first is waste: a
- * chain then takes a ticket before its first attempt, with all that has lately been fought for. So bodies run one after
- * the other, in the order of arrival, each in its own thread or task. The queue ends when for a while nobody had to
- * wait or neighbours in the line had nothing in common.
+ * The queue (turn_queue.h). When trying first is waste, those who are known to fight take a ticket before their first attempt, and
+ * everybody takes one at the first failure. That moves the ticket to an earlier attempt and changes nothing in the proof: what
+ * the ticket stands for at first is a guess, which (2) does not need to be right in and (3) does not use. So while the
+ * queue lasts, who lines up needs at most 2 attempts, and who tries first at most 3.
  *
- * Locks: turns.lock (rank TURNS) guards the line. `grants`, `held` and `queueing` are read without it. wake() is called
+ * Locks: turns.lock (rank TURNS) guards the line. `grants` and `held` are read without it. wake() is called
  * after the unlock and may run foreign code. In a forked child the line is empty. */
 #ifndef THEUS_TURN_H
 #define THEUS_TURN_H
 
-#include "footprint.h"
-#include "port.h"
+#include "turn_queue.h"
 
 enum {
     THEUS_TURN_FAILURES = 5, /* k: failures, or times held up, after which a ticket is taken */
@@ -60,7 +59,6 @@ enum {
     THEUS_TURNS_AT_ONCE = 2, /* turns that may have come and not be over */
 };
 #define THEUS_LEASE_NS ((uint64_t)1000000000)
-#define THEUS_HAND_ON_NS ((uint64_t)50000) /* what waking the next one costs, with a global interpreter lock */
 
 typedef struct theus_waiter theus_waiter;
 
@@ -68,18 +66,19 @@ typedef struct theus_ticket {
     struct theus_ticket *next;     /* younger */
     struct theus_ticket *previous;
     _Atomic(uint64_t) number; /* never used twice; 0 when it has left the line. Written under turns.lock */
+    uint64_t taken;        /* its number, also afterwards */
+    uint64_t youngest;     /* the youngest number when it left */
     uint64_t task_thread;  /* thread of the task that holds it; 0: held by a thread, which runs or waits by itself */
     uint64_t lease_ns;
     uint64_t expires_ns;   /* 0: its turn has not come */
     bool begun;            /* so has the attempt that it is for: from here on it counts at the gate */
-    bool wanted;           /* somebody waited when it left the line */
     theus_footprint footprint;
 } theus_ticket;
 
 typedef struct {
     _Atomic(uint64_t) grants;  /* raised whenever an attempt with a ticket begins */
     _Atomic(uint32_t) held;    /* tickets in the line */
-    _Atomic(bool) queueing;
+    theus_turn_queue queue;         /* with a lock of its own */
     bool closed;
     theus_mutex lock;          /* rank TURNS */
     /* guarded by lock: */
@@ -88,14 +87,6 @@ typedef struct {
     uint64_t numbers;          /* tickets given so far */
     uint64_t epoch;
     uint32_t waiting;
-    /* the measure of contention */
-    uint64_t window_version;
-    uint32_t window_failures;
-    uint32_t ratio;            /* failed of all attempts, of 256, smoothed */
-    uint64_t body_ns;          /* smoothed over failed attempts */
-    uint32_t calm;             /* turns in the queue that nobody needed, without a break */
-    theus_footprint fought_for;
-    theus_footprint last_turn;
     /* figures */
     _Atomic(uint64_t) waits;
     _Atomic(uint64_t) leases_expired;
@@ -103,6 +94,7 @@ typedef struct {
     _Atomic(uint32_t) tries_max;
 } theus_turns;
 
+/* Zeroes it. */
 THEUS_MUST_CHECK theus_status theus_turns_init(theus_turns *turns, bool serial);
 void theus_turns_fini(theus_turns *turns);
 /* Wakes everybody; from now on nobody waits. */
@@ -132,6 +124,11 @@ THEUS_MUST_CHECK theus_status theus_ticket_new(theus_turns *turns, const theus_f
 void theus_turns_drop(theus_turns *turns, uint64_t number);
 /* The attempt for which ticket `number` was taken begins: before it pins, or when it waits to commit already. */
 void theus_turns_begin(theus_turns *turns, uint64_t number);
+/* After a failure with the ticket in hand: it stands for everything from now on, and may have to wait again. May run foreign
+ * code. */
+void theus_ticket_fill(theus_turns *turns, theus_ticket *ticket);
+/* Is ticket `number` in the line? */
+bool theus_turns_has(theus_turns *turns, uint64_t number);
 /* Leaves the line, wakes those who can go on, and frees it. NULL allowed. May run foreign code. */
 void theus_ticket_free(theus_turns *turns, theus_ticket *ticket);
 
@@ -163,78 +160,6 @@ THEUS_MUST_CHECK theus_turn theus_turns_wait(theus_turns *turns, theus_waiter *w
 bool theus_turns_has_come(theus_turns *turns, uint64_t number);
 /* Waits no longer. False: it has been woken, and wake() has run or is about to, in another thread. */
 bool theus_turns_leave(theus_turns *turns, theus_waiter *waiter);
-
-/* ---- chains -------------------------------------------------------------------------- */
-
-typedef struct {
-    theus_turns *turns;
-    theus_ticket *ticket;     /* owned, or NULL */
-    uint64_t under;           /* ticket of the body in which the run was started, on which it passes while that lasts; or 0 */
-    uint64_t task_thread;     /* as theus_ticket.task_thread */
-    uint64_t passed;          /* commits that came before its own */
-    uint32_t failures;
-    theus_footprint footprint; /* of its attempts so far */
-} theus_chain;
-
-static inline void
-theus_chain_init(theus_chain *chain, theus_turns *turns, uint64_t under, uint64_t task_thread)
-{
-    chain->turns = turns;
-    chain->ticket = NULL;
-    chain->under = under;
-    chain->task_thread = task_thread;
-    chain->passed = 0;
-    chain->failures = 0; /* footprint is set by the first of them */
-}
-
-THEUS_MUST_CHECK theus_status theus_chain_join_queue(theus_chain *chain);
-/* Before the first attempt: a ticket, if there is a queue. */
-THEUS_MUST_CHECK static inline theus_status
-theus_chain_line_up(theus_chain *chain)
-{
-    return atomic_load_explicit(&chain->turns->queueing, memory_order_relaxed) ? theus_chain_join_queue(chain)
-                                                                               : THEUS_OK;
-}
-
-/* After an attempt that failed: what it relied on, how many commits came before it, how often it was held up at the
- * gate, what it took. A ticket, or a larger one, if it is time. */
-THEUS_MUST_CHECK theus_status theus_chain_failed(theus_chain *chain, const theus_footprint *footprint, uint64_t pinned,
-                                                 uint64_t found, uint32_t held_up, uint64_t body_ns);
-/* The ticket that leads its transactions, or 0. */
-static inline uint64_t
-theus_chain_number(const theus_chain *chain)
-{
-    return chain->ticket == NULL ? chain->under : chain->ticket->number;
-}
-
-/* Has its lease ended before its attempt did? Then what the attempt took says nothing: it may have waited for somebody
- * who waited for it. */
-bool theus_chain_was_late(const theus_chain *chain);
-/* Must it wait for its turn before the next attempt? */
-static inline bool
-theus_chain_is_in_line(const theus_chain *chain)
-{
-    return chain->ticket != NULL && chain->ticket->number != 0;
-}
-
-/* Before each attempt with a ticket, and before it pins. */
-static inline void
-theus_chain_begin(const theus_chain *chain)
-{
-    if (theus_chain_is_in_line(chain)) {
-        theus_turns_begin(chain->turns, chain->ticket->number);
-    }
-}
-
-void theus_chain_end_contended(theus_chain *chain, bool committed, const theus_footprint *done);
-/* The run is over. `done`: the footprint of the attempt that was committed with a ticket, or NULL. May run foreign code. */
-static inline void
-theus_chain_end(theus_chain *chain, bool committed, const theus_footprint *done)
-{
-    if (chain->failures != 0 || chain->ticket != NULL) {
-        theus_chain_end_contended(chain, committed, done);
-    }
-}
 
 /* ---- figures ---------------------------------------------------------------------------- */
 

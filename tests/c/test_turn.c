@@ -1,6 +1,7 @@
 /* Tickets: the gate, the order, the lease, the queue, and the bound on attempts against whoever may. */
 #define _POSIX_C_SOURCE 200809L
 
+#include "chain.h"
 #include "nap.h"
 #include "scene.h"
 
@@ -517,14 +518,10 @@ test_queue(void)
     CHECK(waiter.woken == 1);
     theus_chain_end(&second, true, &done);
 
-    int turns = 0; /* nobody else comes: it ends by itself */
-    for (; facts_of(&scene).queueing && turns < 1000; turns++) {
-        theus_chain chain;
-        theus_chain_init(&chain, theus_store_turns(scene.store), 0, 0);
-        REQUIRE(theus_chain_line_up(&chain) == THEUS_OK && chain.ticket != NULL);
-        theus_chain_end(&chain, true, &done);
-    }
-    CHECK(turns > 8 && turns < 100);
+    uint32_t tries = attempts_against(&scene, always_the_same, NULL); /* in line or not */
+    CHECK(tries <= 2);
+    tries = attempts_against(&scene, always_another, NULL);
+    CHECK(tries <= 3);
     scene_close(&scene);
 }
 

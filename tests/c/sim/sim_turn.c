@@ -10,7 +10,7 @@
 
 #include "../nap.h"
 #include "../scene.h"
-#include "turn.h"
+#include "chain.h"
 
 static scene stage;
 static theus_ticket *held; /* by one who does nothing with it */
@@ -255,8 +255,13 @@ static void
 open_queue(const void *about)
 {
     open_line(about);
-    theus_footprint_fill(&turns()->fought_for); /* what it takes to get there: test_turn.c */
-    atomic_store(&turns()->queueing, true);
+    theus_body body = {0, 0}; /* that of all chains here */
+    theus_footprint all;
+    theus_footprint_fill(&all);
+    for (int i = 0; i < 200; i++) {
+        theus_turn_queue_note_failure(&turns()->queue, &body, &all, 0, THEUS_LEASE_NS);
+    }
+    CHECK(theus_turn_queue_is_on(&turns()->queue));
 }
 
 /* One after the other, so nobody fails. */
