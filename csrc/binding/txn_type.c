@@ -1,4 +1,4 @@
-/* The Transaction type: with blocks and methods. Its life is in txn_life.c, paths are in txn_paths.c. */
+/* The Transaction type: with blocks and methods. Its life is in txn_life.c and txn_commit.c, paths are in txn_paths.c. */
 #include "txn_type.h"
 
 #include "active.h"
