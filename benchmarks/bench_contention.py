@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import threading
 import time
@@ -22,6 +23,10 @@ particular: in a shorter span a thread gets so few turns that the figure shows t
 whatever the store does."""
 LONG_BODY = 0.02  # seconds
 GIVE_UP = 40  # attempts after which a long body is given up
+HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+AS_FAST = 0.95 if HAS_GIL else 0.85
+"""Eight threads on a hot key should get so much of what one gets done. Without a GIL the key goes
+from one processor's cache to another's."""
 
 Body = Callable[[], None]
 Contender = Callable[[int], float]  # of a row whose figure is no time of the harness
@@ -234,7 +239,7 @@ def hot_key(name: str, body: Body) -> Row:
         for store, increment in stores().items()
     }
     contenders["theus, one thread"] = pace(theus_store(), body, 1)
-    return Row(f"hot key, {name}", contenders, (Bar(1 / 0.95, "theus, one thread"),), unit="µs")
+    return Row(f"hot key, {name}", contenders, (Bar(1 / AS_FAST, "theus, one thread"),), unit="µs")
 
 
 def fairness(name: str, body: Body) -> Row:
