@@ -215,6 +215,7 @@ def lint() -> None:
             lambda: run(
                 *tool("mypy.stubtest"), "theus._theus", *config, *allowed, cwd=Path(elsewhere)
             ),
+            lambda: run(*tool("pytest"), "-q", "tests/typing"),
         )
 
 

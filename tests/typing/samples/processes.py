@@ -1,7 +1,9 @@
 """What a type checker knows about processes and transactional functions."""
 
+from collections.abc import Callable
 from typing import Any, assert_type
 
+import theus.context
 from theus import SemanticType, StateUpdate, TheusEngine, Transaction, process
 from theus.errors import ContractViolationError, ProcessError, UnknownProcessError
 
@@ -19,6 +21,11 @@ def bare(ctx: Any) -> str:
 
 
 assert_type(grow(None, 1), int)
+as_function: Callable[[Any, int], int] = grow
+assert_type(grow.__name__, str)
+assert_type(grow.__doc__, str | None)
+assert_type(theus.ProcessContext({"domain": {"n": 1}}), theus.context.Context)
+assert_type(theus.ContextGuard({"domain": {}}, ["domain.n"]), theus.context.Context)
 assert_type(bare(None), str)
 engine.register(grow, name="grow")
 assert_type(engine.register(bare)(None), str)
@@ -94,4 +101,6 @@ process(isolation="dirty")  # error: [call-overload]
 grow(None, "1")  # error: [arg-type]
 deposit("5")  # error: [arg-type]
 process(semantic=3)  # error: [call-overload]
+as_other: Callable[[Any, str], int] = grow  # error: [assignment]
+theus.ContextGuard({"domain": {}}, 5)  # error: [arg-type]
 engine.transactional(5)  # error: [call-overload]
