@@ -12,7 +12,8 @@
                                 `theus.signals`
     ctx.log, ctx.now, ctx.random  `theus.helpers`
 
-A root that has one of these names is reached by item: ctx["log"].
+A root that has one of these names is reached by item: ctx["log"]. `theus.guards` makes a context by
+hand, for a test of one function.
 
 Containers come as drafts that carry the contract with them. Whatever is not declared is
 refused where it is asked for: by item, attribute, iteration, `get`, `pop`, `in`, `==`,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Iterable, Mapping
-from contextvars import Context as Variables
 from typing import Any
 
 from theus._theus import Context, Engine, Outbox, State, Transaction, open_context
@@ -68,6 +67,8 @@ class _Maker:
 
 def _reader(target: object) -> Transaction:
     """A transaction on what an engine would begin with, that nobody's runs join. It never ends."""
+    from contextvars import Context as Variables  # not with `import theus`: see theus._types
+
     roots = dict(target.data) if isinstance(target, State) else roots_of(target)
     tx = Engine(roots or None).transaction(isolation="snapshot")
     Variables().run(tx.__enter__)
