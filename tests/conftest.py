@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,47 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         skipped = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if not item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=skipped)
+
+
+# ---- shared memory ----------------------------------------------------------------------------
+
+_SHARING = ("test_heavy", "test_shm", "test_leak", "test_storm", "test_sweep", "test_gc")
+
+
+@pytest.fixture(autouse=True)
+def _gives_shared_memory_back(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test of shared memory ends with no more descriptors and mappings than it began with.
+
+    What `theus.testing.leak_check` asks, too; but garbage is collected only when there are more.
+    """
+    if not request.path.name.startswith(_SHARING) or "numpy" not in sys.modules:
+        yield
+        return
+    before, failed = _shared_memory_held(), request.session.testsfailed
+    yield
+    request.node.funcargs.clear()  # or pytest still held an engine with its state
+    if _shared_memory_held() > before and request.session.testsfailed == failed:
+        gc.collect()
+        assert _shared_memory_held() <= before, "shared memory was not given back"
+
+
+def _shared_memory_held() -> int:
+    from theus._theus import forget_arenas
+    from theus.testing import leaks
+
+    forget_arenas()
+    return sum(map(leaks._is_ours, leaks._targets("/proc/self/fd"))) + leaks._mappings()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """After every test: births - deaths = what there is, by any count, in whatever still lives."""
+    yield
+    arrays = sys.modules.get("theus.shm_array")
+    for owner in [] if arrays is None else list(arrays.OWNERS.values()):
+        report = owner.report()
+        extents = sum(array.extent for array in report.arrays)
+        classes = [sum(column) for column in zip(*report.by_size.values(), strict=True)]
+        assert report.births - report.deaths == len(report.arrays), (item.nodeid, report)
+        assert report.used == extents, (item.nodeid, report)
+        assert not report.arrays or classes == [len(report.arrays), extents], (item.nodeid, report)
