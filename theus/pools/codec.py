@@ -154,11 +154,11 @@ BY_NAME: dict[tuple[str, str], tuple[int, Writer]] = {
     ("decimal", "Decimal"): (DECIMAL, str),
     ("fractions", "Fraction"): (FRACTION, lambda it: (it.numerator, it.denominator)),
     ("uuid", "UUID"): (UUID, lambda it: it.bytes),
-    ("pathlib", "PosixPath"): (PATH, lambda it: (type(it).__name__, str(it))),
-    ("pathlib", "WindowsPath"): (PATH, lambda it: (type(it).__name__, str(it))),
-    ("pathlib", "PurePosixPath"): (PATH, lambda it: (type(it).__name__, str(it))),
-    ("pathlib", "PureWindowsPath"): (PATH, lambda it: (type(it).__name__, str(it))),
-    ("pathlib._local", "PosixPath"): (PATH, lambda it: (type(it).__name__, str(it))),
+    **{
+        (module, name): (PATH, lambda it: (type(it).__name__, str(it)))
+        for module in ("pathlib", "pathlib._local")  # where 3.13 keeps them
+        for name in PATHS
+    },
     ("builtins", "range"): (RANGE, lambda it: (it.start, it.stop, it.step)),
     ("numpy", "ndarray"): (ARRAY, of_array),
     ("theus._types", "StateUpdate"): (UPDATE, lambda it: tuple(it._fields().values())),

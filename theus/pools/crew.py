@@ -34,6 +34,7 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 from itertools import count
+from signal import SIGKILL
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -42,7 +43,7 @@ from theus.errors import BrokenPoolError, ClosedError, RemoteError, WorkerDied, 
 from theus.pools import wire
 from theus.pools.member import PACKETS, Member, Task
 from theus.pools.registry import CREWS
-from theus.pools.worker import Setup, reference, restored_error, shown_name
+from theus.pools.worker import Setup, reference, restored_error
 
 __all__ = ["Crew"]
 
@@ -56,8 +57,9 @@ PATIENCE = 0.002
 """Seconds after which a busy worker has to give what it has not begun to an idle one."""
 LAST_CALL = 5.0
 """Seconds that a worker that is told to end has for it, when it has nothing to do."""
-STARTS = 10
-"""So many workers in a row that do not even start: the pool is broken."""
+STARTS = 3
+"""So many workers in a row that do not even start: the pool is broken. Those that somebody kills
+do not count: the next one may live."""
 
 EVENT = select.EPOLLIN if hasattr(select, "epoll") else 0
 
@@ -141,7 +143,7 @@ class Crew:
         call = (reference(fn, self.by_fork), args, kwargs)
         frame, blocks = wire.pack(wire.CALL, number, call, wire.PACKET, self.shelf, held)
         future: PoolFuture[Any] = PoolFuture(self)
-        task = Task(number, shown_name(fn), future, frame, blocks, held)
+        task = Task(number, fn, future, frame, blocks, held)
         with self.lock:
             if self.closing or self.pid != os.getpid():
                 task.release()
@@ -253,38 +255,29 @@ class Crew:
         self.bury_the_dead()
 
     def read_member(self, member: Member) -> None:
-        answers = 0
-        try:
-            for kind, number, body in member.read():
-                answers += 1
-                self.deliver(member, kind, number, body)
-        finally:
+        """Delivers all that a worker has answered, and gives it more."""
+        more = True
+        while more:
+            found, more = member.read()
+            answers = [it for it in found if it[0] in wire.ANSWERS]
+            tasks: list[Task | None] = []
             if answers:
                 with self.lock:
+                    tasks = member.answered([number for _, number, _ in answers])
+                    self.done += len(tasks)
                     self.hand_out()
                     if not self.queue:
                         self.look_for_idle()
+            for task, (kind, number, body) in zip(tasks, answers, strict=True):
+                if task is not None:
+                    self.deliver(member, task, kind, number, body)
+            if len(found) > len(answers):
+                self.hear(member, found)
 
-    def deliver(self, member: Member, kind: int, number: int, body: memoryview) -> None:
-        if kind == wire.LOG:
-            self.log(body)
-            return
-        if kind == wire.READY:
-            member.ready = True
-            with self.lock:
-                self.failed_starts = 0
-            return
-        if number == 0:
-            self.broken(unpacked(kind, body)[1])
-            return
-        with self.lock:
-            task = member.answered(number)
-            self.done += task is not None
-        if task is None:
-            return
+    def deliver(self, member: Member, task: Task, kind: int, number: int, body: memoryview) -> None:
+        good, found = unpacked(kind, body)
         if task.blocks or task.held:
             task.release()
-        good, found = unpacked(kind, body)
         if kind in (wire.VALUE_IN_BLOCKS, wire.ERROR_IN_BLOCKS):
             with self.lock:
                 member.owed.append(number)
@@ -293,6 +286,21 @@ class Crew:
             task.future.set_result(found)
         else:
             task.future.set_exception(found)
+
+    def hear(self, member: Member, found: list[wire.Frame]) -> None:
+        """What a worker says of itself."""
+        for kind, _, body in found:
+            if kind == wire.LOG:
+                self.log(body)
+            elif kind == wire.READY:
+                with self.lock:
+                    self.failed_starts = 0
+                    member.ready = True
+                    member.since = monotonic()  # what it was sent before begins now
+                    if self.timeout is not None:
+                        self.call_watcher(member.since + self.timeout)
+            elif kind == wire.STILLBORN:
+                self.broken(unpacked(wire.ERROR, body)[1])
 
     def log(self, body: memoryview) -> None:
         record = logging.makeLogRecord(decode(body))
@@ -359,7 +367,7 @@ class Crew:
 
     def check_timeouts(self, now: float) -> None:
         for member in self.members if self.timeout is not None else ():
-            if member.sent and not member.gone and member.late is None:
+            if member.sent and member.ready and not member.gone and member.late is None:
                 due = member.since + (self.timeout or 0.0)
                 if due <= now:
                     member.late = member.sent[0]
@@ -425,7 +433,7 @@ class Crew:
             signal, status = member.bury()
             with self.lock:
                 self.died += not expected
-                if not member.ready and not expected:
+                if not member.ready and not expected and signal != SIGKILL:
                     self.failed_starts += 1
             if self.failed_starts >= STARTS and self.failure is None:
                 how = f"signal {signal}" if signal is not None else f"status {status}"

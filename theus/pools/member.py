@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Iterator
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from time import monotonic
@@ -24,7 +23,7 @@ from typing import Any
 
 from theus._theus import SharedBlock
 from theus.pools import wire
-from theus.pools.worker import Setup, main
+from theus.pools.worker import Setup, main, shown_name
 
 __all__ = ["Member", "Task"]
 
@@ -35,24 +34,29 @@ PACKETS = 15
 class Task:
     """One call, from submit() to its end."""
 
-    __slots__ = ("blocks", "deaths", "frame", "future", "held", "name", "number")
+    __slots__ = ("blocks", "deaths", "fn", "frame", "future", "held", "number")
 
     def __init__(
         self,
         number: int,
-        name: str,
+        fn: Any,
         future: Future[Any],
         frame: bytes,
         blocks: tuple[SharedBlock, ...],
         held: list[Any],
     ) -> None:
         self.number = number
-        self.name = name
+        self.fn = fn
         self.future = future
         self.frame = frame
         self.blocks = blocks
         self.held = held
         self.deaths = 0
+
+    @property
+    def name(self) -> str:
+        """Of its function."""
+        return shown_name(self.fn)
 
     def release(self) -> None:
         """The worker is through with what was lent to it."""
@@ -150,19 +154,23 @@ class Member:
         self.packets.append(len(tasks))
         return True
 
-    def answered(self, number: int) -> Task | None:
-        """Takes the task with this result off the list; None: it is not the one due."""
+    def answered(self, numbers: list[int]) -> list[Task | None]:
+        """Takes the tasks with these results off the list; None for one that is not there."""
         sent = self.sent
-        if not sent or sent[0].number != number:
-            return None
+        tasks: list[Task | None] = []
+        for number in numbers:
+            if not sent or sent[0].number != number:
+                tasks.append(None)
+                continue
+            tasks.append(sent.popleft())
+            if self.packets[0] == 1:
+                self.packets.popleft()
+            else:
+                self.packets[0] -= 1
         now = monotonic()
-        self.pace += 0.3 * (now - self.since - self.pace)
+        self.pace += 0.3 * ((now - self.since) / len(numbers) - self.pace)
         self.since = now
-        if self.packets[0] == 1:
-            self.packets.popleft()
-        else:
-            self.packets[0] -= 1
-        return sent.popleft()
+        return tasks
 
     def recall(self) -> list[Task]:
         """Takes back the tasks that the worker has not read, in order.
@@ -172,7 +180,7 @@ class Member:
         numbers = set()
         with contextlib.suppress(BlockingIOError):
             while packet := os.read(self.unread, wire.PACKET):
-                for kind, number, _, _ in wire.frames(packet):
+                for kind, number, _ in wire.frames(packet)[0]:
                     if kind == wire.RELEASED:
                         self.owed.append(number)
                     else:
@@ -203,26 +211,19 @@ class Member:
 
     # ---- answers ---------------------------------------------------------------------------
 
-    def read(self) -> Iterator[wire.Frame]:
-        """The answers that have arrived. A body is valid until the next one is asked for."""
-        while True:
-            try:
-                data = os.read(self.answers, wire.INLINE_RESULT + wire.HEADER.size)
-            except BlockingIOError:
-                return
-            if not data:
-                return
-            whole: bytes | bytearray = data
-            if self.rest:
-                self.rest += data
-                whole = self.rest
-            end = 0
-            for kind, number, body, after in wire.frames(whole):
-                yield kind, number, body
-                end = after
-            self.rest = bytearray(whole[end:]) if end < len(whole) else bytearray()
-            if len(data) < 4096 and not self.rest:
-                return  # that was all; what comes now rings again
+    def read(self) -> tuple[list[wire.Frame], bool]:
+        """Answers that have arrived, and whether more may have."""
+        try:
+            data: bytes | bytearray = os.read(self.answers, wire.INLINE_RESULT + wire.HEADER.size)
+        except BlockingIOError:
+            return [], False
+        more = len(data) >= 4096
+        if self.rest:
+            self.rest += data
+            data = self.rest
+        found, end = wire.frames(data)
+        self.rest = bytearray(memoryview(data)[end:])
+        return found, more
 
     # ---- end -------------------------------------------------------------------------------
 

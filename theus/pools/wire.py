@@ -22,7 +22,6 @@ pages change.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from functools import partial
 from struct import Struct
 from typing import Any
@@ -43,7 +42,10 @@ LARGE = 64 * 1024
 # Of tasks.
 CALL, CALL_IN_BLOCKS, RELEASED = 1, 2, 3
 # Of results.
-VALUE, VALUE_IN_BLOCKS, ERROR, ERROR_IN_BLOCKS, LOG, READY, UNFIT = 4, 5, 6, 7, 8, 9, 10
+VALUE, VALUE_IN_BLOCKS, ERROR, ERROR_IN_BLOCKS, UNFIT = 4, 5, 6, 7, 8
+ANSWERS = frozenset((VALUE, VALUE_IN_BLOCKS, ERROR, ERROR_IN_BLOCKS, UNFIT))
+# Of the worker itself. STILLBORN: its initializer has raised.
+LOG, READY, STILLBORN = 9, 10, 11
 
 IN_BLOCKS = {CALL: CALL_IN_BLOCKS, VALUE: VALUE_IN_BLOCKS, ERROR: ERROR_IN_BLOCKS}
 
@@ -55,17 +57,19 @@ def frame(kind: int, number: int, body: bytes) -> bytes:
     return HEADER.pack(len(body), kind, number) + body
 
 
-def frames(data: bytes | bytearray) -> Iterator[tuple[int, int, memoryview, int]]:
-    """(kind, number, body, end) of each whole frame at the start of `data`."""
+def frames(data: bytes | bytearray) -> tuple[list[Frame], int]:
+    """The whole frames at the start of `data`, and where they end."""
     view = memoryview(data)
-    at, last = 0, len(data)
-    while last - at >= HEADER.size:
+    found: list[Frame] = []
+    at, last, header = 0, len(data), HEADER.size
+    while last - at >= header:
         size, kind, number = HEADER.unpack_from(data, at)
-        end = at + HEADER.size + size
+        end = at + header + size
         if end > last:
-            return
-        yield kind, number, view[at + HEADER.size : end], end
+            break
+        found.append((kind, number, view[at + header : end]))
         at = end
+    return found, at
 
 
 class Shelf:

@@ -24,7 +24,7 @@ from theus._theus import SharedBlock, encode
 from theus.errors import SendError, _shown
 from theus.pools import wire
 from theus.pools.base import WorkerTraceback
-from theus.pools.codec import find, name_of
+from theus.pools.codec import extend, find, name_of
 
 __all__ = ["Setup", "main", "reference", "shown_name"]
 
@@ -54,9 +54,13 @@ def reference(fn: Any, by_fork: bool) -> Any:
 
     `by_fork`: workers have what this process had when it started them.
     """
-    if not callable(fn):
+    name: tuple[str, str] | None
+    if is_of_its_module(fn):
+        name = (fn.__module__, fn.__qualname__)
+    elif not callable(fn):
         raise SendError(_shown(fn), "it cannot be called", "submit a function")
-    name = name_of(fn)
+    else:
+        name = name_of(fn)
     if name is not None:
         if name[0] == "__main__" and not by_fork and not main_has_a_file():
             raise SendError(
@@ -76,6 +80,11 @@ def reference(fn: Any, by_fork: bool) -> Any:
     return [fn]
 
 
+def is_of_its_module(fn: Any) -> bool:
+    """Most are, and this is a third of the price of name_of()."""
+    return type(fn) is FunctionType and fn.__globals__.get(fn.__qualname__) is fn
+
+
 def main_has_a_file() -> bool:
     main = sys.modules["__main__"]
     if getattr(main, "__spec__", None) is not None:  # python -m
@@ -90,6 +99,13 @@ def resolve(name: tuple[str, str]) -> Any:
 
 
 # ---- results -------------------------------------------------------------------------------
+
+
+def traceback_of(error: BaseException) -> str:
+    """As text, without the frame of this file."""
+    trace = error.__traceback__
+    inner = trace.tb_next if trace is not None else None
+    return "".join(traceback.format_exception(type(error), error, inner))
 
 
 class Results:
@@ -114,16 +130,21 @@ class Results:
 
     def fail(self, number: int, error: BaseException) -> None:
         """The exception with its traceback; if it cannot travel, what can be said about it."""
-        # Without the frames of this file.
-        trace = error.__traceback__
-        inner = trace.tb_next if trace is not None else None
-        lines = traceback.format_exception(type(error), error, inner)
-        text = "".join(lines)
+        text = traceback_of(error)
         try:
             self.answer(wire.ERROR, number, (error, text))
         except Exception as refused:  # __reduce__ of anybody
             about = (f"{type(error).__module__}.{type(error).__qualname__}", _shown(error, 500))
             self.answer(wire.UNFIT, number, (*about, text, f"{type(refused).__name__}: {refused}"))
+
+    def give_up(self, error: BaseException) -> None:
+        """The initializer has raised that."""
+        text, anything = traceback_of(error), functools.partial(extend, [], True)
+        try:
+            body = encode((error, text), anything)
+        except Exception:  # it cannot travel
+            body = encode((RuntimeError(_shown(error, 500)), text), anything)
+        self.write(wire.frame(wire.STILLBORN, 0, body))
 
     def take_back(self, number: int) -> None:
         for block in self.lent.pop(number, ()):
@@ -171,7 +192,7 @@ def run(results: Results, kind: int, number: int, body: memoryview) -> None:
 
 def serve(tasks: int, results: Results) -> None:
     while packet := os.read(tasks, 16 * wire.PACKET):
-        for kind, number, body, _ in wire.frames(packet):
+        for kind, number, body in wire.frames(packet)[0]:
             if kind == wire.RELEASED:
                 results.take_back(number)
             else:
@@ -195,7 +216,7 @@ def main(tasks: Any, answers: Any, lifeline: Any, others: tuple[int, ...], setup
         if setup.initializer is not None:
             setup.initializer(*setup.initargs)
     except BaseException as error:
-        results.fail(0, error)
+        results.give_up(error)
         return
     results.write(wire.frame(wire.READY, 0, b""))
     serve(tasks.fileno(), results)
