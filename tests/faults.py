@@ -132,10 +132,10 @@ FAULTS = [
     Fault(
         "a deferred operation is applied once more after a rebase",
         "candidate.c",
-        "        status = apply_one(run, edit, it);\n",
-        "        status = apply_one(run, edit, it);\n"
+        "        status = apply_one(run, edit, cell, it);\n",
+        "        status = apply_one(run, edit, cell, it);\n"
         "        if (status == THEUS_OK && run->newest != run->txn->pinned) {\n"
-        "            status = apply_one(run, edit, it);\n        }\n",
+        "            status = apply_one(run, edit, cell, it);\n        }\n",
     ),
     Fault(
         "a version is published over another one",
