@@ -401,6 +401,22 @@ def test_shutdown_waits_for_what_was_submitted(fresh: Any) -> None:
     assert pool.stats().alive == 0
 
 
+def test_what_is_taken_back_after_shutdown_is_done_by_the_others(
+    fresh: Any, tmp_path: Path
+) -> None:
+    pool = fresh(2)
+    for _ in range(100):
+        result(pool.submit(tasks.nothing))
+    gate = str(tmp_path / "gate")
+    stuck = pool.submit(tasks.wait_for, gate)
+    futures = [pool.submit(tasks.add, n) for n in range(300)]
+    pool.shutdown(wait=False)
+    assert [result(future) for future in futures] == list(range(1, 301))
+    tasks.touch(gate)
+    assert result(stuck) == gate
+    pool.shutdown()
+
+
 def test_shutdown_can_cancel_what_waits(fresh: Any, tmp_path: Path) -> None:
     pool = fresh()
     gate, begun = str(tmp_path / "gate"), str(tmp_path / "begun")

@@ -173,7 +173,7 @@ class Crew:
         """The worker that has the least to do, if it may have more."""
         best: Member | None = None
         for member in self.members:
-            if member.gone or member.late is not None:
+            if member.gone or member.late is not None or member.tasks < 0:
                 continue
             if best is None or len(member.sent) < len(best.sent):
                 best = member
@@ -268,6 +268,8 @@ class Crew:
                     self.hand_out()
                     if not self.queue:
                         self.look_for_idle()
+                        if self.closing:
+                            self.call_watcher(0.0)
             for task, (kind, number, body) in zip(tasks, answers, strict=True):
                 if task is not None:
                     self.deliver(member, task, kind, number, body)
@@ -350,13 +352,14 @@ class Crew:
             self.check_timeouts(now)
             self.take_back(now)
             missing = self.size - len(self.members)
-            needed = self.failure is None and not (self.closing and not self.queue)
-            if self.closing and not self.queue:
+            needed = self.failure is None and (not self.closing or bool(self.queue))
+            # All together: a task may come back from a worker that dies, or has too many.
+            if self.closing and not self.queue and not any(m.sent for m in self.members):
                 for member in self.members:
-                    if not member.sent and member.tasks >= 0:
+                    if member.tasks >= 0:
                         member.dismiss()
                         member.since = now
-                    elif not member.sent and now > member.since + LAST_CALL:
+                    elif now > member.since + LAST_CALL:
                         member.kill()
                     self.wakes_at = min(self.wakes_at, now + 0.25)
                 if not self.members:

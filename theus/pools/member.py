@@ -201,7 +201,7 @@ class Member:
 
     def give_back(self) -> None:
         """Tells the worker which of its blocks we are through with; later, if the pipe is full."""
-        while self.owed:
+        while self.owed and self.tasks >= 0:
             some = self.owed[:64]
             try:
                 os.write(self.tasks, b"".join(wire.frame(wire.RELEASED, n, b"") for n in some))
