@@ -17,6 +17,12 @@ kept = []
 def mapped():
     with open("/proc/self/maps") as maps:
         return sum("theus-data" in line or "/theus_" in line and ".data" in line for line in maps)
+def touched():  # KiB of the mapped data files that have pages in this process
+    with open("/proc/self/smaps") as maps:
+        parts = maps.read().split("VmFlags")
+    parts = [part for part in parts if "theus-data" in part or "/theus_" in part and ".data" in part]
+    lines = [line for part in parts for line in part.splitlines() if line.startswith("Rss:")]
+    return sum(int(line.split()[1]) for line in lines)
 def keep(value):
     kept.append(value)
     return value

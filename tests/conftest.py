@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +31,18 @@ os.environ["PYTHONSAFEPATH"] = "1"
 _root = Path(__file__).resolve().parent.parent
 if not list((_root / "theus").glob("_theus*.so")):
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _root]
+
+
+# Shared memory with names lies in a folder of this run: what others leave there, or sweep, is not
+# ours to judge. Read when theus is first imported, here and in processes that the tests start.
+_shm: str | None = None
+if os.access("/dev/shm", os.W_OK):
+    _shm = os.environ["THEUS_SHM_DIR"] = tempfile.mkdtemp(prefix="pytest-", dir="/dev/shm")
+
+
+def pytest_sessionfinish() -> None:
+    if _shm is not None:
+        shutil.rmtree(_shm, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

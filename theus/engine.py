@@ -96,6 +96,8 @@ class TheusEngine(EngineHistory):
     `ring_mode` says what becomes of a record for which there is no room: "overwrite" (the
     oldest goes), "drop_new" (it is not kept), "block" (the commit waits for a `reader`, at most
     `ring_timeout_ms`; 0: no limit) or "strict" (the commit fails). See `reader`.
+    `shm_backend` is where the arrays of `heavy` lie: "anonymous" or "named" (default: the
+    environment's THEUS_SHM_BACKEND, else "anonymous"); see `theus.heavy`.
 
     Engines share nothing. All methods may be called from any thread and any task.
     """
@@ -120,11 +122,15 @@ class TheusEngine(EngineHistory):
         ring_timeout_ms: int = 1000,
         history: int = 128,
         zones: Mapping[Path | str, int] | None = None,
+        shm_backend: str | None = None,
     ) -> None:
         if audit_recipe is not None:
             raise NotImplementedError(
                 "audit_recipe: auditing is not part of this version; leave it out"
             )
+        if shm_backend not in (None, "anonymous", "named"):
+            raise ValueError(f"shm_backend is 'anonymous' or 'named', not {shm_backend!r}")
+        self._shm_backend: Any = shm_backend
         roots = roots_of(context)
         self._rules = namespaced(roots, context, namespaces, zones)
         self.has_rules = self._rules is not None
@@ -497,7 +503,9 @@ class TheusEngine(EngineHistory):
                 from theus.heavy import ManagedAllocator
 
                 # Of two threads that come here at once, one is given the other's.
-                made = self.__dict__.setdefault("_heavy", ManagedAllocator(engine=self))
+                made = self.__dict__.setdefault(
+                    "_heavy", ManagedAllocator(engine=self, backend=self._shm_backend)
+                )
             if self.closed:  # perhaps meanwhile, by a thread that has not seen it
                 self.__dict__.pop("_heavy", None)
                 if made is not None:

@@ -11,6 +11,11 @@ garbage collection, engine's end and exit can leave a view without its memory. A
 is killed leaves nothing: the memory has no name in any file system, and the kernel gives it
 back with its last user. In a forked child everything inherited is borrowed.
 
+So it is with the "anonymous" backend, the default. With the "named" one, the memory lies in files
+(/dev/shm, or THEUS_SHM_DIR): any process of the same user can borrow by token, also one that does
+not see the owner's process, as in another container. Only a kill leaves files, until the next
+engine with that backend, or `theus gc` (see `theus.registry`).
+
 In a transaction
 
     def next_frame(tx):
@@ -36,9 +41,10 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,7 +52,7 @@ from weakref import ref
 
 import numpy as np
 
-from theus._theus import SharedBlock, SharedZone, place_in_block, system_memory
+from theus._theus import SharedBlock, SharedZone, hide_arenas, place_in_block, system_memory
 from theus.errors import ClosedError, HeavyMemoryError, _shown
 from theus.heavy_report import HeavyArray, HeavyReport, QuotaReport
 from theus.heavy_watch import HeavyWatch
@@ -58,6 +64,7 @@ if TYPE_CHECKING:
 __all__ = ["HeavyArray", "HeavyReport", "ManagedAllocator", "QuotaReport"]
 
 Order = Literal["C", "F"]
+Backend = Literal["anonymous", "named"]
 
 HOLDERS_NAMED = 5
 
@@ -71,11 +78,13 @@ COMMON_NAMES = {
 # Held while a key is looked at and dropped: of two who drop the same entry, the slower one must not
 # drop what a third has put there between. Reentrant: a finalizer that frees may run anywhere.
 _dropping = threading.RLock()
+_forks = 0  # between us and the process that imported this
 
 
 def _after_fork() -> None:
-    global _dropping
+    global _dropping, _forks
     _dropping = threading.RLock()  # the thread that held it is not in the child
+    _forks += 1
 
 
 if hasattr(os, "register_at_fork"):
@@ -94,6 +103,7 @@ class _Entry:
     shape: tuple[int, ...] = ()
     dtype: np.dtype[Any] | None = None
     order: Order = "C"
+    forks: int = field(default_factory=lambda: _forks)
     draft: ref[Any] | None = None
     """The attempt that it is a draft of, until that commits."""
 
@@ -102,7 +112,8 @@ class _Entry:
 
     @property
     def pending(self) -> bool:
-        return self.seen is None
+        """Not in a forked child: the thread that allocates is not there."""
+        return self.seen is None and self.forks == _forks
 
     @property
     def block(self) -> SharedBlock | None:
@@ -124,7 +135,9 @@ class ManagedAllocator:
     `capacity_mb` (MiB) limits the sum of all arrays; default: the environment's
     THEUS_HEAP_SIZE, else half of the memory that this process may use. `session_id` stands in
     the names of its arrays (at most 63 bytes; default: 16 random hexadecimal digits). `engine`
-    is the one whose transactions its arrays are drafts of.
+    is the one whose transactions its arrays are drafts of. `backend` is "anonymous" or "named"
+    (see above; default: the environment's THEUS_SHM_BACKEND, else "anonymous"). Where it cannot be
+    had, the first `alloc` raises OSError or NotImplementedError: no other one takes its place.
 
     All methods may be called from any thread. As a context manager it shuts down at the end.
     """
@@ -135,12 +148,15 @@ class ManagedAllocator:
         session_id: str | None = None,
         *,
         engine: TheusEngine | None = None,
+        backend: Backend | None = None,
     ) -> None:
         self.session_id = os.urandom(8).hex() if session_id is None else session_id
         if not 1 <= len(self.session_id.encode()) <= 63 or "\0" in self.session_id:
             raise ValueError(f"session_id has 1 to 63 bytes and no NUL, unlike {session_id!r}")
         self._limit = _limit_of(capacity_mb)
-        self._zone = SharedZone(self.session_id, self._limit)
+        self.backend = backend_of(backend)
+        self._zone = SharedZone(self.session_id, self._limit, self.backend == "named")
+        self._at_end_of = 0  # the multiprocessing child that hides our files when it ends
         self._entries: dict[str, _Entry] = {}
         self._closed = False
         self._engine = None if engine is None else ref(engine)
@@ -180,6 +196,9 @@ class ManagedAllocator:
         entry = _Entry() if tx is None else _Entry(draft=ref(tx))
         if self._entries.setdefault(key, entry) is not entry:
             self._claim(key, entry, tx)
+        if self.backend == "named" and self._at_end_of != os.getpid():
+            self._at_end_of = os.getpid()
+            _hide_at_end()
         try:
             size = type_.itemsize * math.prod(sizes)
             block = self._zone.alloc(key, size, zero) if size < 2**63 else (False, "", 0, 0)
@@ -514,6 +533,23 @@ def _dtype_of(dtype: Any) -> np.dtype[Any]:
             "process: use a structured or a string dtype, or keep the objects in the state"
         )
     return wanted
+
+
+def backend_of(backend: object) -> Backend:
+    what, name = backend, "backend"
+    if what is None:
+        name, what = "THEUS_SHM_BACKEND", os.environ.get("THEUS_SHM_BACKEND", "anonymous")
+    if what == "anonymous" or what == "named":
+        return what
+    raise ValueError(f"{name} is 'anonymous' or 'named', not {what!r}")
+
+
+def _hide_at_end() -> None:
+    """Children of multiprocessing end without the exit that takes names away elsewhere."""
+    util = sys.modules.get("multiprocessing.util")
+    process = sys.modules.get("multiprocessing.process")
+    if util is not None and process is not None and process.parent_process() is not None:
+        util.Finalize(None, hide_arenas, exitpriority=0)
 
 
 def _limit_of(capacity_mb: float | None) -> int:

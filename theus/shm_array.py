@@ -62,9 +62,10 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
         """Where the data are: the answer to "is this a copy?".
 
         `shared` says whether they lie in shared memory; then there are `name`, `key`, `pid`
-        (of the owner), `owned` (by this process), `live` (may be sent by token), `published`
-        (its owner changes it no more), `leases` (processes that look at it), `offset` (bytes from
-        the start of the block), `block_bytes`.
+        (of the owner), `file` (in which they lie; None: it has no name), `owned` (by this
+        process), `live` (may be sent by token), `published` (its owner changes it no more),
+        `leases` (processes that look at it), `offset` (bytes from the start of the block),
+        `block_bytes`.
         Always: `address`, `bytes`, `writeable`.
         """
         place = place_in_block(self)
@@ -80,6 +81,7 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
                 "name": name_of(block),
                 "key": block.label,
                 "pid": block.pid,
+                "file": block.file,
                 "owned": block.owned,
                 "live": block.live,
                 "published": block.published,

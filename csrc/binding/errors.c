@@ -77,6 +77,7 @@ errors_raise(const module_state *st, theus_status status)
         break;
     case THEUS_REFUSED:
     case THEUS_CROWDED:
+    case THEUS_NO_FOLDER:
         type = PyExc_OSError;
         break;
     case THEUS_FULL:

@@ -158,6 +158,16 @@ static PyMethodDef module_methods[] = {
      PyDoc_STR("forget_arenas($module, /)\n--\n\n"
                "Unmaps the borrowed shared memory that no array of this process lies in any more. It\n"
                "is kept otherwise, so that the next array from there costs no system call.")},
+    {"sweep_shared", module_sweep_shared, METH_VARARGS,
+     PyDoc_STR("sweep_shared($module, folder, remove, /)\n--\n\n"
+               "What lies in a folder of named shared memory; what dead owners left is removed, if\n"
+               "`remove`. A list of (name, why, removed, bytes, pid, session, time made); see theus.registry.")},
+    {"shared_folder", module_shared_folder, METH_NOARGS,
+     PyDoc_STR("shared_folder($module, /)\n--\n\nThe folder of named shared memory; empty if THEUS_SHM_DIR is no absolute path.")},
+    {"hide_arenas", module_hide_arenas, METH_NOARGS,
+     PyDoc_STR("hide_arenas($module, /)\n--\n\n"
+               "Takes the names of this process's shared memory away, as its end does: nobody else\n"
+               "finds it from now on.")},
     {"system_memory", module_system_memory, METH_NOARGS,
      PyDoc_STR("system_memory($module, /)\n--\n\n"
                "(total, room): the bytes that this process may use, and those that are left, by the\n"

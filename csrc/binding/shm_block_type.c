@@ -131,9 +131,15 @@ block_get_buffer(PyObject *op, Py_buffer *view, int flags)
 static PyObject *
 block_retire(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    module_state *st = module_state_of_type(Py_TYPE(op));
+    if (block_of(op)->kind == BLOCK_PRIVATE) {
+        PyErr_SetString(st->BorrowedArrayError,
+                        "a copy on write frees nothing, it goes with its last view: free the array that it was made of");
+        return NULL;
+    }
     theus_status status = theus_block_retire(&block_of(op)->block);
     if (status != THEUS_OK) {
-        return errors_raise(module_state_of_type(Py_TYPE(op)), status);
+        return errors_raise(st, status);
     }
     Py_RETURN_NONE;
 }
@@ -284,6 +290,16 @@ block_leases(PyObject *op, void *Py_UNUSED(closure))
     return PyLong_FromLong((long)__builtin_popcountll(leases));
 }
 
+static PyObject *
+block_file(PyObject *op, void *Py_UNUSED(closure))
+{
+    const theus_arena *arena = block_of(op)->block.arena;
+    if (arena->backend != THEUS_NAMED) {
+        Py_RETURN_NONE;
+    }
+    return PyUnicode_FromString(theus_file_name_of(&arena->name, THEUS_FILE_DATA).text);
+}
+
 static PyMethodDef block_methods[] = {
     {"retire", block_retire, METH_NOARGS,
      PyDoc_STR("retire($self, /)\n--\n\nNo process can borrow it from now on; those that have it keep it. Raises\n"
@@ -314,6 +330,7 @@ static PyGetSetDef block_getset[] = {
     {"live", block_live, NULL, PyDoc_STR("Whether other processes may borrow it."), NULL},
     {"published", block_published, NULL, PyDoc_STR("Whether its owner has promised not to change it."), NULL},
     {"leases", block_leases, NULL, PyDoc_STR("The number of processes that look at it."), NULL},
+    {"file", block_file, NULL, PyDoc_STR("The name of the file that it lies in; None: that has none."), NULL},
     {"token", block_token_bytes, NULL, PyDoc_STR("What borrow_block() takes in another process."), NULL},
     {0},
 };

@@ -23,10 +23,11 @@ module_system_memory(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 static PyObject *
 zone_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"session", "limit", NULL};
+    static char *names[] = {"session", "limit", "named", NULL};
     const char *session;
     unsigned long long limit;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sK:SharedZone", names, &session, &limit)) {
+    int named = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sK|p:SharedZone", names, &session, &limit, &named)) {
         return NULL;
     }
     ZoneObject *self = (ZoneObject *)PyType_GenericAlloc(type, 0);
@@ -38,6 +39,7 @@ zone_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(self);
         return errors_raise(module_state_of_type(type), status);
     }
+    theus_zone_choose(self->zone, named ? THEUS_NAMED : THEUS_ANONYMOUS);
     return (PyObject *)self;
 }
 
@@ -269,7 +271,8 @@ static PyMethodDef zone_methods[] = {
 };
 
 static PyType_Slot zone_slots[] = {
-    {Py_tp_doc, "SharedZone(session, limit)\n--\n\nThe shared memory of one engine; limit in bytes, 0: none."},
+    {Py_tp_doc, "SharedZone(session, limit, named=False)\n--\n\n"
+                "The shared memory of one engine; limit in bytes, 0: none."},
     {Py_tp_new, zone_new},
     {Py_tp_dealloc, zone_dealloc},
     {Py_tp_methods, zone_methods},
@@ -286,6 +289,7 @@ static PyType_Spec zone_spec = {
 int
 add_shm_types(PyObject *module, module_state *st)
 {
+    shm_choose_folder();
     if (add_shm_block_type(module, st) < 0) {
         return -1;
     }

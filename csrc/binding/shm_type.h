@@ -17,5 +17,11 @@ PyObject *module_place_in_block(PyObject *module, PyObject *array);
 PyObject *module_token_in_block(PyObject *module, PyObject *array);
 PyObject *module_forget_arenas(PyObject *module, PyObject *ignored);
 PyObject *module_system_memory(PyObject *module, PyObject *ignored);
+PyObject *module_sweep_shared(PyObject *module, PyObject *args);
+PyObject *module_shared_folder(PyObject *module, PyObject *ignored);
+PyObject *module_hide_arenas(PyObject *module, PyObject *ignored);
+
+/* Reads THEUS_SHM_DIR, once per process. */
+void shm_choose_folder(void);
 
 #endif

@@ -21,8 +21,8 @@
 
 enum { BACK_AT_ONCE = 1 << 20 };
 
-static theus_status
-status_of_errno(int error)
+theus_status
+theus_status_of_errno(int error)
 {
     switch (error) {
     case ENOMEM:
@@ -60,10 +60,10 @@ theus_shm_create(const char *label, uint64_t size, int *fd)
         made = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     }
     if (made < 0) {
-        return status_of_errno(errno);
+        return theus_status_of_errno(errno);
     }
     if (size > INT64_MAX || ftruncate(made, (off_t)size) != 0) {
-        theus_status status = size > INT64_MAX ? THEUS_NO_ROOM : status_of_errno(errno);
+        theus_status status = size > INT64_MAX ? THEUS_NO_ROOM : theus_status_of_errno(errno);
         close(made);
         return status;
     }
@@ -75,7 +75,7 @@ theus_status
 theus_shm_seal(int fd, bool read_only)
 {
     int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL | (read_only ? F_SEAL_FUTURE_WRITE : 0);
-    return fcntl(fd, F_ADD_SEALS, seals) == 0 ? THEUS_OK : status_of_errno(errno);
+    return fcntl(fd, F_ADD_SEALS, seals) == 0 ? THEUS_OK : theus_status_of_errno(errno);
 }
 
 theus_status
@@ -100,7 +100,7 @@ theus_shm_open(uint32_t pid, int fd, const char *label, bool writable, int *own,
     }
     int opened = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (opened < 0) {
-        return errno == ENOENT ? THEUS_GONE : status_of_errno(errno);
+        return errno == ENOENT ? THEUS_GONE : theus_status_of_errno(errno);
     }
     /* The seals are what makes it safe to look: a file that can shrink turns every look into a SIGBUS. */
     int needed = F_SEAL_SHRINK | F_SEAL_GROW | (writable ? 0 : F_SEAL_FUTURE_WRITE);
@@ -150,7 +150,7 @@ theus_shm_back(int fd, uint64_t offset, uint64_t size)
         uint64_t step = end - offset < BACK_AT_ONCE ? end - offset : BACK_AT_ONCE;
         int error = posix_fallocate(fd, (off_t)offset, (off_t)step);
         if (error != 0 && error != EINTR) {
-            return status_of_errno(error);
+            return theus_status_of_errno(error);
         }
         offset += error == 0 ? step : 0;
     }
@@ -178,16 +178,17 @@ theus_shm_map(int fd, uint64_t offset, uint64_t size, theus_map how, void **memo
     int kind = how == THEUS_MAP_PRIVATE ? MAP_PRIVATE : MAP_SHARED;
     void *mapped = mmap(NULL, (size_t)size, protection, kind, fd, (off_t)offset);
     if (mapped == MAP_FAILED) {
-        return status_of_errno(errno);
+        return theus_status_of_errno(errno);
     }
     *memory = mapped;
     return THEUS_OK;
 }
 
 void
-theus_shm_remap_read_only(int fd, void *memory, uint64_t size)
+theus_shm_remap(int fd, void *memory, uint64_t size, theus_map how)
 {
-    (void)mmap(memory, (size_t)size, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
+    int protection = how == THEUS_MAP_READ ? PROT_READ : PROT_READ | PROT_WRITE;
+    (void)mmap(memory, (size_t)size, protection, MAP_SHARED | MAP_FIXED, fd, 0);
 }
 
 void
@@ -417,4 +418,10 @@ theus_status
 theus_at_fork(void (*before)(void), void (*parent)(void), void (*child)(void))
 {
     return pthread_atfork(before, parent, child) == 0 ? THEUS_OK : THEUS_NOMEM;
+}
+
+theus_status
+theus_at_exit(void (*last)(void))
+{
+    return atexit(last) == 0 ? THEUS_OK : THEUS_NOMEM;
 }

@@ -8,6 +8,9 @@
 
 #include "port.h"
 
+/* What an errno of these calls means; also for port_names.c. */
+theus_status theus_status_of_errno(int error);
+
 /* ---- files ------------------------------------------------------------------------ */
 
 /* A file of zeroes that has no name, is not inherited through exec, and is gone with its last descriptor and mapping. `label` is
@@ -39,16 +42,17 @@ typedef enum {
 
 THEUS_MUST_CHECK theus_status theus_shm_map(int fd, uint64_t offset, uint64_t size, theus_map how, void **memory);
 
-/* Puts a read-only mapping in the place of another one, at the same address. If the kernel has no memory to describe it,
+/* Puts a mapping of the same range in the place of another one, at the same address. If the kernel has no memory to describe it,
  * the old one stays: the caller is a forked child that nobody could tell. */
-void theus_shm_remap_read_only(int fd, void *memory, uint64_t size);
+void theus_shm_remap(int fd, void *memory, uint64_t size, theus_map how);
 void theus_shm_unmap(void *memory, uint64_t size);
 uint64_t theus_page_size(void);
 
 /* ---- liveness ------------------------------------------------------------------------- */
 
 /* A lock on one byte of a file, held by an open file description: not by a process or thread. The kernel drops it when the last
- * descriptor of that description is closed, so at the latest when its processes are dead, however they died. */
+ * descriptor of that description is closed and the last mapping made through it is gone, so at the latest when its processes are
+ * dead, however they died. (Mappings are easily forgotten: a forked child inherits them, too.) */
 bool theus_byte_try_lock(int fd, uint64_t byte);
 void theus_byte_unlock(int fd, uint64_t byte);
 bool theus_byte_is_locked(int fd, uint64_t byte); /* by another description */
@@ -65,5 +69,8 @@ THEUS_MUST_CHECK theus_status theus_random_id(unsigned char id[16]); /* cannot b
 
 /* pthread_atfork. The child's handler runs before fork() returns there. */
 THEUS_MUST_CHECK theus_status theus_at_fork(void (*before)(void), void (*parent)(void), void (*child)(void));
+
+/* atexit. Not in a process that ends by _exit() or a signal. */
+THEUS_MUST_CHECK theus_status theus_at_exit(void (*last)(void));
 
 #endif

@@ -4,14 +4,11 @@
 #include <assert.h>
 #include <string.h>
 
-#define CONTROL_LABEL "theus-control"
-#define DATA_LABEL "theus-data"
-
 static struct {
     theus_mutex files;            /* rank FILES: held while an arena's files are opened or closed, and across fork() */
     theus_mutex lock;             /* rank SHM */
     theus_arena *first;           /* guarded by lock; changes only while `files` is held, too */
-    _Atomic(bool) watches_forks;  /* set under lock */
+    _Atomic(bool) watches;        /* forks, and the exit; set under lock */
 } process = {.files = THEUS_MUTEX_OF_PROCESS(THEUS_RANK_FILES), .lock = THEUS_MUTEX_OF_PROCESS(THEUS_RANK_SHM)};
 
 void
@@ -86,6 +83,7 @@ close_arena(theus_arena *arena)
         if (arena->self == THEUS_SHM_OWNER) {
             atomic_store(&arena->header->closed, 1);
             THEUS_SHM_STEP("closed");
+            (void)theus_files_hide(&arena->name);
         }
         else if (arena->self != THEUS_SHM_NOBODY) {
             atomic_store(&theus_arena_participant(arena, arena->self)->pid, 0); /* no lease of ours is left */
@@ -172,15 +170,10 @@ make_books(theus_arena *arena, uint32_t capacity)
 static theus_status
 make_files(theus_arena *arena)
 {
-    theus_status status = theus_shm_create(CONTROL_LABEL, arena->control_size, &arena->control_fd);
-    if (status != THEUS_OK) {
-        return status;
-    }
-    status = theus_shm_create(DATA_LABEL, arena->data_size, &arena->data_fd);
-    if (status != THEUS_OK) {
-        return status;
-    }
-    if ((status = theus_shm_back(arena->control_fd, 0, arena->control_size)) != THEUS_OK
+    theus_status status = theus_files_create(arena->backend, arena->control_size, arena->data_size, &arena->control_fd,
+                                             &arena->data_fd);
+    if (status != THEUS_OK
+        || (status = theus_shm_back(arena->control_fd, 0, arena->control_size)) != THEUS_OK
         || (status = theus_shm_map(arena->control_fd, 0, arena->control_size, THEUS_MAP_WRITE, (void **)&arena->header))
                != THEUS_OK
         || (status = theus_shm_map(arena->data_fd, 0, arena->data_size, THEUS_MAP_WRITE, (void **)&arena->data))
@@ -188,8 +181,7 @@ make_files(theus_arena *arena)
         return status;
     }
     THEUS_SHM_STEP("files mapped");
-    status = theus_shm_seal(arena->control_fd, false);
-    return status != THEUS_OK ? status : theus_shm_seal(arena->data_fd, true);
+    return theus_files_seal(arena->backend, arena->control_fd, arena->data_fd);
 }
 
 static theus_status
@@ -206,8 +198,10 @@ write_header(theus_arena *arena, const char *session, uint32_t capacity)
     header->control_size = arena->control_size;
     header->data_size = arena->data_size;
     header->pid = theus_process_id();
-    header->control_fd = arena->control_fd;
-    header->data_fd = arena->data_fd;
+    header->control_fd = arena->backend == THEUS_NAMED ? THEUS_BY_NAME : arena->control_fd;
+    header->data_fd = arena->backend == THEUS_NAMED ? THEUS_BY_NAME : arena->data_fd;
+    arena->name = (theus_arena_name){.pid = header->pid, .control_fd = header->control_fd};
+    memcpy(arena->name.id, header->id, sizeof(header->id));
     header->made_ns = theus_clock_wall_ns();
     strncpy(header->session, session, THEUS_SESSION_MAX);
     theus_slots_open(&arena->slots, header, capacity);
@@ -223,16 +217,19 @@ static void fork_in_parent(void);
 static void fork_in_child(void);
 
 static theus_status
-watch_forks(void)
+watch_process(void)
 {
-    if (atomic_load(&process.watches_forks)) {
+    if (atomic_load(&process.watches)) {
         return THEUS_OK;
     }
     theus_shm_lock();
     theus_status status = THEUS_OK;
-    if (!atomic_load(&process.watches_forks)) {
-        status = theus_at_fork(fork_begins, fork_in_parent, fork_in_child);
-        atomic_store(&process.watches_forks, status == THEUS_OK);
+    if (!atomic_load(&process.watches)) {
+        status = theus_at_exit(theus_arenas_hide); /* first: twice would do no harm */
+        if (status == THEUS_OK) {
+            status = theus_at_fork(fork_begins, fork_in_parent, fork_in_child);
+        }
+        atomic_store(&process.watches, status == THEUS_OK);
     }
     theus_shm_unlock();
     return status;
@@ -251,18 +248,22 @@ make_arena(theus_arena *arena, const char *session, uint32_t capacity)
     if (status == THEUS_OK && !theus_byte_try_lock(arena->control_fd, THEUS_SHM_OWNER)) {
         status = THEUS_REFUSED;
     }
-    return status != THEUS_OK ? status : write_header(arena, session, capacity);
+    if (status == THEUS_OK) {
+        status = write_header(arena, session, capacity);
+    }
+    return status != THEUS_OK ? status : theus_files_show(&arena->name, arena->control_fd, arena->data_fd);
 }
 
 theus_status
-theus_arena_create(theus_zone *zone, const char *session, uint64_t data_size, uint32_t capacity)
+theus_arena_create(theus_zone *zone, theus_backend backend, const char *session, uint64_t data_size, uint32_t capacity)
 {
-    theus_status status = watch_forks();
+    theus_status status = watch_process();
     theus_arena *arena = status == THEUS_OK ? arena_blank() : NULL;
     if (arena == NULL) {
         return THEUS_NOMEM;
     }
     arena->zone = zone;
+    arena->backend = backend;
     arena->self = THEUS_SHM_OWNER;
     arena->control_size = theus_shm_control_size(capacity);
     arena->data_size = data_size;
@@ -309,14 +310,6 @@ theus_arena_show(theus_arena *arena, char **data)
 
 /* ---- borrowing ---------------------------------------------------------------------------------- */
 
-void
-theus_arena_name_of(const theus_arena *arena, theus_arena_name *name)
-{
-    name->pid = arena->header->pid;
-    name->control_fd = arena->header->control_fd;
-    memcpy(name->id, arena->header->id, sizeof(name->id));
-}
-
 /* The files come from whoever made a token: nothing of the header is believed before it fits them. `capacity` is what was
  * looked at: somebody may write another one there at any time. */
 static theus_status
@@ -330,14 +323,14 @@ check_header(const theus_arena *arena, const theus_arena_name *name, uint32_t *c
         return THEUS_BAD_TOKEN;
     }
     bool same = memcmp(header->id, name->id, sizeof(name->id)) == 0;
-    return same && atomic_load(&header->closed) == 0 ? THEUS_OK : THEUS_STALE;
+    return same && atomic_load(&header->closed) == 0 && theus_byte_is_locked(arena->control_fd, THEUS_SHM_OWNER) ? THEUS_OK
+                                                                                                              : THEUS_STALE;
 }
 
 static theus_status
 open_files(theus_arena *arena, const theus_arena_name *name, uint32_t *capacity)
 {
-    theus_status status =
-        theus_shm_open(name->pid, name->control_fd, CONTROL_LABEL, true, &arena->control_fd, &arena->control_size);
+    theus_status status = theus_files_open_control(name, &arena->control_fd, &arena->control_size);
     if (status != THEUS_OK) {
         return status == THEUS_GONE ? THEUS_STALE : status;
     }
@@ -349,7 +342,7 @@ open_files(theus_arena *arena, const theus_arena_name *name, uint32_t *capacity)
     if (status != THEUS_OK || (status = check_header(arena, name, capacity)) != THEUS_OK) {
         return status;
     }
-    status = theus_shm_open(name->pid, arena->header->data_fd, DATA_LABEL, false, &arena->data_fd, &arena->data_size);
+    status = theus_files_open_data(name, arena->header->data_fd, &arena->data_fd, &arena->data_size);
     if (status != THEUS_OK) {
         return status == THEUS_GONE ? THEUS_STALE : status;
     }
@@ -362,12 +355,14 @@ open_files(theus_arena *arena, const theus_arena_name *name, uint32_t *capacity)
 static theus_status
 arena_open(const theus_arena_name *name, theus_arena **out)
 {
-    theus_status status = watch_forks();
+    theus_status status = watch_process();
     theus_arena *arena = status == THEUS_OK ? arena_blank() : NULL;
     if (arena == NULL) {
         return THEUS_NOMEM;
     }
     uint32_t capacity;
+    arena->backend = name->control_fd == THEUS_BY_NAME ? THEUS_NAMED : THEUS_ANONYMOUS;
+    arena->name = *name;
     status = open_files(arena, name, &capacity);
     if (status == THEUS_OK) {
         status = make_held(arena, capacity);
@@ -392,7 +387,7 @@ find(const unsigned char id[16])
 {
     theus_shm_lock();
     theus_arena *it = process.first;
-    while (it != NULL && (it->refs == 0 || memcmp(it->header->id, id, 16) != 0)) {
+    while (it != NULL && (it->refs == 0 || memcmp(it->name.id, id, 16) != 0)) {
         it = it->next;
     }
     if (it != NULL) {
@@ -449,6 +444,18 @@ theus_arenas_forget(void)
     } while (unused != NULL);
 }
 
+void
+theus_arenas_hide(void)
+{
+    theus_mutex_lock(&process.files);
+    for (theus_arena *it = process.first; it != NULL; it = it->next) {
+        if (theus_arena_is_owned(it)) {
+            (void)theus_files_hide(&it->name);
+        }
+    }
+    theus_mutex_unlock(&process.files);
+}
+
 /* ---- forks -------------------------------------------------------------------------------------------- */
 
 /* Gives the coming child a number and our leases. Without (no descriptor left, 63 others): it sees what the parent
@@ -456,11 +463,9 @@ theus_arenas_forget(void)
 static void
 prepare_child(theus_arena *arena)
 {
-    uint64_t size;
     arena->child = THEUS_SHM_NOBODY;
     arena->child_fd = -1;
-    if (arena->held_slots == 0
-        || theus_shm_open(0, arena->control_fd, CONTROL_LABEL, true, &arena->child_fd, &size) != THEUS_OK) {
+    if (arena->held_slots == 0 || theus_files_share(arena->control_fd, &arena->child_fd) != THEUS_OK) {
         return;
     }
     arena->child = join(arena, arena->child_fd);
@@ -496,23 +501,37 @@ fork_in_parent(void)
     theus_mutex_unlock(&process.files);
 }
 
+/* In the child: nothing that it keeps comes from a description of the parent's, with its locks and its right to write. Mappings
+ * hold descriptions, too. (A child that got no description of its own keeps the parent's, and the parent looks alive as
+ * long as it lives.) */
+static void
+leave_descriptions(theus_arena *arena)
+{
+    if (arena->child_fd >= 0) {
+        theus_shm_remap(arena->child_fd, arena->header, arena->control_size, THEUS_MAP_WRITE);
+    }
+    theus_shm_close(arena->control_fd);
+    arena->control_fd = arena->child_fd;
+    arena->child_fd = -1;
+    theus_files_lose_write(arena->backend, &arena->data_fd);
+    theus_shm_remap(arena->data_fd, arena->data, arena->data_size, THEUS_MAP_READ);
+    char *shown = atomic_load(&arena->shown);
+    if (shown != NULL) {
+        theus_shm_remap(arena->data_fd, shown, arena->data_size, THEUS_MAP_READ);
+    }
+}
+
 /* In the child: an arena that it looks at. */
 static void
 become_borrower(theus_arena *arena)
 {
-    theus_shm_close(arena->control_fd);
-    arena->control_fd = arena->child_fd;
-    arena->child_fd = -1;
+    leave_descriptions(arena);
     arena->self = arena->child;
     if (arena->self != THEUS_SHM_NOBODY) {
         atomic_store(&theus_arena_participant(arena, arena->self)->pid, theus_process_id());
     }
     THEUS_SHM_STEP("child looks");
     arena->refs = arena->held_slots + 1; /* the slots' and the list's; other threads, which had some, are not here */
-    if (!theus_arena_is_owned(arena)) {
-        return;
-    }
-    theus_shm_remap_read_only(arena->data_fd, arena->data, arena->data_size);
     theus_runs_free(arena->runs);
     arena->runs = NULL;
     arena->zone = NULL;

@@ -18,12 +18,12 @@
  *
  * Fork. A child owns nothing: in it, before fork() returns there, owned arenas become borrowed ones, mapped read-only at
  * the same address. What it inherits views of, it also holds leases on, under a number of its own, which the parent takes
- * for it before it forks: there is no moment at which the parent could recycle a block under a view of the child. A child
- * that executes another program drops its number with the descriptor. What nobody in the child looks at is unmapped there. */
+ * for it before it forks: there is no moment at which the parent could recycle a block under a view of the child. The
+ * descriptions that hold the parent's locks and can write its data are closed in it. A child that executes another program drops its number with the descriptor. What nobody in the child looks at is unmapped there. */
 #ifndef THEUS_SHM_ARENA_H
 #define THEUS_SHM_ARENA_H
 
-#include "port_shm.h"
+#include "shm_files.h"
 #include "shm_runs.h"
 #include "shm_slots.h"
 
@@ -37,7 +37,9 @@ typedef struct {
 } theus_tenant;
 
 typedef struct theus_arena {
-    theus_shm_header *header; /* these do not change, but for a fork: */
+    theus_backend backend;    /* these do not change, but for a fork: */
+    theus_arena_name name;    /* a copy of our own: others can write to the header */
+    theus_shm_header *header;
     uint64_t control_size;
     char *data;
     uint64_t data_size;
@@ -68,9 +70,9 @@ typedef struct theus_arena {
 void theus_shm_lock(void);
 void theus_shm_unlock(void);
 
-/* One more arena, with one reference, for `zone`. NO_ROOM, NOMEM, REFUSED, UNSUPPORTED. */
-THEUS_MUST_CHECK theus_status theus_arena_create(theus_zone *zone, const char *session, uint64_t data_size,
-                                                 uint32_t capacity);
+/* One more arena, with one reference, for `zone`. NO_ROOM, NOMEM, REFUSED, UNSUPPORTED, NO_FOLDER. */
+THEUS_MUST_CHECK theus_status theus_arena_create(theus_zone *zone, theus_backend backend, const char *session,
+                                                 uint64_t data_size, uint32_t capacity);
 
 static inline bool
 theus_arena_is_owned(const theus_arena *arena)
@@ -81,14 +83,11 @@ theus_arena_is_owned(const theus_arena *arena)
 /* Where the data are mapped without the right to write. */
 THEUS_MUST_CHECK theus_status theus_arena_show(theus_arena *arena, char **data);
 
-/* What names an arena to another process of this machine. */
-typedef struct {
-    uint32_t pid;
-    int32_t control_fd;
-    unsigned char id[16];
-} theus_arena_name;
-
-void theus_arena_name_of(const theus_arena *arena, theus_arena_name *name);
+static inline void
+theus_arena_name_of(const theus_arena *arena, theus_arena_name *name)
+{
+    *name = arena->name;
+}
 
 /* The arena of that name, with one more reference: known to this process, or opened now. STALE: it is gone; BAD_TOKEN: what is
  * there is no arena of this version of theus; CROWDED; NO_ROOM, NOMEM, REFUSED, UNSUPPORTED. */
@@ -96,6 +95,9 @@ THEUS_MUST_CHECK theus_status theus_arena_attach(const theus_arena_name *name, t
 
 /* Unmaps every borrowed arena that nobody here looks at: they are kept for the next array of theirs. */
 void theus_arenas_forget(void);
+
+/* Takes the names of this process's own arenas away, as whoever finds them after its death would: at a clean exit. */
+void theus_arenas_hide(void);
 
 /* Gives a reference back. The result is what the caller passes to theus_arena_destroy() after the lock: the arena, or NULL. */
 THEUS_MUST_CHECK theus_arena *theus_arena_drop_locked(theus_arena *arena);

@@ -1,4 +1,5 @@
 /* See shm_zone.h. What reports about a zone is in shm_figures.c. */
+#include "shm_sweep.h"
 #include "shm_zone_parts.h"
 
 #include <assert.h>
@@ -35,6 +36,12 @@ theus_zone_new(const char *session, uint64_t limit, theus_zone **out)
 }
 
 void
+theus_zone_choose(theus_zone *zone, theus_backend backend)
+{
+    zone->backend = backend;
+}
+
+void
 zone_lock(theus_zone *zone)
 {
     theus_shm_lock();
@@ -42,6 +49,7 @@ zone_lock(theus_zone *zone)
         return;
     }
     zone->epoch = theus_process_epoch();
+    zone->swept = false;
     memset(&zone->totals, 0, sizeof(zone->totals));
     for (uint32_t i = 0; i < zone->quota_count; i++) {
         zone->quotas[i].used = zone->quotas[i].peak = 0;
@@ -422,15 +430,36 @@ give_place_back(theus_zone *zone, place *at)
     zone_destroy_outdated(outdated);
 }
 
-static theus_status
-check_room(uint64_t bytes, theus_refusal *refusal)
+/* Of the system, and of the folder of a named arena. */
+static uint64_t
+room_of(const theus_zone *zone)
 {
-    uint64_t room = theus_memory_room();
+    uint64_t system = theus_memory_room(), folder = theus_files_room(zone->backend);
+    return folder < system ? folder : system;
+}
+
+static theus_status
+check_room(const theus_zone *zone, uint64_t bytes, theus_refusal *refusal)
+{
+    uint64_t room = room_of(zone);
     if (room >= SPARE_ROOM && bytes <= room - SPARE_ROOM) {
         return THEUS_OK;
     }
     *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM, .limit = room};
     return THEUS_NO_ROOM;
+}
+
+/* Before the first named arena of a process: removes what owners have left that were killed. */
+static void
+sweep_once(theus_zone *zone)
+{
+    zone_lock(zone);
+    bool due = zone->backend == THEUS_NAMED && !zone->swept;
+    zone->swept = true;
+    theus_shm_unlock();
+    if (due) {
+        (void)theus_sweep(theus_files_folder(), true, NULL, NULL); /* who cannot clean up can still work */
+    }
 }
 
 /* One more arena, in which the extent fits. */
@@ -439,20 +468,21 @@ grow(theus_zone *zone, uint64_t extent, theus_refusal *refusal)
 {
     bool large = extent > LARGE_FROM;
     uint64_t size = large ? (extent + THEUS_SHM_PAGE - 1) / THEUS_SHM_PAGE * THEUS_SHM_PAGE : (uint64_t)ARENA_BYTES;
-    theus_status status = check_room(extent, refusal);
+    sweep_once(zone);
+    theus_status status = check_room(zone, extent, refusal);
     if (status != THEUS_OK) {
         return status;
     }
-    status = theus_arena_create(zone, zone->session, size, large ? LARGE_SLOTS : ARENA_SLOTS);
+    status = theus_arena_create(zone, zone->backend, zone->session, size, large ? LARGE_SLOTS : ARENA_SLOTS);
     if (status != THEUS_OK) {
-        *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM, .limit = theus_memory_room()};
+        *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM, .limit = room_of(zone)};
     }
     return status == THEUS_NO_FILES ? THEUS_NO_ROOM : status; /* to give arenas back gives descriptors back, too */
 }
 
 /* Sees to it that the pages of the place are there. What two threads back at the same time is backed once. */
 static theus_status
-back_place(const place *at, uint64_t extent, theus_refusal *refusal)
+back_place(const theus_zone *zone, const place *at, uint64_t extent, theus_refusal *refusal)
 {
     theus_arena *arena = at->arena;
     uint64_t end = at->offset + extent;
@@ -464,13 +494,13 @@ back_place(const place *at, uint64_t extent, theus_refusal *refusal)
     }
     uint64_t to = (end + BACK_STEP - 1) / BACK_STEP * BACK_STEP;
     to = to < arena->data_size ? to : arena->data_size;
-    theus_status status = check_room(to - from, refusal);
+    theus_status status = check_room(zone, to - from, refusal);
     if (status != THEUS_OK) {
         return status;
     }
     status = theus_shm_back(arena->data_fd, from, to - from);
     if (status != THEUS_OK) {
-        *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM, .limit = theus_memory_room()};
+        *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM, .limit = room_of(zone)};
         return status;
     }
     THEUS_SHM_STEP("backed");
@@ -492,7 +522,7 @@ take_place(theus_zone *zone, const request *wanted, place *at, theus_refusal *re
         if (at->arena == NULL) {
             status = grow(zone, wanted->extent, refusal);
         }
-        else if ((status = back_place(at, wanted->extent, refusal)) == THEUS_OK) {
+        else if ((status = back_place(zone, at, wanted->extent, refusal)) == THEUS_OK) {
             return THEUS_OK;
         }
         else {

@@ -65,6 +65,9 @@ typedef struct {
 /* limit: bytes, 0: none. session: at most THEUS_SESSION_MAX bytes are kept. */
 THEUS_MUST_CHECK theus_status theus_zone_new(const char *session, uint64_t limit, theus_zone **out);
 
+/* How its arenas are found by others; anonymous unless this is said, before its first block. */
+void theus_zone_choose(theus_zone *zone, theus_backend backend);
+
 /* Retires every block, gives back what nobody uses and forgets the rest, which goes with its last user. */
 void theus_zone_free(theus_zone *zone);
 

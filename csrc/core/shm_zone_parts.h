@@ -12,7 +12,9 @@ typedef struct {
 
 struct theus_zone {
     char session[THEUS_SESSION_MAX + 1]; /* constant */
+    theus_backend backend;               /* constant after theus_zone_choose() */
     /* guarded by theus_shm_lock(): */
+    bool swept;     /* what dead owners left was looked for once, in this process */
     bool shut;      /* theus_zone_shut() */
     uint64_t decay_ns;
     uint64_t epoch; /* theus_process_epoch() that the rest is about */

@@ -30,12 +30,13 @@
     X(UNREAD, -15, "no reader is attached to the ring of commit records")    \
     X(NO_ROOM, -16, "the system has no room for more shared memory")         \
     X(REFUSED, -17, "the system refuses shared memory to this process")      \
-    X(UNSUPPORTED, -18, "this system has no shared memory without names")    \
+    X(UNSUPPORTED, -18, "this system has no shared memory of this kind: choose another backend (THEUS_SHM_BACKEND)") \
     X(BAD_TOKEN, -19, "this is no token of a shared array")                  \
     X(STALE, -20, "the shared array is gone: its owner has freed it, or has ended")                               \
     X(BORROWED, -21, "the shared array belongs to another process: only that one can free it")         \
     X(CROWDED, -22, "63 processes look at this shared memory already")        \
-    X(NO_FILES, -23, "no file descriptor is left for shared memory: close files, or raise the limit (ulimit -n)")
+    X(NO_FILES, -23, "no file descriptor is left for shared memory: close files, or raise the limit (ulimit -n)") \
+    X(NO_FOLDER, -24, "named shared memory needs a folder that this user can write: /dev/shm, or what THEUS_SHM_DIR names")
 
 typedef enum {
 #define THEUS_STATUS_ENUM(name, number, text) THEUS_##name = number,

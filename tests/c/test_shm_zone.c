@@ -14,12 +14,15 @@
 
 static const uint64_t KIB = 1024, MIB = 1024 * 1024;
 
+static theus_backend backend; /* everything here is true of both */
+
 static theus_zone *
 zone_new(uint64_t limit)
 {
     theus_zone *zone;
     theus_status status = theus_zone_new("test", limit, &zone);
     REQUIRE(status == THEUS_OK);
+    theus_zone_choose(zone, backend);
     return zone;
 }
 
@@ -770,12 +773,9 @@ test_other_mappings(void)
     theus_zone_free(zone);
 }
 
-int
-main(void)
+static void
+test_backend(void)
 {
-    long before = theus_alloc_live();
-    test_runs();
-    test_quota_decisions();
     test_alloc();
     test_users_outlive_the_zone();
     test_names();
@@ -790,9 +790,25 @@ main(void)
     test_a_borrower_writes_to_the_records();
     test_a_look_at_a_slot_that_is_given_back();
     test_the_dead_are_found_before_the_zone_grows();
-    test_only_sealed_files_are_opened();
     test_forks_while_files_come_and_go();
     test_other_mappings();
+}
+
+int
+main(void)
+{
+    long before = theus_alloc_live();
+    char folder[] = "/dev/shm/theus-test-XXXXXX";
+    test_runs();
+    test_quota_decisions();
+    test_only_sealed_files_are_opened();
+    test_backend();
+    if (mkdtemp(folder) != NULL) {
+        theus_files_choose_folder(folder);
+        backend = THEUS_NAMED;
+        test_backend();
+        CHECK(rmdir(folder) == 0); /* nothing is left there */
+    }
     CHECK(theus_alloc_live() == before);
     return check_result();
 }

@@ -6,6 +6,7 @@ import click
 
 from theus import __version__
 from theus.cli.demo import demo
+from theus.cli.gc import gc
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,3 +19,4 @@ def commands(context: click.Context) -> None:
 
 
 commands.add_command(demo)
+commands.add_command(gc)

@@ -7,19 +7,20 @@
             run_pipeline(engine)
 
 At the end of the block, everything that theus holds of the system has to be what it was at its
-beginning: descriptors and mappings of shared memory, entries in /dev/shm, and of the allocators
-that are named, their arrays, bytes and freed arrays that other processes still look at.
+beginning: descriptors and mappings of shared memory, its files with names, and of the allocators
+that are given, their arrays, bytes and freed arrays that other processes still look at.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from theus._theus import forget_arenas
+from theus._theus import forget_arenas, shared_folder
 
 if TYPE_CHECKING:
     from theus.heavy import ManagedAllocator
@@ -69,12 +70,15 @@ def _held(allocators: tuple[ManagedAllocator, ...]) -> dict[str, int]:
         held[f"freed arrays that others look at{of}"] = report.lingering
     held["descriptors"] = sum(map(_is_ours, _targets("/proc/self/fd")))
     held["mappings"] = _mappings()
-    held["files in /dev/shm"] = sum(name.startswith("theus") for name in _names("/dev/shm"))
+    own = re.compile(rf"theus_\d+_{os.getpid()}_")
+    held["files with names"] = sum(own.match(name) is not None for name in _names(shared_folder()))
     return held
 
 
 def _is_ours(target: str) -> bool:
-    return target.startswith("/memfd:theus-")
+    # The last one: how a file is shown that got its name after it was made.
+    folder = shared_folder()
+    return target.startswith(("/memfd:theus-", f"{folder}/theus_", f"{folder}/#"))
 
 
 def _names(folder: str) -> list[str]:
@@ -93,4 +97,4 @@ def _mappings() -> int:
     if not os.path.exists("/proc/self/maps"):
         return 0
     with open("/proc/self/maps") as maps:
-        return sum("/memfd:theus-" in line for line in maps)
+        return sum(_is_ours(line.split(None, 5)[5]) for line in maps if line.count(" ") > 5)

@@ -1,0 +1,187 @@
+/* See shm_files.h. */
+#include "shm_files.h"
+
+#include "shm_slots.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CONTROL_LABEL "theus-control"
+#define DATA_LABEL "theus-data"
+
+/* Constant from the first use on: theus_files_choose_folder() comes before it, or never. */
+static struct {
+    _Atomic(bool) chosen;
+    char folder[256];
+} place = {.folder = "/dev/shm"};
+
+void
+theus_files_choose_folder(const char *path)
+{
+    if (!atomic_exchange(&place.chosen, true)) {
+        bool fits = path[0] == '/' && strlen(path) < sizeof(place.folder);
+        strncpy(place.folder, fits ? path : "", sizeof(place.folder) - 1);
+    }
+}
+
+const char *
+theus_files_folder(void)
+{
+    return place.folder;
+}
+
+/* ---- the two backends ------------------------------------------------------------------------- */
+
+theus_status
+theus_files_create(theus_backend backend, uint64_t control_size, uint64_t data_size, int *control, int *data)
+{
+    theus_status status;
+    if (backend == THEUS_ANONYMOUS) {
+        status = theus_shm_create(CONTROL_LABEL, control_size, control);
+        return status != THEUS_OK ? status : theus_shm_create(DATA_LABEL, data_size, data);
+    }
+    status = theus_name_create(place.folder, false, control_size, control);
+    return status != THEUS_OK ? status : theus_name_create(place.folder, true, data_size, data);
+}
+
+theus_status
+theus_files_seal(theus_backend backend, int control, int data)
+{
+    if (backend == THEUS_NAMED) {
+        return THEUS_OK; /* there are no such seals: that the data cannot be opened for writing was said when they were made */
+    }
+    theus_status status = theus_shm_seal(control, false);
+    return status != THEUS_OK ? status : theus_shm_seal(data, true);
+}
+
+theus_status
+theus_files_show(const theus_arena_name *name, int control, int data)
+{
+    if (name->control_fd != THEUS_BY_NAME) {
+        return THEUS_OK;
+    }
+    THEUS_SHM_STEP("show: no name");
+    theus_status status = theus_name_give(control, place.folder, theus_file_name_of(name, THEUS_FILE_CONTROL).text);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    THEUS_SHM_STEP("show: control");
+    status = theus_name_give(data, place.folder, theus_file_name_of(name, THEUS_FILE_DATA).text);
+    THEUS_SHM_STEP("show: both");
+    return status;
+}
+
+bool
+theus_files_hide(const theus_arena_name *name)
+{
+    if (name->control_fd != THEUS_BY_NAME) {
+        return false;
+    }
+    THEUS_SHM_STEP("hide: both");
+    bool data = theus_name_remove(place.folder, theus_file_name_of(name, THEUS_FILE_DATA).text);
+    THEUS_SHM_STEP("hide: control");
+    bool control = theus_name_remove(place.folder, theus_file_name_of(name, THEUS_FILE_CONTROL).text);
+    THEUS_SHM_STEP("hide: none");
+    return data || control;
+}
+
+theus_status
+theus_files_open_control(const theus_arena_name *name, int *control, uint64_t *size)
+{
+    if (name->control_fd != THEUS_BY_NAME) {
+        return theus_shm_open(name->pid, name->control_fd, CONTROL_LABEL, true, control, size);
+    }
+    return theus_name_open(place.folder, theus_file_name_of(name, THEUS_FILE_CONTROL).text, true, control, size);
+}
+
+theus_status
+theus_files_open_data(const theus_arena_name *name, int data_fd, int *data, uint64_t *size)
+{
+    if (name->control_fd != THEUS_BY_NAME) {
+        return theus_shm_open(name->pid, data_fd, DATA_LABEL, false, data, size);
+    }
+    return theus_name_open(place.folder, theus_file_name_of(name, THEUS_FILE_DATA).text, false, data, size);
+}
+
+theus_status
+theus_files_share(int control, int *own)
+{
+    return theus_name_reopen(control, true, own);
+}
+
+void
+theus_files_lose_write(theus_backend backend, int *data)
+{
+    int own;
+    if (backend == THEUS_NAMED && theus_name_reopen(*data, false, &own) == THEUS_OK) {
+        theus_shm_close(*data);
+        *data = own;
+    }
+}
+
+uint64_t
+theus_files_room(theus_backend backend)
+{
+    return backend == THEUS_NAMED ? theus_folder_room(place.folder) : UINT64_MAX;
+}
+
+/* ---- names ---------------------------------------------------------------------------------------- */
+
+static const char *const suffixes[] = {[THEUS_FILE_CONTROL] = ".control", [THEUS_FILE_DATA] = ".data"};
+
+theus_file_name
+theus_file_name_of(const theus_arena_name *name, theus_file_kind kind)
+{
+    theus_file_name made;
+    int length = snprintf(made.text, sizeof(made.text), THEUS_FILE_PREFIX "%u_%" PRIu32 "_", THEUS_SHM_FORMAT, name->pid);
+    for (int i = 0; i < 16; i++) {
+        length += snprintf(made.text + length, sizeof(made.text) - (size_t)length, "%02x", name->id[i]);
+    }
+    snprintf(made.text + length, sizeof(made.text) - (size_t)length, "%s", suffixes[kind]);
+    return made;
+}
+
+/* A decimal number, without a sign or more zeroes than it needs, and the "_" after it. */
+static bool
+take_number(const char **text, uint32_t *number)
+{
+    char *end;
+    if (**text < '0' || **text > '9' || (**text == '0' && (*text)[1] != '_')) {
+        return false;
+    }
+    unsigned long long value = strtoull(*text, &end, 10);
+    *number = (uint32_t)value;
+    *text = end + 1;
+    return *end == '_' && value <= UINT32_MAX;
+}
+
+static int
+hex_digit(char digit)
+{
+    return digit >= '0' && digit <= '9' ? digit - '0' : digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 : -1;
+}
+
+bool
+theus_file_name_parse(const char *text, theus_arena_name *name, uint32_t *format, theus_file_kind *kind)
+{
+    size_t prefix = strlen(THEUS_FILE_PREFIX);
+    if (strncmp(text, THEUS_FILE_PREFIX, prefix) != 0) {
+        return false;
+    }
+    text += prefix;
+    name->control_fd = THEUS_BY_NAME;
+    if (!take_number(&text, format) || !take_number(&text, &name->pid)) {
+        return false;
+    }
+    for (int i = 0; i < 16; i++, text += 2) {
+        int high = hex_digit(text[0]), low = high < 0 ? -1 : hex_digit(text[1]);
+        if (low < 0) {
+            return false;
+        }
+        name->id[i] = (unsigned char)(high << 4 | low);
+    }
+    *kind = strcmp(text, suffixes[THEUS_FILE_DATA]) == 0 ? THEUS_FILE_DATA : THEUS_FILE_CONTROL;
+    return strcmp(text, suffixes[*kind]) == 0;
+}

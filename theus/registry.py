@@ -1,0 +1,142 @@
+"""What lies in the folder of named shared memory, and what of it is nobody's any more.
+
+    theus gc --dry-run                      # the same on the command line
+
+    from theus.registry import sweep
+    print(sweep(dry_run=True))
+
+An engine whose arrays have names (`TheusEngine(shm_backend="named")`) leaves files behind when it
+is killed, and only then. The next engine that uses the backend removes them, before its first
+array; so does `sweep`, at any time. There is no list that could be wrong: a file is somebody's as
+long as its owner holds a lock on it, and the kernel ends that lock with its owner, however it dies.
+So no process id is asked, which may be used again, or mean another process in another container;
+and a sweep is safe beside live engines, other sweeps and being killed itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from theus._theus import shared_folder, sweep_shared
+
+__all__ = ["MemoryRegistry", "SharedFile", "SweepReport", "sweep"]
+
+REASONS = {
+    "dead": "its owner is dead",
+    "orphan": "data without a control file",
+    "alive": "its owner lives",
+    "others": "another user's",
+    "closed": "permission denied",
+    "foreign": "not made by theus",
+}
+"""Of the first two, nothing is needed by anybody; the others are never touched."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedFile:
+    """An entry of the folder. The two files of an arena count as one, under the name of one."""
+
+    name: str
+    reason: str
+    """"dead", "orphan", "alive", "others", "closed" or "foreign": see REASONS."""
+    removed: bool
+    bytes: int
+    """Of memory, as of now: of an arena, what its arrays took."""
+    pid: int
+    """That its owner had, as seen by its owner; 0: not known."""
+    session: str
+    """Of its owner; "": not known."""
+    made: float
+    """Seconds since 1970; 0.0: not known."""
+
+    @property
+    def garbage(self) -> bool:
+        """Nobody needs it."""
+        return self.reason in ("dead", "orphan")
+
+    def __str__(self) -> str:
+        text = f"{self.name}  {self.bytes:,} bytes  {REASONS[self.reason]}"
+        if self.pid:
+            session = f" of session {self.session}" if self.session else ""
+            text += f" (process {self.pid}{session})"
+        return text + ("; removed" if self.removed else "")
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """What a sweep found in `folder`. `error` says why the folder could not be read, if so."""
+
+    folder: str
+    files: tuple[SharedFile, ...] = ()
+    error: str | None = None
+
+    @property
+    def garbage(self) -> tuple[SharedFile, ...]:
+        """What nobody needs: what was removed, or would be."""
+        return tuple(file for file in self.files if file.garbage)
+
+    @property
+    def removed(self) -> tuple[SharedFile, ...]:
+        return tuple(file for file in self.files if file.removed)
+
+    def document(self) -> dict[str, Any]:
+        """The same as builtin types, for JSON."""
+        return {
+            "folder": self.folder,
+            "error": self.error,
+            "removed": len(self.removed),
+            "bytes": sum(file.bytes for file in self.removed),
+            "files": [asdict(file) for file in self.files],
+        }
+
+    def __str__(self) -> str:
+        if self.error is not None:
+            return f"{self.folder}: {self.error}"
+        garbage = self.garbage
+        return "\n".join(
+            [
+                *map(str, self.files),
+                f"{self.folder}: {len(garbage)} of {len(self.files)} without an owner "
+                f"({sum(file.bytes for file in garbage):,} bytes), {len(self.removed)} removed",
+            ]
+        )
+
+
+def sweep(folder: str | None = None, *, dry_run: bool = False) -> SweepReport:
+    """Removes what dead processes left in a folder of named shared memory.
+
+    `folder`: by default, that of this process. `dry_run`: only looks. Raises nothing: that a
+    folder cannot be read is the report's `error`. From any thread and any number of processes at
+    once; what live engines use is not touched.
+    """
+    where = shared_folder() if folder is None else folder
+    try:
+        found = sweep_shared(where, not dry_run)
+    except (OSError, MemoryError, ValueError) as error:
+        return SweepReport(where, error=str(error))
+    return SweepReport(where, tuple(SharedFile(*file) for file in found))
+
+
+class MemoryRegistry:
+    """The registry of shared memory under its old name. There is no file behind it any more.
+
+    `session_id` is that of an allocator (`engine.heavy.session_id`). Making one sweeps, as it
+    always did; nothing here prints. From any thread.
+    """
+
+    def __init__(self, session_id: str) -> None:
+        self.session_id = session_id
+        self.scan_zombies()
+
+    def scan_zombies(self) -> tuple[str, ...]:
+        """Removes what dead processes left, of whatever session; the names of what was removed."""
+        return tuple(file.name for file in sweep().removed)
+
+    def cleanup(self) -> None:
+        """Frees the arrays of this session that this process has allocated. Views stay good."""
+        arrays = sys.modules.get("theus.shm_array")  # else there are none here
+        owner = None if arrays is None else arrays.OWNERS.get(self.session_id)
+        if owner is not None:
+            owner.cleanup()
