@@ -20,7 +20,7 @@ def mapped():
 def touched():  # KiB of the mapped data files that have pages in this process
     with open("/proc/self/smaps") as maps:
         parts = maps.read().split("VmFlags")
-    parts = [part for part in parts if "theus-data" in part or "/theus_" in part and ".data" in part]
+    parts = [it for it in parts if "theus-data" in it or "/theus_" in it and ".data" in it]
     lines = [line for part in parts for line in part.splitlines() if line.startswith("Rss:")]
     return sum(int(line.split()[1]) for line in lines)
 def keep(value):

@@ -107,12 +107,6 @@ FAULTS = [
         "    bool same = name != NULL;",
     ),
     (
-        "an arena that its owner has closed is opened",
-        "shm_arena.c",
-        "    return same && atomic_load(&header->closed) == 0 ? THEUS_OK : THEUS_STALE;",
-        "    return same ? THEUS_OK : THEUS_STALE;",
-    ),
-    (
         "the dead are not looked for",
         "shm_arena.c",
         "        if ((holders >> number & 1) != 0 && theus_byte_try_lock(arena->control_fd, number)) {",
@@ -166,5 +160,54 @@ FAULTS = [
         "port_shm.c",
         "    return fcntl(fd, F_OFD_SETLK, &lock) == 0;",
         "    return fcntl(fd, F_OFD_SETLK, &lock) == 0 || byte > 2;",
+    ),
+    # ---- files with names
+    (
+        "a dead owner's arena is opened",
+        "shm_arena.c",
+        "closed) == 0 && theus_byte_is_locked(arena->control_fd, THEUS_SHM_OWNER) ?",
+        "closed) == 0 ?",
+    ),
+    (
+        "a child keeps its parent's mapping, and with it the lock",
+        "shm_arena.c",
+        "        theus_shm_remap(arena->child_fd, arena->header, arena->control_size, THEUS_MAP_WRITE);",
+        "",
+    ),
+    (
+        "a child's exit takes its parent's names away",
+        "shm_arena.c",
+        "        if (theus_arena_is_owned(it)) {\n            (void)theus_files_hide",
+        "        if (it != NULL) {\n            (void)theus_files_hide",
+    ),
+    (
+        "the living are swept",
+        "shm_sweep.c",
+        "theus_byte_is_locked(control, THEUS_SHM_OWNER) ? THEUS_LEFT_ALIVE : THEUS_LEFT_DEAD",
+        "theus_byte_is_locked(control, THEUS_SHM_OWNER + 1) ? THEUS_LEFT_ALIVE : THEUS_LEFT_DEAD",
+    ),
+    (
+        "data without a control file are left",
+        "shm_sweep.c",
+        "        left->removed = theus_name_remove(its->folder, name);\n",
+        "        left->removed = false;\n",
+    ),
+    (
+        "a ledger goes before what stands in it",
+        "shm_sweep.c",
+        "        remove = false; /* what",
+        "        /* what",
+    ),
+    (
+        "the first arena sweeps nothing",
+        "shm_zone.c",
+        "zone->backend == THEUS_NAMED && !zone->swept;",
+        "zone->backend == THEUS_NAMED && zone->swept;",
+    ),
+    (
+        "data can be opened for writing",
+        "shm_files.c",
+        "theus_name_create(place.folder, true, data_size, data)",
+        "theus_name_create(place.folder, false, data_size, data)",
     ),
 ]

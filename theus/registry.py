@@ -15,11 +15,15 @@ and a sweep is safe beside live engines, other sweeps and being killed itself.
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
+from weakref import WeakSet, finalize
 
-from theus._theus import shared_folder, sweep_shared
+from theus._theus import open_ledger, shared_folder, sweep_shared
 
 __all__ = ["MemoryRegistry", "SharedFile", "SweepReport", "sweep"]
 
@@ -120,23 +124,98 @@ def sweep(folder: str | None = None, *, dry_run: bool = False) -> SweepReport:
 
 
 class MemoryRegistry:
-    """The registry of shared memory under its old name. There is no file behind it any more.
+    """The registry of shared memory under its old name. Nothing here prints; from any thread.
 
-    `session_id` is that of an allocator (`engine.heavy.session_id`). Making one sweeps, as it
-    always did; nothing here prints. From any thread.
+    `session_id` is that of an allocator (`engine.heavy.session_id`). Making a registry sweeps, as
+    it always did. Arrays of theus need no entry: what they lie in says itself whose it is.
     """
 
     def __init__(self, session_id: str) -> None:
         self.session_id = session_id
+        self._ledger: _Ledger | None = None
         self.scan_zombies()
 
     def scan_zombies(self) -> tuple[str, ...]:
         """Removes what dead processes left, of whatever session; the names of what was removed."""
         return tuple(file.name for file in sweep().removed)
 
+    def log_allocation(self, name: str, size: int) -> None:
+        """From now on the segment `name`, made by other means, does not outlive this process.
+
+        As of `multiprocessing.shared_memory.SharedMemory("theus_frames", create=True, size=n)`: it
+        is removed by `cleanup`, by the registry's end, or, if this process is killed, by the next
+        sweep. It may be logged before it is made. `size` is in bytes; nothing depends on it.
+
+        Raises ValueError for a name that does not begin with "theus_": a sweep touches no other.
+        """
+        if not name.startswith("theus_") or "/" in name or "\n" in name or "\0" in name:
+            raise ValueError(
+                f"the name of a logged segment begins with 'theus_' and has no '/' or line break, "
+                f"unlike {name!r}"
+            )
+        if size < 0:
+            raise ValueError(f"the size of {name!r} is a number of bytes, not {size!r}")
+        with _lock:
+            if self._ledger is None or self._ledger.pid != os.getpid():
+                self._ledger = _Ledger()  # a forked child owns nothing of its parent's
+            self._ledger.add(name)
+
     def cleanup(self) -> None:
-        """Frees the arrays of this session that this process has allocated. Views stay good."""
+        """Frees the arrays of this session, and removes the segments logged here, of this process.
+
+        Views stay good.
+        """
         arrays = sys.modules.get("theus.shm_array")  # else there are none here
         owner = None if arrays is None else arrays.OWNERS.get(self.session_id)
         if owner is not None:
             owner.cleanup()
+        with _lock:
+            ledger, self._ledger = self._ledger, None
+        if ledger is not None:
+            ledger.end()
+
+
+class _Ledger:
+    """A file of names, which the kernel holds locked for this process alone."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.names: list[str] = []
+        fd, file = open_ledger()
+        self.file = os.path.join(shared_folder(), file)
+        self.fd = fd
+        # At the latest when the interpreter ends; never in a forked child.
+        self.end = finalize(self, _end_ledger, fd, self.file, self.names)
+        _ledgers.add(self)
+
+    def add(self, name: str) -> None:
+        self.names.append(name)
+        os.write(self.fd, name.encode() + b"\n")
+
+
+_ledgers: WeakSet[_Ledger] = WeakSet()
+_lock = threading.Lock()
+"""Held while a ledger of this process is begun, written to or taken away."""
+
+
+def _end_ledger(fd: int, file: str, names: list[str]) -> None:
+    for name in names:
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(shared_folder(), name))
+    with suppress(FileNotFoundError):
+        os.unlink(file)
+    os.close(fd)
+
+
+def _leave_ledgers() -> None:
+    """In a forked child: as long as it held the descriptor, its parent would look alive."""
+    global _lock
+    _lock = threading.Lock()  # the thread that held it is not in the child
+    for ledger in list(_ledgers):
+        ledger.end.detach()
+        os.close(ledger.fd)
+    _ledgers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_ledgers)

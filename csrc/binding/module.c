@@ -164,6 +164,10 @@ static PyMethodDef module_methods[] = {
                "`remove`. A list of (name, why, removed, bytes, pid, session, time made); see theus.registry.")},
     {"shared_folder", module_shared_folder, METH_NOARGS,
      PyDoc_STR("shared_folder($module, /)\n--\n\nThe folder of named shared memory; empty if THEUS_SHM_DIR is no absolute path.")},
+    {"open_ledger", module_open_ledger, METH_NOARGS,
+     PyDoc_STR("open_ledger($module, /)\n--\n\n"
+               "(descriptor, name) of a new file in the folder of named shared memory: segments whose\n"
+               "names are written there, a line each, are removed after this process was killed.")},
     {"hide_arenas", module_hide_arenas, METH_NOARGS,
      PyDoc_STR("hide_arenas($module, /)\n--\n\n"
                "Takes the names of this process's shared memory away, as its end does: nobody else\n"

@@ -3,6 +3,7 @@
 
 #include "errors.h"
 
+#include "../core/shm_ledger.h"
 #include "../core/shm_sweep.h"
 
 #include <stdlib.h>
@@ -100,6 +101,23 @@ PyObject *
 module_shared_folder(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     return PyUnicode_DecodeFSDefault(theus_files_folder());
+}
+
+PyObject *
+module_open_ledger(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    int fd;
+    theus_arena_name name;
+    theus_status status = theus_ledger_open(&fd, &name);
+    if (status != THEUS_OK) {
+        return errors_raise(module_state_of(module), status);
+    }
+    PyObject *opened = Py_BuildValue("(is)", fd, theus_file_name_of(&name, THEUS_FILE_CONTROL).text);
+    if (opened == NULL) {
+        (void)theus_files_hide(&name);
+        theus_shm_close(fd);
+    }
+    return opened;
 }
 
 PyObject *

@@ -19,6 +19,7 @@ PyObject *module_forget_arenas(PyObject *module, PyObject *ignored);
 PyObject *module_system_memory(PyObject *module, PyObject *ignored);
 PyObject *module_sweep_shared(PyObject *module, PyObject *args);
 PyObject *module_shared_folder(PyObject *module, PyObject *ignored);
+PyObject *module_open_ledger(PyObject *module, PyObject *ignored);
 PyObject *module_hide_arenas(PyObject *module, PyObject *ignored);
 
 /* Reads THEUS_SHM_DIR, once per process. */

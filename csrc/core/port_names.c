@@ -164,6 +164,12 @@ theus_file_read(int fd, void *bytes, uint64_t most)
     return length > 0 ? (uint64_t)length : 0;
 }
 
+bool
+theus_file_append(int fd, const void *bytes, uint64_t size)
+{
+    return lseek(fd, 0, SEEK_END) >= 0 && write(fd, bytes, (size_t)size) == (ssize_t)size;
+}
+
 uint64_t
 theus_folder_room(const char *folder)
 {

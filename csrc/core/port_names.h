@@ -40,6 +40,9 @@ THEUS_MUST_CHECK theus_status theus_names_each(const char *folder, const char *p
 /* At most `most` bytes from the start of a file. How many there were. */
 uint64_t theus_file_read(int fd, void *bytes, uint64_t most);
 
+/* Adds to the end of a file; false: there was no room. */
+THEUS_MUST_CHECK bool theus_file_append(int fd, const void *bytes, uint64_t size);
+
 /* Bytes that the folder's file system can still take; UINT64_MAX where nobody says. */
 uint64_t theus_folder_room(const char *folder);
 

@@ -5,6 +5,7 @@
 
 #include "shm_sweep.h"
 
+#include "shm_ledger.h"
 #include "shm_slots.h"
 
 #include <assert.h>
@@ -89,9 +90,13 @@ judge(const sweep *its, const char *name, theus_left *left)
     if (its->tell != NULL) {
         read_header(control, left);
     }
+    bool remove = its->remove && left->why == THEUS_LEFT_DEAD;
+    if (theus_ledger_sweep(its->folder, control, remove, &left->bytes) != THEUS_OK) {
+        remove = false; /* what stands in it must not lose it */
+    }
     theus_shm_close(control);
     (void)is_there(its, sibling_of(name, THEUS_FILE_DATA).text, &left->bytes);
-    if (its->remove && left->why == THEUS_LEFT_DEAD) {
+    if (remove) {
         remove_arena(its, name, left);
     }
     uint64_t unused = 0;

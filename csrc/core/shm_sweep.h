@@ -4,6 +4,8 @@
  * without a control file are nobody's. So a sweep takes no lock, waits for nobody and can be ended at any step; any number
  * of them may run at once, beside any number of owners and borrowers. Who has the memory mapped keeps it.
  *
+ * A control file may be a ledger (shm_ledger.h): then what stands there goes with it.
+ *
  * What is not certainly ours and dead stays as it is: files of other users, what cannot be opened, links, folders and pipes, and
  * whatever is called otherwise, if only by a letter. A file whose header is broken or of another version is judged as
  * any: names and lock are the same in all versions. */
@@ -26,7 +28,7 @@ typedef struct {
     theus_left_why why;
     bool removed;
     const char *name;   /* of the control file, or of the only one */
-    uint64_t bytes;     /* of memory, of both files */
+    uint64_t bytes;     /* of memory, of both files, or of what stands in a ledger */
     uint32_t pid;       /* that its owner had; 0: not known, as the next two */
     uint64_t made_ns;   /* wall clock */
     char session[THEUS_SESSION_MAX + 1];

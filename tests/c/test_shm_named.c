@@ -2,6 +2,7 @@
  * killed at; afterwards one sweep leaves an empty folder, and no living owner loses anything. */
 #define _GNU_SOURCE
 
+#include "shm_ledger.h"
 #include "shm_sweep.h"
 #include "shm_zone.h"
 
@@ -58,6 +59,7 @@ files(void)
 typedef struct {
     unsigned seen[THEUS_LEFT_FOREIGN + 1], removed;
     theus_left last;
+    theus_arena_name last_name;
 } tally;
 
 static void
@@ -67,6 +69,9 @@ count(void *context, const theus_left *left)
     it->seen[left->why]++;
     it->removed += left->removed;
     it->last = *left;
+    uint32_t format;
+    theus_file_kind kind;
+    (void)theus_file_name_parse(left->name, &it->last_name, &format, &kind);
 }
 
 static tally
@@ -290,6 +295,8 @@ test_what_a_sweep_tells(void)
     CHECK(found.seen[THEUS_LEFT_DEAD] == 2 && found.removed == 0 && files() == 4);
     CHECK(strcmp(found.last.session, "test") == 0 && found.last.pid > 0 && found.last.made_ns > 0);
     CHECK(found.last.bytes >= theus_shm_control_size(64));
+    theus_block out;
+    CHECK(theus_block_lease(&found.last_name, 0, 1, &out) == THEUS_STALE); /* its files are there, and it is dead */
     found = sweep(true);
     CHECK(found.removed == 2 && files() == 0);
     CHECK(in_child("show: both", 0, live) == -SIGKILL);
@@ -407,11 +414,58 @@ test_out_of_memory(void)
 }
 
 static void
+make_file(const char *name)
+{
+    char path[300];
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    int fd = open(path, O_CREAT | O_EXCL | O_RDWR, 0600);
+    REQUIRE(fd >= 0);
+    close(fd);
+}
+
+static void
+test_data_alone_are_nobodys(void)
+{
+    theus_arena_name name = {.pid = 1, .control_fd = THEUS_BY_NAME};
+    make_file(theus_file_name_of(&name, THEUS_FILE_DATA).text);
+    tally found = sweep(true);
+    CHECK(found.seen[THEUS_LEFT_ORPHAN] == 1 && found.removed == 1 && files() == 0);
+}
+
+static void
+keep_a_ledger(void)
+{
+    int fd;
+    theus_arena_name name;
+    REQUIRE(theus_ledger_open(&fd, &name) == THEUS_OK);
+    CHECK(theus_file_append(fd, "theus_one\n", 10) && theus_file_append(fd, "other\n", 6) && theus_file_append(fd, "theus_cut", 9));
+    make_file("theus_one");
+    make_file("other");
+    make_file("theus_cut");
+    CHECK(sweep(true).seen[THEUS_LEFT_ALIVE] == 1 && files() == 4);
+}
+
+static void
+test_ledgers(void)
+{
+    CHECK(in_child(NULL, 0, keep_a_ledger) == 0);
+    theus_alloc_fail_at(1);
+    tally found = sweep(true);
+    theus_alloc_fail_at(-1);
+    CHECK(found.removed == 0 && files() == 4); /* what stands there must not lose it */
+    CHECK(in_child("sweep: entry", 0, clean_up) == -SIGKILL && files() == 3);
+    found = sweep(true);
+    CHECK(found.removed == 1 && files() == 2);
+    CHECK(theus_name_remove(folder, "other") && theus_name_remove(folder, "theus_cut"));
+}
+
+static void
 test_the_end_takes_names_away(void)
 {
     theus_zone *zone = zone_new();
     theus_block block = alloc_of(zone, 1000);
     CHECK(files() == 2);
+    CHECK(in_child(NULL, 0, theus_arenas_hide) == 0 && files() == 2); /* a child's end is not ours */
     theus_arenas_hide();
     CHECK(files() == 0 && theus_block_data(&block)[999] == 7);
     theus_arenas_hide();
@@ -439,6 +493,8 @@ main(void)
     test_a_child_keeps_nobody_alive();
     test_many_come_and_go();
     test_out_of_memory();
+    test_data_alone_are_nobodys();
+    test_ledgers();
     test_the_end_takes_names_away();
     theus_arenas_forget();
     CHECK(files() == 0 && rmdir(folder) == 0);

@@ -6,6 +6,7 @@ next start. On both backends; and what only named memory has: files, and who rem
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -21,6 +22,7 @@ import pytest
 from borrower import Borrower
 from helpers import run_fresh
 from theus import BorrowedArrayError, StaleArrayError, TheusEngine
+from theus.registry import sweep
 
 np = pytest.importorskip("numpy")
 if not sys.platform.startswith("linux"):
@@ -43,7 +45,7 @@ def folder() -> Iterator[Path]:
 
 
 def files() -> list[str]:
-    """Of this run's folder: with those of whoever lives in it."""
+    """Of this run's folder, those of the living: arrays of tests before may be garbage by now."""
     return sorted(n for n in os.listdir(os.environ["THEUS_SHM_DIR"]) if n.startswith("theus_"))
 
 
@@ -191,6 +193,8 @@ def test_two_engines_eight_workers_one_key(backend: str) -> None:
 
 
 def test_kill_and_the_next_start(backend: str) -> None:
+    gc.collect()
+    sweep()  # what children of other tests have left, the owner's start would remove
     before = files()
     owner, borrower = Owner(), Borrower()
     assert borrower.ask("int(keep(pickle.loads(it)).sum())", owner.token) == 1000
@@ -214,8 +218,8 @@ def test_the_living_are_left_alone(folder: Path) -> None:
     environ = {"THEUS_SHM_DIR": str(folder), "THEUS_SHM_BACKEND": "named"}
     living, dead = Owner(**environ), Owner(**environ)
     dead.kill()
-    gc = [sys.executable, "-P", "-W", "error", "-m", "theus", "gc"]
-    done = subprocess.run(gc, capture_output=True, text=True, env={**os.environ, **environ})
+    command = [sys.executable, "-P", "-W", "error", "-m", "theus", "gc"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environ})
     assert (done.returncode, done.stderr) == (0, "")
     assert "1 of 2 without an owner" in done.stdout and done.stdout.count("; removed") == 1
     assert len(os.listdir(folder)) == 2

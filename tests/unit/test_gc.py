@@ -275,6 +275,98 @@ def test_memory_registry_frees_its_session() -> None:
         assert "x" not in one and "x" in two and view.sum() == 0
 
 
+LEDGER = """
+import os, sys
+from theus.registry import MemoryRegistry, sweep
+folder = os.environ["THEUS_SHM_DIR"]
+def make(name):
+    with open(f"{folder}/{name}", "wb") as file:
+        file.write(bytes(5000))
+registry = MemoryRegistry("s")
+for name in ("theus_one", "theus_two"):
+    registry.log_allocation(name, 5000)
+    make(name)
+make("theus_other")
+assert [file.reason for file in sweep().files].count("alive") == 1
+"""
+
+
+def left_by(folder: Path, end: str) -> list[str]:
+    subprocess.run(
+        [sys.executable, "-P", "-W", "error", "-c", LEDGER + end],
+        env={**os.environ, "THEUS_SHM_DIR": str(folder)},
+        check=True,
+    )
+    return [name for name in names(folder) if ".control" not in name]
+
+
+def test_logged_segments_do_not_outlive_their_process(folder: Path) -> None:
+    """Those made by other means: they have no lock of their own."""
+    assert left_by(folder, "registry.cleanup(); os._exit(0)") == ["theus_other"]
+    assert left_by(folder, "") == ["theus_other"]
+    killed = ["theus_one", "theus_other", "theus_two"]
+    assert left_by(folder, "os._exit(0)") == killed
+    looked = [file for file in sweep(str(folder), dry_run=True).files if file.garbage]
+    assert len(looked) == 1 and looked[0].bytes == 20480 and len(names(folder)) == 4
+    sweep(str(folder))
+    assert names(folder) == ["theus_other"]
+
+
+def test_a_ledger_is_its_process_own(folder: Path) -> None:
+    """A child neither keeps its parent alive nor ends what is its parent's."""
+    end = """
+child = os.fork()
+if child == 0:
+    registry.log_allocation("theus_of_child", 1)
+    make("theus_of_child")
+    registry.cleanup()
+    sys.exit(0 if not os.path.exists(f"{folder}/theus_of_child") else 1)
+assert os.waitpid(child, 0)[1] == 0 and os.path.exists(f"{folder}/theus_one")
+reader, writer = os.pipe()
+if os.fork() == 0:
+    os.close(writer)
+    os.read(reader, 1)                          # until the parent is dead
+    sweep()
+    os._exit(0)
+os._exit(0)
+"""
+    left_by(folder, end)
+    while (folder / "theus_one").exists() or (folder / "theus_two").exists():
+        os.sched_yield()
+    sweep(str(folder))
+    assert names(folder) == ["theus_other"]
+
+
+def test_a_ledger_is_believed_no_more_than_a_file(folder: Path) -> None:
+    victim = folder.parent / "theus_victim"
+    victim.write_text("precious")
+    (folder / "theus_link").symlink_to(victim)
+    (folder / "theus_folder").mkdir()
+    (folder / "precious").write_text("precious")
+    owner = Owner(leave(folder, stem(5)))
+    lines = ["theus_link", "theus_folder", "precious", f"../{victim.name}", str(victim), ""]
+    lines += [f"{stem(5)}.control", f"{stem(5)}.data", "theus_missing", "theus_" + "x" * 5000]
+    (folder / "theus_cut").write_text("the last line has no end: it may be half a name")
+    ledger = "thuslog1\n" + "\n".join(lines) + "\ntheus_cut"
+    (folder / f"{stem(6)}.control").write_text(ledger)
+    before = names(folder)
+    assert [file.name for file in sweep(str(folder)).removed] == [f"{stem(6)}.control"]
+    assert set(before) - set(names(folder)) == {f"{stem(6)}.control"}
+    assert victim.read_text() == "precious"
+    victim.unlink()
+    owner.die()
+
+
+def test_only_names_that_a_sweep_may_touch_are_logged() -> None:
+    registry = MemoryRegistry("s")
+    for wrong in ("psm_1234", "theus_a/b", "theus_\n", "theus_\0", ""):
+        with pytest.raises(ValueError, match="begins with 'theus_'"):
+            registry.log_allocation(wrong, 1)
+    with pytest.raises(ValueError, match="number of bytes, not -1"):
+        registry.log_allocation("theus_x", -1)
+    registry.cleanup()
+
+
 # ---- the command --------------------------------------------------------------------------------
 
 
