@@ -49,27 +49,30 @@ SupervisorProxy = ContextGuard
 RestrictedStateProxy = Context
 FilteredDomainProxy = DraftDict
 
-# What engines of older programs had, and where it went.
-_COMES = "{} are not part of this version yet".format
-_ABSENT = {
-    "commit_state": "no state is put in place of another unchecked; use restore()",
-    "execute_parallel": _COMES("workers"),
-    "execute_process_async": "await execute(func), or run_async(func)",
-    "execute_workflow": _COMES("workflows"),
-    "outbox": "a transaction has one, tx.outbox; process_outbox() hands over what was committed",
-    "report_conflict": "the engine counts conflicts itself; for a loop of your own there is "
-    "theus.ConflictManager",
-    "report_success": "the engine counts conflicts itself; for a loop of your own there is "
-    "theus.ConflictManager",
-    "scan_and_register": "discovery is not part of this version yet; use register()",
-    "set_audit_system": _COMES("audits"),
-    "set_schema": "schemas are not part of this version yet; a dataclass or Pydantic instance in "
-    "the state is validated as it is",
-}
-
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Absent:
+    """A name that engines of older programs had, and where it went.
+
+    A descriptor for each, and not one __getattr__ for all: with that, CPython looks up every
+    attribute of an engine the slow way.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, engine: object, owner: type) -> NoReturn:
+        raise AttributeError(
+            f"a TheusEngine has no attribute {self._name!r}: {self._where}",
+            name=self._name,
+            obj=engine,
+        )
 
 
 class TheusEngine(EngineHistory):
@@ -198,14 +201,6 @@ class TheusEngine(EngineHistory):
         from theus.helpers import get_logger  # some milliseconds that nobody else pays
 
         get_logger("theus").info("%s", " ".join(map(str, values)), stacklevel=2)
-
-    def __getattr__(self, name: str) -> NoReturn:
-        advice = _ABSENT.get(name)
-        raise AttributeError(
-            f"a TheusEngine has no attribute {name!r}" + (f": {advice}" if advice else ""),
-            name=name,
-            obj=self,
-        )
 
     # ---- processes --------------------------------------------------------------------
 
@@ -560,3 +555,23 @@ class TheusEngine(EngineHistory):
             return "<TheusEngine: closed>"
         roots = ", ".join(map(str, self.state.data))
         return f"<TheusEngine: version {self.version}, roots {roots or 'none'}>"
+
+    # ---- what engines of older programs had -------------------------------------------------
+
+    commit_state = _Absent("no state is put in place of another unchecked; use restore()")
+    execute_parallel = _Absent("workers are not part of this version yet")
+    execute_process_async = _Absent("await execute(func), or run_async(func)")
+    execute_workflow = _Absent("workflows are not part of this version yet")
+    outbox = _Absent(
+        "a transaction has one, tx.outbox; process_outbox() hands over what was committed"
+    )
+    report_conflict = _Absent(
+        "the engine counts conflicts itself; for a loop of your own there is theus.ConflictManager"
+    )
+    report_success = _Absent("as report_conflict: theus.ConflictManager")
+    scan_and_register = _Absent("discovery is not part of this version yet; use register()")
+    set_audit_system = _Absent("audits are not part of this version yet")
+    set_schema = _Absent(
+        "schemas are not part of this version yet; a dataclass or Pydantic instance in the state "
+        "is validated as it is"
+    )
