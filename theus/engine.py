@@ -550,6 +550,14 @@ class TheusEngine(EngineHistory):
             "with it: TheusEngine(state)"
         )
 
+    def __dir__(self) -> list[str]:
+        # A name that only says where it went is not offered at a prompt.
+        return [
+            name
+            for name in super().__dir__()
+            if not isinstance(vars(TheusEngine).get(name), _Absent)
+        ]
+
     def __repr__(self) -> str:
         if self.closed:
             return "<TheusEngine: closed>"
