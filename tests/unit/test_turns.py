@@ -453,7 +453,11 @@ class Fight:
         self.paused = threading.Event()
         self.holds = threading.Event()
         self.go = threading.Event()
-        self.threads = [threading.Thread(target=self._main) for _ in range(self.THREADS)]
+        # In contexts of their own: where threads inherit one (3.14t), they would share ours.
+        self.threads = [
+            threading.Thread(target=contextvars.Context().run, args=(self._main,))
+            for _ in range(self.THREADS)
+        ]
 
     def increment(self, tx: Any, key: str) -> None:
         tx.domain[key] += 1
