@@ -13,6 +13,7 @@ import contextvars
 import copy
 import dataclasses
 import gc
+import logging
 import pickle
 import sys
 import threading
@@ -44,6 +45,14 @@ def others_at_rest() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept_of_the_log() -> Iterator[None]:
+    """pytest keeps all records of a test."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def drift(work: Callable[[], Any]) -> int:
