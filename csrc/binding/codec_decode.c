@@ -11,6 +11,9 @@ typedef struct {
     PyObject *extend;  /* borrowed; None: nothing is extended */
     PyObject *buffers; /* borrowed; a tuple or list, or NULL */
     const unsigned char *start, *at, *end;
+    /* Parts that begun containers still have to get, one byte each at least. So what is allocated for all of them
+     * together stays within a few words for each byte, however they are nested. Never more than is left. */
+    size_t promised;
     int depth;
     PyObject *keys; /* owned: a list of those that have a number; NULL before the first */
 } reader;
@@ -52,7 +55,15 @@ read_number(reader *r, uint64_t *number)
     return -1;
 }
 
-/* A size or count that what is left can hold, one byte for each. -1 with an exception set. */
+/* Bytes that the next size can be about: the rest belongs to what containers were promised. */
+static size_t
+unpromised(const reader *r)
+{
+    size_t left = (size_t)(r->end - r->at);
+    return left < r->promised ? 0 : left - r->promised;
+}
+
+/* A size or count that what is left can hold, `each` bytes for one. -1 with an exception set. */
 static Py_ssize_t
 read_size(reader *r, size_t each)
 {
@@ -61,11 +72,30 @@ read_size(reader *r, size_t each)
     if (read_number(r, &size) < 0) {
         return -1;
     }
-    if (size > (uint64_t)(r->end - r->at) / each) {
+    if (size > unpromised(r) / each) {
         wrong(r, from, "a size goes beyond the end of the data");
         return -1;
     }
     return (Py_ssize_t)size;
+}
+
+/* The count of a container that begins. -1 with an exception set. */
+static Py_ssize_t
+read_count(reader *r, size_t each)
+{
+    Py_ssize_t count = read_size(r, each);
+    if (count > 0) {
+        r->promised += (size_t)count * each;
+    }
+    return count;
+}
+
+/* One that was promised. */
+static PyObject *
+read_part(reader *r)
+{
+    r->promised--;
+    return read_value(r);
 }
 
 /* The content that a size stands before. NULL with an exception set. */
@@ -241,47 +271,41 @@ read_inline_view(reader *r)
 
 /* ---- containers --------------------------------------------------------------------------------------------- */
 
+/* Lists and tuples are made at their full size. What restores their parts may be code of anybody, which must not find them
+ * half empty: the collector does not know them before they are whole. */
 static PyObject *
-read_tuple(reader *r)
+read_sequence(reader *r, bool tuple)
 {
-    Py_ssize_t count = read_size(r, 1);
-    PyObject *tuple = count < 0 ? NULL : PyTuple_New(count);
-    for (Py_ssize_t i = 0; tuple != NULL && i < count; i++) {
-        PyObject *part = read_value(r);
+    Py_ssize_t count = read_count(r, 1);
+    PyObject *sequence = count < 0 ? NULL : tuple ? PyTuple_New(count) : PyList_New(count);
+    if (sequence == NULL || count == 0) {
+        return sequence;
+    }
+    PyObject_GC_UnTrack(sequence);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *part = read_part(r);
         if (part == NULL) {
-            Py_CLEAR(tuple);
+            Py_DECREF(sequence);
+            return NULL;
+        }
+        if (tuple) {
+            PyTuple_SET_ITEM(sequence, i, part);
         }
         else {
-            PyTuple_SET_ITEM(tuple, i, part);
+            PyList_SET_ITEM(sequence, i, part);
         }
     }
-    return tuple;
-}
-
-static PyObject *
-read_list(reader *r)
-{
-    Py_ssize_t count = read_size(r, 1);
-    PyObject *list = count < 0 ? NULL : PyList_New(count);
-    for (Py_ssize_t i = 0; list != NULL && i < count; i++) {
-        PyObject *part = read_value(r);
-        if (part == NULL) {
-            Py_CLEAR(list);
-        }
-        else {
-            PyList_SET_ITEM(list, i, part);
-        }
-    }
-    return list;
+    PyObject_GC_Track(sequence);
+    return sequence;
 }
 
 static PyObject *
 read_set(reader *r, bool frozen)
 {
-    Py_ssize_t count = read_size(r, 1);
+    Py_ssize_t count = read_count(r, 1);
     PyObject *set = count < 0 ? NULL : frozen ? PyFrozenSet_New(NULL) : PySet_New(NULL);
     while (set != NULL && count-- > 0) {
-        PyObject *part = read_value(r);
+        PyObject *part = read_part(r);
         if (part == NULL || PySet_Add(set, part) < 0) {
             Py_CLEAR(set);
         }
@@ -293,11 +317,11 @@ read_set(reader *r, bool frozen)
 static PyObject *
 read_dict(reader *r)
 {
-    Py_ssize_t count = read_size(r, 2);
+    Py_ssize_t count = read_count(r, 2);
     PyObject *dict = count < 0 ? NULL : PyDict_New();
     while (dict != NULL && count-- > 0) {
-        PyObject *key = read_value(r);
-        PyObject *value = key == NULL ? NULL : read_value(r);
+        PyObject *key = read_part(r);
+        PyObject *value = key == NULL ? NULL : read_part(r);
         if (value == NULL || PyDict_SetItem(dict, key, value) < 0) {
             Py_CLEAR(dict);
         }
@@ -350,9 +374,8 @@ read_nested(reader *r, int tag)
 {
     switch (tag) {
     case CODEC_TUPLE:
-        return read_tuple(r);
     case CODEC_LIST:
-        return read_list(r);
+        return read_sequence(r, tag == CODEC_TUPLE);
     case CODEC_SET:
     case CODEC_FROZENSET:
         return read_set(r, tag == CODEC_FROZENSET);
@@ -419,7 +442,7 @@ read_value(reader *r)
     int tag = *r->at++;
     if (tag >= CODEC_SHORT_STR) {
         Py_ssize_t size = tag - CODEC_SHORT_STR;
-        if (size > r->end - r->at) {
+        if ((size_t)size > unpromised(r)) {
             return wrong(r, r->at - 1, "a size goes beyond the end of the data");
         }
         r->at += size;

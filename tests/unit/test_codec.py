@@ -11,6 +11,7 @@ import pickle
 import random
 import uuid
 import zoneinfo
+from functools import partial
 from typing import Any
 
 import pytest
@@ -341,3 +342,67 @@ def test_forged_parts_are_refused(code: int, content: Any) -> None:
 def test_unhashable_keys_are_refused() -> None:
     with pytest.raises(CodecError, match="unhashable"):
         loads(b"\xc5\x01\x0d\x01\x0c\x00")
+
+
+def number(value: int) -> bytes:
+    groups = bytearray()
+    while value >= 0x80:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*groups, value])
+
+
+def test_nested_containers_share_what_is_left() -> None:
+    """Each of them alone could have that many parts, but not all together."""
+    tail = b"\x00" * 10_000
+    for tag in (b"\x0b", b"\x0c"):
+        with pytest.raises(CodecError, match="beyond the end") as refused:
+            loads(b"\xc5\x01" + (tag + number(9_000)) * 3 + tail)
+        assert refused.value.offset == 6
+    with pytest.raises(CodecError, match="beyond the end"):
+        loads(b"\xc5\x01\x0c\x03\x07\x02ab\x00")  # a text that takes the place of two parts
+    assert loads(b"\xc5\x01\x0c\x03\x07\x02ab\x00\x00") == ["ab", None, None]
+    assert loads(b"\xc5\x01\x0c\x02\x0f\x01\x41\x42\x0f\x01\x43\x44") == [{1: 2}, {3: 4}]
+
+
+@pytest.mark.parametrize(
+    "code, content",
+    [
+        (1, range(10**12)),
+        (11, range(10**12)),
+        (15, ("builtins", "ValueError", range(10**12), {})),
+        (15, ("builtins", "ValueError", (), [])),
+        (17, range(10**12)),
+        (8, ("1e999999999",)),
+        (8, (1, 2, 3)),
+        (7, (0, range(10**12), 0)),
+        (9, "sixteen letters!"),
+        (12, b"DELETE"),
+    ],
+)
+def test_forged_parts_cost_no_more_than_their_bytes(code: int, content: Any) -> None:
+    with pytest.raises(CodecError):
+        loads(encode(Plain(1), partial(stand_for, code, content)))
+
+
+def stand_for(code: int, content: Any, it: Any) -> tuple[int, Any]:
+    if type(it) is range:
+        return 11, (it.start, it.stop, it.step)
+    return code, content
+
+
+def test_what_is_half_decoded_is_not_to_be_found() -> None:
+    import gc
+
+    for kind in (tuple, list):
+        found: list[Any] = []
+
+        def look(code: int, content: Any, kind: Any = kind, found: Any = found) -> str:
+            found += [it for it in gc.get_objects() if type(it) is kind and len(it) == 12_345]
+            return "here"
+
+        data = encode(kind([Plain(1), *[None] * 12_344]), lambda it: (99, None))
+        result = decode(data, look)
+        assert found == []
+        assert result[0] == "here" and gc.is_tracked(result)
+    assert decode(encode([(), []])) == [(), []]

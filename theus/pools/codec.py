@@ -294,6 +294,8 @@ def decimal_of(text: Any) -> Any:
 def fraction_of(parts: Any) -> Any:
     from fractions import Fraction
 
+    if [type(part) for part in parts] != [int, int]:  # of a text it would compute powers
+        raise CodecError("a fraction is not described by two numbers")
     return Fraction(*parts)
 
 
@@ -357,6 +359,8 @@ def exception_of(parts: Any, load: bool) -> Any:
     kind = find((module, qualified), load)
     if not (isinstance(kind, type) and issubclass(kind, BaseException)):
         raise CodecError(f"{module}.{qualified} is no exception")
+    if type(args) is not tuple or type(attributes) is not dict:
+        raise CodecError("an exception is not described")
     error = kind(*args)
     error.__dict__.update(attributes)
     return error
@@ -367,6 +371,17 @@ def unpickled(parts: Any) -> Any:
 
 
 Reader = Callable[[Any], Any]
+
+CONTENT: dict[int, type] = {
+    ZONE_INFO: str,
+    DECIMAL: str,
+    UUID: bytes,
+    MARK: str,
+    EXACT: object,
+    DTYPE: object,
+}
+"""What stands for an instance; a tuple where nothing is said. It is checked before anything is done
+with it: a forged range of some bytes would be a tuple of all of the memory."""
 
 SAFE: dict[int, Reader] = {
     DATE: partial(date_of, "date"),
@@ -413,4 +428,8 @@ def restored(readers: dict[int, Reader], code: int, content: Any) -> Any:
     reader = readers.get(code)
     if reader is None:
         raise CodecError(f"no class has the code {code}")
+    if not isinstance(content, CONTENT.get(code, tuple)):
+        raise CodecError(
+            f"the content of a part with the code {code} is a {type(content).__name__}"
+        )
     return reader(content)
