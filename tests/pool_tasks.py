@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from typing import Any
@@ -24,6 +25,18 @@ class Sealed(Exception):
     def __init__(self, *, lock: object) -> None:
         super().__init__("sealed")
         self.lock = lock
+
+
+class Particular(Exception):
+    """Can be written, but not read: its arguments are not those of its constructor."""
+
+    def __init__(self, what: str, place: int) -> None:
+        super().__init__(f"{what} at {place}")
+
+
+class ExitWhenRead:
+    def __reduce__(self) -> Any:
+        return sys.exit, (4,)
 
 
 class Counter:
@@ -59,6 +72,18 @@ def fail_odd() -> None:
 
 def fail_sealed() -> None:
     raise Sealed(lock=threading.Lock())
+
+
+def fail_particular() -> None:
+    raise Particular("broken", 7)
+
+
+def give_exit() -> ExitWhenRead:
+    return ExitWhenRead()
+
+
+def log_much(size: int) -> None:
+    logging.getLogger("pool.much").warning("x" * size)
 
 
 def give_lock() -> Any:

@@ -529,3 +529,116 @@ def test_other_start_methods(fresh: Any, method: str) -> None:
 def test_pools_within_workers_and_tasks_that_fork(pool: Pool) -> None:
     assert result(pool.submit(tasks.in_a_pool_of_its_own, 1)) == 2
     assert result(pool.submit(tasks.fork_and_add, 1)) == 2
+
+
+# ---- what callbacks, finalizers and values of others may do ----------------------------------
+
+
+def test_an_exception_that_cannot_be_rebuilt_arrives_as_what_is_known_of_it(pool: Pool) -> None:
+    with pytest.raises(RemoteError, match="broken at 7") as raised:
+        result(pool.submit(tasks.fail_particular))
+    assert raised.value.type_name == "pool_tasks.Particular"
+    assert "fail_particular" in raised.value.traceback
+
+
+def test_a_value_that_raises_anything_when_it_is_read_ends_its_future(pool: Pool) -> None:
+    with pytest.raises(SystemExit):
+        result(pool.submit(tasks.give_exit))
+    silent = pool.submit(tasks.give_exit)  # read by the watcher
+    until(silent.done)
+    assert result(pool.submit(tasks.add, 1)) == 2
+
+
+def test_a_large_view_of_any_format(pool: Pool) -> None:
+    import ctypes
+
+    numbers = (ctypes.c_int32 * 20_000)(*range(20_000))
+    (received,), _ = result(pool.submit(tasks.echo, memoryview(numbers)))
+    assert bytes(received) == bytes(numbers)
+
+
+def test_a_callback_may_wait_for_another_task(pool: Pool) -> None:
+    got: list[int] = []
+
+    def go_on(future: cf.Future[Any]) -> None:
+        got.append(result(pool.submit(tasks.add, 1)) + result(second))
+
+    first, second = pool.submit(tasks.nap, 0.02), pool.submit(tasks.add, 2)
+    first.add_done_callback(go_on)
+    result(first)
+    until(lambda: got == [5])
+
+
+def test_a_callback_that_raises_anything_costs_nobody_else_an_answer(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", lambda about: seen.append(about.exc_type))
+    gate = str(tmp_path / "gate")
+    first = pool.submit(tasks.wait_for, gate)
+    first.add_done_callback(lambda future: sys.exit(3))
+    futures = [pool.submit(tasks.add, n) for n in range(40)]
+    tasks.touch(gate)
+    until(lambda: first.done() and all(future.done() for future in futures))
+    until(lambda: seen == [SystemExit])  # the watcher has told it: nobody waited
+    assert [result(future) for future in futures] == list(range(1, 41))
+
+
+@pytest.mark.parametrize("by_watcher", [True, False])
+def test_a_callback_may_shut_the_pool_down(fresh: Any, by_watcher: bool) -> None:
+    pool = fresh()
+    over = threading.Event()
+    future = pool.submit(tasks.nap, 0.02)
+
+    def end(future: cf.Future[Any]) -> None:
+        pool.shutdown()  # does not wait here, for itself
+        over.set()
+
+    future.add_done_callback(end)
+    if not by_watcher:
+        result(future)
+    assert over.wait(PATIENCE)
+    pool.shutdown()
+    assert pool.stats().alive == 0
+
+
+def test_the_collector_may_end_a_pool_wherever_it_runs(fresh: Any) -> None:
+    """Also in the middle of what the same thread does with the pool."""
+    pool = fresh()
+    waiting = pool.map(tasks.add, range(3))
+    with pool.crew.lock:
+        waiting.close()
+        pool._finalizer()
+    with pytest.raises(ClosedError):
+        pool.submit(tasks.nothing)
+
+
+def test_a_log_record_of_megabytes_arrives_in_time(pool: Pool) -> None:
+    sizes: list[int] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: sizes.append(len(record.getMessage()))  # type: ignore[method-assign]
+    logger = logging.getLogger("pool.much")
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        result(pool.submit(tasks.log_much, 8_000_000))
+        assert sizes == [8_000_000]
+    finally:
+        logger.propagate = True
+        logger.removeHandler(handler)
+
+
+def test_threads_that_fork_take_turns(pool: Pool) -> None:
+    from helpers import run_threads
+    from theus.pools import registry
+
+    def fork(index: int) -> None:
+        """As os.fork() does, without the child."""
+        for _ in range(200):
+            registry.before_fork()
+            assert registry.held
+            registry.after_in_parent()
+
+    run_threads(4, fork)
+    assert not registry.held
+    assert result(pool.submit(tasks.add, 1)) == 2

@@ -122,7 +122,8 @@ class Pool(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """No new task from now on; workers end when the last one is done.
 
-        `wait`: returns when they have. `cancel_futures`: tasks that wait in the pool are
+        `wait`: returns when they have; but a callback of a future never waits here, as it is
+        called by who would have to end them. `cancel_futures`: tasks that wait in the pool are
         cancelled. May be called again.
         """
 

@@ -18,6 +18,14 @@ watcher at most once and in vain, and one that comes later is always seen: armin
 there. What takes time, and what only the clock brings about (timeouts, tasks to take back,
 workers to start or to bury), is the watcher's alone.
 
+Callbacks of futures run in whoever pumps, without the lock. They may submit, close the pool, raise
+anything, or wait for another future: then the same thread pumps once more, inside. So what was read
+and is not delivered yet lies in `arrived`, where the next one who pumps finds it.
+
+The lock is reentrant for the collector's sake: it may run in any thread at any moment, also where
+the lock is held, and end a pool or an iterator of map() there. What these do then (`close`,
+`interrupt`) sets flags and rings bells, and disturbs nobody who is in the middle of something.
+
 How tasks are handed out: to an idle worker first. If all are busy, tasks are sent ahead to those
 whose last ones were short, up to half a millisecond of work, so that no worker waits for a round
 trip. If one of them turns out to be long after all and another worker is idle, what was not begun
@@ -30,6 +38,7 @@ import contextlib
 import logging
 import os
 import select
+import sys
 import threading
 from collections import deque
 from concurrent.futures import Future
@@ -42,7 +51,7 @@ from theus._theus import decode
 from theus.errors import BrokenPoolError, ClosedError, RemoteError, WorkerDied, WorkerTimeoutError
 from theus.pools import wire
 from theus.pools.member import PACKETS, Member, Task
-from theus.pools.registry import CREWS
+from theus.pools.registry import CREWS, enlist
 from theus.pools.worker import Setup, reference, restored_error
 
 __all__ = ["Crew"]
@@ -102,7 +111,7 @@ class Crew:
         self.shelf = wire.Shelf(setup.name)
         self.pid = os.getpid()
 
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         # Guarded by lock:
         self.queue: deque[Task] = deque()
         self.members: list[Member] = []
@@ -114,7 +123,12 @@ class Crew:
         self.failed_starts = 0
         self.done = self.died = self.recalled = 0
 
-        self.pump = threading.Lock()
+        self.pump = threading.RLock()
+        # Guarded by pump:
+        self.arrived: deque[tuple[Member, Task, int, int, memoryview]] = deque()
+        """Answers that are not delivered yet."""
+        self.reader: int | None = None
+        """The thread that reads answers; its callbacks cannot wait for the end of the pool."""
         self.inner = select.epoll()
         self.outer = select.epoll()
         self.bell, self.call = (os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2))
@@ -133,7 +147,7 @@ class Crew:
             raise
         self.thread = threading.Thread(target=self.watch, name=f"{setup.name}-watcher", daemon=True)
         self.thread.start()
-        CREWS.add(self)
+        enlist(self)
 
     # ---- tasks in -----------------------------------------------------------------------
 
@@ -234,12 +248,22 @@ class Crew:
 
     def interrupt(self) -> None:
         """Whoever pumps shall look at its future again."""
-        if not self.ended.is_set() and self.pid == os.getpid():
-            with contextlib.suppress(OSError):
+        with self.lock:
+            if not self.ended.is_set() and self.pid == os.getpid():
                 os.eventfd_write(self.call, 1)
 
     def read_answers(self, timeout: float) -> None:
         """Waits for answers and delivers them, and buries who is gone. Caller holds the pump."""
+        before, self.reader = self.reader, threading.get_ident()
+        try:
+            if self.arrived:  # of an outer round, or of one that was left by an exception
+                self.deliver()
+            else:
+                self.read_ready(timeout)
+        finally:
+            self.reader = before
+
+    def read_ready(self, timeout: float) -> None:
         for fd, _ in self.inner.poll(timeout):
             if fd == self.call:
                 with contextlib.suppress(BlockingIOError):
@@ -260,23 +284,29 @@ class Crew:
         while more:
             found, more = member.read()
             answers = [it for it in found if it[0] in wire.ANSWERS]
-            tasks: list[Task | None] = []
             if answers:
                 with self.lock:
                     tasks = member.answered([number for _, number, _ in answers])
+                    for task, answer in zip(tasks, answers, strict=True):
+                        if task is not None:
+                            self.arrived.append((member, task, *answer))
                     self.done += len(tasks)
                     self.hand_out()
                     if not self.queue:
                         self.look_for_idle()
                         if self.closing:
                             self.call_watcher(0.0)
-            for task, (kind, number, body) in zip(tasks, answers, strict=True):
-                if task is not None:
-                    self.deliver(member, task, kind, number, body)
             if len(found) > len(answers):
                 self.hear(member, found)
+            self.deliver()
 
-    def deliver(self, member: Member, task: Task, kind: int, number: int, body: memoryview) -> None:
+    def deliver(self) -> None:
+        while self.arrived:
+            self.deliver_one(*self.arrived.popleft())
+
+    def deliver_one(
+        self, member: Member, task: Task, kind: int, number: int, body: memoryview
+    ) -> None:
         good, found = unpacked(kind, body)
         if task.blocks or task.held:
             task.release()
@@ -337,6 +367,8 @@ class Crew:
             if self.pump.acquire(blocking=False):
                 try:
                     self.read_answers(0)
+                except BaseException:  # a callback's SystemExit, a filter of logging: not our end
+                    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self.thread)))
                 finally:
                     self.pump.release()
                 self.arm()
@@ -362,7 +394,7 @@ class Crew:
                     elif now > member.since + LAST_CALL:
                         member.kill()
                     self.wakes_at = min(self.wakes_at, now + 0.25)
-                if not self.members:
+                if not self.members and not self.arrived:
                     return True
         if missing and needed:
             self.start_missing()
@@ -537,10 +569,16 @@ class Crew:
     def end(self) -> None:
         os.eventfd_write(self.call, 1)  # whoever pumps sees that it is over
         self.ended.set()
-        with self.pump:
+        # With the lock, too: nobody rings a bell whose number is already another file's.
+        with self.pump, self.lock:
             self.close_files()
             self.shelf = wire.Shelf(self.setup.name)  # its memory goes
         CREWS.discard(self)
+
+    def join(self) -> None:
+        """Waits for the end; not in a callback of a future, for which the end would wait."""
+        if threading.get_ident() not in (self.reader, self.thread.ident):
+            self.thread.join()
 
     def close_files(self) -> None:
         for epoll in (self.outer, self.inner):
@@ -566,7 +604,7 @@ def unpacked(kind: int, body: memoryview) -> tuple[bool, Any]:
             remote = RemoteError(*wire.unpack(body, False))
             return False, restored_error(remote, remote.traceback)
         content = wire.unpack(body, kind in (wire.VALUE_IN_BLOCKS, wire.ERROR_IN_BLOCKS))
-    except Exception as error:  # what it takes to restore a value is code of anybody
+    except BaseException as error:  # restoring a value is code of anybody; its future has to end
         return False, error
     if kind in (wire.VALUE, wire.VALUE_IN_BLOCKS):
         return True, content

@@ -222,7 +222,8 @@ class Member:
             self.rest += data
             data = self.rest
         found, end = wire.frames(data)
-        self.rest = bytearray(memoryview(data)[end:])
+        if found or not self.rest:  # a long frame grows where it is
+            self.rest = bytearray(memoryview(data)[end:])
         return found, more
 
     # ---- end -------------------------------------------------------------------------------

@@ -109,13 +109,13 @@ class ProcessPool(Pool):
             return
         self.crew.close(cancel_futures)
         if wait:
-            self.crew.thread.join()
+            self.crew.join()
 
     def kill(self) -> None:
         self._finalizer.detach()
         if self.crew.pid == os.getpid():
             self.crew.kill()
-            self.crew.thread.join()
+            self.crew.join()
 
     def __repr__(self) -> str:
         figures = self.stats()

@@ -14,7 +14,7 @@ __all__ = ["CREWS", "arrange_for_the_end", "in_forked_child"]
 class Crew(Protocol):
     """What a pool has to do then."""
 
-    lock: threading.Lock
+    lock: threading.RLock
     thread: threading.Thread
 
     def forget(self) -> None:
@@ -26,9 +26,18 @@ class Crew(Protocol):
 
 CREWS: weakref.WeakSet[Crew] = weakref.WeakSet()
 
+forking = threading.RLock()
+"""Held throughout a fork: two threads that fork take turns, and no pool is added meanwhile."""
+
+
+def enlist(crew: Crew) -> None:
+    with forking:
+        CREWS.add(crew)
+
 
 def before_fork() -> None:
     """Nobody is inside a region of a pool when the child is made."""
+    forking.acquire()
     for crew in sorted(CREWS, key=id):
         crew.lock.acquire()
         held.append(crew)
@@ -37,6 +46,7 @@ def before_fork() -> None:
 def after_in_parent() -> None:
     while held:
         held.pop().lock.release()
+    forking.release()
 
 
 def after_in_child() -> None:
@@ -46,6 +56,7 @@ def after_in_child() -> None:
         crew.forget()
     CREWS.clear()
     forked.set()
+    forking.release()
 
 
 held: list[Crew] = []
@@ -61,9 +72,11 @@ def in_forked_child() -> bool:
 
 
 def at_exit() -> None:
-    for crew in list(CREWS):
+    with forking:
+        crews = list(CREWS)
+    for crew in crews:
         crew.kill(at_exit=True)
-    for crew in list(CREWS):
+    for crew in crews:
         crew.thread.join(2.0)
 
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from pickle import PickleBuffer
 from struct import Struct
 from typing import Any
 
@@ -84,7 +85,7 @@ class Shelf:
         zone = self.zone
         if zone is None:
             zone = self.zone = SharedZone(self.name, 0)
-        source = memoryview(content).cast("B")
+        source = PickleBuffer(content).raw()  # bytes of any format, which cast() is not for
         block = zone.alloc("wire", max(1, source.nbytes), False)
         if not isinstance(block, SharedBlock):
             raise HeavyMemoryError(source.nbytes, limit=block[3])

@@ -24,7 +24,7 @@ from theus._theus import SharedBlock, encode
 from theus.errors import SendError, _shown
 from theus.pools import wire
 from theus.pools.base import WorkerTraceback
-from theus.pools.codec import extend, find, name_of
+from theus.pools.codec import dumps, extend, find, loads, name_of
 
 __all__ = ["Setup", "main", "reference", "shown_name"]
 
@@ -132,6 +132,7 @@ class Results:
         """The exception with its traceback; if it cannot travel, what can be said about it."""
         text = traceback_of(error)
         try:
+            loads(dumps(error, pickle=True), pickle=True)  # some can only be written
             self.answer(wire.ERROR, number, (error, text))
         except Exception as refused:  # __reduce__ of anybody
             about = (f"{type(error).__module__}.{type(error).__qualname__}", _shown(error, 500))
