@@ -354,12 +354,18 @@ static PyType_Spec block_spec = {
 
 /* ---- arrays in blocks ------------------------------------------------------------------------------ */
 
+enum { BASES_MAX = 100 }; /* NumPy keeps such chains short; objects of others may be their own base */
+
 /* The SharedBlock at the end of an array's chain of bases; NULL, perhaps with an exception set, if none is there. */
 static PyObject *
 block_below(const module_state *st, PyObject *array)
 {
     PyObject *base = Py_NewRef(array);
-    while (base != NULL && Py_TYPE(base) != st->SharedBlock_type) {
+    for (int steps = 0; base != NULL && Py_TYPE(base) != st->SharedBlock_type; steps++) {
+        if (steps == BASES_MAX) {
+            Py_CLEAR(base);
+            break;
+        }
         PyObject *next = NULL;
         if (PyMemoryView_Check(base)) {
             next = Py_XNewRef(PyMemoryView_GET_BUFFER(base)->obj);

@@ -254,3 +254,15 @@ def test_any_view_arrives_as_numpy_would_have_it(case: tuple[tuple[int, ...], li
         arrived = travel(array)
         assert arrived.dtype == plain.dtype and arrived.shape == plain.shape
         assert np.array_equal(arrived, plain)
+
+
+def test_an_object_that_is_its_own_base_lies_in_no_block() -> None:
+    from theus._theus import place_in_block, token_in_block
+
+    class Loop:
+        base: Any = None
+
+    loop = Loop()
+    loop.base = loop
+    assert place_in_block(loop) is None  # type: ignore[arg-type]
+    assert token_in_block(loop) is None  # type: ignore[arg-type]
