@@ -699,16 +699,21 @@ busy_main(void *arg)
     return NULL;
 }
 
-/* Descriptors of this process that are files of arenas. */
+/* Where the named files of this test lie. */
+#define FOLDER "/dev/shm/theus-test-"
+
+/* Descriptors of this process that are files of arenas, with a name or without. */
 static uint32_t
 files_open(void)
 {
+    static const char anonymous[] = "/memfd:theus-", named[] = FOLDER;
     uint32_t count = 0;
     for (int fd = 0; fd < 256; fd++) {
         char path[64], target[128];
         snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-        ssize_t length = readlink(path, target, sizeof(target));
-        count += length > 13 && memcmp(target, "/memfd:theus-", 13) == 0;
+        ssize_t length = readlink(path, target, sizeof(target) - 1);
+        target[length < 0 ? 0 : length] = 0;
+        count += strncmp(target, anonymous, strlen(anonymous)) == 0 || strncmp(target, named, strlen(named)) == 0;
     }
     return count;
 }
@@ -798,7 +803,7 @@ int
 main(void)
 {
     long before = theus_alloc_live();
-    char folder[] = "/dev/shm/theus-test-XXXXXX";
+    char folder[] = FOLDER "XXXXXX";
     test_runs();
     test_quota_decisions();
     test_only_sealed_files_are_opened();
