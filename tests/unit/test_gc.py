@@ -13,12 +13,14 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from helpers import run_fresh, run_threads
+from support import PATIENCE
 from theus.cli import main
 from theus.registry import MemoryRegistry, SweepReport, sweep
 
@@ -184,7 +186,7 @@ def test_permission_denied_is_an_answer(folder: Path) -> None:
     folder.chmod(0o777)
     folder.parent.chmod(0o711)
     code = """
-import os, sys
+import os, sys, time
 from theus.registry import sweep
 folder = sys.argv[1]
 if os.geteuid() == 0:
@@ -248,7 +250,7 @@ def test_ten_thousand_dead(folder: Path) -> None:
 def test_memory_registry() -> None:
     """Its folder is the process's own, so it is one that is told its folder at its start."""
     code = """
-import os, sys
+import os, sys, time
 from theus.registry import MemoryRegistry
 left = os.path.join(os.environ["THEUS_SHM_DIR"], "theus_1_7_" + 32 * "0" + ".control")
 open(left, "w").close()
@@ -276,7 +278,7 @@ def test_memory_registry_frees_its_session() -> None:
 
 
 LEDGER = """
-import os, sys
+import os, sys, time
 from theus.registry import MemoryRegistry, sweep
 folder = os.environ["THEUS_SHM_DIR"]
 def make(name):
@@ -322,18 +324,18 @@ if child == 0:
     registry.cleanup()
     sys.exit(0 if not os.path.exists(f"{folder}/theus_of_child") else 1)
 assert os.waitpid(child, 0)[1] == 0 and os.path.exists(f"{folder}/theus_one")
-reader, writer = os.pipe()
-if os.fork() == 0:
-    os.close(writer)
-    os.read(reader, 1)                          # until the parent is dead
-    sweep()
+if os.fork() == 0:                              # lives on while the parent's files are swept
+    until = time.monotonic() + {PATIENCE}
+    while os.path.exists(f"{folder}/theus_one") and time.monotonic() < until:
+        time.sleep(0.001)
     os._exit(0)
 os._exit(0)
 """
-    left_by(folder, end)
+    left_by(folder, end.replace("{PATIENCE}", str(PATIENCE)))
+    until = time.monotonic() + PATIENCE
     while (folder / "theus_one").exists() or (folder / "theus_two").exists():
-        os.sched_yield()
-    sweep(str(folder))
+        assert time.monotonic() < until
+        sweep(str(folder))
     assert names(folder) == ["theus_other"]
 
 
