@@ -11,6 +11,8 @@ from _thread import RLock
 from collections.abc import Hashable
 from typing import NamedTuple
 
+from theus.errors import _shown
+
 __all__ = ["ConflictManager", "RetryDecision"]
 
 BUSY_WAIT_MS = 50
@@ -63,11 +65,15 @@ class ConflictManager:
         self, max_retries: int = 5, base_backoff_ms: float = 2, *, lease_ms: float = 1000
     ) -> None:
         if type(max_retries) is not int or max_retries < 1:
-            raise ValueError(f"max_retries is a number of conflicts from 1, not {max_retries!r}")
+            raise ValueError(
+                f"max_retries is a number of conflicts from 1, not {_shown(max_retries)}"
+            )
         times: dict[str, object] = {"base_backoff_ms": base_backoff_ms, "lease_ms": lease_ms}
         for name, value in times.items():
             if type(value) not in (int, float) or not 0 <= value <= LONGEST_MS:  # type: ignore[operator]
-                raise ValueError(f"{name} is a number of milliseconds, 0 to 1e9, not {value!r}")
+                raise ValueError(
+                    f"{name} is a number of milliseconds, 0 to 1e9, not {_shown(value)}"
+                )
         self._max_retries = max_retries
         self._base_ms = base_backoff_ms
         self._lease = lease_ms / 1000

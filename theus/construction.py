@@ -9,12 +9,11 @@ from enum import Enum
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from theus._theus import thaw
+from theus._theus import State, thaw
 from theus.errors import _shown
 from theus.scope import ROOT_ALIASES
 
 if TYPE_CHECKING:
-    from theus._theus import State
     from theus.locks import LockManager
     from theus.zones import Rules
 
@@ -157,6 +156,10 @@ def context_type(context: object) -> type | None:
 
 def context_of(kind: type | None, state: State) -> Any:
     """The roots of a state as an instance of `kind`, or as a dict."""
+    if not isinstance(state, State):
+        raise TypeError(
+            f"to_object() takes a State, such as engine.state.at(3), not {_shown(state)}"
+        )
     roots = thaw(state.data)
     if kind is None:
         return roots
@@ -227,5 +230,5 @@ def write_timeout(given: int | None) -> int:
         value = int(text) if text.strip().isdecimal() else None
         given = value if value is not None else text  # type: ignore[assignment]
     if type(value) is not int or value <= 0:
-        raise ValueError(f"{what} is a number of milliseconds above 0, not {given!r}")
+        raise ValueError(f"{what} is a number of milliseconds above 0, not {_shown(given)}")
     return value

@@ -211,7 +211,7 @@ def _attach(function: F, contract: ProcessContract) -> F:
         _attach(function.__func__, contract)
         return function
     if not callable(function):
-        raise TypeError(f"@process decorates a function, not {function!r}")
+        raise TypeError(f"@process decorates a function, not {_shown(function)}")
     refuse_generator(function, getattr(function, "__name__", repr(function)))
     try:
         _mark(function, contract)
@@ -253,13 +253,13 @@ def _mark(function: Any, contract: ProcessContract) -> None:
 
 def _flag(what: str, given: bool) -> bool:
     if not isinstance(given, bool):
-        raise TypeError(f"{what} must be True or False, not {given!r}")
+        raise TypeError(f"{what} must be True or False, not {_shown(given)}")
     return given
 
 
 def _isolation(what: str, given: Isolation) -> Isolation:
     if given not in _ISOLATIONS:
-        raise ValueError(f'{what} must be "serializable" or "snapshot", not {given!r}')
+        raise ValueError(f'{what} must be "serializable" or "snapshot", not {_shown(given)}')
     return given
 
 
@@ -267,7 +267,7 @@ def check_timeout(what: str, given: Any) -> float | None:
     if given is None:
         return None
     if isinstance(given, bool) or not isinstance(given, (int, float)):
-        raise TypeError(f"{what} must be a number of seconds, or None, not {given!r}")
+        raise TypeError(f"{what} must be a number of seconds, or None, not {_shown(given)}")
     if not 0 < given <= LONGEST:
         raise ValueError(
             f"{what} must be a number of seconds above 0, at most {LONGEST:g}, or None for no "
@@ -286,7 +286,7 @@ def _errors(what: str, given: Any) -> tuple[str | type[BaseException], ...]:
         if not isinstance(error, str) and not (
             isinstance(error, type) and issubclass(error, BaseException)
         ):
-            raise TypeError(f"{what} must be exception classes or their names, not {error!r}")
+            raise TypeError(f"{what} must be exception classes or their names, not {_shown(error)}")
     return errors
 
 
@@ -298,7 +298,7 @@ def _texts(what: str, given: Iterable[str] | None) -> tuple[str, ...]:
     try:
         texts = tuple(given)
     except TypeError:
-        raise TypeError(f"{what} must be a list of texts, not {given!r}") from None
+        raise TypeError(f"{what} must be a list of texts, not {_shown(given)}") from None
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(f"{what} must be texts; {text!r} is a {type(text).__name__}")
@@ -335,7 +335,8 @@ def _semantic(what: str, given: SemanticType | str) -> SemanticType:
     known = [member.value for member in SemanticType]
     if not isinstance(given, str):
         raise TypeError(
-            f"{what} must be a SemanticType or one of {', '.join(map(repr, known))}, not {given!r}"
+            f"{what} must be a SemanticType or one of {', '.join(map(repr, known))}, "
+            f"not {_shown(given)}"
         )
     try:
         return SemanticType(given.lower())

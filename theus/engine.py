@@ -26,6 +26,7 @@ from theus.errors import (
     SecurityViolationError,
     TransactionError,
     UnknownProcessError,
+    _shown,
 )
 from theus.guards import ContextGuard
 from theus.history import EngineHistory
@@ -132,7 +133,7 @@ class TheusEngine(EngineHistory):
                 "audit_recipe: auditing is not part of this version; leave it out"
             )
         if shm_backend not in (None, "anonymous", "named"):
-            raise ValueError(f"shm_backend is 'anonymous' or 'named', not {shm_backend!r}")
+            raise ValueError(f"shm_backend is 'anonymous' or 'named', not {_shown(shm_backend)}")
         self._shm_backend: Any = shm_backend
         roots = roots_of(context)
         self._rules = namespaced(roots, context, namespaces, zones)

@@ -75,7 +75,9 @@ def _reader(target: object) -> Transaction:
     return tx
 
 
-def _check_target(target: object, tx: Transaction) -> None:
+def _check_target(target: object, tx: object) -> None:
+    if not isinstance(tx, Transaction):
+        raise TypeError(f"the transaction is one that an engine gave, not {_shown(tx)}")
     if target is tx or target is None or (isinstance(target, State) and target == tx.state):
         return
     raise TypeError(
@@ -141,6 +143,8 @@ class ContextGuard(ABC):  # noqa: B024  # abstract in that it has no instances o
 def _declared(what: str, given: Iterable[str]) -> tuple[str, ...]:
     if isinstance(given, str):
         raise TypeError(f"{what} is a list of paths, not one text: write [{given!r}]")
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{what} is a list of paths, or None for all, not {_shown(given)}")
     return tuple(given)
 
 
@@ -161,6 +165,8 @@ class ProcessContext(ABC):  # noqa: B024  # as above
     ) -> Context:
         if tx is not None:
             _check_target(state, tx)
+        if local is not None and not isinstance(local, Mapping):
+            raise TypeError(f"local is a dict, or None, not {_shown(local)}")
         reads_only = tx is None or tx.read_only
         maker = _Maker(reads_only, "Unknown")
         scope = Scope((EVERYTHING,), owner=maker, frozen=True) if reads_only else None

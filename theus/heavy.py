@@ -52,7 +52,7 @@ from weakref import ref
 
 import numpy as np
 
-from theus._theus import SharedBlock, SharedZone, hide_arenas, place_in_block, system_memory
+from theus._theus import Engine, SharedBlock, SharedZone, hide_arenas, place_in_block, system_memory
 from theus.errors import ClosedError, HeavyMemoryError, _shown
 from theus.heavy_report import HeavyArray, HeavyReport, QuotaReport
 from theus.heavy_watch import HeavyWatch
@@ -150,8 +150,12 @@ class ManagedAllocator:
         engine: TheusEngine | None = None,
         backend: Backend | None = None,
     ) -> None:
+        if not (session_id is None or isinstance(session_id, str)):
+            raise TypeError(f"session_id is a text, or None, not {_shown(session_id)}")
+        if not (engine is None or isinstance(engine, Engine)):
+            raise TypeError(f"engine is a TheusEngine, or None, not {_shown(engine)}")
         self.session_id = os.urandom(8).hex() if session_id is None else session_id
-        if not 1 <= len(self.session_id.encode()) <= 63 or "\0" in self.session_id:
+        if not 1 <= _bytes_in(self.session_id) <= 63 or "\0" in self.session_id:
             raise ValueError(f"session_id has 1 to 63 bytes and no NUL, unlike {session_id!r}")
         self._limit = _limit_of(capacity_mb)
         self.backend = backend_of(backend)
@@ -189,7 +193,7 @@ class ManagedAllocator:
         sizes = _shape_of(shape)
         type_ = _dtype_of(dtype)
         if order not in ("C", "F"):
-            raise ValueError(f"order is 'C' or 'F', not {order!r}")
+            raise ValueError(f"order is 'C' or 'F', not {_shown(order)}")
         _check_key(key)
         self._check_open()
         tx = None if self._engine is None else self._attempt()
@@ -243,6 +247,7 @@ class ManagedAllocator:
 
         Raises KeyError if there is none, ValueError if it has too few bytes for that.
         """
+        _check_key(key)
         entry = self._entries.get(key)
         array = None if entry is None else entry.array()
         if array is None or entry is None:
@@ -250,6 +255,8 @@ class ManagedAllocator:
         if shape is None and dtype is None:
             return array
         type_ = array.dtype if dtype is None else _dtype_of(dtype)
+        if shape is None and type_.itemsize == 0:
+            raise ValueError(f"elements of {type_} take no bytes: say how many there are, shape=")
         sizes = (array.nbytes // type_.itemsize,) if shape is None else _shape_of(shape)
         needed = type_.itemsize * math.prod(sizes)
         if needed > array.nbytes:
@@ -273,6 +280,7 @@ class ManagedAllocator:
         Its memory goes with its last view, in whatever process. Raises KeyError if there is no
         such array, BorrowedArrayError (a PermissionError) if it is another process's.
         """
+        _check_key(key)
         entry = self._entries.get(key)
         block = None if entry is None else entry.block
         if block is None:
@@ -374,10 +382,15 @@ class ManagedAllocator:
         nobody uses. None: no such limit. An array counts for each prefix that its key has, also
         if it was there before. At most 63 prefixes.
         """
+        if prefix is not None and not isinstance(prefix, str):
+            raise TypeError(f"the prefix of a quota is a text, or None, not {_shown(prefix)}")
+        _bytes_in(prefix or "")
         limits = []
         for name, limit in (("soft", soft), ("hard", hard)):
             if limit is not None and (type(limit) is not int or limit < 1):
-                raise ValueError(f"{name}= is a number of bytes above 0, or None, not {limit!r}")
+                raise ValueError(
+                    f"{name}= is a number of bytes above 0, or None, not {_shown(limit)}"
+                )
             limits.append(limit or 0)
         self._zone.limit(prefix or "", *limits)
 
@@ -447,6 +460,9 @@ class ManagedAllocator:
         The environment's THEUS_HEAVY_WATCH ("sites", "checksums" or "sites,checksums") says it for
         every allocator from its beginning.
         """
+        for name, flag in (("sites", sites), ("checksums", checksums)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name}= is True or False, not {_shown(flag)}")
         self._watch.sites, self._watch.checksums = sites, checksums
 
     def verify(self) -> None:
@@ -461,6 +477,8 @@ class ManagedAllocator:
 
         The next `alloc`, or the next end of an array, gives back what has waited longer.
         """
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            raise TypeError(f"decay() takes a number of seconds, not {_shown(seconds)}")
         self._zone.decay(seconds)
 
     def tidy(self) -> int:
@@ -505,6 +523,17 @@ class ManagedAllocator:
 def _check_key(key: object) -> None:
     if not isinstance(key, str) or not key:
         raise TypeError(f"the key of a shared array is a text, not {_shown(key)}")
+    _bytes_in(key)
+
+
+def _bytes_in(name: str) -> int:
+    """The length of a name in UTF-8; ValueError for a lone surrogate, which that cannot hold."""
+    try:
+        return len(name) if name.isascii() else len(name.encode())
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{_shown(name)} cannot be written in UTF-8, so it names nothing"
+        ) from None
 
 
 def _shape_of(shape: Any) -> tuple[int, ...]:
@@ -541,7 +570,7 @@ def backend_of(backend: object) -> Backend:
         name, what = "THEUS_SHM_BACKEND", os.environ.get("THEUS_SHM_BACKEND", "anonymous")
     if what == "anonymous" or what == "named":
         return what
-    raise ValueError(f"{name} is 'anonymous' or 'named', not {what!r}")
+    raise ValueError(f"{name} is 'anonymous' or 'named', not {_shown(what)}")
 
 
 def _hide_at_end() -> None:
@@ -561,6 +590,8 @@ def _limit_of(capacity_mb: float | None) -> int:
             return system_memory()[0] // 2
         what = text
         capacity_mb = float(text) if text.strip().isdecimal() else 0
+    elif isinstance(capacity_mb, bool) or not isinstance(capacity_mb, (int, float)):
+        raise TypeError(f"{name} is a number of MiB above 0, not {_shown(what)}")
     if not 0 < capacity_mb < 2**40:
-        raise ValueError(f"{name} is a number of MiB above 0, not {what!r}")
+        raise ValueError(f"{name} is a number of MiB above 0, not {_shown(what)}")
     return int(capacity_mb * 2**20)

@@ -37,7 +37,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from theus._theus import MISSING
-from theus.errors import ContractViolationError, PathError
+from theus.errors import ContractViolationError, PathError, _shown
 from theus.paths import Path
 from theus.scope import Scope, is_literal, parse_pattern
 
@@ -118,7 +118,7 @@ def merge_rules(
     if given is None:
         return ()
     if not isinstance(given, Mapping):
-        raise TypeError(f'{what} is a dict such as {{"domain.total": "sum"}}, not {given!r}')
+        raise TypeError(f'{what} is a dict such as {{"domain.total": "sum"}}, not {_shown(given)}')
     allowed = Scope((), map(parse_pattern, outputs))
     for text, rule in given.items():
         try:
@@ -149,7 +149,9 @@ def _check_rule(what: str, text: str, rule: Merge) -> None:
         return
     names = ", ".join(map(repr, NAMES))
     if not isinstance(rule, str):
-        raise TypeError(f"{what}: the rule for {text!r} is {names} or a function, not {rule!r}")
+        raise TypeError(
+            f"{what}: the rule for {text!r} is {names} or a function, not {_shown(rule)}"
+        )
     if rule not in NAMES:
         import difflib  # only for who mistyped
 

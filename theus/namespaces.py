@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from theus.errors import _shown
 from theus.zones import Capability
 
 __all__ = ["Namespace", "NamespacePolicy", "NamespaceRegistry"]
@@ -108,7 +109,7 @@ class Namespace:
 
     def __init__(self, cls: Callable[[], Any], policy: NamespacePolicy | None = None) -> None:
         if not callable(cls):
-            raise TypeError(f"a Namespace takes the class of its data, not {cls!r}")
+            raise TypeError(f"a Namespace takes the class of its data, not {_shown(cls)}")
         self.cls = cls
         self.policy = policy
         self.name = ""
@@ -146,14 +147,14 @@ def parse_namespace(entry: object) -> tuple[str, NamespacePolicy | None, Any]:
     else:
         raise TypeError(
             "namespaces: each is a dict with a name, or a tuple (name, policy, data), "
-            f"not {entry!r}"
+            f"not {_shown(entry)}"
         )
     name, policy, data = fields
     if not isinstance(name, str) or not name:
         raise ValueError(f"namespaces: {entry!r} has no name")
     if policy is not None and not isinstance(policy, NamespacePolicy):
         raise TypeError(
-            f"namespaces: the policy of {name!r} must be a NamespacePolicy, not {policy!r}"
+            f"namespaces: the policy of {name!r} must be a NamespacePolicy, not {_shown(policy)}"
         )
     return name, policy, {} if data is None else data
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeV
 
 from theus._theus import HOME, Transaction, abandon
 from theus.contracts import check_timeout
-from theus.errors import ProcessError, ProcessTimeoutError, TransactionError
+from theus.errors import ProcessError, ProcessTimeoutError, TransactionError, _shown
 from theus.plan import Plan
 from theus.retry import Patience
 from theus.runs import run_async
@@ -251,4 +251,4 @@ def check_options(
     check_timeout("timeout", timeout)
     for name, flag in (("inline", False if inline is None else inline), ("detached", detached)):
         if not isinstance(flag, bool):
-            raise TypeError(f"{name} must be True or False, not {flag!r}")
+            raise TypeError(f"{name} must be True or False, not {_shown(flag)}")

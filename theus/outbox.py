@@ -23,7 +23,7 @@ from _thread import allocate_lock, get_ident
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from theus.errors import ProcessError, TransactionError
+from theus.errors import ProcessError, TransactionError, _shown
 
 if TYPE_CHECKING:
     from theus._theus import Engine
@@ -59,7 +59,7 @@ class OutboxMsg:
         self, topic: str, payload: Any = None, *, id: str | None = None, version: int | None = None
     ) -> None:
         if not isinstance(topic, str):
-            raise TypeError(f"a topic is a text, not {topic!r}")
+            raise TypeError(f"a topic is a text, not {_shown(topic)}")
         _set(self, "topic", topic)
         _set(self, "payload", payload)
         _set(self, "id", id)
@@ -176,7 +176,9 @@ def check_handler(handler: Handler) -> Handler:
     from theus.plan import is_coroutine_function
 
     if not callable(handler):
-        raise TypeError(f"the handler of an outbox is a function of one message, not {handler!r}")
+        raise TypeError(
+            f"the handler of an outbox is a function of one message, not {_shown(handler)}"
+        )
     if is_coroutine_function(handler):
         raise TypeError(
             f"the handler of an outbox is a plain function, and {handler!r} is a coroutine "

@@ -265,7 +265,7 @@ def _set(tx: Transaction, path: Path, value: Any) -> None:
 def _assert_unchanged(engine: Engine, tx: Transaction, expected: int, touched: list[Path]) -> None:
     """Raises unless every touched path is as it was at version `expected`."""
     if type(expected) is not int:
-        raise TypeError(f"assert_version is the number of a version, not {expected!r}")
+        raise TypeError(f"assert_version is the number of a version, not {_shown(expected)}")
     newest = engine.state  # from there: what a body may see of its snapshot is bounded
     if expected == tx.version:
         snapshot = older = None

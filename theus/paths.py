@@ -25,6 +25,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
+from theus.errors import _shown
+
 __all__ = ["Path", "Segment", "as_path", "format_path", "parse_path", "split_path"]
 
 Path = tuple[Any, ...]
@@ -67,7 +69,7 @@ def as_path(path: Path | str) -> Path:
 def format_path(path: Path) -> str:
     """The written form of a path. `parse_path` reads it back if its keys are literals."""
     if not isinstance(path, tuple):
-        raise TypeError(f"a path is a tuple of keys, not {path!r}")
+        raise TypeError(f"a path is a tuple of keys, not {_shown(path)}")
     text = ""
     for key in path:
         if type(key) is str and key.isidentifier():
@@ -87,7 +89,7 @@ def split_path(text: str) -> list[Segment]:
     """
     if not isinstance(text, str):
         raise TypeError(
-            f"a path is written as text or given as a tuple of keys, not {text!r} "
+            f"a path is written as text or given as a tuple of keys, not {_shown(text)} "
             f"of type {type(text).__name__}"
         )
     segments: list[Segment] = []

@@ -27,6 +27,7 @@ from theus.errors import (
     PathError,
     ProcessError,
     _nearest,
+    _shown,
 )
 from theus.merging import put_with_parents
 from theus.outputs import SIGNAL, Outputs, release
@@ -66,7 +67,7 @@ def plan_of(process: Callable[..., Any], name: str | None = None) -> Plan:
         plan: Plan = kept
         return plan
     if not callable(process):
-        raise TypeError(f"a process is a function or the name of one, not {process!r}")
+        raise TypeError(f"a process is a function or the name of one, not {_shown(process)}")
     contract = contract_of(process)
     if contract is not None and name is None:
         if isinstance(process, MethodType):  # a new object at each look-up; its function stays

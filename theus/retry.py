@@ -35,9 +35,11 @@ class Patience:
 
     def __init__(self, retries: int | None, deadline: float) -> None:
         if retries is not None and (type(retries) is not int or retries < 0):
-            raise ValueError(f"retries is a number from 0, or None for no limit, not {retries!r}")
+            raise ValueError(
+                f"retries is a number from 0, or None for no limit, not {_shown(retries)}"
+            )
         if not isinstance(deadline, (int, float)):
-            raise TypeError(f"deadline is a time in seconds, a number, not {deadline!r}")
+            raise TypeError(f"deadline is a time in seconds, a number, not {_shown(deadline)}")
         if not 0 <= deadline <= LONGEST:
             raise ValueError(
                 f"deadline is a time in seconds, 0 or more and at most {LONGEST:g}, not "

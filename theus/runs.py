@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from theus._theus import Transaction, Turn
 from theus._types import Isolation
-from theus.errors import ConflictError, WriteTimeoutError
+from theus.errors import ConflictError, WriteTimeoutError, _shown
 from theus.outputs import release
 from theus.plan import is_coroutine_function
 from theus.retry import Patience
@@ -108,7 +108,7 @@ async def _line_up(turn: Turn, patience: Patience) -> None:
 def transactional(engine: TheusEngine, fn: Callable[..., Any], options: Mapping[str, Any]) -> Any:
     """`fn(tx, ...)` as a function that is called without `tx`; `options` are those of `run`."""
     if not callable(fn):
-        raise TypeError(f"@engine.transactional decorates a function, not {fn!r}")
+        raise TypeError(f"@engine.transactional decorates a function, not {_shown(fn)}")
     if is_coroutine_function(fn):
 
         @functools.wraps(fn)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from theus._theus import SharedBlock, place_in_block
-from theus.errors import BorrowedArrayError, StaleArrayError
+from theus.errors import BorrowedArrayError, StaleArrayError, _shown
 from theus.heavy import ManagedAllocator
 from theus.shm_array import OWNERS, Owner, ShmArray, array_from_token, name_of
 
@@ -28,6 +28,8 @@ __all__ = [
 
 def _named(name: str) -> tuple[Owner, SharedBlock]:
     """The living block of this name, if this process has allocated it. StaleArrayError if not."""
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a shared array is a text, not {_shown(name)}")
     for session, owner in list(OWNERS.items()):
         prefix = f"theus:{session}:"
         if name.startswith(prefix):

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from theus.errors import _shown
 from theus.waiting import Follower
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ class Signals(Follower[Signal]):
 
     def __init__(self, engine: Engine, topic: str | None) -> None:
         if topic is not None and type(topic) is not str:
-            raise TypeError(f"signals() takes a topic, a text, or None for all; not {topic!r}")
+            raise TypeError(
+                f"signals() takes a topic, a text, or None for all; not {_shown(topic)}"
+            )
         super().__init__(engine)
         self._topic = topic
         self._cursor = engine.attach(_NEXT)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from theus._theus import Engine, State, Transaction
-from theus.errors import ClosedError, RingFullError, WaitTimeoutError
+from theus.errors import ClosedError, RingFullError, WaitTimeoutError, _shown
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -37,9 +37,11 @@ def end_of(timeout: float | None) -> float | None:
     if timeout is None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout is a time in seconds, or None for no limit, not {timeout!r}")
+        raise TypeError(
+            f"timeout is a time in seconds, or None for no limit, not {_shown(timeout)}"
+        )
     if not timeout >= 0:
-        raise ValueError(f"timeout is a time in seconds, 0 or more, not {timeout!r}")
+        raise ValueError(f"timeout is a time in seconds, 0 or more, not {_shown(timeout)}")
     return time.monotonic() + min(timeout, sys.float_info.max)
 
 
@@ -256,7 +258,7 @@ class _Condition:
         self, engine: Engine, predicate: Callable[[State], object], timeout: float | None
     ) -> None:
         if not callable(predicate):
-            raise TypeError(f"wait_for asks a function of one State, not {predicate!r}")
+            raise TypeError(f"wait_for asks a function of one State, not {_shown(predicate)}")
         self.engine = engine
         self.predicate = predicate
         self.timeout = timeout

@@ -333,7 +333,7 @@ list_add(PyObject *a, PyObject *b)
     bool left = Py_IS_TYPE(a, st->FrozenList_type);
     PyObject *other = left ? b : a;
     if (PyUnicode_Check(other) || PyBytes_Check(other) || Py_TYPE(other)->tp_iter == NULL
-        || PyDict_Check(other) || PyAnySet_Check(other)) {
+        || !PySequence_Check(other)) {   /* neither builtin sets and dicts nor ours */
         Py_RETURN_NOTIMPLEMENTED;
     }
     HandleObject *self = handle_of(left ? a : b);

@@ -37,6 +37,8 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
+from theus.errors import _shown
+
 __all__ = ["Pool", "PoolStats", "WorkerTraceback"]
 
 T = TypeVar("T")
@@ -104,7 +106,7 @@ class Pool(Executor):
         result is not there `timeout` seconds (default: no limit) after the call of map().
         """
         if chunksize < 1:
-            raise ValueError(f"chunksize is at least 1, not {chunksize!r}")
+            raise ValueError(f"chunksize is at least 1, not {_shown(chunksize)}")
         end = None if timeout is None else monotonic() + timeout
         calls = zip(*iterables, strict=False)
         if chunksize == 1:

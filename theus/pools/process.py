@@ -26,6 +26,7 @@ from concurrent.futures import Future
 from itertools import count
 from typing import Any, Literal, TypeVar
 
+from theus.errors import _shown
 from theus.pools.base import Pool, PoolStats
 from theus.pools.crew import Crew
 from theus.pools.registry import arrange_for_the_end, in_forked_child
@@ -75,11 +76,11 @@ class ProcessPool(Pool):
         cores = len(os.sched_getaffinity(0))
         size = cores if size is None else size
         if type(size) is not int or size < 1:
-            raise ValueError(f"size is at least 1, not {size!r}")
+            raise ValueError(f"size is at least 1, not {_shown(size)}")
         if timeout is not None and not timeout > 0:
-            raise ValueError(f"timeout is above 0 seconds, not {timeout!r}")
+            raise ValueError(f"timeout is above 0 seconds, not {_shown(timeout)}")
         if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer is a function, not {initializer!r}")
+            raise TypeError(f"initializer is a function, not {_shown(initializer)}")
         if start_method == "forkserver" and in_forked_child():
             start_method = "spawn"  # the server is a child of our parent; Python cannot share it
         context = multiprocessing.get_context(start_method)

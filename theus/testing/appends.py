@@ -29,6 +29,8 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from theus.errors import _shown
+
 WW, WR, RW, RT = 1, 2, 4, 8
 _NAMES = {WW: "ww", WR: "wr", RW: "rw", RT: "rt"}
 
@@ -123,7 +125,7 @@ def check_appends(
     "internal" (a transaction contradicts itself). Raises ValueError for an unknown level.
     """
     if isolation not in ISOLATIONS:
-        raise ValueError(f"isolation is one of {', '.join(ISOLATIONS)}, not {isolation!r}")
+        raise ValueError(f"isolation is one of {', '.join(ISOLATIONS)}, not {_shown(isolation)}")
     run = list(transactions)
     report = AppendReport(transactions=len(run))
     graph = _Graph(len(run))

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from theus._theus import forget_arenas, shared_folder
+from theus.errors import _shown
 
 if TYPE_CHECKING:
     from theus.heavy import ManagedAllocator
@@ -49,6 +50,11 @@ def leak_check(*allocators: ManagedAllocator) -> Iterator[None]:
     Collects garbage first, and gives back what is only kept for reuse. If the block
     raises, that goes on instead. For one thread's work: what others do meanwhile counts.
     """
+    for allocator in allocators:
+        if not hasattr(allocator, "tidy"):  # its class would load NumPy
+            raise TypeError(
+                f"leak_check() takes allocators, such as engine.heavy, not {_shown(allocator)}"
+            )
     before = _held(allocators)
     yield
     after = _held(allocators)

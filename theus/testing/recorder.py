@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from theus._theus import Transaction
-from theus.errors import TransactionError
+from theus._theus import Engine, Transaction
+from theus.errors import TransactionError, _shown
 from theus.testing.history import Attempt, History
 from theus.testing.processes import RecordedOptions
 from theus.testing.recording import RecordingTransaction, bare
@@ -38,6 +38,8 @@ class Recorder:
     """
 
     def __init__(self, engine: TheusEngine) -> None:
+        if not isinstance(engine, Engine):
+            raise TypeError(f"a Recorder records a TheusEngine, not {_shown(engine)}")
         self._engine = engine
         self._attempts: list[Attempt] = []  # appending and popping are atomic
         self._live: dict[int, RecordingTransaction] = {}  # by id of the engine's transaction

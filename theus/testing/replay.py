@@ -21,6 +21,7 @@ from copy import deepcopy
 from typing import Any
 
 from theus._theus import DELETE, MISSING, FrozenDict, FrozenList, FrozenSet, thaw
+from theus.errors import _shown
 from theus.paths import Path
 from theus.testing.history import Anomaly, Attempt, History, Report, Step, Violation
 
@@ -37,8 +38,10 @@ def check_history(history: History, *, limit: int = 100) -> Report:
     the values that snapshot transactions overwrote. Raises ValueError for a limit below 1, and for
     an attempt that is still open or has an unknown step.
     """
+    if not isinstance(history, History):
+        raise TypeError(f"check_history() takes what Recorder.take() gave, not {_shown(history)}")
     if limit < 1:
-        raise ValueError(f"limit is a number from 1, not {limit!r}")
+        raise ValueError(f"limit is a number from 1, not {_shown(limit)}")
     checker = _Checker(history, limit)
     try:
         checker.check_all()
