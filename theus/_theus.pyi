@@ -24,7 +24,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from random import Random
 from types import GenericAlias, MappingProxyType, TracebackType
-from typing import Any, Final, Generic, Literal, SupportsIndex, TypeVar, final, overload
+from typing import Any, Final, Generic, Literal, NoReturn, SupportsIndex, TypeVar, final, overload
 
 from _typeshed import structseq
 from typing_extensions import Buffer, disjoint_base
@@ -531,6 +531,7 @@ class State:
 
 @final
 class Transaction:
+    def __reduce__(self) -> NoReturn: ...
     """One unit of work on one engine."""
 
     def __new__(cls, engine: Engine | None = None, write_timeout_ms: int = 5000) -> Transaction: ...

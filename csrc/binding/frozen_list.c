@@ -333,7 +333,7 @@ list_add(PyObject *a, PyObject *b)
     bool left = Py_IS_TYPE(a, st->FrozenList_type);
     PyObject *other = left ? b : a;
     if (PyUnicode_Check(other) || PyBytes_Check(other) || Py_TYPE(other)->tp_iter == NULL
-        || !PySequence_Check(other)) {   /* neither builtin sets and dicts nor ours */
+        || !(PySequence_Check(other) || PyIter_Check(other))) {   /* no sets and dicts, of whatever kind */
         Py_RETURN_NOTIMPLEMENTED;
     }
     HandleObject *self = handle_of(left ? a : b);

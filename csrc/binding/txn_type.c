@@ -439,7 +439,17 @@ txn_method_reserve(PyObject *op, PyObject *Py_UNUSED(ignored))
     return room < 0 ? NULL : PyBool_FromLong(room);
 }
 
+/* Without this, pickle and copy would make a transaction of an engine of its own, and say nothing. */
+static PyObject *
+txn_method_reduce(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
+{
+    PyErr_SetString(PyExc_TypeError,
+                    "a transaction cannot be pickled or copied; send what was read, such as tx.domain.freeze()");
+    return NULL;
+}
+
 static PyMethodDef txn_methods[] = {
+    {"__reduce__", txn_method_reduce, METH_NOARGS, PyDoc_STR("Raises TypeError.")},
     {"__enter__", txn_enter_block, METH_NOARGS,
      PyDoc_STR("Begins. Inside another transaction of this task on this engine: a savepoint of that one.")},
     {"__exit__", THEUS_FASTCALL(txn_exit_block), METH_FASTCALL,

@@ -105,7 +105,7 @@ class Pool(Executor):
         All calls are submitted at once, `chunksize` of them as one task. TimeoutError if a
         result is not there `timeout` seconds (default: no limit) after the call of map().
         """
-        if chunksize < 1:
+        if type(chunksize) is not int or chunksize < 1:
             raise ValueError(f"chunksize is at least 1, not {_shown(chunksize)}")
         end = None if timeout is None else monotonic() + timeout
         calls = zip(*iterables, strict=False)

@@ -24,8 +24,9 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from itertools import count
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
+from theus.contracts import check_timeout
 from theus.errors import _shown
 from theus.pools.base import Pool, PoolStats
 from theus.pools.crew import Crew
@@ -77,10 +78,18 @@ class ProcessPool(Pool):
         size = cores if size is None else size
         if type(size) is not int or size < 1:
             raise ValueError(f"size is at least 1, not {_shown(size)}")
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"timeout is above 0 seconds, not {_shown(timeout)}")
+        check_timeout("timeout", timeout)
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer is a function, not {_shown(initializer)}")
+        if not isinstance(initargs, (tuple, list)):
+            raise TypeError(f"initargs is a tuple, not {_shown(initargs)}")
+        method: object = start_method
+        if not isinstance(method, str) or method not in get_args(StartMethod):
+            raise ValueError(
+                f"start_method is 'forkserver', 'spawn' or 'fork', not {_shown(start_method)}"
+            )
+        if blas_threads is not None and (type(blas_threads) is not int or blas_threads < 1):
+            raise ValueError(f"blas_threads is at least 1, or None, not {_shown(blas_threads)}")
         if start_method == "forkserver" and in_forked_child():
             start_method = "spawn"  # the server is a child of our parent; Python cannot share it
         context = multiprocessing.get_context(start_method)
