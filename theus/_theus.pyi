@@ -164,9 +164,34 @@ def open_context(
     kwargs: dict[str, Any],
     /,
 ) -> Context:
-    """The context of one attempt of a process. From here on the transaction lets pass what
-    `scope` declares, within what it let pass before, and commits only what `bound` lets be
-    written."""
+    """A context by hand. From here on the transaction lets pass what `scope` declares, within
+    what it let pass before, and commits only what `bound` lets be written."""
+
+def run_body(
+    transaction: Transaction,
+    plan: object,
+    scope: Scope | None,
+    bound: Scope | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    function: Callable[..., Any],
+    /,
+) -> Any:
+    """function(context, *args, **kwargs) with a context of its own, as by `open_context`, and
+    `close_context` after it."""
+
+def start_body(
+    transaction: Transaction,
+    plan: object,
+    scope: Scope | None,
+    bound: Scope | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    function: Callable[..., Awaitable[Any]],
+    /,
+) -> tuple[Context, Awaitable[Any]]:
+    """(context, function(context, *args, **kwargs)), of a coroutine function: who has awaited the
+    call closes the context."""
 
 HOME: Final[ContextVar[Any]]  # who runs: of the thread or task itself, never to be handed on
 

@@ -12,8 +12,11 @@
 In it PRIVATE fields can be read, and all fields but CONSTANT be changed, as far as the contract
 declares them. When the block ends, the drafts that were read in it are of no use any more.
 
-Who may is said by who holds the engine, of the function itself: `engine.allow_admin`. Every scope
-is recorded when it opens, whatever becomes of its run.
+Who may is said by who holds the engine, of the function itself: `engine.allow_admin`, for the runs
+that begin after it. The right is that of the call: it belongs to the context which the engine
+passes to that function, while the function runs and no process runs inside it. A context that is
+made by hand, or for the plan of another process, has none. Every scope is recorded when it opens,
+whatever becomes of its run.
 """
 
 from __future__ import annotations

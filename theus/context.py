@@ -41,9 +41,10 @@ whatever the body did, the commit publishes nothing that is not in the outputs: 
 checked on the list of operations when the body can write no more.
 
 A guard is no prison. A process is Python in your own process: it can reach the engine and
-begin a transaction of its own, change this package's modules for later runs, or write to
-memory with `ctypes`. What it does through its context, or to the transaction that it runs
-in, cannot commit what is not declared.
+begin a transaction of its own, change this package's modules for later runs, swap the `__code__`
+of another process, step into the suspended frames of a coroutine, find with `gc` what others hold,
+or write to memory with `ctypes`. What it does through its context, or to the transaction that it
+runs in, cannot commit what is not declared.
 """
 
 from __future__ import annotations

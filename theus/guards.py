@@ -31,7 +31,7 @@ OutboxCollector = Outbox
 class _Maker:
     """What a context made by hand has in the place of the plan of a process."""
 
-    __slots__ = ("function", "inputs", "name", "outputs", "reads_only")
+    __slots__ = ("inputs", "name", "outputs", "reads_only")
 
     parameters: tuple[str, ...] = ()
 
@@ -46,7 +46,6 @@ class _Maker:
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.reads_only = reads_only
-        self.function = self  # which no engine can have allowed an admin scope
 
     def no_read(self, path: Path) -> ContractViolationError:
         declared = tuple(dict.fromkeys(self.inputs + self.outputs))

@@ -3,9 +3,10 @@
 A plan turns `function(ctx, *args)` into a body that a transaction can run:
 
     attempt(tx, engine, args, kwargs)
-        open a context: the guard of the contract stands, within that of a body around it
-        function(context, *args, **kwargs)
-        close it: from here on only outputs may be written
+        run_body:
+            open a context: the guard of the contract stands, within that of a body around it
+            function(context, *args, **kwargs)
+            close it: from here on only outputs may be written
         settle: store the returned value, free what is returned
 
 An attempt leaves nothing outside its transaction, so that it can be run again. Plans do
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
-from theus._theus import close_context, open_context
+from theus._theus import close_context, run_body, start_body
 from theus._types import Isolation, SemanticType, StateUpdate
 from theus.contracts import ProcessContract, contract_of, refuse_generator, undeclared_error
 from theus.errors import (
@@ -192,16 +193,11 @@ class Plan:
         bound = self.bound
         if engine.has_rules:
             scope, bound = engine.scope_of(scope), engine.scope_of(bound)
-        context = open_context(tx, self, scope, bound, args, kwargs)
-        function = self.function
         try:
-            # The plain call is a third of the price of the general one.
-            result = function(context, *args, **kwargs) if args or kwargs else function(context)
+            result = run_body(tx, self, scope, bound, args, kwargs, self.function)
         except BaseException as error:
-            close_context(context, error)
             self._failed(error, args, kwargs)
             raise
-        close_context(context, None)
         single = self.single
         if single is not None and type(result) in _PLAIN and not tx.written:
             # By far the usual case, without a look at anything else.
@@ -224,11 +220,13 @@ class Plan:
         bound = self.bound
         if engine.has_rules:
             scope, bound = engine.scope_of(scope), engine.scope_of(bound)
-        context = open_context(tx, self, scope, bound, args, kwargs)
+        context = None
         try:
-            result = await self.function(context, *args, **kwargs)
+            context, call = start_body(tx, self, scope, bound, args, kwargs, self.function)
+            result = await call
         except BaseException as error:
-            close_context(context, error)
+            if context is not None:
+                close_context(context, error)
             self._failed(error, args, kwargs)
             raise
         close_context(context, None)

@@ -1,6 +1,7 @@
 /* Opening and closing admin scopes, and who may. */
 #include "admin.h"
 
+#include "active.h"
 #include "context.h"
 #include "errors.h"
 #include "guard.h"
@@ -16,6 +17,14 @@ engine_allow_admin(PyObject *op, PyObject *function)
 {
     EngineObject *self = (EngineObject *)op;
     int result = 0;
+    TxnObject *current = txn_current(self);
+    if (current != NULL) {
+        Py_DECREF(current);
+        PyErr_SetString(self->heap->st->TransactionError,
+                        "allow_admin() inside a transaction: a body cannot let itself or others in; call it where the "
+                        "engine is made");
+        return NULL;
+    }
     Py_BEGIN_CRITICAL_SECTION(op);
     if (self->admins == NULL) {
         self->admins = PyDict_New();
@@ -28,8 +37,8 @@ engine_allow_admin(PyObject *op, PyObject *function)
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-static int
-is_allowed(EngineObject *engine, PyObject *function)
+int
+admin_allows(EngineObject *engine, PyObject *function)
 {
     int found = 0;
     Py_BEGIN_CRITICAL_SECTION(engine);
@@ -172,15 +181,15 @@ module_open_admin(PyObject *module, PyObject *const *args, Py_ssize_t count)
     ContextObject *context = (ContextObject *)args[0];
     TxnObject *txn = context->txn;
     PyObject *process = PyObject_GetAttrString(context->plan, "name");
-    PyObject *function = process == NULL ? NULL : PyObject_GetAttrString(context->plan, "function");
-    int allowed = function == NULL ? -1 : is_allowed(txn->engine, function);
-    int result = allowed == 1 ? txn_enter(txn) : allowed == 0 ? refuse(st, process) : -1;
+    int result = process == NULL ? -1 : context->admin ? txn_enter(txn) : refuse(st, process);
     if (result == 0) {
-        result = begin(context, process, args[1]);
+        int runs = context_runs(context);
+        result = runs == 1 ? begin(context, process, args[1])
+                 : runs == 0 ? txn_error(txn, "an admin scope is opened by the process itself, while it runs and none runs inside it")
+                             : -1;
         txn_leave(txn);
     }
     Py_XDECREF(process);
-    Py_XDECREF(function);
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 

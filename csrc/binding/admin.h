@@ -1,8 +1,9 @@
 /* Admin scopes: for the time of a with block, a process is bound by its contract and not by the zones.
  *
  *     open_admin(context, reason)          the operations so far are held against the zones; the context
- *         is its function among those      shows its roots under a scope of its own (scope.h, `admin`)
- *         that the engine allows?
+ *         was it made for a call of a       shows its roots under a scope of its own (scope.h, `admin`)
+ *         function that the engine
+ *         allows, which runs? (context.h)
  *     close_admin(context)                 the operations are held against what an admin may do; what they left is kept
  *                                          (zones_lift); the scope is revoked, and the context as it was
  *
@@ -19,6 +20,9 @@
 #include "engine_type.h"
 
 enum { ADMISSION_TIME, ADMISSION_PROCESS, ADMISSION_REASON, ADMISSION_VERSION, ADMISSION_COMMITTED, ADMISSION_COUNT };
+
+/* May processes that run this very function open admin scopes? 1, 0 or -1. */
+int admin_allows(EngineObject *engine, PyObject *function);
 
 /* Says in the records of a transaction's admin scopes which version it has made. */
 void admin_note_committed(TxnObject *txn);

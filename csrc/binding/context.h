@@ -1,7 +1,14 @@
 /* theus._theus.Context: what a process gets as its first argument.
  *
  * The roots of its transaction by name, under the scope of its contract (context.c), what is no root (context_type.c),
- * and the body that it is made for (context_life.c). */
+ * and the body that it is made for (context_life.c).
+ *
+ * A context stands for a function only if it was made here to be passed to that function, and while the function runs:
+ * what a function may do that others may not (an admin scope) is asked of `admin`, `number` and `coroutine`, never of the
+ * plan, which is a Python object that any body can change, or hand in as its own.
+ *
+ * Invariant: `admin` is true of no context but the one that run_body() or start_body() has passed to a function that the
+ * engine allows; and it is of use only while that function is the innermost body of the transaction (context_runs()). */
 #ifndef THEUS_CONTEXT_H
 #define THEUS_CONTEXT_H
 
@@ -18,6 +25,9 @@ typedef struct {
     PyObject *args;       /* owned: what the caller passed */
     PyObject *kwargs;     /* owned */
     bool closed;          /* once only: a body that closes its context fails its run. Written entered */
+    bool admin;           /* its function may open admin scopes; constant, like */
+    uint32_t number;      /* of the body in its transaction; 0: made by hand, for no function */
+    PyObject *coroutine;  /* owned: weak reference to what the function gave; NULL: it is no coroutine function, or no admin */
     PyObject *local;      /* owned: dict, once it was asked for */
     PyObject *helpers;    /* owned: dict of log, now, random, as they were asked for; or NULL */
     PyObject *last_name;  /* owned: name of the root that was read last, or NULL */
@@ -59,7 +69,13 @@ void context_use_scope(ContextObject *self, ScopeObject *scope);
 
 /* ---- bodies: context_life.c ----------------------------------------------------------- */
 
-/* _theus.open_context and _theus.close_context: the beginning and the end of a body. */
+/* Is the function that it was made for the innermost body, and running? Entered. 1, 0 or -1. */
+int context_runs(const ContextObject *self);
+
+/* _theus.run_body and _theus.start_body: one call of a function with a context of its own; _theus.open_context: a
+ * context by hand; _theus.close_context: the end of a body. */
+PyObject *module_run_body(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *module_start_body(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *module_open_context(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *module_close_context(PyObject *module, PyObject *const *args, Py_ssize_t count);
 

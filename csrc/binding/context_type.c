@@ -27,7 +27,9 @@ context_new(TxnObject *txn, PyObject *plan, ScopeObject *scope, PyObject *args, 
     self->args = Py_NewRef(args);
     self->kwargs = Py_NewRef(kwargs);
     self->around = self->bound = NULL;
-    self->closed = false;
+    self->closed = self->admin = false;
+    self->number = 0;
+    self->coroutine = NULL;
     self->local = self->helpers = self->last_name = self->weakrefs = NULL;
     self->last = NULL;
     PyObject_GC_Track(self);
@@ -46,6 +48,7 @@ context_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->bound);
     Py_VISIT(self->args);
     Py_VISIT(self->kwargs);
+    Py_VISIT(self->coroutine);
     Py_VISIT(self->local);
     Py_VISIT(self->helpers);
     Py_VISIT(self->last);
@@ -71,6 +74,7 @@ context_dealloc(PyObject *op)
     Py_XDECREF((PyObject *)self->bound);
     Py_DECREF(self->args);
     Py_DECREF(self->kwargs);
+    Py_XDECREF(self->coroutine);
     Py_DECREF((PyObject *)self->txn);
     PyObject_GC_Del(op);
     Py_DECREF(type);

@@ -107,7 +107,7 @@ run_joined(TxnObject *outer, PyObject *const *args, Py_ssize_t count)
     }
     theus_status status = theus_txn_save(&outer->txn, &savepoint);
     Py_ssize_t mark = outer->callbacks == NULL ? 0 : PyList_GET_SIZE(outer->callbacks);
-    txn_guard kept = {NULL, NULL, NULL};
+    txn_guard kept = {NULL, NULL, NULL, 0};
     if (status == THEUS_OK) {
         kept = txn_keep_guard(outer);
     }

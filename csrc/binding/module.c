@@ -116,9 +116,17 @@ static PyMethodDef module_methods[] = {
          "The builtin form of a frozen value, at any depth, independent of what it came from.")},
     {"open_context", THEUS_FASTCALL(module_open_context), METH_FASTCALL,
      PyDoc_STR("open_context($module, transaction, plan, scope, bound, args, kwargs, /)\n--\n\n"
-               "The context of one attempt of a process. From here on the transaction lets pass\n"
-               "what `scope` declares, within what it let pass before, and commits only what\n"
-               "`bound` lets be written. None: no contract.")},
+               "A context by hand. From here on the transaction lets pass what `scope` declares,\n"
+               "within what it let pass before, and commits only what `bound` lets be written.\n"
+               "None: no contract.")},
+    {"run_body", THEUS_FASTCALL(module_run_body), METH_FASTCALL,
+     PyDoc_STR("run_body($module, transaction, plan, scope, bound, args, kwargs, function, /)\n--\n\n"
+               "function(context, *args, **kwargs) with a context of its own, as by open_context(), and\n"
+               "close_context() after it.")},
+    {"start_body", THEUS_FASTCALL(module_start_body), METH_FASTCALL,
+     PyDoc_STR("start_body($module, transaction, plan, scope, bound, args, kwargs, function, /)\n--\n\n"
+               "(context, function(context, *args, **kwargs)), of a coroutine function: who has awaited\n"
+               "the call closes the context.")},
     {"abandon", module_abandon, METH_O,
      PyDoc_STR("abandon($module, transaction, /)\n--\n\n"
                "Ends a transaction without a trace, from any thread. Its body goes on and is\n"

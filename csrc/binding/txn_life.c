@@ -137,7 +137,8 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
     self->refused = NULL;
     self->lifted = self->admissions = NULL;
     self->admin_scope = self->before_admin = NULL;
-    self->kept = (txn_guard){NULL, NULL, NULL};
+    self->bodies = self->body = 0;
+    self->kept = (txn_guard){NULL, NULL, NULL, 0};
     self->savepoint = 0;
     self->next = self->previous = NULL;
     self->timeout_ms = timeout_ms;
@@ -202,7 +203,7 @@ txn_begin(TxnObject *self, theus_version *pinned)
 txn_guard
 txn_keep_guard(TxnObject *self)
 {
-    txn_guard kept = {(ScopeObject *)Py_XNewRef((PyObject *)self->guard), self->joined_bound, self->refused};
+    txn_guard kept = {(ScopeObject *)Py_XNewRef((PyObject *)self->guard), self->joined_bound, self->refused, self->body};
     self->joined_bound = NULL;
     self->refused = NULL;
     return kept;
@@ -212,7 +213,8 @@ void
 txn_restore_guard(TxnObject *self, txn_guard *kept)
 {
     txn_guard mine = *kept;
-    *kept = (txn_guard){NULL, NULL, NULL};
+    *kept = (txn_guard){NULL, NULL, NULL, 0};
+    self->body = mine.body;
     Py_XSETREF(self->guard, mine.scope);
     Py_XSETREF(self->joined_bound, mine.bound);
     if (mine.refused != NULL) { /* else what was refused meanwhile: the body's own code in a run of a plain function */

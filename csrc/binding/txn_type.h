@@ -18,6 +18,7 @@ typedef struct {
     ScopeObject *scope; /* owned */
     ScopeObject *bound; /* owned: joined_bound */
     PyObject *refused;  /* owned */
+    uint32_t body;
 } txn_guard;
 
 struct TxnObject {
@@ -49,6 +50,8 @@ struct TxnObject {
     ScopeObject *admin_scope;   /* owned: of the admin scope that is open, or NULL; */
     ScopeObject *before_admin;  /* owned: what its context had before; NULL: everything */
     txn_guard kept;             /* of a savepoint: what outer had when it began */
+    uint32_t bodies;            /* contexts that were opened for a body so far */
+    uint32_t body;              /* the one of the innermost body, numbered from 1; 0: none, see context.h */
     theus_isolation isolation;
     bool read_only;
     bool detached;              /* begins for itself, inside whatever it is */

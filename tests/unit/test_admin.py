@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from collections.abc import Callable
+from types import CoroutineType, FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+import theus._theus as native
 from support import plain
 from theus import AdminTransaction, TheusEngine, contracts, process
 from theus.errors import ContractViolationError, TransactionError
@@ -304,3 +309,169 @@ def test_a_retried_run_is_an_admin_again() -> None:
     engine.run_process(body)
     assert plain(engine.state["domain"])["a"] == 6
     assert [one.committed for one in engine.admin_log()] == [None, 3]
+
+
+# ---- no private door ----------------------------------------------------------------------
+
+
+def allowed(ctx: Any, act: Any = None) -> None:
+    if act is not None:
+        act()
+
+
+async def allowed_async(ctx: Any, step: Any) -> None:
+    await step
+
+
+ALLOWED = process(inputs=BOTH, outputs=BOTH)(allowed)
+ALLOWED_ASYNC = process(inputs=BOTH, outputs=BOTH)(allowed_async)
+FALSE = SimpleNamespace(name="allowed", function=ALLOWED, parameters=())
+
+Door = Callable[[Any, Any, TheusEngine], Any]
+DOORS: list[Door] = []
+
+
+def door(way: Door) -> Door:
+    """Gives a context, or raises. Called with that of a body, its plan and the engine."""
+    DOORS.append(way)
+    return way
+
+
+@door
+def a_context_for_the_plan_of_another(ctx: Any, plan: Any, engine: TheusEngine) -> Any:
+    return native.open_context(ctx.tx, ALLOWED._theus_plan, None, None, (), {})
+
+
+@door
+def a_context_for_a_false_plan(ctx: Any, plan: Any, engine: TheusEngine) -> Any:
+    return native.open_context(ctx.tx, FALSE, None, None, (), {})
+
+
+@door
+def another_function_in_its_own_plan(ctx: Any, plan: Any, engine: TheusEngine) -> Any:
+    plan.function = ALLOWED
+    return ctx
+
+
+@door
+def a_body_of_its_own_for_the_plan_of_another(ctx: Any, plan: Any, engine: TheusEngine) -> Any:
+    kept: list[Any] = []
+    native.run_body(ctx.tx, FALSE, None, None, (), {}, kept.append)
+    return kept[0]
+
+
+@door
+def a_run_of_the_plan_of_another_with_its_own_function(
+    ctx: Any, plan: Any, engine: TheusEngine
+) -> Any:
+    kept: list[Any] = []
+    other = ALLOWED._theus_plan.for_method(kept.append)
+    native.run_body(
+        ctx.tx, other, None, None, (), {}, lambda c: AdminTransaction(c, "x").__enter__()
+    )
+
+
+@door
+def a_coroutine_that_it_does_not_run(ctx: Any, plan: Any, engine: TheusEngine) -> Any:
+    context, call = native.start_body(ctx.tx, FALSE, None, None, (None,), {}, ALLOWED_ASYNC)
+    assert isinstance(call, CoroutineType)
+    call.close()
+    return context
+
+
+@door
+def a_coroutine_that_it_has_begun(ctx: Any, plan: Any, engine: TheusEngine) -> Any:
+    async def wait() -> None:
+        await asyncio.sleep(0)
+
+    context, call = native.start_body(ctx.tx, FALSE, None, None, (wait(),), {}, ALLOWED_ASYNC)
+    assert isinstance(call, CoroutineType)
+    call.send(None)
+    engine.calls = call  # type: ignore[attr-defined]  # it stays suspended
+    return context
+
+
+@door
+def the_context_of_a_body_that_has_returned(ctx: Any, plan: Any, engine: TheusEngine) -> Any:
+    kept: list[FrameType] = []
+    engine.run_process(ALLOWED, lambda: kept.append(sys._getframe(1)))
+    return kept[0].f_locals["ctx"]
+
+
+@door
+def letting_itself_in(ctx: Any, plan: Any, engine: TheusEngine) -> Any:
+    engine.allow_admin_function(plan.function)
+
+
+@pytest.mark.parametrize("way", DOORS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("semantic", ["effect", "without a contract"])
+def test_no_private_door_opens_an_admin_scope(way: Door, semantic: str) -> None:
+    """Neither AdminTransaction nor what it calls, whatever context a body gets hold of."""
+
+    def body(ctx: Any) -> None:
+        plan = next(p for p in plans if p is not None)
+        seen = way(ctx, plan, engine)
+        native.open_admin(seen, "mine")
+        leaked.append(seen.domain.internal_s)
+
+    contracted = process(inputs=BOTH, outputs=BOTH)(body) if semantic == "effect" else body
+    engine = engine_with(ALLOWED)
+    engine.allow_admin(ALLOWED_ASYNC)
+    engine.register(contracted)
+    plans, leaked = [engine.plan("body")], []
+    with pytest.raises((ContractViolationError, TransactionError)):
+        engine.run_process(contracted)
+    assert leaked == [] and engine.admin_log() == [] and engine.version == 1
+
+
+def test_a_process_that_an_admin_runs_is_none() -> None:
+    """It may walk to the context of the body around it, which is the one that is allowed."""
+
+    @process(inputs=["domain.a"])
+    def inner(ctx: Any, outer: Any) -> None:
+        with pytest.raises(TransactionError, match="while it runs"):
+            native.open_admin(outer, "mine")
+        native.close_context(ctx, ValueError())
+        with pytest.raises(TransactionError, match="while it runs"):
+            native.open_admin(outer, "mine")
+
+    @process(inputs=BOTH)
+    def outer(ctx: Any) -> None:
+        with pytest.raises(TransactionError, match="closed"):
+            engine.run_process(inner, ctx)
+        with AdminTransaction(ctx, reason="test"):
+            seen.append(ctx.domain.internal_s["key"])
+
+    seen: list[Any] = []
+    engine = engine_with(outer)
+    engine.run_process(outer)
+    assert seen == ["secret"] and len(engine.admin_log()) == 1
+
+
+def test_a_coroutine_is_an_admin_while_it_runs() -> None:
+    async def read(ctx: Any) -> str:
+        await asyncio.sleep(0)
+        with AdminTransaction(ctx, reason="test"):
+            await asyncio.sleep(0)
+            key: str = ctx.domain.internal_s["key"]
+            return key
+
+    @process(inputs=BOTH)
+    async def admin(ctx: Any) -> str:
+        return await read(ctx)
+
+    engine = engine_with(admin)
+    assert asyncio.run(engine.execute(admin)) == "secret"
+    with pytest.raises(ContractViolationError, match="not allowed"):
+        asyncio.run(engine_with().execute(admin))
+
+
+def test_a_body_has_many_arguments() -> None:
+    @process(inputs=["domain.a"])
+    def wide(ctx: Any, *numbers: int, **named: int) -> int:
+        return sum(numbers) + sum(named.values()) + int(ctx.domain.a)
+
+    engine = engine_with()
+    for count in (0, 1, 5, 6, 7, 100):
+        assert engine.run_process(wide, *range(count)) == sum(range(count)) + 1
+        assert engine.run_process(wide, *range(count), x=2, y=3) == sum(range(count)) + 6
