@@ -18,9 +18,10 @@ nothing is stored. Outputs with `merge=` take contributions: see `theus.merging`
 
 Outputs with wildcards allow writing; they take no returned values. What a process has
 written through `ctx` at or below an output stays, and the value returned in that place is
-only the caller's result; returned by name, it must be equal to what was written. What a run inside
-the body has written there counts as the body's own: it is one transaction, and whoever runs another
-process for an output of its own either leaves that to it or returns what that gave.
+only the caller's result; returned by name, it must be equal to what was written. Writing what
+stands there already is writing, too (but not a key that was put in and taken out again). What a run
+inside the body has written there counts as the body's own: it is one transaction, and whoever runs
+another process for an output of its own either leaves that to it or returns what that gave.
 """
 
 from __future__ import annotations

@@ -350,7 +350,7 @@ class EffectPlan(Plan):
         elif result is None:
             return None
         if outputs.paths or isinstance(result, StateUpdate):
-            written = tx.operations(True) if tx.written else []
+            written = tx.operations(True, True) if tx.written else []
             outputs.store(engine, tx, result, written)
         return result
 

@@ -329,7 +329,7 @@ int
 guard_check_operations(TxnObject *txn, ScopeObject *scope, bool recent)
 {
     noted_operation *first;
-    if (operations_note(txn, recent, &first) < 0) {
+    if (operations_note(txn, recent, false, &first) < 0) {
         return -1;
     }
     int declared = are_declared(txn, scope, first);
@@ -344,7 +344,7 @@ guard_check_commit(TxnObject *txn)
     if (txn->bound == NULL) {
         return zones_check(txn, false);
     }
-    if (operations_note(txn, false, &first) < 0) {
+    if (operations_note(txn, false, false, &first) < 0) {
         return -1;
     }
     int result = are_declared(txn, txn->bound, first) == 1 ? zones_check_noted(txn, first) : -1;

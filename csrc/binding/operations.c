@@ -69,13 +69,16 @@ finish(TxnObject *txn, const noting *notes, int result, theus_status status, not
 }
 
 int
-operations_note(TxnObject *txn, bool recent, noted_operation **first)
+operations_note(TxnObject *txn, bool recent, bool idle, noted_operation **first)
 {
     noting notes = {.end = &notes.first};
     theus_status status = THEUS_OK;
     int result = recent ? theus_txn_recent_operations(&txn->txn, NULL, note_one, &notes, &status)
                         : theus_txn_operations(&txn->txn, note_one, &notes);
     const module_state *st = txn->heap->st;
+    if (result == 0 && idle) {
+        result = theus_txn_idle_writes(&txn->txn, note_one, &notes);
+    }
     if (result == 0) {
         result = note_sent(&notes, &txn->txn, recent, THEUS_SIGNALS, OPERATION_SIGNAL, st->signal_name);
     }
@@ -118,14 +121,15 @@ txn_method_operations(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     TxnObject *self = (TxnObject *)op;
     noted_operation *first = NULL;
-    if (errors_check_count("operations", count, 0, 1) < 0) {
+    if (errors_check_count("operations", count, 0, 2) < 0) {
         return NULL;
     }
     int recent = count == 0 ? 0 : PyObject_IsTrue(args[0]);
-    if (recent < 0 || txn_enter(self) < 0) {
+    int idle = count < 2 ? 0 : PyObject_IsTrue(args[1]);
+    if (recent < 0 || idle < 0 || txn_enter(self) < 0) {
         return NULL;
     }
-    int result = operations_note(self, recent != 0, &first);
+    int result = operations_note(self, recent != 0, idle != 0, &first);
     txn_leave(self);
     PyObject *list = result < 0 ? NULL : PyList_New(0);
     for (noted_operation *one = first; one != NULL && list != NULL; one = one->next) {

@@ -14,9 +14,9 @@ typedef struct noted_operation {
     theus_segment path[]; /* keys retained */
 } noted_operation;
 
-/* The operations so far, oldest cell first; with `recent` those since the innermost savepoint. The
- * transaction has been entered. 0 and *first (NULL: none; free it), or -1. */
-int operations_note(TxnObject *txn, bool recent, noted_operation **first);
+/* The operations so far, oldest cell first; with `recent` those since the innermost savepoint, with `idle`
+ * also writes that have changed nothing. The transaction has been entered. 0 and *first (NULL: none; free it), or -1. */
+int operations_note(TxnObject *txn, bool recent, bool idle, noted_operation **first);
 /* Those so far for which `wanted` (which runs no Python code) is true. */
 int operations_note_some(TxnObject *txn, bool (*wanted)(void *arg, const theus_segment *path, uint32_t length),
                          void *arg, noted_operation **first);

@@ -468,8 +468,9 @@ static PyMethodDef txn_methods[] = {
      PyDoc_STR("Calls a function after the commit, never after a rollback. All callbacks run; the first\n"
                "exception of one then propagates, and the commit stands.")},
     {"operations", THEUS_FASTCALL(txn_method_operations), METH_FASTCALL,
-     PyDoc_STR("operations(recent=False): what was written so far, [(kind, path), ...], each path once. With\n"
-               "recent only what was written since the innermost open savepoint.")},
+     PyDoc_STR("operations(recent=False, idle=False): what was written so far, [(kind, path), ...], each path\n"
+               "once. With recent only what was written since the innermost open savepoint; with idle also\n"
+               "where a write has stored what stood there.")},
     TXN_PATH_METHODS,
     {NULL, NULL, 0, NULL},
 };

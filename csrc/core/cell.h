@@ -133,6 +133,10 @@ int theus_deferral_apply(theus_cell *cell, const theus_deferral *deferral, theus
 /* Cells list them newest first; they apply oldest first. */
 theus_deferral *theus_deferrals_reversed(theus_deferral *list);
 
+/* Had the cell that is the `number`th of the transaction been written at `pos` when the innermost savepoint, if there is one,
+ * began? */
+bool theus_savepoint_knows(const theus_savepoint *savepoint, uint32_t number, uint32_t pos);
+
 /* Gives back a place in the ring that the transaction has reserved and not filled. */
 void theus_txn_unreserve(theus_txn *txn);
 

@@ -196,6 +196,21 @@ theus_savepoint_rollback(theus_savepoint *savepoint)
     savepoint_free(savepoint, savepoint->count);
 }
 
+bool
+theus_savepoint_knows(const theus_savepoint *savepoint, uint32_t number, uint32_t pos)
+{
+    if (savepoint == NULL || number >= savepoint->count) {
+        return false;
+    }
+    const theus_numbers *writes = &savepoint->cells[number].writes;
+    for (uint32_t i = 0; i < writes->count; i++) {
+        if (writes->items[i] == pos) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---- what was done since ------------------------------------------------------------ */
 
 typedef struct {

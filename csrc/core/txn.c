@@ -557,6 +557,36 @@ theus_txn_writes_to(theus_txn *txn, bool (*concerns)(void *arg, const theus_segm
     return found;
 }
 
+int
+theus_txn_idle_writes(theus_txn *txn, theus_op_fn fn, void *arg)
+{
+    theus_segment path[THEUS_PATH_ROOM];
+    int result = 0;
+    uint32_t number = 0;
+    for (theus_cell *cell = txn->root; cell != NULL && result == 0; cell = cell->next, number++) {
+        if (cell->reshaped || cell->writes.count == 0 || !theus_cell_is_told(cell)) {
+            continue;
+        }
+        uint32_t length = theus_cell_path(cell, path, THEUS_PATH_ROOM - 1);
+        if (length > THEUS_PATH_ROOM - 1) {
+            length = THEUS_PATH_ROOM - 1;
+        }
+        theus_numbers_sort(&cell->writes);
+        for (uint32_t i = 0; i < cell->writes.count && result == 0; i++) {
+            theus_op_kind kind;
+            uint32_t pos = cell->writes.items[i];
+            if (write_at(cell, pos, &kind, &path[length]) || theus_savepoint_knows(txn->savepoint, number, pos)) {
+                continue;
+            }
+            path[length] = written_at(cell, pos);
+            if (path[length].key != NULL || cell->now->kind == THEUS_LIST) {
+                result = fn(arg, THEUS_OP_SET, path, length + 1);
+            }
+        }
+    }
+    return result;
+}
+
 static int
 stop_at_first(void *arg, theus_op_kind kind, const theus_segment *path, uint32_t length)
 {

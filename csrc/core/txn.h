@@ -298,6 +298,11 @@ bool theus_txn_writes(theus_txn *txn);
 THEUS_MUST_CHECK int theus_txn_recent_operations(theus_txn *txn, void *ctx, theus_op_fn fn, void *arg,
                                                  theus_status *status);
 
+/* What those lists leave out: places that were written (since the innermost savepoint, and not before it) and hold what they
+ * held before. Not keys that were inserted and are gone again, nor what lies in containers that the transaction has
+ * made. */
+THEUS_MUST_CHECK int theus_txn_idle_writes(theus_txn *txn, theus_op_fn fn, void *arg);
+
 /* Path of a cell in the pinned picture; at most `room` segments are stored, the length is returned. */
 uint32_t theus_cell_path(const theus_cell *cell, theus_segment *path, uint32_t room);
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -654,3 +655,72 @@ def test_an_update_is_plain_data() -> None:
     assert update == StateUpdate(key="domain.a", val=5) != StateUpdate("domain.a", 6)
     assert repr(update) == "StateUpdate(key='domain.a', val=5)"
     assert pickle.loads(pickle.dumps(update)) == update
+
+
+# ---- writing what stands already -------------------------------------------------------------
+
+SAME: dict[str, Callable[[Any], Any]] = {
+    "an attribute": lambda ctx: setattr(ctx.domain, "a", 5),
+    "an item": lambda ctx: ctx.domain.__setitem__("a", 5),
+    "a path": lambda ctx: ctx.transaction.set("domain.a", 5),
+    "a tree": lambda ctx: ctx.transaction.update({"domain": {"a": 5}}),
+    "and back": lambda ctx: (setattr(ctx.domain, "a", 6), setattr(ctx.domain, "a", 5)),
+}
+
+
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("way", SAME)
+def test_writing_what_stands_already_is_writing(way: str, joined: bool) -> None:
+    engine = TheusEngine({"domain": {"a": 5, "b": 1}})
+
+    @process(outputs=["domain.a"])
+    def body(ctx: Any, result: Any) -> Any:
+        SAME[way](ctx)
+        return result
+
+    @process(outputs=["domain"])
+    def outer(ctx: Any, result: Any) -> Any:
+        ctx.domain.b = 2
+        engine.run_process(body, result)
+
+    run = outer if joined else body
+    engine.run_process(run, "ok")
+    assert engine.state["domain"]["a"] == 5
+    engine.run_process(run, {"domain.a": 5})
+    with pytest.raises(ContractViolationError, match="returned another value for it by name"):
+        engine.run_process(run, {"domain.a": 6})
+    assert engine.state["domain"]["a"] == 5
+
+
+BELOW: dict[str, Callable[[Any], Any]] = {
+    "domain.rows": lambda ctx: ctx.domain.rows.__setitem__(0, 1),
+    "domain.tags": lambda ctx: ctx.domain.tags.add(1),
+    "domain.d": lambda ctx: setattr(ctx.domain.d.x, "y", 1),
+}
+
+
+@pytest.mark.parametrize("path", BELOW)
+def test_writing_what_stands_below_an_output_is_writing_it(path: str) -> None:
+    engine = TheusEngine({"domain": {"rows": [1, 2], "tags": {1}, "d": {"x": {"y": 1}}}})
+
+    @process(outputs=[path])
+    def body(ctx: Any) -> str:
+        BELOW[path](ctx)
+        return "ok"
+
+    assert engine.run_process(body) == "ok" and engine.version == 1
+
+
+def test_what_is_read_or_undone_is_not_written() -> None:
+    engine = TheusEngine({"domain": {"a": 5, "rows": [1]}})
+
+    @process(inputs=["domain"], outputs=["domain.a"])
+    def body(ctx: Any, value: Any) -> Any:
+        assert ctx.domain.a and list(ctx.domain.rows) == [1]
+        with contextlib.suppress(KeyError), ctx.transaction.savepoint():
+            ctx.domain.a = 7
+            raise KeyError
+        return value
+
+    engine.run_process(body, 6)
+    assert engine.state["domain"]["a"] == 6
