@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Literal, NamedTuple
 
-from theus.errors import _shown
-
 __all__ = ["SET", "EngineStats", "Isolation", "SemanticType", "StateUpdate"]
 
 Isolation = Literal["serializable", "snapshot"]
@@ -85,7 +83,7 @@ class StateUpdate:
     ) -> None:
         for name, part in (("data", data), ("heavy", heavy), ("signal", signal)):
             if part is not None and not hasattr(part, "items"):
-                raise TypeError(f"{name}= of a StateUpdate is a dict, not {_shown(part)}")
+                raise TypeError(f"{name}= of a StateUpdate is a dict, not {part!r}")
         self.key = key
         self.val = val
         self.data = data

@@ -215,9 +215,9 @@ class RecordingTransaction:
     def written(self) -> bool:
         return self._tx.written
 
-    def operations(self, recent: bool = False) -> list[tuple[str, Path]]:
+    def operations(self, recent: bool = False, idle: bool = False, /) -> list[tuple[str, Path]]:
         """`Transaction.operations`: what it has written itself so far."""
-        return self._tx.operations(recent)
+        return self._tx.operations(recent, idle)
 
     @contextmanager
     def savepoint(self) -> Iterator[RecordingTransaction]:
