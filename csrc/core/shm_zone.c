@@ -1,4 +1,4 @@
-/* See shm_zone.h. What reports about a zone is in shm_figures.c. */
+/* See shm_zone.h. Where blocks begin and end is in shm_births.c; what reports about a zone, in shm_figures.c. */
 #include "shm_sweep.h"
 #include "shm_zone_parts.h"
 
@@ -87,91 +87,7 @@ zone_arena_after_locked(const theus_zone *zone, const theus_arena *arena)
     return it;
 }
 
-/* ---- births and deaths -------------------------------------------------------------------------- */
-
-static uint32_t
-size_class(uint64_t extent)
-{
-    uint32_t bits = extent <= 64 ? 0 : 58 - (uint32_t)__builtin_clzll(extent - 1);
-    return bits < THEUS_SIZE_CLASSES ? bits : THEUS_SIZE_CLASSES - 1;
-}
-
-/* The counter has one writer at a time, which holds the lock; those who read it in other processes do not. */
-static void
-count_up(_Atomic(uint64_t) *counter, uint64_t by)
-{
-    uint64_t now = atomic_load_explicit(counter, memory_order_relaxed);
-    atomic_store_explicit(counter, now + by, memory_order_relaxed);
-}
-
-/* The slot of this tenant is free again. */
-static void
-tenant_left_locked(theus_arena *arena, uint32_t index)
-{
-    theus_tenant *tenant = &arena->tenants[index];
-    theus_runs_give(arena->runs, tenant->offset, tenant->extent);
-    if (--arena->blocks == 0) {
-        arena->idle_since_ns = theus_clock_tick_ns();
-    }
-    if (arena->zone != NULL) {
-        zone_uncharge_locked(arena->zone, tenant->quota, tenant->extent);
-    }
-    *tenant = (theus_tenant){0};
-}
-
-static void
-count_birth_locked(theus_zone *zone, theus_arena *arena, const theus_tenant *tenant)
-{
-    theus_participant *owner = theus_arena_participant(arena, THEUS_SHM_OWNER);
-    theus_tally *class = &zone->totals.classes[size_class(tenant->extent)];
-    zone->totals.births++;
-    zone->totals.bytes_born += tenant->extent;
-    zone->totals.asked += tenant->size;
-    class->blocks++;
-    class->bytes += tenant->extent;
-    count_up(&owner->births, 1);
-    count_up(&owner->bytes_born, tenant->extent);
-}
-
-/* The one place where a block comes to life. Its quota was charged when room was asked for. */
-static void
-block_born_locked(theus_zone *zone, theus_arena *arena, uint32_t index, uint32_t generation)
-{
-    const theus_tenant *tenant = &arena->tenants[index];
-    uint64_t end = tenant->offset + tenant->extent;
-    arena->dirty = end > arena->dirty ? end : arena->dirty;
-    count_birth_locked(zone, arena, tenant);
-    THEUS_SHM_STEP("birth counted");
-    theus_slot_publish(&arena->slots, index);
-    theus_lease lease = theus_slot_lease(&arena->slots, index, generation, arena->self);
-    assert(lease == THEUS_LEASED);
-    (void)lease;
-    arena->held[index] = 1; /* with the reference that the place had */
-    arena->held_slots++;
-}
-
-bool
-block_died_locked(theus_arena *arena, uint32_t index, uint32_t generation)
-{
-    if (!theus_slot_recycle(&arena->slots, index, generation)) {
-        return false;
-    }
-    uint64_t extent = arena->tenants[index].extent, size = arena->tenants[index].size;
-    tenant_left_locked(arena, index);
-    theus_participant *owner = theus_arena_participant(arena, THEUS_SHM_OWNER);
-    count_up(&owner->deaths, 1);
-    count_up(&owner->bytes_dead, extent);
-    theus_zone *zone = arena->zone;
-    if (zone != NULL) {
-        theus_tally *class = &zone->totals.classes[size_class(extent)];
-        zone->totals.deaths++;
-        zone->totals.bytes_dead += extent;
-        zone->totals.asked -= size;
-        class->blocks--;
-        class->bytes -= extent;
-    }
-    return true;
-}
+/* ---- giving back -------------------------------------------------------------------------------------- */
 
 /* Recycles what lingered until its last borrower let go. */
 static void
@@ -422,7 +338,7 @@ give_place_back(theus_zone *zone, place *at)
         tenant_left_locked(arena, at->slot);
     }
     else { /* somebody holds a stale or forged name to it at this moment, or died when he did: it was born, and lingers */
-        count_birth_locked(zone, arena, &arena->tenants[at->slot]);
+        block_counted_locked(zone, arena, &arena->tenants[at->slot]);
         arena->lingering[arena->lingering_count++] = at->slot;
     }
     let_go_locked(arena, &outdated);

@@ -41,6 +41,16 @@ void zone_trim_idle_locked(theus_zone *zone, theus_arena **outdated);
 /* Destroys such a list, after the unlock. */
 void zone_destroy_outdated(theus_arena *list);
 
+/* The one place where a block comes to life: its slot is claimed and its tenant written down, its quota was charged when room was
+ * asked for. */
+void block_born_locked(theus_zone *zone, theus_arena *arena, uint32_t index, uint32_t generation);
+
+/* That part of it which is in the totals. */
+void block_counted_locked(theus_zone *zone, theus_arena *arena, const theus_tenant *tenant);
+
+/* The slot of this tenant is free again, and its range. */
+void tenant_left_locked(theus_arena *arena, uint32_t index);
+
 /* The one place where a block ends: it is retired, and nobody leases it any more; else nothing happens, and false. */
 bool block_died_locked(theus_arena *arena, uint32_t index, uint32_t generation);
 
