@@ -656,7 +656,7 @@ class SendError(TheusError, TypeError):
     """
 
     def __init__(self, what: str, why: str, advice: str) -> None:
-        super().__init__(f"{what} cannot be sent to another process: {why}; {advice}")
+        super().__init__(f"{what} cannot be sent to a worker: {why}; {advice}")
         self.args = (what, why, advice)
         self.what = what
         self.why = why

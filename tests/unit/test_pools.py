@@ -162,7 +162,7 @@ def test_an_exception_keeps_its_type_and_shows_where_it_was_raised(pool: Pool) -
     assert raised.value.args == ("it broke", 7) and raised.value.place == 7
     cause = raised.value.__cause__
     assert isinstance(cause, WorkerTraceback)
-    assert "in fail_odd" in str(cause) and "worker.py" not in str(cause)
+    assert "in fail_odd" in str(cause) and "reports.py" not in str(cause)
     for error in (KeyError("a"), FileNotFoundError(2, "x", "y"), theus.ConflictError(("a",), 1, 2)):
         twin = pool.submit(tasks.fail, error).exception(PATIENCE)
         assert type(twin) is type(error) and str(twin) == str(error)
@@ -188,7 +188,7 @@ def test_a_result_that_cannot_travel(pool: Pool) -> None:
 @pytest.mark.parametrize(
     "fn, why",
     [
-        (lambda: 0, "a lambda cannot be sent to another process: it has no name"),
+        (lambda: 0, "a lambda cannot be sent to a worker: it has no name"),
         (3, "cannot be called"),
         (pytest.fixture, "no limit"),
     ],

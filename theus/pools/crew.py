@@ -35,7 +35,6 @@ is taken back (theus/pools/wire.py says why that is exact).
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import select
 import sys
@@ -47,12 +46,13 @@ from signal import SIGKILL
 from time import monotonic
 from typing import Any, TypeVar
 
-from theus._theus import decode
-from theus.errors import BrokenPoolError, ClosedError, RemoteError, WorkerDied, WorkerTimeoutError
+from theus.errors import BrokenPoolError, ClosedError, WorkerDied, WorkerTimeoutError
 from theus.pools import wire
+from theus.pools.calls import reference
 from theus.pools.member import PACKETS, Member, Task
 from theus.pools.registry import CREWS, enlist
-from theus.pools.worker import Setup, reference, restored_error
+from theus.pools.reports import log_here, restored_answer
+from theus.pools.worker import Setup
 
 __all__ = ["Crew"]
 
@@ -323,7 +323,7 @@ class Crew:
         """What a worker says of itself."""
         for kind, _, body in found:
             if kind == wire.LOG:
-                self.log(body)
+                log_here(body)
             elif kind == wire.READY:
                 with self.lock:
                     self.failed_starts = 0
@@ -333,12 +333,6 @@ class Crew:
                         self.call_watcher(member.since + self.timeout)
             elif kind == wire.STILLBORN:
                 self.broken(unpacked(wire.ERROR, body)[1])
-
-    def log(self, body: memoryview) -> None:
-        record = logging.makeLogRecord(decode(body))
-        logger = logging.getLogger(record.name)
-        if logger.isEnabledFor(record.levelno):
-            logger.handle(record)
 
     # ---- the watcher --------------------------------------------------------------------------
 
@@ -600,12 +594,6 @@ class Crew:
 def unpacked(kind: int, body: memoryview) -> tuple[bool, Any]:
     """(True, the value) or (False, the exception) of an answer."""
     try:
-        if kind == wire.UNFIT:
-            remote = RemoteError(*wire.unpack(body, False))
-            return False, restored_error(remote, remote.traceback)
-        content = wire.unpack(body, kind in (wire.VALUE_IN_BLOCKS, wire.ERROR_IN_BLOCKS))
+        return restored_answer(wire.INLINE.get(kind, kind), wire.unpack(body, kind in wire.INLINE))
     except BaseException as error:  # restoring a value is code of anybody; its future has to end
         return False, error
-    if kind in (wire.VALUE, wire.VALUE_IN_BLOCKS):
-        return True, content
-    return False, restored_error(*content)

@@ -23,7 +23,8 @@ from typing import Any
 
 from theus._theus import SharedBlock
 from theus.pools import wire
-from theus.pools.worker import Setup, main, shown_name
+from theus.pools.calls import shown_name
+from theus.pools.worker import Setup, main
 
 __all__ = ["Member", "Task"]
 

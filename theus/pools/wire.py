@@ -49,6 +49,7 @@ ANSWERS = frozenset((VALUE, VALUE_IN_BLOCKS, ERROR, ERROR_IN_BLOCKS, UNFIT))
 LOG, READY, STILLBORN = 9, 10, 11
 
 IN_BLOCKS = {CALL: CALL_IN_BLOCKS, VALUE: VALUE_IN_BLOCKS, ERROR: ERROR_IN_BLOCKS}
+INLINE = {there: here for here, there in IN_BLOCKS.items()}
 
 Frame = tuple[int, int, memoryview]
 """Kind, number of the task, body."""
