@@ -39,6 +39,7 @@ from types import MappingProxyType
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 COVERED_AT_LEAST = 90.0
+ON_ALL_CORES = ("-n", "auto", "--dist", "loadfile")
 
 
 class Failed(Exception):
@@ -266,11 +267,11 @@ def asanpy() -> None:
 
 def quick() -> None:
     lint()
-    pytest("-q", "-m", "not slow")
+    pytest("-q", *ON_ALL_CORES, "-m", "not slow")
 
 
 def py() -> None:
-    pytest()
+    pytest(*ON_ALL_CORES)
 
 
 # ---- what is shipped --------------------------------------------------------------------

@@ -49,7 +49,7 @@ OTHERS: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("other", OTHERS, ids=repr)
+@pytest.mark.parametrize("other", OTHERS, ids=lambda other: type(other).__name__)
 def test_keys_are_a_set(other: Any) -> None:
     same = {"a": 1, "b": 2}.keys()
     plain = set(other)

@@ -27,7 +27,7 @@ def test_the_example_runs(code: str, output: str) -> None:
 def test_the_two_commands_are_there_to_the_letter() -> None:
     venv = "python3 -m venv .venv && .venv/bin/pip install -q"
     assert f"{venv} '.[arrays]' && .venv/bin/theus demo\n" in README
-    assert f"{venv} '.[test]' && .venv/bin/pytest\n" in README
+    assert f"{venv} '.[test]' && .venv/bin/pytest -n auto --dist loadfile\n" in README
 
 
 def test_the_map_names_folders_that_exist() -> None:
