@@ -703,8 +703,8 @@ class Engine:
         signal: Mapping[str, Any] | None = None,
         requester: str | None = None,
     ) -> int: ...
-    def allow_admin_function(self, function: Callable[..., Any], /) -> None:
-        """Processes that run this very function may open admin scopes."""
+    def allow_admin_function(self, function: Callable[..., Any], name: str, /) -> None:
+        """Processes that run this very function may open admin scopes, recorded under that name."""
     def admissions(self) -> list[tuple[float, str, str, int, int | None]]:
         """(time, process, reason, version, committed) of the admin scopes so far."""
     def records(self, since: int = 0, /) -> tuple[list[CommitRecord], int]:

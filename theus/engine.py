@@ -228,7 +228,8 @@ class TheusEngine(EngineHistory):
         registered by this name now. Raises UnknownProcessError; TransactionError in a transaction:
         no body lets itself in.
         """
-        self.allow_admin_function(self.plan(process).function)
+        plan = self.plan(process)
+        self.allow_admin_function(plan.function, plan.name)
 
     def admin_log(self) -> list[AdminRecord]:
         """The last 1024 admin scopes, oldest first."""

@@ -13,10 +13,17 @@ enum { ADMISSIONS_MAX = 1024 }; /* records that an engine keeps */
 /* ---- who may ------------------------------------------------------------------------- */
 
 PyObject *
-engine_allow_admin(PyObject *op, PyObject *function)
+engine_allow_admin(PyObject *op, PyObject *const *args, Py_ssize_t count)
 {
     EngineObject *self = (EngineObject *)op;
-    int result = 0;
+    int result;
+    if (errors_check_count("allow_admin_function", count, 2, 2) < 0) {
+        return NULL;
+    }
+    if (!PyUnicode_Check(args[1])) {
+        return PyErr_Format(PyExc_TypeError, "allow_admin_function() takes a function and the name for the record, a str, "
+                            "not %R", args[1]);
+    }
     TxnObject *current = txn_current(self);
     if (current != NULL) {
         Py_DECREF(current);
@@ -30,21 +37,28 @@ engine_allow_admin(PyObject *op, PyObject *function)
         self->admins = PyDict_New();
     }
     /* By identity: an object that claims to equal an allowed one is not that one. */
-    PyObject *identity = self->admins == NULL ? NULL : PyLong_FromVoidPtr(function);
-    result = identity == NULL ? -1 : PyDict_SetItem(self->admins, identity, function);
+    PyObject *identity = self->admins == NULL ? NULL : PyLong_FromVoidPtr(args[0]);
+    PyObject *allowance = identity == NULL ? NULL : PyTuple_Pack(2, args[0], args[1]);
+    result = allowance == NULL ? -1 : PyDict_SetItem(self->admins, identity, allowance);
+    Py_XDECREF(allowance);
     Py_XDECREF(identity);
     Py_END_CRITICAL_SECTION();
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 int
-admin_allows(EngineObject *engine, PyObject *function)
+admin_allows(EngineObject *engine, PyObject *function, PyObject **name)
 {
     int found = 0;
+    *name = NULL;
     Py_BEGIN_CRITICAL_SECTION(engine);
     if (engine->admins != NULL) {
-        PyObject *identity = PyLong_FromVoidPtr(function);
-        found = identity == NULL ? -1 : PyDict_Contains(engine->admins, identity);
+        PyObject *identity = PyLong_FromVoidPtr(function), *allowance = NULL;
+        found = identity == NULL ? -1 : PyDict_GetItemRef(engine->admins, identity, &allowance);
+        if (allowance != NULL) {
+            *name = Py_NewRef(PyTuple_GET_ITEM(allowance, 1));
+        }
+        Py_XDECREF(allowance);
         Py_XDECREF(identity);
     }
     Py_END_CRITICAL_SECTION();
@@ -122,8 +136,12 @@ engine_admissions(PyObject *op, PyObject *Py_UNUSED(ignored))
 /* ---- scopes -------------------------------------------------------------------------- */
 
 static int
-refuse(module_state *st, PyObject *process)
+refuse(module_state *st, PyObject *plan)
 {
+    PyObject *process = PyObject_GetAttrString(plan, "name");
+    if (process == NULL) {
+        return -1;
+    }
     PyObject *path = PyTuple_New(0);
     PyObject *text = PyUnicode_FromFormat("process %R is not allowed to open an admin scope; who owns the engine may "
                                           "allow it: engine.allow_admin(%S)", process, process);
@@ -138,12 +156,13 @@ refuse(module_state *st, PyObject *process)
     Py_XDECREF(declared);
     Py_XDECREF(text);
     Py_XDECREF(path);
+    Py_DECREF(process);
     return -1;
 }
 
 /* Entered. */
 static int
-begin(ContextObject *context, PyObject *process, PyObject *reason)
+begin(ContextObject *context, PyObject *reason)
 {
     TxnObject *txn = context->txn;
     ScopeObject *before = context->scope, *scope;
@@ -152,7 +171,7 @@ begin(ContextObject *context, PyObject *process, PyObject *reason)
         return -1;
     }
     /* What was done before it is not what it excuses. */
-    if (zones_check(txn, false) < 0 || record(txn, process, reason) < 0) {
+    if (zones_check(txn, false) < 0 || record(txn, context->admin, reason) < 0) {
         return -1;
     }
     scope = before == NULL ? scope_of_everything(txn->heap->st, txn->engine->rules, true) : scope_in(before, txn->engine->rules, true);
@@ -180,16 +199,14 @@ module_open_admin(PyObject *module, PyObject *const *args, Py_ssize_t count)
     }
     ContextObject *context = (ContextObject *)args[0];
     TxnObject *txn = context->txn;
-    PyObject *process = PyObject_GetAttrString(context->plan, "name");
-    int result = process == NULL ? -1 : context->admin ? txn_enter(txn) : refuse(st, process);
+    int result = context->admin != NULL ? txn_enter(txn) : refuse(st, context->plan);
     if (result == 0) {
         int runs = context_runs(context);
-        result = runs == 1 ? begin(context, process, args[1])
+        result = runs == 1 ? begin(context, args[1])
                  : runs == 0 ? txn_error(txn, "an admin scope is opened by the process itself, while it runs and none runs inside it")
                              : -1;
         txn_leave(txn);
     }
-    Py_XDECREF(process);
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 

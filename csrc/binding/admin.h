@@ -7,7 +7,8 @@
  *     close_admin(context)                 the operations are held against what an admin may do; what they left is kept
  *                                          (zones_lift); the scope is revoked, and the context as it was
  *
- * Who holds the engine decides who may: Engine.allow_admin(function). A scope is recorded when it opens, whatever becomes
+ * Who holds the engine decides who may: Engine.allow_admin(function). That also says the name for the
+ * record: a plan, which any body can make, could say another. A scope is recorded when it opens, whatever becomes
  * of the run, as [time, process, reason, version that it read, version that its run committed or None]; and the commit record
  * of that version has a note ("admin", reason).
  *
@@ -21,8 +22,8 @@
 
 enum { ADMISSION_TIME, ADMISSION_PROCESS, ADMISSION_REASON, ADMISSION_VERSION, ADMISSION_COMMITTED, ADMISSION_COUNT };
 
-/* May processes that run this very function open admin scopes? 1, 0 or -1. */
-int admin_allows(EngineObject *engine, PyObject *function);
+/* May processes that run this very function open admin scopes? 1 and *name (new reference), 0 or -1. */
+int admin_allows(EngineObject *engine, PyObject *function, PyObject **name);
 
 /* Says in the records of a transaction's admin scopes which version it has made. */
 void admin_note_committed(TxnObject *txn);
@@ -33,7 +34,7 @@ PyObject *module_close_admin(PyObject *module, PyObject *context);
 void admin_end(ContextObject *context);
 
 /* Methods of Engine. */
-PyObject *engine_allow_admin(PyObject *self, PyObject *function);
+PyObject *engine_allow_admin(PyObject *self, PyObject *const *args, Py_ssize_t count);
 PyObject *engine_admissions(PyObject *self, PyObject *ignored);
 
 #endif

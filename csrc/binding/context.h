@@ -7,7 +7,7 @@
  * what a function may do that others may not (an admin scope) is asked of `admin`, `number` and `coroutine`, never of the
  * plan, which is a Python object that any body can change, or hand in as its own.
  *
- * Invariant: `admin` is true of no context but the one that run_body() or start_body() has passed to a function that the
+ * Invariant: `admin` is set in no context but the one that run_body() or start_body() has passed to a function that the
  * engine allows; and it is of use only while that function is the innermost body of the transaction (context_runs()). */
 #ifndef THEUS_CONTEXT_H
 #define THEUS_CONTEXT_H
@@ -25,7 +25,7 @@ typedef struct {
     PyObject *args;       /* owned: what the caller passed */
     PyObject *kwargs;     /* owned */
     bool closed;          /* once only: a body that closes its context fails its run. Written entered */
-    bool admin;           /* its function may open admin scopes; constant, like */
+    PyObject *admin;      /* owned: the name under which its function may open admin scopes, or NULL; constant, like */
     uint32_t number;      /* of the body in its transaction; 0: made by hand, for no function */
     PyObject *coroutine;  /* owned: weak reference to what the function gave; NULL: it is no coroutine function, or no admin */
     PyObject *local;      /* owned: dict, once it was asked for */

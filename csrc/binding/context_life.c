@@ -191,12 +191,14 @@ open_body(PyObject *module, const char *name, PyObject *const *args, Py_ssize_t 
         return NULL;
     }
     TxnObject *txn = (TxnObject *)args[OPEN_TXN];
-    int admin = admin_allows(txn->engine, args[BODY_FUNCTION]);
-    ContextObject *self = admin < 0 ? NULL : open_context(txn, args);
-    if (self != NULL) {
-        self->admin = admin == 1;
-        self->number = txn->body = ++txn->bodies;
+    PyObject *admin;
+    ContextObject *self = admin_allows(txn->engine, args[BODY_FUNCTION], &admin) < 0 ? NULL : open_context(txn, args);
+    if (self == NULL) {
+        Py_XDECREF(admin);
+        return NULL;
     }
+    self->admin = admin;
+    self->number = txn->body = ++txn->bodies;
     return self;
 }
 
@@ -223,11 +225,11 @@ module_run_body(PyObject *module, PyObject *const *args, Py_ssize_t count)
 static int
 remember_coroutine(ContextObject *self, PyObject *coroutine)
 {
-    if (!self->admin) {
+    if (self->admin == NULL) {
         return 0;
     }
     if (!PyCoro_CheckExact(coroutine)) {
-        self->admin = false; /* nobody can say when it runs */
+        Py_CLEAR(self->admin); /* nobody can say when it runs */
         return 0;
     }
     self->coroutine = PyWeakref_NewRef(coroutine, NULL);

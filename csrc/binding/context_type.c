@@ -27,7 +27,8 @@ context_new(TxnObject *txn, PyObject *plan, ScopeObject *scope, PyObject *args, 
     self->args = Py_NewRef(args);
     self->kwargs = Py_NewRef(kwargs);
     self->around = self->bound = NULL;
-    self->closed = self->admin = false;
+    self->closed = false;
+    self->admin = NULL;
     self->number = 0;
     self->coroutine = NULL;
     self->local = self->helpers = self->last_name = self->weakrefs = NULL;
@@ -75,6 +76,7 @@ context_dealloc(PyObject *op)
     Py_DECREF(self->args);
     Py_DECREF(self->kwargs);
     Py_XDECREF(self->coroutine);
+    Py_XDECREF(self->admin);
     Py_DECREF((PyObject *)self->txn);
     PyObject_GC_Del(op);
     Py_DECREF(type);

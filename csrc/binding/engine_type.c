@@ -496,8 +496,9 @@ static PyMethodDef engine_methods[] = {
                "returns the version that now stands. Raises ConflictError, also for a version that has left the\n"
                "history, and VersionError for one that does not exist yet. With strict_cas any newer version\n"
                "is a conflict.")},
-    {"allow_admin_function", engine_allow_admin, METH_O,
-     PyDoc_STR("allow_admin_function(function): processes that run this very function may open admin scopes.")},
+    {"allow_admin_function", THEUS_FASTCALL(engine_allow_admin), METH_FASTCALL,
+     PyDoc_STR("allow_admin_function(function, name): processes that run this very function may open admin scopes, which "
+               "are recorded under that name.")},
     {"admissions", engine_admissions, METH_NOARGS,
      PyDoc_STR("admissions(): (time, process, reason, version, committed) of the admin scopes so far, oldest first.")},
     {"records", THEUS_FASTCALL(engine_records), METH_FASTCALL,

@@ -16,7 +16,7 @@ struct EngineObject {
     theus_store *outdated;   /* owned: that of __new__, once there is a later one, if other threads may be reading it */
     PyObject *conflicts;     /* dict: path tuple -> number of conflicts there; bounded */
     PyObject *rules;         /* dict of zones.h, or NULL. Set by __init__ */
-    PyObject *admins;        /* dict: function -> None, those that may open admin scopes; or NULL */
+    PyObject *admins;        /* dict: id of a function that may open admin scopes -> (function, name); or NULL */
     PyObject *admissions;    /* list: records of admin scopes, oldest first; bounded; or NULL */
     PyObject *everything;    /* owned scope: of contexts without a contract, where fields are not shown; or NULL so far */
     _Atomic(bool) hides;     /* some version may hold fields that processes may not read */

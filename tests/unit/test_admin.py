@@ -400,7 +400,7 @@ def the_context_of_a_body_that_has_returned(ctx: Any, plan: Any, engine: TheusEn
 
 @door
 def letting_itself_in(ctx: Any, plan: Any, engine: TheusEngine) -> Any:
-    engine.allow_admin_function(plan.function)
+    engine.allow_admin_function(plan.function, plan.name)
 
 
 @pytest.mark.parametrize("way", DOORS, ids=lambda way: way.__name__)
@@ -475,3 +475,24 @@ def test_a_body_has_many_arguments() -> None:
     for count in (0, 1, 5, 6, 7, 100):
         assert engine.run_process(wide, *range(count)) == sum(range(count)) + 1
         assert engine.run_process(wide, *range(count), x=2, y=3) == sum(range(count)) + 6
+
+
+def test_the_record_names_who_was_allowed_and_not_what_a_plan_says() -> None:
+    """A body can run an allowed function under a plan of its own making. That gains it nothing, and
+    cannot put another name in the record either."""
+
+    def body(ctx: Any) -> None:
+        liar = SimpleNamespace(name="somebody else", function=admin, parameters=())
+        native.run_body(ctx.tx, liar, None, None, (), {}, admin)
+
+    admin = as_admin(lambda ctx: None)
+    engine = engine_with(admin)
+    engine.run_process(body)
+    engine.run_process(admin)
+    assert [record.process for record in engine.admin_log()] == ["admin", "admin"]
+
+
+def test_an_allowance_is_of_a_function_and_a_name() -> None:
+    engine = engine_with()
+    with pytest.raises(TypeError, match="takes a function and the name for the record"):
+        engine.allow_admin_function(print, 5)  # type: ignore[arg-type]
