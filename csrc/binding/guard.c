@@ -66,11 +66,14 @@ set_refusal(TxnObject *txn, ScopeObject *scope, PyObject *path, bool write)
 int
 guard_refuse_path(TxnObject *txn, ScopeObject *scope, PyObject *path, bool write)
 {
-    if (write && txn->refused == NULL) {
-        txn->refused = PyTuple_Pack(2, scope->root, path);
-        if (txn->refused == NULL) {
+    /* The first one; but what a body is refused through its own context comes before what a guard inside it refuses. */
+    bool outer = txn->guard == NULL || scope->root != txn->guard->root;
+    if (write && (txn->refused == NULL || outer)) {
+        PyObject *refused = PyTuple_Pack(2, scope->root, path);
+        if (refused == NULL) {
             return -1;
         }
+        Py_XSETREF(txn->refused, refused);
     }
     set_refusal(txn, scope, path, write);
     return -1;

@@ -145,7 +145,7 @@ txn_commit(TxnObject *self, theus_conflict *why, txn_gate gate)
         int placed = !needs_place               ? 1
                      : gate == TXN_GATE_RETURN ? txn_try_reserve(self)
                                                : txn_reserve(self);
-        if (placed < 0 || (writes && check_bound(self) < 0)) {
+        if (placed < 0 || ((writes || self->refused != NULL) && check_bound(self) < 0)) {
             txn_leave(self);
             txn_abort(self);
             return -1;

@@ -215,9 +215,13 @@ txn_restore_guard(TxnObject *self, txn_guard *kept)
     txn_guard mine = *kept;
     *kept = (txn_guard){NULL, NULL, NULL, 0};
     self->body = mine.body;
+    /* A refusal by the contract of what has joined is that one's: it has failed by it. One by the guard that stood before
+     * stays, for the body around it, whose code it was. */
+    bool theirs = self->joined_bound != NULL && self->refused != NULL
+                  && (mine.scope == NULL || PyTuple_GET_ITEM(self->refused, 0) != (PyObject *)mine.scope->root);
     Py_XSETREF(self->guard, mine.scope);
     Py_XSETREF(self->joined_bound, mine.bound);
-    if (mine.refused != NULL) { /* else what was refused meanwhile: the body's own code in a run of a plain function */
+    if (mine.refused != NULL || theirs) {
         Py_XSETREF(self->refused, mine.refused);
     }
 }
@@ -233,14 +237,19 @@ txn_guard_fini(txn_guard *kept)
 int
 txn_check_joined(TxnObject *self)
 {
-    bool refused = self->refused != NULL;
-    if (self->joined_bound == NULL || guard_check_operations(self, self->joined_bound, true) == 0) {
-        return 0;
+    PyObject *refused = Py_XNewRef(self->refused);
+    int result = 0;
+    if (self->joined_bound != NULL) {
+        result = guard_raise_refused(self); /* by a guard that was made by hand: the body of a process is done with its own */
+        if (result == 0) {
+            result = guard_check_operations(self, self->joined_bound, true);
+        }
     }
-    if (!refused) {
-        Py_CLEAR(self->refused); /* that run fails by it and leaves nothing: the body around it may go on */
+    if (result < 0) {
+        Py_XSETREF(self->refused, Py_XNewRef(refused)); /* for txn_restore_guard() to judge */
     }
-    return -1;
+    Py_XDECREF(refused);
+    return result;
 }
 
 void

@@ -471,6 +471,52 @@ def test_a_guard_on_a_transaction_holds_all_of_it() -> None:
     assert engine.state.domain == {"a": 2, "b": 1}
 
 
+def refused_and_swallowed(tx: Any) -> None:
+    guard = theus.ContextGuard(tx, ["domain"], ["domain.a"], process_name="mine")
+    with pytest.raises(ContractViolationError):
+        guard.domain.b = 5
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_guard_that_only_refused_fails_its_block(read_only: bool) -> None:
+    """As it fails a process: although nothing was written, and the exception is swallowed."""
+    engine = TheusEngine({"domain": {"a": 1, "b": 1}})
+    with (
+        pytest.raises(ContractViolationError, match=r"domain\.b"),
+        engine.transaction(read_only=read_only) as tx,
+    ):
+        refused_and_swallowed(tx)
+    with pytest.raises(ContractViolationError, match=r"'mine' wrote domain\.b"):
+        engine.run(refused_and_swallowed)
+    with engine.transaction() as outer:
+        outer.set("domain.b", 2)
+        with pytest.raises(ContractViolationError), engine.transaction() as inner:
+            inner.set("domain.a", 9)  # undone: it is the block of that guard that fails
+            refused_and_swallowed(inner)
+    assert engine.state.domain == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("mine", [False, True])
+def test_a_refusal_in_a_block_fails_whoever_was_refused(mine: bool) -> None:
+    """The guard that the block has made fails the block; the contract of the process all of it."""
+    engine = TheusEngine({"domain": {"a": 1, "b": 1}})
+
+    @theus.process(inputs=["domain"], outputs=["domain.a"])
+    def body(ctx: Any) -> None:
+        ctx.domain.a = 2
+        with pytest.raises(ContractViolationError), engine.transaction() as inner:
+            refused_and_swallowed(inner)
+            if mine:
+                ctx.domain.b = 5
+
+    if mine:
+        with pytest.raises(ContractViolationError, match=r"'body' wrote domain\.b"):
+            engine.run_process(body)
+    else:
+        engine.run_process(body)
+    assert engine.state.domain == {"a": 1 if mine else 2, "b": 1}
+
+
 def test_a_guard_made_by_hand_opens_no_admin_scope() -> None:
     engine = TheusEngine({"domain": {"internal_s": "secret"}})
 
