@@ -13,6 +13,7 @@
     ├── RingFullError                a commit whose record cannot be kept
     ├── ClosedError                  an engine used after close()
     ├── UnfreezableError             a value that a state cannot own     (TypeError)
+    ├── MergeError                   a contribution that does not fit  (TypeError)
     ├── SchemaViolationError         a commit that does not fit the schema
     ├── ContractViolationError       a process did what it had not declared (PermissionError)
     ├── HeavyMemoryError             no room for a shared array          (MemoryError)
@@ -62,6 +63,7 @@ __all__ = [
     "FrozenError",
     "HeavyMemoryError",
     "LockViolationError",
+    "MergeError",
     "PathError",
     "ProcessError",
     "ProcessTimeoutError",
@@ -96,6 +98,12 @@ def _shown(value: object, limit: int = 80) -> str:
     except Exception:
         text = f"<{type(value).__qualname__} whose repr() fails>"
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+class _Shown(str):
+    """The text of a value, in an error that does not keep the value itself."""
+
+    __slots__ = ()
 
 
 def _remedy(path: Path) -> str:
@@ -410,6 +418,45 @@ class UnfreezableError(TheusError, TypeError):
         return (
             f"a state cannot own {_where(self.path, 'this value')}, a {self.value_type}, because "
             f"it can change from outside: {self.advice}"
+        )
+
+
+_MERGES = {
+    "sum": "adds as + does: numbers, two texts, two lists",
+    "append": "appends to a list",
+    "union": "joins two sets or two dicts",
+    "max": "compares the two by >",
+}
+
+
+class MergeError(TheusError, TypeError):
+    """Raised when a contribution (`merge=` of a process, `tx.add`, `tx.append`) does not fit what
+    stands at its place when it is applied.
+
+    `rule` is the name of the rule; `found` and `value` are short texts of what stands there and of
+    the contribution.
+    """
+
+    def __init__(self, path: Path | None, rule: str, found: object, value: object) -> None:
+        found = found if isinstance(found, _Shown) else _Shown(_shown(found))
+        value = value if isinstance(value, _Shown) else _Shown(_shown(value))
+        super().__init__("", path)
+        self.args = (path, rule, found, value)
+        self.rule = rule
+        self.found = found
+        self.value = value
+
+    def at(self, path: Path) -> MergeError:
+        """The same at a place that was not known when it was raised."""
+        return MergeError(path, self.rule, self.found, self.value).with_traceback(
+            self.__traceback__
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{_where(self.path, 'a place')} holds {self.found}, with which {self.value} cannot be "
+            f"merged by {self.rule!r}: that {_MERGES[self.rule]}; contribute what fits, or set() a "
+            "value in the place of the old one (a process returns SET(value))"
         )
 
 

@@ -12,9 +12,11 @@ do not conflict over it; unless they have also read it.
     last        the value replaces: that of the later commit stays
     sum         old + value; lists and texts too, as `+` does
     append      the value becomes the last item of a list
-    union       old | value, of sets and of dicts; in a dict the value's entries win
+    union       old | value, of two sets or two dicts; in a dict the value's entries win
     max         the larger of the two; the old one if they are equal
     a function  function(old, value)
+
+A contribution that does not fit what stands there then fails the run with `MergeError`.
 
 Where nothing stands yet, the first contribution is all there is: the value itself, or a list
 of it for append. Contributions are applied one by one, in the order of the commits, so the
@@ -36,8 +38,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from theus._theus import MISSING
-from theus.errors import ContractViolationError, PathError, _shown
+from theus._theus import MISSING, FrozenDict, FrozenSet
+from theus.errors import ContractViolationError, MergeError, PathError, _shown
 from theus.paths import Path
 from theus.scope import Scope, is_literal, parse_pattern
 
@@ -55,10 +57,21 @@ def _last(old: Any, value: Any) -> Any:
 
 
 def _union(old: Any, value: Any) -> Any:
-    return old | value
+    # Of others, numbers among them, | means something else.
+    if type(old) is type(value) and isinstance(old, (FrozenSet, FrozenDict)):
+        joined: Any = old
+        return joined | value
+    raise MergeError(None, "union", old, value)
 
 
-_RESOLVERS: Mapping[str, Callable[[Any, Any], Any]] = {"last": _last, "union": _union, "max": max}
+def _max(old: Any, value: Any) -> Any:
+    try:
+        return value if value > old else old
+    except TypeError as error:
+        raise MergeError(None, "max", old, value) from error
+
+
+_RESOLVERS: Mapping[str, Callable[[Any, Any], Any]] = {"last": _last, "union": _union, "max": _max}
 
 NAMES = ("last", "sum", "append", "union", "max")
 
@@ -137,15 +150,34 @@ def merge_rules(
     return tuple(given.items())
 
 
+def _check_function(what: str, text: str, rule: Callable[..., Any]) -> None:
+    import inspect  # here: see theus._types
+
+    for function in (rule, type(rule).__call__):
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"{what}: the rule for {text!r} is a coroutine function, {_shown(rule)}, which "
+                "nobody could await at the commit; use a plain one"
+            )
+        if inspect.isgeneratorfunction(function):
+            raise TypeError(
+                f"{what}: the rule for {text!r} is a generator function, {_shown(rule)}, which "
+                "gives no value; use a plain one that returns it"
+            )
+    try:
+        inspect.signature(rule).bind(None, None)
+    except ValueError:  # some builtins do not tell
+        return
+    except TypeError as misfit:
+        raise TypeError(
+            f"{what}: the rule for {text!r} is called with the old value and the contribution, and "
+            f"{_shown(rule)} does not take these: {misfit}"
+        ) from None
+
+
 def _check_rule(what: str, text: str, rule: Merge) -> None:
     if callable(rule):
-        from inspect import iscoroutinefunction  # here: see theus._types
-
-        if iscoroutinefunction(rule) or iscoroutinefunction(type(rule).__call__):
-            raise TypeError(
-                f"{what}: the rule for {text!r} is a coroutine function, {rule!r}, which nobody "
-                "could await at the commit; use a plain one"
-            )
+        _check_function(what, text, rule)
         return
     names = ", ".join(map(repr, NAMES))
     if not isinstance(rule, str):

@@ -25,6 +25,7 @@ typedef struct RecordClass RecordClass;
     X(PyObject, StaleArrayError)  \
     X(PyObject, TransactionError) \
     X(PyObject, UnfreezableError) \
+    X(PyObject, MergeError) \
     X(PyObject, VersionError)     \
     X(PyObject, WriteTimeoutError)
 

@@ -9,20 +9,31 @@
 #include "records.h"
 #include "value_py.h"
 
-/* The place of an operation, for messages. New reference. */
+/* The path of an operation, a tuple. New reference. */
 static PyObject *
-place_of(const theus_application *what)
+path_of(const theus_application *what)
 {
     theus_segment path[THEUS_PATH_ROOM];
     uint32_t length = theus_cell_path(what->cell, path, THEUS_PATH_ROOM - 1);
     length = length < THEUS_PATH_ROOM ? length : THEUS_PATH_ROOM - 1;
     path[length] = (theus_segment){what->key, what->index};
-    PyObject *keys = txn_path_tuple(path, length + 1);
-    PyObject *paths = keys == NULL ? NULL : PyImport_ImportModule("theus.paths");
-    PyObject *text = paths == NULL ? NULL : PyObject_CallMethod(paths, "format_path", "(O)", keys);
-    Py_XDECREF(paths);
-    Py_XDECREF(keys);
-    return text;
+    return txn_path_tuple(path, length + 1);
+}
+
+/* Raises MergeError: `value` does not fit `found`. An exception that is set is its cause. Returns -1. */
+static int
+misfit(const module_state *st, const theus_application *what, const char *rule, PyObject *found, PyObject *value)
+{
+    PyObject *cause = PyErr_GetRaisedException(), *path = path_of(what);
+    PyObject *error = path == NULL ? NULL : PyObject_CallFunction(st->MergeError, "OsOO", path, rule, found, value);
+    if (error != NULL) {
+        PyException_SetCause(error, Py_XNewRef(cause));
+        PyErr_SetObject(st->MergeError, error);
+        Py_DECREF(error);
+    }
+    Py_XDECREF(path);
+    Py_XDECREF(cause);
+    return -1;
 }
 
 static int
@@ -37,14 +48,12 @@ append_value(HeapObject *heap, const theus_application *what, theus_value *out)
         status = theus_edit_begin(theus_value_container(what->old), &edit);
     }
     else {
-        PyObject *found = handle_wrap(heap, what->old);
-        PyObject *place = found == NULL ? NULL : place_of(what);
-        if (place != NULL) {
-            PyErr_Format(PyExc_TypeError, "append() needs a list at its path, and at %U there is %R: append to a list, or "
-                         "set() one first", place, found);
+        PyObject *found = handle_wrap(heap, what->old), *value = handle_wrap(heap, what->operand);
+        if (found != NULL && value != NULL) {
+            misfit(heap->st, what, "append", found, value);
         }
-        Py_XDECREF(place);
         Py_XDECREF(found);
+        Py_XDECREF(value);
         return -1;
     }
     if (status == THEUS_OK) {
@@ -63,29 +72,39 @@ append_value(HeapObject *heap, const theus_application *what, theus_value *out)
     return 0;
 }
 
-/* An exception of the addition, or of a resolver of the user's, says nothing of where it was; and it may come when the
- * body has long returned. A TypeError of the addition is ours to word. */
+/* An exception of the addition, or of a resolver, says nothing of where it was; and it may come when the body has long
+ * returned. */
 static void
-name_place(const theus_application *what, PyObject *before, PyObject *after)
+name_place(const module_state *st, const theus_application *what, PyObject *before, PyObject *after)
 {
-    PyObject *error = PyErr_GetRaisedException();
-    PyObject *place = place_of(what);
-    if (place != NULL && what->kind == THEUS_ADD && PyErr_GivenExceptionMatches(error, PyExc_TypeError)) {
-        PyErr_Format(PyExc_TypeError, "add() cannot add %R to what is at %U, which is %R: %S", after, place, before, error);
-        Py_DECREF(error);
+    if (what->kind == THEUS_ADD && PyErr_ExceptionMatches(PyExc_TypeError)) {
+        misfit(st, what, "sum", before, after);
+        return;
     }
-    else {
+    PyObject *error = PyErr_GetRaisedException(), *path = path_of(what), *named = NULL;
+    if (path != NULL && Py_IS_TYPE(error, (PyTypeObject *)st->MergeError)) {
+        named = PyObject_CallMethod(error, "at", "(O)", path);
+        if (named != NULL) {
+            PyException_SetCause(named, PyException_GetCause(error));
+            Py_SETREF(error, Py_NewRef(named));
+        }
+    }
+    else if (path != NULL) {
+        PyObject *paths = PyImport_ImportModule("theus.paths");
+        PyObject *place = paths == NULL ? NULL : PyObject_CallMethod(paths, "format_path", "(O)", path);
         PyObject *note = place == NULL ? NULL : PyUnicode_FromFormat("theus: in a %s at %U",
                                                                      what->kind == THEUS_ADD ? "sum" : "merge", place);
-        PyObject *done = note == NULL ? NULL : PyObject_CallMethod(error, "add_note", "O", note);
-        if (done == NULL) {
-            PyErr_Clear(); /* the error itself is what matters */
-        }
-        Py_XDECREF(done);
+        named = note == NULL ? NULL : PyObject_CallMethod(error, "add_note", "O", note);
         Py_XDECREF(note);
-        PyErr_SetRaisedException(error);
+        Py_XDECREF(place);
+        Py_XDECREF(paths);
     }
-    Py_XDECREF(place);
+    if (named == NULL) {
+        PyErr_Clear(); /* the error itself is what matters */
+    }
+    Py_XDECREF(named);
+    Py_XDECREF(path);
+    PyErr_SetRaisedException(error);
 }
 
 int
@@ -104,7 +123,7 @@ txn_apply_deferred(void *ctx, const theus_application *what, theus_value *out)
                        ? PyNumber_Add(before, after)
                        : PyObject_CallFunctionObjArgs((PyObject *)what->resolver, before, after, NULL);
             if (made == NULL) {
-                name_place(what, before, after);
+                name_place(heap->st, what, before, after);
             }
             Py_DECREF(before);
         }

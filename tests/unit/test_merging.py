@@ -12,7 +12,7 @@ import pytest
 
 from helpers import run_threads
 from theus import DELETE, SET, ProcessContract, StateUpdate, TheusEngine, process
-from theus.errors import ContractViolationError, RecordError
+from theus.errors import ContractViolationError, MergeError, RecordError
 
 
 def engine_with(**domain: Any) -> TheusEngine:
@@ -180,15 +180,14 @@ def test_drafts_are_contributed_as_content() -> None:
 
 def test_a_contribution_that_does_not_fit_fails_the_run() -> None:
     engine = engine_with(x=1)
-    with pytest.raises(TypeError) as caught:
-        engine.run_process(giving({1}, {"domain.x": "union"}))
-    assert caught.value.__notes__ == ["theus: in a merge at domain.x"]
-    with pytest.raises(
-        TypeError, match=r"append\(\) needs a list at its path, and at domain.x there is 1"
-    ):
-        engine.run_process(giving(5, {"domain.x": "append"}))
-    with pytest.raises(TypeError, match=r"cannot add 'text' to what is at domain\.x, which is 1"):
-        engine.run_process(giving("text", {"domain.x": "sum"}))
+    for rule, value in (("union", {1}), ("union", 2), ("append", 5), ("sum", "t"), ("max", "t")):
+        with pytest.raises(MergeError, match=r"domain\.x holds 1, with which .* SET\(") as caught:
+            engine.run_process(giving(value, {"domain.x": rule}))
+        assert caught.value.args[0] == caught.value.path == ("domain", "x")
+        assert caught.value.rule == rule and caught.value.found == "1"
+        assert caught.value.value in (repr(value), f"FrozenSet({value!r})")
+        assert isinstance(caught.value, TypeError)
+        assert (caught.value.__cause__ is not None) == (rule in ("sum", "max"))
     with pytest.raises(ZeroDivisionError) as failed:
         engine.run_process(giving(0, {"domain.x": lambda old, value: old / value}))
     assert failed.value.__notes__ == ["theus: in a merge at domain.x"]
@@ -318,3 +317,32 @@ def test_a_rule_that_nobody_could_await_is_refused() -> None:
             TypeError, match=r"merge of process .*'domain\.x' is a coroutine function"
         ):
             giving(1, {"domain.x": rule})
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (lambda old: old, r"does not take these: too many positional arguments"),
+        (lambda a, b, c: a, r"does not take these: missing a required argument: 'c'"),
+        (lambda old, value: (yield old), "is a generator function"),
+    ],
+)
+def test_a_rule_that_could_only_fail_at_the_commit_is_refused(rule: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=rf"merge of process .*'domain\.x'.* {words}"):
+        giving(1, {"domain.x": rule})
+
+
+@pytest.mark.parametrize("where", ["joined", "add", "append"])
+def test_what_does_not_fit_names_its_place_on_every_way(where: str) -> None:
+    engine = engine_with(x={"n": 1})
+
+    def body(tx: Any) -> None:
+        if where == "joined":
+            engine.run_process(giving([1], {"domain.x.n": "union"}))
+            tx.get("domain.x.n")
+        else:
+            getattr(tx, where)("domain.x.n", "t")
+
+    with pytest.raises(MergeError, match=r"^domain\.x\.n holds 1"):
+        engine.run(body)
+    assert engine.version == 1
