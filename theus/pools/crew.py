@@ -3,24 +3,14 @@
 Who does what
 -------------
 `submit` encodes the call and hands it to a worker at once, in the caller's thread. Answers are
-read by whoever holds the *pump*, a lock: usually the pool's own thread, the *watcher*; but a
-thread that waits in `Future.result()` takes the pump and reads the answers itself, so that its
-result comes to it without a change of threads (measured: that is half of an empty round trip).
-
-    workers' answers, deaths ─▶ inner epoll ─▶ whoever holds the pump
-                                     │
-                           (one-shot)▼
-                 bell ─────▶ outer epoll ─▶ the watcher
-
-The watcher waits on an epoll that holds the inner one as a one-shot entry. Rule: whoever lets go
-of the pump arms that entry afterwards. So an answer that comes while somebody pumps wakes the
-watcher at most once and in vain, and one that comes later is always seen: arming looks at what is
-there. What takes time, and what only the clock brings about (timeouts, tasks to take back,
-workers to start or to bury), is the watcher's alone.
+read by whoever pumps: a thread that waits for its result, or the pool's own, the *watcher*
+(theus/pools/pump.py). What takes time, and what only the clock brings about (timeouts, tasks to
+take back, workers to start or to bury), is the watcher's alone.
 
 Callbacks of futures run in whoever pumps, without the lock. They may submit, close the pool, raise
-anything, or wait for another future: then the same thread pumps once more, inside. So what was read
-and is not delivered yet lies in `arrived`, where the next one who pumps finds it.
+anything, or wait for another future: then the same thread pumps once more, inside; the watcher also
+goes on with its other duties there, as the task may need a worker that has still to be started. So
+what was read and is not delivered yet lies in `arrived`, where the next one who pumps finds it.
 
 The lock is reentrant for the collector's sake: it may run in any thread at any moment, also where
 the lock is held, and end a pool or an iterator of map() there. What these do then (`close`,
@@ -34,29 +24,26 @@ is taken back (theus/pools/wire.py says why that is exact).
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
 import sys
 import threading
 from collections import deque
 from concurrent.futures import Future
 from itertools import count
 from signal import SIGKILL
+from threading import get_ident
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 from theus.errors import BrokenPoolError, ClosedError, WorkerDied, WorkerTimeoutError
 from theus.pools import wire
 from theus.pools.calls import reference
 from theus.pools.member import PACKETS, Member, Task
+from theus.pools.pump import PoolFuture, Pump
 from theus.pools.registry import CREWS, enlist
 from theus.pools.reports import log_here, restored_answer
 from theus.pools.worker import Setup
 
 __all__ = ["Crew"]
-
-T = TypeVar("T")
 
 AHEAD = 0.0005
 """Seconds of work that may lie in the pipe of a busy worker."""
@@ -69,31 +56,6 @@ LAST_CALL = 5.0
 STARTS = 3
 """So many workers in a row that do not even start: the pool is broken. Those that somebody kills
 do not count: the next one may live."""
-
-EVENT = select.EPOLLIN if hasattr(select, "epoll") else 0
-
-
-class PoolFuture(Future[T]):
-    """A Future whose waiting thread reads the answers of the pool itself, if nobody else does."""
-
-    def __init__(self, crew: Crew) -> None:
-        super().__init__()
-        self.crew = crew
-
-    def result(self, timeout: float | None = None) -> T:
-        """As Future.result(); ClosedError in a forked child, where no answer can come."""
-        left = self.crew.pump_for(self, timeout)
-        return super().result(left)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        left = self.crew.pump_for(self, timeout)
-        return super().exception(left)
-
-    def cancel(self) -> bool:
-        """True if it had not been handed to a worker."""
-        cancelled = super().cancel()
-        self.crew.interrupt()
-        return cancelled
 
 
 class Crew:
@@ -109,7 +71,8 @@ class Crew:
         self.retry = retry
         self.numbers = count(1)
         self.shelf = wire.Shelf(setup.name)
-        self.pid = os.getpid()
+        self.foreign = False
+        """This is a forked child, and nothing of it ours."""
 
         self.lock = threading.RLock()
         # Guarded by lock:
@@ -123,18 +86,12 @@ class Crew:
         self.failed_starts = 0
         self.done = self.died = self.recalled = 0
 
-        self.pump = threading.RLock()
-        # Guarded by pump:
+        self.pump = Pump()
+        # Guarded by the turn of the pump:
         self.arrived: deque[tuple[Member, Task, int, int, memoryview]] = deque()
         """Answers that are not delivered yet."""
         self.reader: int | None = None
         """The thread that reads answers; its callbacks cannot wait for the end of the pool."""
-        self.inner = select.epoll()
-        self.outer = select.epoll()
-        self.bell, self.call = (os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2))
-        self.inner.register(self.call, EVENT)
-        self.outer.register(self.bell, EVENT)
-        self.outer.register(self.inner, EVENT | select.EPOLLONESHOT)
         self.ended = threading.Event()
         try:
             for _ in range(size):
@@ -143,7 +100,7 @@ class Crew:
             self.kill_members()
             for member in self.members:
                 member.bury()
-            self.close_files()
+            self.pump.close()
             raise
         self.thread = threading.Thread(target=self.watch, name=f"{setup.name}-watcher", daemon=True)
         self.thread.start()
@@ -159,7 +116,7 @@ class Crew:
         future: PoolFuture[Any] = PoolFuture(self)
         task = Task(number, fn, future, frame, blocks, held)
         with self.lock:
-            if self.closing or self.pid != os.getpid():
+            if self.closing or self.foreign:
                 task.release()
                 raise ClosedError("the pool")
             if self.failure is not None:
@@ -167,7 +124,14 @@ class Crew:
                 raise self.failure
             self.queue.append(task)
             self.hand_out()
+            pump = self.pump
+            if not (pump.armed or pump.taken or self.has_one_task()):
+                pump.arm()
         return future
+
+    def has_one_task(self) -> bool:
+        """Caller holds the lock."""
+        return not self.queue and sum([len(member.sent) for member in self.members]) == 1
 
     def hand_out(self) -> None:
         """Gives tasks of the queue to workers. Caller holds the lock."""
@@ -209,7 +173,7 @@ class Crew:
             if some and size > wire.PACKET:
                 break
             self.queue.popleft()
-            if task.future.running() or task.future.set_running_or_notify_cancel():
+            if Future.running(task.future) or task.future.set_running_or_notify_cancel():
                 some.append(task)
             else:
                 task.release()
@@ -217,44 +181,46 @@ class Crew:
 
     # ---- answers out ------------------------------------------------------------------------
 
-    def pump_for(self, future: Future[Any], timeout: float | None) -> float | None:
+    def pump_for(self, future: PoolFuture[Any], timeout: float | None) -> float | None:
         """Reads answers until the future is done, if nobody else does. What is left of the time."""
-        if future.done():
+        if Future.done(future):
             return timeout
-        if self.pid != os.getpid():
+        if self.foreign:
             raise ClosedError("the pool of the parent process")
         end = None if timeout is None else monotonic() + timeout
-        if self.pump.acquire(blocking=False):
+        if get_ident() == self.thread.ident:
+            self.watch_for(future, end)
+        elif self.pump.turn.acquire(blocking=False):
             try:
-                try:
-                    if not self.ended.is_set():
-                        self.outer.modify(self.inner, 0)
-                        while not future.done():
-                            left = -1.0 if end is None else end - monotonic()
-                            if end is not None and left <= 0:
-                                break
-                            self.read_answers(left)
-                            if self.ended.is_set():
-                                break
-                finally:
-                    self.pump.release()
+                self.pump.take()
+                while not (Future.done(future) or self.ended.is_set()):
+                    left = -1.0 if end is None else end - monotonic()
+                    if end is not None and left <= 0:
+                        break
+                    self.read_answers(left)
             finally:
-                self.arm()
+                self.pump.turn.release()
+                self.pump.taken = False
+                self.leave_to_watcher()
         return None if end is None else max(0.0, end - monotonic())
 
-    def arm(self) -> None:
-        with contextlib.suppress(ValueError, OSError):  # closed: the pool has ended meanwhile
-            self.outer.modify(self.inner, EVENT | select.EPOLLONESHOT)
+    def leave_to_watcher(self) -> None:
+        """Who has let go of the turn sees to it that what is under way is read."""
+        with self.lock:
+            if self.arrived:
+                self.call_watcher(0.0)  # these are not in any pipe: arming does not see them
+            if self.queue or any(member.sent for member in self.members):
+                self.pump.arm()
 
     def interrupt(self) -> None:
         """Whoever pumps shall look at its future again."""
         with self.lock:
-            if not self.ended.is_set() and self.pid == os.getpid():
-                os.eventfd_write(self.call, 1)
+            if not self.ended.is_set() and not self.foreign:
+                self.pump.interrupt()
 
     def read_answers(self, timeout: float) -> None:
-        """Waits for answers and delivers them, and buries who is gone. Caller holds the pump."""
-        before, self.reader = self.reader, threading.get_ident()
+        """Waits for answers and delivers them, and buries who is gone. Caller has the turn."""
+        before, self.reader = self.reader, get_ident()
         try:
             if self.arrived:  # of an outer round, or of one that was left by an exception
                 self.deliver()
@@ -264,11 +230,7 @@ class Crew:
             self.reader = before
 
     def read_ready(self, timeout: float) -> None:
-        for fd, _ in self.inner.poll(timeout):
-            if fd == self.call:
-                with contextlib.suppress(BlockingIOError):
-                    os.eventfd_read(fd)
-                continue
+        for fd in self.pump.ready(timeout):
             member = self.by_descriptor.get(fd)
             if member is None:
                 continue
@@ -340,7 +302,7 @@ class Crew:
         """The watcher shall look at the clock at that time. Caller holds the lock."""
         if at < self.wakes_at:
             self.wakes_at = at
-            os.eventfd_write(self.bell, 1)
+            self.pump.ring()
 
     def look_for_idle(self) -> None:
         """If one worker is idle while others have more than they can begin, the clock decides.
@@ -350,25 +312,31 @@ class Crew:
             self.call_watcher(min(m.since for m in waiting) + PATIENCE)
 
     def watch(self) -> None:
-        while True:
-            with self.lock:
-                pause = max(0.0, self.wakes_at - monotonic())
-            # Never for ever: a Ctrl-C in the very instruction that arms would leave us asleep.
-            rung = self.outer.poll(min(pause, 1.0))
-            if any(fd == self.bell for fd, _ in rung):
-                with contextlib.suppress(BlockingIOError):
-                    os.eventfd_read(self.bell)
-            if self.pump.acquire(blocking=False):
-                try:
-                    self.read_answers(0)
-                except BaseException:  # a callback's SystemExit, a filter of logging: not our end
-                    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self.thread)))
-                finally:
-                    self.pump.release()
-                self.arm()
-            if self.look_after():
-                break
+        while not self.watch_once(float("inf")):
+            pass
         self.end()
+
+    def watch_for(self, future: PoolFuture[Any], end: float | None) -> None:
+        """A callback, called by the watcher, waits: the watcher goes on, inside."""
+        until = float("inf") if end is None else end
+        while not Future.done(future) and monotonic() < until:
+            if self.watch_once(until):
+                break
+
+    def watch_once(self, until: float) -> bool:
+        """Waits for what comes first, and looks after everything. True: all is done."""
+        with self.lock:
+            pause = max(0.0, min(self.wakes_at, until) - monotonic())
+        self.pump.sleep(pause)
+        if self.pump.turn.acquire(blocking=False):
+            try:
+                self.read_answers(0)
+            except BaseException:  # a callback's SystemExit, a filter of logging: not our end
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self.thread)))
+            finally:
+                self.pump.turn.release()
+            self.pump.arm()
+        return self.look_after()
 
     def look_after(self) -> bool:
         """What is due by the clock. True: all is done, and the pool ends."""
@@ -432,19 +400,20 @@ class Crew:
     def start_member(self) -> None:
         member = Member(self.context, self.setup, self.by_fork)
         with self.lock:
-            for fd in (member.answers, member.alarm):
-                if fd >= 0:
-                    self.by_descriptor[fd] = member
-                    self.inner.register(fd, EVENT)
             self.members.append(member)
-            if member.alarm < 0:
+            self.by_descriptor[member.answers] = member
+            self.pump.add(member.answers)
+            if member.alarm >= 0:
+                self.by_descriptor[member.alarm] = member
+                self.pump.add(member.alarm, alarm=True)
+            else:
                 member.gone = True
                 self.call_watcher(0.0)
 
     # ---- deaths ----------------------------------------------------------------------------------
 
     def bury_the_dead(self) -> None:
-        """Caller holds the pump."""
+        """Caller has the turn."""
         for member in [m for m in self.members if m.gone]:
             self.read_member(member)
             with self.lock:
@@ -456,7 +425,7 @@ class Crew:
                 member.sent.clear()
                 for fd in (member.answers, member.alarm):
                     if self.by_descriptor.pop(fd, None) is not None:
-                        self.inner.unregister(fd)
+                        self.pump.remove(fd, alarm=fd == member.alarm)
                 self.call_watcher(0.0)
             expected = member.tasks < 0 and not lost
             signal, status = member.bury()
@@ -513,7 +482,7 @@ class Crew:
             self.kill_members()
         for task in waiting:
             task.release()
-            if task.future.running() or task.future.set_running_or_notify_cancel():
+            if Future.running(task.future) or task.future.set_running_or_notify_cancel():
                 task.future.set_exception(self.failure)
 
     # ---- the end -----------------------------------------------------------------------------
@@ -523,8 +492,8 @@ class Crew:
             self.closing = True
             waiting: list[Task] = []
             if cancel:  # a task that was taken back is running to its caller
-                waiting = [task for task in self.queue if not task.future.running()]
-                self.queue = deque(task for task in self.queue if task.future.running())
+                waiting = [task for task in self.queue if not Future.running(task.future)]
+                self.queue = deque(task for task in self.queue if Future.running(task.future))
             if not self.ended.is_set():
                 self.call_watcher(0.0)
         for task in waiting:
@@ -553,7 +522,7 @@ class Crew:
             task.release()
             if at_exit:
                 continue
-            if task.future.running() or task.future.set_running_or_notify_cancel():
+            if Future.running(task.future) or task.future.set_running_or_notify_cancel():
                 task.future.set_exception(ClosedError("the pool"))
 
     def kill_members(self) -> None:
@@ -561,34 +530,29 @@ class Crew:
             member.kill()
 
     def end(self) -> None:
-        os.eventfd_write(self.call, 1)  # whoever pumps sees that it is over
+        self.pump.interrupt()  # whoever pumps sees that it is over
         self.ended.set()
         # With the lock, too: nobody rings a bell whose number is already another file's.
-        with self.pump, self.lock:
-            self.close_files()
+        with self.pump.turn, self.lock:
+            self.pump.close()
             self.shelf = wire.Shelf(self.setup.name)  # its memory goes
         CREWS.discard(self)
 
     def join(self) -> None:
         """Waits for the end; not in a callback of a future, for which the end would wait."""
-        if threading.get_ident() not in (self.reader, self.thread.ident):
+        if get_ident() not in (self.reader, self.thread.ident):
             self.thread.join()
-
-    def close_files(self) -> None:
-        for epoll in (self.outer, self.inner):
-            epoll.close()
-        for fd in (self.bell, self.call):
-            os.close(fd)
 
     def forget(self) -> None:
         """In a forked child: nothing of this is ours."""
+        self.foreign = True
         for member in self.members:
             member.close()
             member.gone = True
         self.members.clear()
         if not self.ended.is_set():
             self.ended.set()
-            self.close_files()
+            self.pump.shut()
 
 
 def unpacked(kind: int, body: memoryview) -> tuple[bool, Any]:

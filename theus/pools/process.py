@@ -107,6 +107,7 @@ class ProcessPool(Pool):
 
     def stats(self) -> PoolStats:
         crew = self.crew
+        crew.pump.show()  # who asks again will see what has been answered
         with crew.lock:
             running = sum(len(member.sent) for member in crew.members)
             alive = sum(not member.gone for member in crew.members)
@@ -115,7 +116,7 @@ class ProcessPool(Pool):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self._finalizer.detach()
-        if self.crew.pid != os.getpid():
+        if self.crew.foreign:
             return
         self.crew.close(cancel_futures)
         if wait:
@@ -123,7 +124,7 @@ class ProcessPool(Pool):
 
     def kill(self) -> None:
         self._finalizer.detach()
-        if self.crew.pid == os.getpid():
+        if not self.crew.foreign:
             self.crew.kill()
             self.crew.join()
 

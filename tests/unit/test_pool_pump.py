@@ -1,0 +1,134 @@
+"""Whoever waits for a result, and however: somebody reads it, and at once."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures as cf
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import pool_tasks as tasks
+from support import PATIENCE
+
+if not sys.platform.startswith("linux"):
+    pytest.skip("ProcessPool is Linux's", allow_module_level=True)
+
+from theus.pools import ProcessPool, pump
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPool]:
+    """Its watcher never looks by itself: what is forgotten is forgotten for ever."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pump, "TICK", 3600.0)
+        with ProcessPool(1) as pool:
+            yield pool
+
+
+def trips(pool: ProcessPool, count: int = 20) -> None:
+    """After some of these nobody has armed anything."""
+    for n in range(count):
+        assert pool.submit(tasks.add, n).result(PATIENCE) == n + 1
+
+
+def poll(future: cf.Future[Any], look: Callable[[], bool]) -> None:
+    wait = threading.Event()
+    for _ in range(int(PATIENCE * 1000)):
+        if look():
+            return
+        wait.wait(0.001)
+    raise AssertionError("nobody has read the answer")
+
+
+async def on_a_loop(pool: ProcessPool, future: cf.Future[Any]) -> None:
+    await asyncio.wait_for(asyncio.wrap_future(future), PATIENCE)
+
+
+def called(future: cf.Future[Any]) -> None:
+    done = threading.Event()
+    future.add_done_callback(lambda future: done.set())
+    assert done.wait(PATIENCE)
+
+
+def in_a_thread(future: cf.Future[Any]) -> None:
+    with cf.ThreadPoolExecutor(1) as other:
+        other.submit(future.result).result(PATIENCE)
+
+
+WAYS: dict[str, Callable[[ProcessPool, cf.Future[Any]], Any]] = {
+    "as_completed": lambda pool, future: list(cf.as_completed([future], PATIENCE)),
+    "wait": lambda pool, future: cf.wait([future], PATIENCE),
+    "a callback": lambda pool, future: called(future),
+    "asyncio": lambda pool, future: asyncio.run(on_a_loop(pool, future)),
+    "done()": lambda pool, future: poll(future, future.done),
+    "running()": lambda pool, future: poll(future, lambda: not future.running()),
+    "stats()": lambda pool, future: poll(future, lambda: pool.stats().running == 0),
+    "another thread": lambda pool, future: in_a_thread(future),
+    "more tasks": lambda pool, future: [pool.submit(tasks.nothing), called(pool.submit(len, ""))],
+    "a limit": lambda pool, future: future.exception(PATIENCE),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_whoever_waits_gets_the_answer(pool: ProcessPool, way: str) -> None:
+    trips(pool)
+    future = pool.submit(tasks.nap, 0.002)
+    WAYS[way](pool, future)
+    assert cf.Future.done(future)
+
+
+@pytest.mark.parametrize("way", ["as_completed", "a callback", "done()"])
+def test_also_when_the_answer_was_there_before(pool: ProcessPool, way: str) -> None:
+    trips(pool)
+    future = pool.submit(tasks.nothing)
+    assert select.select([pool.crew.members[0].answers], [], [], PATIENCE)[0]
+    assert not cf.Future.done(future)
+    WAYS[way](pool, future)
+    assert cf.Future.done(future)
+
+
+def test_who_gave_up_waiting_leaves_the_answer_to_the_watcher(pool: ProcessPool) -> None:
+    trips(pool)
+    future = pool.submit(tasks.nap, 0.05)
+    with pytest.raises(TimeoutError):
+        future.result(0.001)
+    poll(future, lambda: cf.Future.done(future))
+
+
+def test_many_threads_wait_in_turn(pool: ProcessPool) -> None:
+    from helpers import run_threads
+
+    run_threads(4, lambda index: trips(pool, 200))
+
+
+def test_an_idle_worker_that_dies_is_replaced_though_nobody_looks(pool: ProcessPool) -> None:
+    trips(pool)
+    crew = pool.crew
+    before = crew.died
+    os.kill(crew.members[0].pid, signal.SIGKILL)
+    poll(cf.Future(), lambda: crew.died == before + 1)
+    trips(pool, 1)
+
+
+def test_a_callback_of_the_watcher_waits_for_a_task_whose_worker_dies(pool: ProcessPool) -> None:
+    """The task is begun by a worker that only the watcher itself can start."""
+    got: list[Any] = []
+    over = threading.Event()
+
+    def go_on(future: cf.Future[Any]) -> None:
+        killed = pool.submit(tasks.die, signal.SIGKILL)
+        behind = pool.submit(tasks.add, 1)
+        got.append((type(killed.exception(PATIENCE)).__name__, behind.result(PATIENCE)))
+        over.set()
+
+    first = pool.submit(tasks.nap, 0.01)
+    first.add_done_callback(go_on)
+    assert over.wait(PATIENCE) and got == [("WorkerDied", 2)]
+    trips(pool, 1)

@@ -1,0 +1,199 @@
+"""Who reads the answers of a pool's workers, and how a thread that waits is woken.
+
+Answers are read by whoever has the *turn*, a lock: a thread that waits in `Future.result()`, so
+that its result comes to it without a change of threads; and the pool's own thread, the *watcher*,
+for everybody else.
+
+    answers, deaths, call ──▶ inner epoll ─▶ whoever has the turn
+                                   │
+                         (one-shot)▼
+       bell, deaths ─────▶ outer epoll ─▶ the watcher
+
+The watcher waits on an epoll that holds the inner one as a one-shot entry. While that is *armed*,
+an answer wakes it. A wake is dear: beside a thread that pumps for itself it costs as much as the
+rest of an empty round trip. So the rule is
+
+    whenever something is under way that nobody pumps for, the entry is armed;
+    except for a single task whose future has been shown to nobody who could not pump.
+
+Who lets go of the turn looks at what is under way *after* that, and arms if there is anything:
+so whoever comes too late for the turn is not forgotten. Who submits the only task does not arm:
+what usually comes next is result(), which reads the answer itself. Everything else that can be
+done with a future (done(), a callback, as_completed(), wait()) arms first. Arming looks at what is
+there: an answer that came before is seen.
+
+Should all that fail (Ctrl-C in the very instruction that arms), the watcher looks once a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeVar
+
+__all__ = ["PoolFuture", "Pump"]
+
+T = TypeVar("T")
+
+EVENT = select.EPOLLIN if hasattr(select, "epoll") else 0
+TICK = 1.0
+"""Seconds after which the watcher looks, whatever it has been told."""
+
+
+class Pump:
+    """The turn, the two epolls and what rings in them."""
+
+    def __init__(self) -> None:
+        self.turn = threading.RLock()
+        self.taken = False
+        """Somebody pumps, and will look at what is under way when it lets go."""
+        self.switch = threading.RLock()
+        """A leaf: nothing is called with it. Hooks of futures take it with the future's lock held,
+        which is why it is not the crew's."""
+        self.armed = True
+        """Guarded by switch."""
+        self.inner = select.epoll()
+        self.outer = select.epoll()
+        self.bell, self.call = (os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2))
+        self.inner.register(self.call, EVENT)
+        self.outer.register(self.bell, EVENT)
+        self.outer.register(self.inner, EVENT | select.EPOLLONESHOT)
+        self.open = True
+
+    def add(self, fd: int, alarm: bool = False) -> None:
+        """`alarm`: it wakes the watcher, armed or not."""
+        self.inner.register(fd, EVENT)
+        if alarm:
+            self.outer.register(fd, EVENT | select.EPOLLONESHOT)
+
+    def remove(self, fd: int, alarm: bool = False) -> None:
+        self.inner.unregister(fd)
+        if alarm:
+            self.outer.unregister(fd)
+
+    def take(self) -> None:
+        """The caller, who has the turn, reads from now on."""
+        with self.switch:
+            self.taken = True
+            if self.armed and self.open:
+                self.outer.modify(self.inner, 0)
+                self.armed = False
+
+    def arm(self) -> None:
+        """An answer from now on wakes the watcher; also one that is there."""
+        with self.switch:
+            if self.open:
+                self.outer.modify(self.inner, EVENT | select.EPOLLONESHOT)
+                self.armed = True
+
+    def show(self) -> None:
+        """Somebody relies on the watcher. Who pumps at the moment arms when it lets go."""
+        if not self.armed and not self.taken:
+            self.arm()
+
+    def ready(self, timeout: float) -> list[int]:
+        """Descriptors with something to read; the caller has the turn."""
+        found = [fd for fd, _ in self.inner.poll(timeout)]
+        if self.call in found:
+            found.remove(self.call)
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self.call)
+        return found
+
+    def interrupt(self) -> None:
+        """Whoever pumps shall look at its future again."""
+        os.eventfd_write(self.call, 1)
+
+    def ring(self) -> None:
+        """The watcher shall look at the clock."""
+        os.eventfd_write(self.bell, 1)
+
+    def sleep(self, pause: float) -> None:
+        """The watcher waits for the bell, or an answer while that is armed."""
+        rung = self.outer.poll(min(pause, TICK))
+        if any(fd == self.bell for fd, _ in rung):
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self.bell)
+
+    def close(self) -> None:
+        with self.switch:
+            self.shut()
+
+    def shut(self) -> None:
+        """As close(), in a forked child, where nobody may hold the switch any more."""
+        self.open = False
+        self.armed = True  # show() has nothing to do any more
+        for epoll in (self.outer, self.inner):
+            epoll.close()
+        for fd in (self.bell, self.call):
+            os.close(fd)
+
+
+# ---- futures -------------------------------------------------------------------------------
+
+
+class Crew(Protocol):
+    """What a future asks of its pool."""
+
+    pump: Pump
+
+    def pump_for(self, future: PoolFuture[Any], timeout: float | None) -> float | None:
+        """Reads answers until it is done, if nobody else does. What is left of the time."""
+
+    def interrupt(self) -> None:
+        """Whoever pumps shall look at its future again."""
+
+
+class Waiters(list[Any]):
+    """Where as_completed() and wait() of concurrent.futures put what they want woken."""
+
+    pump: Pump
+
+    def append(self, waiter: Any) -> None:
+        super().append(waiter)
+        self.pump.show()
+
+
+class PoolFuture(Future[T]):
+    """A Future whose waiting thread reads the answers of the pool itself, if nobody else does."""
+
+    def __init__(self, crew: Crew) -> None:
+        super().__init__()
+        self.crew = crew
+        self._waiters = Waiters()
+        self._waiters.pump = crew.pump
+
+    def result(self, timeout: float | None = None) -> T:
+        """As Future.result(); ClosedError in a forked child, where no answer can come."""
+        left = self.crew.pump_for(self, timeout)
+        return super().result(left)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        left = self.crew.pump_for(self, timeout)
+        return super().exception(left)
+
+    def done(self) -> bool:
+        found = super().done()
+        if not found:
+            self.crew.pump.show()
+        return found
+
+    def running(self) -> bool:
+        found = super().running()
+        if found:
+            self.crew.pump.show()
+        return found
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+        super().add_done_callback(fn)
+        self.crew.pump.show()
+
+    def cancel(self) -> bool:
+        """True if it had not been handed to a worker."""
+        cancelled = super().cancel()
+        self.crew.interrupt()
+        return cancelled
