@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from theus._theus import MISSING, Change, CommitRecord, Engine, State
-from theus.errors import VersionError
+from theus.errors import VersionError, _shown
 from theus.paths import Path, as_path
 from theus.waiting import Follower
 
@@ -110,6 +110,8 @@ class Changes(Follower[Commit]):
 
 def _version(newest: State, number: int) -> State | None:
     """The version, or None if it was there once. Raises VersionError if it never was."""
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(f"since is the number of a version, or None, not {_shown(number)}")
     try:
         return newest.at(number)
     except VersionError as error:

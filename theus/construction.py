@@ -130,7 +130,7 @@ def namespaced(
     zones: Mapping[Any, Any] | None,
 ) -> Rules | None:
     """Adds the namespaces to the roots, and gives what rules there are about their fields."""
-    plain = namespaces is None and not zones and (context is None or type(context) is dict)
+    plain = namespaces is None and zones is None and (context is None or type(context) is dict)
     if plain and all(type(value) in (dict, list) for value in roots.values()):
         if "theus.zones" not in sys.modules:  # most programs do without
             return None

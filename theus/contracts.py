@@ -17,10 +17,10 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 from theus._types import Isolation, SemanticType
 from theus.admin import AdminTransaction
+from theus.arguments import check_flag, check_seconds
 from theus.errors import ContractViolationError, TheusError, _nearest, _shown
 from theus.merging import Merge, merge_rules
 from theus.outbox import OutboxMsg
-from theus.retry import LONGEST
 from theus.scope import ROOT_ALIASES, parse_pattern
 
 __all__ = [
@@ -140,11 +140,11 @@ def process(
             _semantic(f"semantic{whose}", semantic),
             _errors(f"errors{whose}", errors),
             _texts(f"side_effects{whose}", side_effects),
-            _flag(f"parallel{whose}", parallel),
+            check_flag(f"parallel{whose}", parallel),
             _isolation(f"isolation{whose}", isolation),
             merge_rules(f"merge{whose}", merge, declared),
-            check_timeout(f"timeout{whose}", timeout),
-            _flag(f"inline{whose}", inline),
+            check_seconds(f"timeout{whose}", timeout),
+            check_flag(f"inline{whose}", inline),
         )
         if contract.semantic is SemanticType.GUIDE and contract.outputs:
             raise ValueError(
@@ -251,29 +251,10 @@ def _mark(function: Any, contract: ProcessContract) -> None:
 # ---- checking a declaration ---------------------------------------------------------
 
 
-def _flag(what: str, given: bool) -> bool:
-    if not isinstance(given, bool):
-        raise TypeError(f"{what} must be True or False, not {_shown(given)}")
-    return given
-
-
 def _isolation(what: str, given: Isolation) -> Isolation:
     if given not in _ISOLATIONS:
         raise ValueError(f'{what} must be "serializable" or "snapshot", not {_shown(given)}')
     return given
-
-
-def check_timeout(what: str, given: Any) -> float | None:
-    if given is None:
-        return None
-    if isinstance(given, bool) or not isinstance(given, (int, float)):
-        raise TypeError(f"{what} must be a number of seconds, or None, not {_shown(given)}")
-    if not 0 < given <= LONGEST:
-        raise ValueError(
-            f"{what} must be a number of seconds above 0, at most {LONGEST:g}, or None for no "
-            f"limit, not {_shown(given)}"
-        )
-    return float(given)
 
 
 def _errors(what: str, given: Any) -> tuple[str | type[BaseException], ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 from theus._theus import Context, DraftDict, Scope, Transaction
 from theus._types import Isolation
 from theus.admin import AdminRecord
+from theus.arguments import check_flag, check_name
 from theus.construction import (
     context_of,
     context_type,
@@ -134,6 +135,8 @@ class TheusEngine(EngineHistory):
             )
         if shm_backend not in (None, "anonymous", "named"):
             raise ValueError(f"shm_backend is 'anonymous' or 'named', not {_shown(shm_backend)}")
+        if strict_mode is not None:
+            strict_guards = check_flag("strict_mode", strict_mode)
         self._shm_backend: Any = shm_backend
         roots = roots_of(context)
         self._rules = namespaced(roots, context, namespaces, zones)
@@ -150,7 +153,7 @@ class TheusEngine(EngineHistory):
         )
         self.checks_reads = True
         self.lock_manager: LockManager | None = None
-        self.strict_guards = bool(strict_guards if strict_mode is None else strict_mode)
+        self.strict_guards = strict_guards
         self._registry: dict[str, Plan] = {}
         self._runnable: set[Plan] = set()  # of those that do not run in every engine
         self._courier = Courier()
@@ -169,9 +172,10 @@ class TheusEngine(EngineHistory):
 
     @strict_guards.setter
     def strict_guards(self, value: bool) -> None:
-        before, self.checks_reads = self.checks_reads, bool(value)
+        check_flag("strict_guards", value)
+        before, self.checks_reads = self.checks_reads, value
         if self.lock_manager is not None:
-            self.lock_manager.strict_guards = bool(value)
+            self.lock_manager.strict_guards = value
         if before and not value:
             from theus.helpers import get_logger  # some milliseconds that nobody else pays
 
@@ -191,11 +195,11 @@ class TheusEngine(EngineHistory):
 
     def set_strict_guards(self, value: bool) -> None:
         """The same as assigning `strict_guards`."""
-        self.strict_guards = bool(value)
+        self.strict_guards = value
 
     def set_strict_cas(self, value: bool) -> None:
         """The same as assigning `strict_cas`."""
-        self.strict_cas = bool(value)
+        self.strict_cas = value
 
     def log(self, *values: object) -> None:
         """Logs the values, separated by spaces, as an INFO record of the logger "theus"."""
@@ -211,7 +215,8 @@ class TheusEngine(EngineHistory):
         Raises ProcessError if another process has the name (unless `replace`), if it is
         declared parallel, or if an input or output is below no root of the state.
         """
-        plan = plan_of(func, name)
+        check_flag("replace", replace)
+        plan = plan_of(func, None if name is None else check_name("name", name))
         plan.check_runnable(self)
         known = self._registry.get(plan.name)
         if known is not None and known.function != func and not replace:

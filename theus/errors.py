@@ -19,6 +19,7 @@
     ├── HeavyMemoryError             no room for a shared array          (MemoryError)
     ├── StaleArrayError              a shared array that is gone         (LookupError)
     ├── BadTokenError                no shared array was ever called that (ValueError)
+    ├── UnknownArrayError            no shared array under that key    (KeyError)
     ├── BorrowedArrayError           what only the owner of a shared array may do (PermissionError)
     ├── BrokenPoolError              no worker can be started
     ├── CodecError                   bytes that are no encoded value      (ValueError)
@@ -77,6 +78,7 @@ __all__ = [
     "TheusError",
     "TransactionError",
     "UnfreezableError",
+    "UnknownArrayError",
     "UnknownProcessError",
     "VersionError",
     "WaitTimeoutError",
@@ -667,6 +669,24 @@ class HeavyMemoryError(TheusError, MemoryError):
 
 class StaleArrayError(TheusError, LookupError):
     """Raised when a token names a shared array that is gone: freed, or its owner has ended."""
+
+
+class UnknownArrayError(TheusError, KeyError):
+    """Raised when no shared array of an allocator has the key.
+
+    `key` is what was asked for, `known` the keys that there are.
+    """
+
+    def __init__(self, key: str, known: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.args = (key, known)
+        self.key = key
+        self.known = known
+
+    def __str__(self) -> str:
+        near = _nearest(self.key, self.known)
+        hint = f"did you mean {near!r}?" if near else "alloc() or put() makes one"
+        return f"there is no shared array {_shown(self.key)}; {hint}"
 
 
 class BadTokenError(TheusError, ValueError):

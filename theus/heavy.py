@@ -46,6 +46,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from operator import index
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
@@ -53,7 +54,8 @@ from weakref import ref
 import numpy as np
 
 from theus._theus import Engine, SharedBlock, SharedZone, hide_arenas, place_in_block, system_memory
-from theus.errors import ClosedError, HeavyMemoryError, _shown
+from theus.arguments import check_flag
+from theus.errors import ClosedError, HeavyMemoryError, UnknownArrayError, _shown
 from theus.heavy_report import HeavyArray, HeavyReport, QuotaReport
 from theus.heavy_watch import HeavyWatch
 from theus.shm_array import COMMON_TYPES, OWNERS, ShmArray, array_over
@@ -192,6 +194,7 @@ class ManagedAllocator:
         """
         sizes = _shape_of(shape)
         type_ = _dtype_of(dtype)
+        check_flag("zero", zero)
         if order not in ("C", "F"):
             raise ValueError(f"order is 'C' or 'F', not {_shown(order)}")
         _check_key(key)
@@ -245,13 +248,14 @@ class ManagedAllocator:
         """The array under `key`, whole; or its bytes read as `dtype` (default: its own)
         and `shape` (default: one dimension) from the first one on.
 
-        Raises KeyError if there is none, ValueError if it has too few bytes for that.
+        Raises UnknownArrayError (a KeyError) if there is none, ValueError if it has too few bytes
+        for that.
         """
         _check_key(key)
         entry = self._entries.get(key)
         array = None if entry is None else entry.array()
         if array is None or entry is None:
-            raise KeyError(key)
+            raise UnknownArrayError(key, tuple(self))
         if shape is None and dtype is None:
             return array
         type_ = array.dtype if dtype is None else _dtype_of(dtype)
@@ -277,14 +281,15 @@ class ManagedAllocator:
     def free(self, key: str) -> None:
         """Takes the array from under `key`: nobody can get or borrow it from now on.
 
-        Its memory goes with its last view, in whatever process. Raises KeyError if there is no
-        such array, BorrowedArrayError (a PermissionError) if it is another process's.
+        Its memory goes with its last view, in whatever process. Raises UnknownArrayError (a
+        KeyError) if there is no such array, BorrowedArrayError (a PermissionError) if it is another
+        process's.
         """
         _check_key(key)
         entry = self._entries.get(key)
         block = None if entry is None else entry.block
         if block is None:
-            raise KeyError(key)
+            raise UnknownArrayError(key, tuple(self))
         block.retire()
         self._drop(key, entry)
 
@@ -387,11 +392,16 @@ class ManagedAllocator:
         _bytes_in(prefix or "")
         limits = []
         for name, limit in (("soft", soft), ("hard", hard)):
-            if limit is not None and (type(limit) is not int or limit < 1):
+            if limit is not None and (type(limit) is not int or not 1 <= limit < 2**63):
                 raise ValueError(
                     f"{name}= is a number of bytes above 0, or None, not {_shown(limit)}"
                 )
             limits.append(limit or 0)
+        if soft is not None and hard is not None and soft > hard:
+            raise ValueError(
+                f"soft={soft} is above hard={hard} and would never be reached; a soft limit lies "
+                "below the hard one"
+            )
         self._zone.limit(prefix or "", *limits)
 
     @property
@@ -461,8 +471,7 @@ class ManagedAllocator:
         every allocator from its beginning.
         """
         for name, flag in (("sites", sites), ("checksums", checksums)):
-            if not isinstance(flag, bool):
-                raise TypeError(f"{name}= is True or False, not {_shown(flag)}")
+            check_flag(f"{name}=", flag)
         self._watch.sites, self._watch.checksums = sites, checksums
 
     def verify(self) -> None:
@@ -479,6 +488,10 @@ class ManagedAllocator:
         """
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
             raise TypeError(f"decay() takes a number of seconds, not {_shown(seconds)}")
+        if not 0 <= seconds <= 1e9:
+            raise ValueError(
+                f"decay() takes a number of seconds between 0 and 1e9, not {_shown(seconds)}"
+            )
         self._zone.decay(seconds)
 
     def tidy(self) -> int:
@@ -541,8 +554,10 @@ def _shape_of(shape: Any) -> tuple[int, ...]:
         return (shape,)
     sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
     try:
-        whole = tuple(size.__index__() for size in sizes)
-    except AttributeError:
+        if any(isinstance(size, bool) for size in sizes):
+            raise TypeError
+        whole = tuple(map(index, sizes))
+    except TypeError:
         raise TypeError(f"a shape is an int or a tuple of ints, not {_shown(shape)}") from None
     if any(size < 0 for size in whole):
         raise ValueError(f"no size of a shape is below 0, unlike in {_shown(shape)}")
@@ -553,7 +568,12 @@ def _dtype_of(dtype: Any) -> np.dtype[Any]:
     wanted: np.dtype[Any]
     if type(dtype) is str and dtype in COMMON_NAMES:
         return COMMON_NAMES[dtype]
-    wanted = np.dtype(dtype)
+    try:
+        wanted = np.dtype(dtype)
+    except (TypeError, ValueError) as error:  # lone surrogates are among the latter
+        raise TypeError(
+            f"dtype is what NumPy makes one of, such as 'float32', not {_shown(dtype)}"
+        ) from error
     if wanted.itemsize == 0:
         wanted = np.empty(0, wanted).dtype  # 'U' is 'U1' then, as in np.zeros
     if wanted.hasobject:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from theus.arguments import check_entries, check_flag, check_name
 from theus.errors import _shown
 from theus.zones import Capability
 
@@ -34,6 +35,8 @@ class NamespacePolicy(NamedTuple):
 
     def to_caps(self) -> int:
         """The same as a sum of `Capability`."""
+        for name, allowed in zip(self._fields, self, strict=True):
+            check_flag(f"{name} of a NamespacePolicy", allowed)
         return int(
             Capability.READ * self.allow_read
             | Capability.UPDATE * self.allow_update
@@ -63,19 +66,19 @@ class NamespaceRegistry:
 
         Raises ValueError if there is one of that name, or the name is none.
         """
+        name, policy, data = parse_namespace((name, policy, default_data))
         if name in self._entries:
             raise ValueError(f"a namespace {name!r} is registered already")
-        name, policy, data = parse_namespace((name, policy, default_data))
         self._entries[name] = _Entry(policy, data)
 
     def get_policy(self, name: str) -> NamespacePolicy | None:
         """The policy of a namespace; None if it has none, or is not known."""
-        entry = self._entries.get(name)
+        entry = self._entries.get(check_name("name", name))
         return None if entry is None else entry.policy
 
     def resolve_path(self, path: str) -> tuple[str, str]:
         """("shop", "rows.x") for "shop.rows.x", ("default", path) if that is no namespace."""
-        name, dot, rest = path.partition(".")
+        name, dot, rest = check_name("path", path).partition(".")
         return (name, rest) if dot and name in self._entries else ("default", path)
 
     def get_all_data(self) -> dict[str, Any]:
@@ -151,15 +154,20 @@ def parse_namespace(entry: object) -> tuple[str, NamespacePolicy | None, Any]:
         )
     name, policy, data = fields
     if not isinstance(name, str) or not name:
-        raise ValueError(f"namespaces: {entry!r} has no name")
+        raise ValueError(f"namespaces: {_shown(entry)} has no name")
     if policy is not None and not isinstance(policy, NamespacePolicy):
         raise TypeError(
             f"namespaces: the policy of {name!r} must be a NamespacePolicy, not {_shown(policy)}"
         )
+    if policy is not None:
+        policy.to_caps()  # refuses what is no flag before anything is made of it
     return name, policy, {} if data is None else data
 
 
 def parse_namespaces(
     given: Iterable[object] | None,
 ) -> list[tuple[str, NamespacePolicy | None, Any]]:
-    return [parse_namespace(entry) for entry in given or ()]
+    if given is None:
+        return []
+    each = "a dict with a name, or a tuple (name, policy, data)"
+    return [parse_namespace(entry) for entry in check_entries("namespaces", given, each)]

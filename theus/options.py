@@ -14,10 +14,11 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
+from operator import is_not
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar, overload
 
-from theus._theus import HOME, Transaction, abandon
-from theus.contracts import check_timeout
+from theus._theus import HOME, Engine, Transaction, abandon
+from theus.arguments import check_flag, check_seconds
 from theus.errors import ProcessError, ProcessTimeoutError, TransactionError, _shown
 from theus.plan import Plan
 from theus.retry import Patience
@@ -32,6 +33,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+_NONE_SET = (None, None, None, None, False)
 
 
 class Options(NamedTuple):
@@ -73,7 +76,7 @@ class Options(NamedTuple):
     async def execute(self, process: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Any:
         """`TheusEngine.execute` with these options. Raises ProcessTimeoutError, too."""
         engine = self.engine
-        plan = engine.plan(process)
+        plan = self._plan(process)
         timeout = plan.timeout if self.timeout is None else self.timeout
         if plan.is_coroutine:
             run = run_async(
@@ -103,7 +106,7 @@ class Options(NamedTuple):
 
     def run_process(self, process: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Any:
         """`TheusEngine.run_process` with these options. Raises ProcessTimeoutError, too."""
-        plan = self.engine.plan(process)
+        plan = self._plan(process)
         if plan.is_coroutine:
             raise ProcessError(
                 f"process {plan.name!r} is a coroutine function: use "
@@ -112,6 +115,14 @@ class Options(NamedTuple):
             )
         timeout = plan.timeout if self.timeout is None else self.timeout
         return self._run(plan, plan.attempt, (args, kwargs), timeout)
+
+    def _plan(self, process: Callable[..., Any] | str) -> Plan:
+        """The process that is to be run. A tuple can be made with anything in it: so here."""
+        if any(map(is_not, self[1:], _NONE_SET)):
+            check_options(*self[1:])
+        if not isinstance(self.engine, Engine):
+            raise TypeError(f"options are those of a TheusEngine, not of {_shown(self.engine)}")
+        return self.engine.plan(process)
 
     def _run(
         self,
@@ -248,7 +259,6 @@ def check_options(
 ) -> None:
     """Raises TypeError or ValueError for what no run can be held to."""
     Patience(retries, 0 if deadline is None else deadline)
-    check_timeout("timeout", timeout)
-    for name, flag in (("inline", False if inline is None else inline), ("detached", detached)):
-        if not isinstance(flag, bool):
-            raise TypeError(f"{name} must be True or False, not {_shown(flag)}")
+    check_seconds("timeout", timeout)
+    check_flag("inline", False if inline is None else inline)
+    check_flag("detached", detached)

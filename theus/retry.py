@@ -9,12 +9,10 @@ from __future__ import annotations
 import time
 from typing import NoReturn
 
+from theus.arguments import check_seconds
 from theus.errors import ConflictError, _shown
 
 __all__ = ["Patience"]
-
-LONGEST = 9e9
-"""Seconds that anything here may be given: what fits into the nanoseconds of the clock in C."""
 
 LONGEST_WAIT = 0.05
 SHORTEST_BODY = 20e-6
@@ -38,13 +36,7 @@ class Patience:
             raise ValueError(
                 f"retries is a number from 0, or None for no limit, not {_shown(retries)}"
             )
-        if not isinstance(deadline, (int, float)):
-            raise TypeError(f"deadline is a time in seconds, a number, not {_shown(deadline)}")
-        if not 0 <= deadline <= LONGEST:
-            raise ValueError(
-                f"deadline is a time in seconds, 0 or more and at most {LONGEST:g}, not "
-                f"{_shown(deadline)}"
-            )
+        check_seconds("deadline", deadline, zero=True)
         self._retries = retries
         self._attempts = 0
         self._body = 0.0

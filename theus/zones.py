@@ -39,7 +39,7 @@ from enum import Enum, IntFlag
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from theus.errors import ContractViolationError, _where
+from theus.errors import ContractViolationError, _shown, _where
 from theus.paths import Path, parse_path
 from theus.scope import ROOT_ALIASES
 
@@ -241,7 +241,11 @@ def clear_physics_overrides() -> None:
 
 def parse_rule(path: Path | str, rights: object) -> tuple[str, str | None, int]:
     """(root, field or None, rights). Raises ValueError and TypeError."""
-    keys = parse_path(path) if isinstance(path, str) else tuple(path)
+    if not isinstance(path, (str, tuple)):
+        raise TypeError(
+            f"zones: a path is a text such as 'domain.rows', or a tuple, not {_shown(path)}"
+        )
+    keys = parse_path(path) if isinstance(path, str) else path
     if not 1 <= len(keys) <= 2 or not all(isinstance(key, str) for key in keys):
         raise ValueError(
             f"zones: {_where(keys)!r} is neither a root nor a field of one, as 'domain.rows' is; "
@@ -251,7 +255,7 @@ def parse_rule(path: Path | str, rights: object) -> tuple[str, str | None, int]:
         rights = _MARKERS[rights]
     if not isinstance(rights, int) or isinstance(rights, bool) or not 0 <= rights <= MUTABLE:
         raise ValueError(
-            f"zones: {_where(keys)!r} has the rights {rights!r}; they are a sum of READ 1, "
+            f"zones: {_where(keys)!r} has the rights {_shown(rights)}; they are a sum of READ 1, "
             "APPEND 2, UPDATE 4 and DELETE 8"
         )
     return ROOT_ALIASES.get(keys[0], keys[0]), keys[1] if len(keys) == 2 else None, int(rights)
@@ -268,6 +272,10 @@ def rules_of(
 ) -> Rules | None:
     """All rules of an engine: annotations of its roots' classes, policies of its namespaces,
     registered ones, and those it was given, the later ones before the earlier. None: no rule."""
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(
+            f"zones is a dict such as {{'domain.rows': APPEND_ONLY}}, not {_shown(given)}"
+        )
     rules: Rules = {}
 
     def fields_of(root: str) -> dict[str, int]:

@@ -6,7 +6,7 @@ int
 engine_parse_milliseconds(PyObject *argument, const char *name, uint64_t *out)
 {
     const long long century_ms = 100LL * 366 * 24 * 3600 * 1000;
-    if (!PyLong_Check(argument)) {
+    if (!PyLong_Check(argument) || PyBool_Check(argument)) {
         PyErr_Format(PyExc_TypeError, "%s is an int, in milliseconds, not %R", name, argument);
         return -1;
     }
@@ -54,7 +54,7 @@ int
 engine_parse_size(PyObject *argument, const char *name, uint32_t *out)
 {
     const long long most = 1LL << 24;
-    if (!PyLong_Check(argument)) {
+    if (!PyLong_Check(argument) || PyBool_Check(argument)) {
         PyErr_Format(PyExc_TypeError, "%s= is an int, not %R", name, argument);
         return -1;
     }
@@ -65,6 +65,17 @@ engine_parse_size(PyObject *argument, const char *name, uint32_t *out)
         return -1;
     }
     *out = (uint32_t)wanted;
+    return 0;
+}
+
+int
+engine_parse_flag(PyObject *argument, const char *name, bool *out)
+{
+    if (!PyBool_Check(argument)) {
+        PyErr_Format(PyExc_TypeError, "%s must be True or False, not %R", name, argument);
+        return -1;
+    }
+    *out = argument == Py_True;
     return 0;
 }
 

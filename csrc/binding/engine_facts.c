@@ -155,9 +155,12 @@ parse_limit(PyObject *argument, const char *name, double scale, uint64_t *out)
     if (argument == Py_None) {
         return 0;
     }
-    double wanted = PyFloat_AsDouble(argument);
-    if (wanted == -1.0 && PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+    double wanted = PyBool_Check(argument) ? -1.0 : PyFloat_AsDouble(argument);
+    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear(); /* as -1.0 it is refused below */
+    }
+    if (PyBool_Check(argument) || PyErr_Occurred()) {
+        if (PyBool_Check(argument) || PyErr_ExceptionMatches(PyExc_TypeError)) {
             PyErr_Format(PyExc_TypeError, "%s= must be a positive number or None, not %R", name, argument);
         }
         return -1;

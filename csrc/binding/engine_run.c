@@ -33,12 +33,13 @@ parse_options(EngineObject *self, PyObject *const *values, PyObject *names, run_
         if (PyUnicode_CompareWithASCIIString(name, "retries") == 0) {
             if (value != Py_None) {
                 int overflow = 0;
-                out->retries = PyLong_Check(value) ? PyLong_AsLongLongAndOverflow(value, &overflow) : -1;
+                bool whole = PyLong_Check(value) && !PyBool_Check(value);
+                out->retries = whole ? PyLong_AsLongLongAndOverflow(value, &overflow) : -1;
                 if (overflow > 0) {
                     out->retries = INT64_MAX;
                 }
                 else if (out->retries < 0) {
-                    PyErr_Format(PyLong_Check(value) ? PyExc_ValueError : PyExc_TypeError,
+                    PyErr_Format(whole ? PyExc_ValueError : PyExc_TypeError,
                                  "retries must be an int, 0 or more, or None, not %R", value);
                     return -1;
                 }
@@ -46,8 +47,11 @@ parse_options(EngineObject *self, PyObject *const *values, PyObject *names, run_
         }
         else if (PyUnicode_CompareWithASCIIString(name, "deadline") == 0) {
             if (value != Py_None) {
-                double seconds = PyFloat_AsDouble(value);
-                if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_TypeError)) {
+                double seconds = PyBool_Check(value) ? -1.0 : PyFloat_AsDouble(value);
+                if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_OverflowError)) {
+                    PyErr_Clear(); /* as -1.0 it is refused below */
+                }
+                if (PyBool_Check(value) || (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_TypeError))) {
                     PyErr_Format(PyExc_TypeError, "deadline must be a number of seconds, or None, not %R", value);
                     return -1;
                 }
@@ -67,11 +71,9 @@ parse_options(EngineObject *self, PyObject *const *values, PyObject *names, run_
             }
         }
         else if (PyUnicode_CompareWithASCIIString(name, "detached") == 0) {
-            int detached = PyObject_IsTrue(value);
-            if (detached < 0) {
+            if (engine_parse_flag(value, "detached", &out->detached) < 0) {
                 return -1;
             }
-            out->detached = detached;
         }
         else if (PyUnicode_CompareWithASCIIString(name, "process") == 0) {
             if (value != Py_None && !PyUnicode_Check(value)) {
@@ -338,6 +340,9 @@ engine_run(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *name
     if (count < 1) {
         PyErr_SetString(PyExc_TypeError, "run() needs a function to call with the transaction");
         return NULL;
+    }
+    if (!PyCallable_Check(args[0])) {
+        return PyErr_Format(PyExc_TypeError, "run() calls a function with the transaction, not %R", args[0]);
     }
     if (engine_check_open(self) < 0 || parse_options(self, args + count, names, &options) < 0) {
         return NULL;

@@ -203,11 +203,12 @@ engine_init(PyObject *op, PyObject *args, PyObject *kwargs)
                             "ring_timeout_ms", "history", "zones", NULL};
     EngineObject *self = engine_of(op);
     PyObject *data = NULL, *heavy = NULL, *timeout = Py_None, *ring = NULL, *history = NULL;
-    PyObject *mode = NULL, *patience = NULL, *zones = Py_None;
-    int strict = 0;
+    PyObject *mode = NULL, *patience = NULL, *zones = Py_None, *cas = Py_False;
+    bool strict = false;
     theus_store_limits limits = {.ring_capacity = DEFAULT_RING, .history_count = ENGINE_DEFAULT_HISTORY};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO$pOOOOOO:Engine", names, &data, &heavy, &strict,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO$OOOOOOO:Engine", names, &data, &heavy, &cas,
                                      &timeout, &ring, &mode, &patience, &history, &zones)
+        || engine_parse_flag(cas, "strict_cas", &strict) < 0
         || (ring != NULL && engine_parse_size(ring, "ring_capacity", &limits.ring_capacity) < 0)
         || (mode != NULL && engine_parse_ring_mode(mode, &limits.ring_mode) < 0)
         || (history != NULL && engine_parse_size(history, "history", &limits.history_count) < 0)) {
@@ -336,14 +337,16 @@ engine_transaction(PyObject *op, PyObject *args, PyObject *kwargs)
     EngineObject *self = engine_of(op);
     uint64_t timeout_ms = DEFAULT_TRANSACTION_TIMEOUT_MS;
     theus_isolation isolation = THEUS_SERIALIZABLE;
-    PyObject *wanted = NULL, *timeout = NULL, *process = Py_None;
-    int read_only = 0, detached = 0;
+    PyObject *wanted = NULL, *timeout = NULL, *process = Py_None, *reads = Py_False, *apart = Py_False;
+    bool read_only = false, detached = false;
     if (engine_check_open(self) < 0) {
         return NULL;
     }
     if (kwargs != NULL || PyTuple_GET_SIZE(args) != 0) {
-        if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOpOp:transaction", names, &timeout, &wanted,
-                                         &read_only, &process, &detached)
+        if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOOOO:transaction", names, &timeout, &wanted,
+                                         &reads, &process, &apart)
+            || engine_parse_flag(reads, "read_only", &read_only) < 0
+            || engine_parse_flag(apart, "detached", &detached) < 0
             || (wanted != NULL && engine_parse_isolation(wanted, &isolation) < 0)) {
             return NULL;
         }
@@ -402,11 +405,12 @@ get_strict(PyObject *op, void *Py_UNUSED(closure))
 static int
 set_strict(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
 {
-    int strict = value == NULL ? -1 : PyObject_IsTrue(value);
-    if (strict < 0) {
-        if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_AttributeError, "strict_cas cannot be deleted");
-        }
+    bool strict;
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "strict_cas cannot be deleted");
+        return -1;
+    }
+    if (engine_parse_flag(value, "strict_cas", &strict) < 0) {
         return -1;
     }
     engine_of(op)->strict_cas = strict;

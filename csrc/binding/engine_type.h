@@ -45,6 +45,9 @@ EngineObject *engine_over(HeapObject *heap, theus_version *version);
 /* 'serializable' or 'snapshot'; -1 with ValueError for anything else. */
 int engine_parse_isolation(PyObject *argument, theus_isolation *out);
 
+/* True or False, and nothing that is only as good as one. 0 and *out, or -1. */
+int engine_parse_flag(PyObject *argument, const char *name, bool *out);
+
 /* A time in milliseconds: 0 (none) or more; -1 with TypeError or ValueError that names `name`. */
 int engine_parse_milliseconds(PyObject *argument, const char *name, uint64_t *out);
 

@@ -30,6 +30,7 @@ that shows where it was raised. Log records of workers reach the loggers of this
 from __future__ import annotations
 
 import itertools
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -37,6 +38,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
+from theus.arguments import check_seconds
 from theus.errors import _shown
 
 __all__ = ["Pool", "PoolStats", "WorkerTraceback"]
@@ -105,8 +107,9 @@ class Pool(Executor):
         All calls are submitted at once, `chunksize` of them as one task. TimeoutError if a
         result is not there `timeout` seconds (default: no limit) after the call of map().
         """
-        if type(chunksize) is not int or chunksize < 1:
+        if type(chunksize) is not int or not 1 <= chunksize <= sys.maxsize:
             raise ValueError(f"chunksize is at least 1, not {_shown(chunksize)}")
+        check_seconds("timeout", timeout, zero=True)
         end = None if timeout is None else monotonic() + timeout
         calls = zip(*iterables, strict=False)
         if chunksize == 1:

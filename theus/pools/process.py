@@ -26,7 +26,7 @@ from concurrent.futures import Future
 from itertools import count
 from typing import Any, Literal, TypeVar, get_args
 
-from theus.contracts import check_timeout
+from theus.arguments import check_flag, check_seconds
 from theus.errors import _shown
 from theus.pools.base import Pool, PoolStats
 from theus.pools.crew import Crew
@@ -78,7 +78,8 @@ class ProcessPool(Pool):
         size = cores if size is None else size
         if type(size) is not int or size < 1:
             raise ValueError(f"size is at least 1, not {_shown(size)}")
-        check_timeout("timeout", timeout)
+        check_seconds("timeout", timeout)
+        check_flag("retry_dead", retry_dead)
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer is a function, not {_shown(initializer)}")
         if not isinstance(initargs, (tuple, list)):
