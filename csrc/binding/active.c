@@ -58,6 +58,7 @@ active_add(active_txns *active, TxnObject *txn)
         next->previous = txn;
     }
     atomic_store_explicit(&list->first, txn, memory_order_relaxed);
+    home_count(home_newest(txn->homes), 1);
     theus_mutex_unlock(&list->lock);
 }
 
@@ -66,16 +67,23 @@ active_remove(active_txns *active, TxnObject *txn)
 {
     active_list *list = list_of(active, txn->context);
     theus_mutex_lock(&list->lock);
+    bool is_there = true;
     if (txn->previous != NULL) {
         txn->previous->next = txn->next;
     }
     else if (first_of(list) == txn) {
         atomic_store_explicit(&list->first, txn->next, memory_order_relaxed);
     }
-    if (txn->next != NULL) {
-        txn->next->previous = txn->previous;
+    else {
+        is_there = false;
     }
-    txn->next = txn->previous = NULL;
+    if (is_there) {
+        if (txn->next != NULL) {
+            txn->next->previous = txn->previous;
+        }
+        txn->next = txn->previous = NULL;
+        home_count(home_newest(txn->homes), (uint32_t)-1);
+    }
     theus_mutex_unlock(&list->lock);
 }
 
@@ -97,45 +105,6 @@ active_is_empty(active_txns *active)
     return true;
 }
 
-/* ---- who we are -------------------------------------------------------------------- */
-
-PyObject *
-running_context(void)
-{
-    PyThreadState *tstate = PyThreadState_Get();
-    if (tstate->context == NULL) {
-        PyObject *copy = PyContext_CopyCurrent();
-        if (copy == NULL) {
-            PyErr_Clear();
-        }
-        Py_XDECREF(copy);
-    }
-    return tstate->context;
-}
-
-PyObject *
-home_of(module_state *st, PyObject *context)
-{
-    PyObject *home;
-    if (PyContextVar_Get(st->home, Py_None, &home) < 0) {
-        return NULL;
-    }
-    /* The address as bytes: each begin compares it, and an int would have to be unpacked. */
-    if (home != Py_None && memcmp(PyBytes_AS_STRING(PyTuple_GET_ITEM(home, 0)), &context, sizeof(context)) == 0) {
-        return home;
-    }
-    PyObject *address = PyBytes_FromStringAndSize((const char *)&context, sizeof(context));
-    PyObject *own = address == NULL ? NULL : PyTuple_Pack(2, address, home);
-    PyObject *token = own == NULL ? NULL : PyContextVar_Set(st->home, own);
-    Py_DECREF(home);
-    Py_XDECREF(address);
-    if (token == NULL) {
-        Py_CLEAR(own);
-    }
-    Py_XDECREF(token);
-    return own;
-}
-
 /* ---- asking ---------------------------------------------------------------------------- */
 
 TxnObject *
@@ -144,7 +113,7 @@ txn_current(EngineObject *engine)
     if (is_plainly_empty(&engine->active)) {
         return NULL;
     }
-    PyObject *context = running_context();
+    PyObject *context = running_thread()->context;
     active_list *list = list_of(&engine->active, context);
     if (first_of(list) == NULL) {
         return NULL;
@@ -161,22 +130,19 @@ txn_current(EngineObject *engine)
     return it;
 }
 
-/* Of the transactions that were begun at this home: is there one, and which ticket leads it? */
+/* Of the transactions that were begun at this home: is there one, and which ticket leads it? *leader was 0 before. */
 static bool
-look_at_home(active_txns *active, PyObject *home, uint64_t *leader)
+look_at_home(active_txns *active, const HomeObject *home, uint64_t *leader)
 {
-    void *context;
-    memcpy(&context, PyBytes_AS_STRING(PyTuple_GET_ITEM(home, 0)), sizeof(context));
-    active_list *list = list_of(active, context);
+    active_list *list = list_of(active, home->context);
     if (first_of(list) == NULL) {
         return false;
     }
     uint64_t epoch = theus_process_epoch();
     bool found = false;
-    *leader = 0;
     theus_mutex_lock(&list->lock);
     for (TxnObject *it = first_of(list); it != NULL && *leader == 0; it = it->next) {
-        if (it->home == home && it->txn.epoch == epoch) {
+        if (home_newest(it->homes) == home && it->txn.epoch == epoch) {
             found = true;
             *leader = it->leader;
         }
@@ -185,43 +151,42 @@ look_at_home(active_txns *active, PyObject *home, uint64_t *leader)
     return found;
 }
 
+/* The same for all homes of the caller. -1 with an exception. */
+static int
+look_at_homes(EngineObject *engine, uint64_t *leader)
+{
+    PyObject *chain = home_chain(engine->heap->st);
+    *leader = 0;
+    if (chain == NULL) {
+        return -1;
+    }
+    bool found = false;
+    for (Py_ssize_t i = 0, end = home_chain_length(chain); i < end && *leader == 0; i++) {
+        found |= look_at_home(&engine->active, (HomeObject *)PyTuple_GET_ITEM(chain, i), leader);
+    }
+    Py_DECREF(chain);
+    return found;
+}
+
 int
 active_leader(EngineObject *engine, uint64_t *leader)
 {
-    PyObject *home;
-    *leader = 0;
-    if (PyContextVar_Get(engine->heap->st->home, Py_None, &home) < 0) {
-        return -1;
-    }
-    for (PyObject *at = home; at != Py_None && *leader == 0; at = PyTuple_GET_ITEM(at, 1)) {
-        (void)look_at_home(&engine->active, at, leader);
-    }
-    Py_DECREF(home);
-    return 0;
+    return look_at_homes(engine, leader) < 0 ? -1 : 0;
 }
 
 int
 txn_refuse_child(EngineObject *engine)
 {
-    module_state *st = engine->heap->st;
-    PyObject *home;
     uint64_t leader;
     if (is_plainly_empty(&engine->active)) {
         return 0;
     }
-    if (PyContextVar_Get(st->home, Py_None, &home) < 0) {
-        return -1;
-    }
-    bool refused = false;
-    for (PyObject *at = home; at != Py_None && !refused; at = PyTuple_GET_ITEM(at, 1)) {
-        refused = look_at_home(&engine->active, at, &leader);
-    }
-    Py_DECREF(home);
-    if (refused) {
-        PyErr_SetString(st->TransactionError,
+    int found = look_at_homes(engine, &leader);
+    if (found == 1) {
+        PyErr_SetString(engine->heap->st->TransactionError,
                         "this run was started by a child task or thread of a body whose transaction on the same "
                         "engine is still open: call it in the body itself, start it after the body, or give it a "
                         "transaction of its own with detached=True: engine.options(detached=True) for a process");
     }
-    return refused ? -1 : 0;
+    return found == 0 ? 0 : -1;
 }

@@ -3,7 +3,7 @@
  * Invariant: a transaction stands in the list from its beginning until it ends (one that was ended from outside: until its
  * body has), or until its memory goes; it takes
  * itself out first, under the lock. So under the lock whatever stands there can be looked at, and what is
- * looked at (thread, context, home, leader) does not change while it stands there. A reference to it there may be none left:
+ * looked at (thread, context, home, leader) does not change while it stands there, and its home (home.h) counts it. A reference to it there may be none left:
  * another thread, or a callback of a weak reference, may see it between the last one's end and its own. Then it
  * counts as gone.
  *
@@ -38,16 +38,6 @@ void active_remove(active_txns *active, TxnObject *txn); /* or nothing, if it is
 
 /* Is none open? What other threads begin or end meanwhile may or may not count. */
 bool active_is_empty(active_txns *active);
-
-/* The contextvars context of this thread, borrowed. Each asyncio task runs in one of its own, so thread and context
- * together name the task. A thread that never set a variable has none yet: one is made, so that it keeps the same
- * identity when a body sets its first. NULL only for lack of memory: then tasks of this thread look alike, and join. */
-PyObject *running_context(void);
-
-/* A tuple (address of the context, home of the context that it was copied from or None), kept in a ContextVar: asyncio
- * tasks, asyncio.to_thread and, on some Pythons, threads inherit the variable, so a child finds its parent's home
- * there until it gets one of its own. New reference. */
-PyObject *home_of(module_state *st, PyObject *context);
 
 /* The open transaction that this thread and task runs on the engine, or NULL. New reference. */
 TxnObject *txn_current(EngineObject *engine);

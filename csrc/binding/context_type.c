@@ -128,7 +128,7 @@ snapshot_of(ContextObject *self)
     PyObject *result = NULL;
     ScopeObject *scope = scope_for_snapshot(self->scope);
     TxnObject *reader = txn_new(txn->engine, THEUS_SNAPSHOT, true, 0, NULL);
-    if (scope != NULL && reader != NULL && txn_begin(reader, txn->txn.pinned) == 0) {
+    if (scope != NULL && reader != NULL && txn_begin(reader, txn->txn.pinned, false) == 0) {
         active_remove(&reader->engine->active, reader);
         result = (PyObject *)context_new(reader, self->plan, scope, self->args, self->kwargs);
     }

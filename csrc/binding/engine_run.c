@@ -237,7 +237,7 @@ run_attempt(run *self, theus_conflict *why, PyObject **result)
     txn->heads = theus_chain_is_in_line(&self->chain);
     txn->run = self->number;
     theus_chain_begin(&self->chain);
-    if (txn_begin(txn, NULL) < 0) {
+    if (txn_begin(txn, NULL, false) < 0) {
         Py_DECREF(txn);
         return -1;
     }

@@ -88,7 +88,7 @@ engine_compare_and_swap(PyObject *op, PyObject *const *args, Py_ssize_t count, P
     PyObject *process = requester != NULL && PyUnicode_Check(requester) ? requester : NULL;
     TxnObject *txn = txn_new(self, THEUS_SNAPSHOT, false, 0, process);
     PyObject *result = NULL;
-    if (txn != NULL && txn_begin(txn, pinned) == 0) {
+    if (txn != NULL && txn_begin(txn, pinned, false) == 0) {
         txn->txn.strict = self->strict_cas;
         txn->txn.pledged = true;
         theus_conflict why;

@@ -42,10 +42,10 @@ module_exec(PyObject *module)
     static int (*const add[])(PyObject *, module_state *) = {
         add_heap_type,        add_opaque_types,    add_iterator_type,     add_frozen_dict_type,
         add_frozen_list_type, add_frozen_set_type, add_frozen_view_types, add_mutation_type,
-        add_record_class_type, add_record_types,   add_state_type,        add_txn_type,
-        add_draft_types,      add_scope_types,     add_context_type,      add_engine_type,
-        add_cursor_type,      add_turn_types,      add_outgoing_types,    add_shm_types,
-        add_heavy_root_type,  add_absent,
+        add_record_class_type, add_record_types,   add_state_type,        add_home_type,
+        add_txn_type,         add_draft_types,     add_scope_types,       add_context_type,
+        add_engine_type,      add_cursor_type,     add_turn_types,        add_outgoing_types,
+        add_shm_types,        add_heavy_root_type, add_absent,
     };
     module_state *st = module_state_of(module);
     st->module = module;

@@ -80,7 +80,8 @@ typedef struct RecordClass RecordClass;
     X(PyTypeObject, SharedBlock_type)                                                       \
     X(PyTypeObject, RecordCursor_type)                                                      \
     X(PyObject, parse_path) /* theus.paths.parse_path, once a path came as text */          \
-    X(PyObject, home)       /* ContextVar: see home_of() in active.h */                   \
+    X(PyTypeObject, Home_type)                                                              \
+    X(PyObject, home)       /* ContextVar: see home.h */                                    \
     THEUS_ERROR_FIELDS(X)
 
 enum { FREE_HANDLES = 64, FREE_TXNS = 8, FREE_DRAFTS = 32 };
@@ -90,7 +91,8 @@ typedef struct {
     THEUS_STATE_FIELDS(THEUS_STATE_MEMBER)
 #undef THEUS_STATE_MEMBER
 
-    PyObject *module; /* borrowed: the module that this state lies in */
+    PyObject *module;     /* borrowed: the module that this state lies in */
+    bool threads_inherit; /* new threads begin in a copy of the context of whoever starts them */
 
     /* Dead objects kept for reuse: memory only, they own nothing. Guarded by the GIL, and off
      * without one; off again from module_clear on, because freeing one asks its type for its
@@ -140,6 +142,7 @@ int add_mutation_type(PyObject *module, module_state *st);
 int add_record_class_type(PyObject *module, module_state *st);
 int add_record_types(PyObject *module, module_state *st);
 int add_state_type(PyObject *module, module_state *st);
+int add_home_type(PyObject *module, module_state *st);
 int add_txn_type(PyObject *module, module_state *st);
 int add_engine_type(PyObject *module, module_state *st);
 int add_cursor_type(PyObject *module, module_state *st);

@@ -107,7 +107,7 @@ state_update(PyObject *op, PyObject *args, PyObject *kwargs)
     TxnObject *txn = engine == NULL ? NULL : txn_new(engine, THEUS_SERIALIZABLE, false, 0, NULL);
     PyObject *made = NULL;
     theus_conflict why;
-    if (txn == NULL || txn_begin(txn, NULL) < 0 || txn_enter(txn) < 0) {
+    if (txn == NULL || txn_begin(txn, NULL, false) < 0 || txn_enter(txn) < 0) {
         goto done;
     }
     int result = txn_update(txn, data, heavy, signal);

@@ -129,7 +129,7 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
     self->process = Py_XNewRef(process);
     self->callbacks = NULL;
     self->weakrefs = NULL;
-    self->home = NULL;
+    self->homes = NULL;
     self->context = NULL;
     self->guests = 0;
     self->outer = NULL;
@@ -163,23 +163,23 @@ txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_
 }
 
 int
-txn_begin(TxnObject *self, theus_version *pinned)
+txn_begin(TxnObject *self, theus_version *pinned, bool is_async)
 {
-    PyObject *context = running_context();
-    PyObject *home = home_of(self->heap->st, context);
-    if (home == NULL) {
+    PyThreadState *thread = running_thread();
+    PyObject *homes = home_begin(self->heap->st, thread, is_async);
+    if (homes == NULL) {
         return -1;
     }
     if (self->leader == 0 && turn_is_out(self->engine)) {
         uint64_t leader;
         if (active_leader(self->engine, &leader) < 0) {
-            Py_DECREF(home);
+            Py_DECREF(homes);
             return -1;
         }
         self->leader = leader;
     }
     atomic_store_explicit(&self->claimed, true, memory_order_relaxed);
-    Py_XSETREF(self->home, home);
+    Py_XSETREF(self->homes, homes);
     if (pinned == NULL) {
         theus_txn_begin_newest(&self->txn, self->engine->store, self->isolation, self->read_only);
     }
@@ -193,7 +193,7 @@ txn_begin(TxnObject *self, theus_version *pinned)
     self->txn.admit = record_admit;
     self->txn.embedder = self->heap;
     self->thread = theus_thread_id();
-    Py_XSETREF(self->context, Py_XNewRef(context));
+    Py_XSETREF(self->context, Py_XNewRef(thread->context));
     self->started_ns = theus_clock_tick_ns();
     self->txn.deadline_ns = self->timeout_ms == 0 ? 0 : self->started_ns + self->timeout_ms * 1000000;
     active_add(&self->engine->active, self);
@@ -334,7 +334,7 @@ txn_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->process);
     Py_VISIT(self->callbacks);
     Py_VISIT(self->outer);
-    Py_VISIT(self->home);
+    Py_VISIT(self->homes);
     Py_VISIT(self->context);
     Py_VISIT(self->guard);
     Py_VISIT(self->bound);
@@ -382,7 +382,7 @@ txn_dealloc(PyObject *op)
     Py_CLEAR(self->callbacks);
     Py_CLEAR(self->outer);
     Py_CLEAR(self->process);
-    Py_CLEAR(self->home);
+    Py_CLEAR(self->homes);
     Py_CLEAR(self->context);
     Py_CLEAR(self->guard);
     Py_CLEAR(self->bound);

@@ -103,7 +103,7 @@ refuse_claimed(TxnObject *self)
 
 /* The transaction that a block is about: self, or the one that it joins. The caller has claimed self. */
 static PyObject *
-txn_begin_block(TxnObject *self)
+txn_begin_block(TxnObject *self, bool is_async)
 {
     if (self->outer != NULL) {
         return txn_join(self, self->outer);
@@ -120,21 +120,26 @@ txn_begin_block(TxnObject *self)
     if (!self->detached && txn_refuse_child(self->engine) < 0) {
         return NULL;
     }
-    return txn_begin(self, NULL) < 0 ? NULL : Py_NewRef((PyObject *)self);
+    return txn_begin(self, NULL, is_async) < 0 ? NULL : Py_NewRef((PyObject *)self);
+}
+
+static PyObject *
+txn_claim_block(TxnObject *self, bool is_async)
+{
+    if (atomic_exchange(&self->claimed, true)) {
+        return refuse_claimed(self);
+    }
+    PyObject *entered = txn_begin_block(self, is_async);
+    if (entered == NULL) {
+        atomic_store(&self->claimed, false);
+    }
+    return entered;
 }
 
 static PyObject *
 txn_enter_block(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    TxnObject *self = (TxnObject *)op;
-    if (atomic_exchange(&self->claimed, true)) {
-        return refuse_claimed(self);
-    }
-    PyObject *entered = txn_begin_block(self);
-    if (entered == NULL) {
-        atomic_store(&self->claimed, false);
-    }
-    return entered;
+    return txn_claim_block((TxnObject *)op, false);
 }
 
 /* Ends the block; `failed` when an exception left it. 1: the commit was held up. */
@@ -186,9 +191,9 @@ txn_exit_block(PyObject *op, PyObject *const *args, Py_ssize_t count)
 
 /* async with: the awaitables are ready when they are made, but for a commit that is held up. */
 static PyObject *
-txn_enter_async(PyObject *op, PyObject *ignored)
+txn_enter_async(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *entered = txn_enter_block(op, ignored);
+    PyObject *entered = txn_claim_block((TxnObject *)op, true);
     return entered == NULL ? NULL : ready_new(((TxnObject *)op)->heap->st, entered);
 }
 
@@ -547,10 +552,6 @@ static PyType_Spec txn_spec = {
 int
 add_txn_type(PyObject *module, module_state *st)
 {
-    st->home = PyContextVar_New("theus.home", NULL);
-    if (st->home == NULL || PyModule_AddObjectRef(module, "HOME", st->home) < 0) {
-        return -1;
-    }
     if (add_ready_type(module, st) < 0) {
         return -1;
     }

@@ -8,6 +8,7 @@
 #define THEUS_TXN_TYPE_H
 
 #include "heap_type.h"
+#include "home.h"
 #include "scope.h"
 
 #include "../core/txn.h"
@@ -37,7 +38,7 @@ struct TxnObject {
     uint64_t thread;            /* who began it */
     PyObject *context;          /* owned: the contextvars context it began in. Tells tasks apart, so no later one may
                                  * have its address */
-    PyObject *home;             /* owned: what home_of() gave there */
+    PyObject *homes;            /* owned: a tuple, the home where it began first, see home.h */
     uint64_t started_ns;
     uint64_t timeout_ms;
     _Atomic(uint64_t) version;  /* pinned, then made */
@@ -69,8 +70,9 @@ struct TxnObject {
 TxnObject *txn_new(EngineObject *engine, theus_isolation isolation, bool read_only, uint64_t timeout_ms,
                    PyObject *process);
 
-/* Opens it on `pinned`, or on the current version if that is NULL. It never joins. */
-int txn_begin(TxnObject *self, theus_version *pinned);
+/* Opens it on `pinned`, or on the current version if that is NULL. It never joins. `is_async`: other tasks run in this thread
+ * before it ends. */
+int txn_begin(TxnObject *self, theus_version *pinned, bool is_async);
 
 /* What a commit does when a ticket is in its way. */
 typedef enum {
