@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from helpers import run_fresh
-from theus import MISSING, ConflictError, PathError, TheusEngine, TransactionError
-from theus.testing import Attempt, Recorder, RecordingMap, Step, check_history
+from helpers import run_fresh, run_threads
+from theus import DELETE, MISSING, ConflictError, PathError, TheusEngine, TransactionError
+from theus.errors import ContextError, VersionError
+from theus.testing import Anomaly, Attempt, Recorder, RecordingMap, Step, check_history
 
 START: dict[str, Any] = {
     "domain": {"n": 1, "accounts": {"ann": 5, "bob": 7}, "tags": ["x", "y"], "seen": {1, 2}}
@@ -324,6 +325,101 @@ def test_the_engine_does_not_load_it() -> None:
     code = "import sys, theus; print([m for m in sys.modules if m.startswith('theus.testing')])"
     assert run_fresh(code) == "[]\n"
     assert run_fresh("import sys, theus.testing; print('pytest' in sys.modules)") == "False\n"
+
+
+# ---- compare-and-swap ----------------------------------------------------------------------------
+
+
+def test_compare_and_swap(engine: TheusEngine, recorder: Recorder) -> None:
+    assert recorder.compare_and_swap(1, {"domain": {"n": 2, "accounts": {"ann": DELETE}}}) == 2
+    recorder.run(lambda tx: tx.set((*ACCOUNTS, "bob"), 8))
+    assert recorder.compare_and_swap(2, {N: 3}) == 4  # others changed, but not what it writes
+    assert recorder.compare_and_swap(4, {N: 3}) == 4  # as it is
+    with pytest.raises(ConflictError):
+        recorder.compare_and_swap(3, {N: 9})
+    history = recorder.take()
+    assert check_history(history).ok
+    assert [(it.snapshot, it.version, it.outcome, it.isolation) for it in history.attempts] == [
+        (1, 2, "committed", "snapshot"),
+        (2, 3, "committed", "serializable"),
+        (2, 4, "committed", "snapshot"),
+        (4, None, "unchanged", "snapshot"),
+        (3, None, "aborted", "snapshot"),
+    ]
+    assert history.attempts[0].steps == [
+        Step("update", N, 2),
+        Step("update", (*ACCOUNTS, "ann"), DELETE),
+    ]
+
+
+def test_a_swap_that_should_have_lost(recorder: Recorder) -> None:
+    """What it wrote was another value before its commit, or with strict_cas another version."""
+    recorder.run(lambda tx: tx.set(N, 2))
+    recorder.compare_and_swap(2, {N: 3})
+    recorder.compare_and_swap(3, {"domain": {"other": 1}})
+    history = recorder.take()
+    history.attempts[1].snapshot = history.attempts[1].floor = 1
+    history.attempts[2].snapshot = history.attempts[2].floor = 1
+    (lost,) = check_history(history).violations
+    assert (lost.anomaly, lost.path, lost.by) == (Anomaly.LOST_UPDATE, N, history.attempts[0])
+    history.attempts[2].isolation = "strict"
+    kinds = [violation.anomaly for violation in check_history(history).violations]
+    assert kinds == [Anomaly.STALE_SNAPSHOT, Anomaly.LOST_UPDATE]
+
+
+def test_a_swap_at_a_version_from_before_the_history(
+    engine: TheusEngine, recorder: Recorder
+) -> None:
+    for value in (2, 1):
+        recorder.run(lambda tx, value=value: tx.set(N, value))
+    recorder.run(lambda tx: tx.set(N, 2))
+    assert recorder.take().first == 1
+    assert recorder.compare_and_swap(2, {N: 2}) == 2
+    assert recorder.compare_and_swap(2, {N: 5}) == 5
+    with pytest.raises(ConflictError):
+        recorder.compare_and_swap(1, {N: 6})
+    history = recorder.take()
+    assert check_history(history).ok, check_history(history)
+    assert [attempt.outcome for attempt in history.attempts] == [
+        *("unchanged", "committed", "aborted")
+    ]
+
+
+def test_a_swap_that_is_refused_did_not_happen(engine: TheusEngine, recorder: Recorder) -> None:
+    with pytest.raises(VersionError):
+        recorder.compare_and_swap(7, {N: 2})
+    with pytest.raises(TypeError, match=r"arrays cannot be recorded.*'big'"):
+        recorder.compare_and_swap(1, heavy={"big": [1]})
+    with pytest.raises((ContextError, TypeError)):
+        recorder.compare_and_swap(1, 5)  # type: ignore[arg-type]
+    assert recorder.take().attempts == []
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_threads_that_swap(strict: bool) -> None:
+    engine = TheusEngine(START, strict_cas=strict)
+    recorder = Recorder(engine)
+
+    def work(number: int) -> None:
+        for _ in range(20):
+            while True:
+                state = engine.state
+                try:
+                    recorder.compare_and_swap(
+                        state.version, {N: state.domain.n + 1, ("domain", f"of {number}"): number}
+                    )
+                    break
+                except ConflictError:
+                    continue
+
+    run_threads(4, work)
+    history = recorder.take()
+    report = check_history(history)
+    assert report.ok, report
+    assert engine.state.domain.n == 81 and report.commits == 80
+
+
+# ---- instances -----------------------------------------------------------------------------------
 
 
 def test_an_instance_cannot_be_recorded(engine: TheusEngine, recorder: Recorder) -> None:

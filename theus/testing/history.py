@@ -32,7 +32,8 @@ class Attempt:
     `snapshot` is the version that it pinned and `floor` the newest one that was known to be
     committed when it began. `version` is what its commit made; None if it was read-only, had
     nothing to change, was aborted, or met a conflict: `outcome` says which ("committed",
-    "unchanged", "aborted"; "open" while it runs).
+    "unchanged", "aborted"; "open" while it runs). `isolation` is "serializable" or "snapshot"; or,
+    of a compare-and-swap that no other commit may have come before, "strict".
     """
 
     who: str

@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from theus._theus import Engine, Transaction
-from theus.errors import TransactionError, _shown
+from theus.errors import ConflictError, TransactionError, _shown
 from theus.testing.history import Attempt, History
 from theus.testing.processes import RecordedOptions
-from theus.testing.recording import RecordingTransaction, bare
+from theus.testing.recording import RecordingTransaction, as_update, bare, who
 
 if TYPE_CHECKING:
     from theus.engine import TheusEngine
@@ -30,6 +30,7 @@ class Recorder:
         recorder.run(transfer, "bob", 5)              # as engine.run(transfer, "bob", 5)
         with recorder.transaction() as tx: ...        # as engine.transaction()
         recorder.run_process(pay, "bob", amount=5)    # as engine.run_process(pay, ...)
+        recorder.compare_and_swap(7, {...})           # as engine.compare_and_swap(7, ...)
         report = check_history(recorder.take())
 
     Every attempt is kept, also those that met a conflict or were aborted. What changes the engine
@@ -43,6 +44,7 @@ class Recorder:
         self._engine = engine
         self._attempts: list[Attempt] = []  # appending and popping are atomic
         self._live: dict[int, RecordingTransaction] = {}  # by id of the engine's transaction
+        self._swaps: dict[int, Attempt] = {}  # that are under way, by their own id
         self._first, self._start = self._now()
 
     def _now(self) -> tuple[int, dict[str, Any]]:
@@ -55,10 +57,10 @@ class Recorder:
 
         Raises TransactionError if a recorded transaction is open: the run must stand still.
         """
-        if self._live:
+        live = len(self._live) + len(self._swaps)
+        if live:
             raise TransactionError(
-                f"{len(self._live)} recorded transactions are open: "
-                "take the history when all have ended"
+                f"{live} recorded transactions are open: take the history when all have ended"
             )
         version, state = self._now()
         history = History(self._start, self._first, self._attempts, state)
@@ -95,6 +97,47 @@ class Recorder:
 
         with chain:
             return await self._engine.run_async(body, *args, **options)
+
+    def compare_and_swap(
+        self,
+        expected_version: int,
+        data: Mapping[Any, Any] | None = None,
+        heavy: Mapping[str, Any] | None = None,
+        signal: Mapping[str, Any] | None = None,
+        requester: str | None = None,
+    ) -> int:
+        """`engine.compare_and_swap(...)`, recorded: a transaction of its own, also inside a body.
+
+        The check asks whether what it wrote stood there unchanged since the expected version; if
+        that is older than this history, only what came of it. Raises TypeError for arrays.
+        """
+        given, steps = as_update(data, heavy)
+        isolation = "strict" if self._engine.strict_cas else "snapshot"
+        attempt = Attempt(who(), 0, steps, isolation=isolation)
+        self._swaps[id(attempt)] = attempt
+        try:
+            made = self._engine.compare_and_swap(expected_version, given, None, signal, requester)
+            if made > expected_version:
+                attempt.version, attempt.outcome = made, "committed"
+            else:
+                attempt.outcome = "unchanged"
+            return made
+        except ConflictError:
+            attempt.outcome = "aborted"
+            raise
+        finally:
+            if attempt.outcome != "open":  # else an argument was refused, and nothing happened
+                self._place(attempt, expected_version)
+                self._attempts.append(attempt)
+            del self._swaps[id(attempt)]
+
+    def _place(self, swap: Attempt, expected: int) -> None:
+        """Where in the history a compare-and-swap began."""
+        if expected < self._first:  # what stood there is not known
+            expected = self._first if swap.version is None else swap.version - 1
+            if swap.outcome == "unchanged":
+                swap.steps.clear()
+        swap.snapshot = swap.floor = expected
 
     def options(self, **options: Any) -> RecordedOptions:
         """`engine.options(**options)`, for processes that are to be recorded."""

@@ -36,7 +36,7 @@ class RecordingTransaction:
         self._recorder = recorder
         self._tx = tx
         self._attempt = Attempt(
-            _who(),
+            who(),
             tx.version,
             isolation=tx.isolation,
             read_only=tx.read_only,
@@ -175,17 +175,10 @@ class RecordingTransaction:
 
         Raises TypeError for arrays: what they hold is in no version of the state.
         """
-        if heavy:
-            raise TypeError(
-                f"arrays cannot be recorded: the check replays dicts, lists and sets; let a "
-                f"recorded run go without heavy={{{next(iter(heavy))!r}: ...}}"
-            )
-        given = None if data is None else {key: bare(value) for key, value in data.items()}
-        leaves = [leaf for item in (given or {}).items() for leaf in _leaves(*item)]
+        given, steps = as_update(data, heavy)
         with self._tx.savepoint():
             self._tx.update(given, None, signal)
-        for path, value in leaves:
-            self._note("update", path, value)
+        self._attempt.steps += steps
 
     def restore(self, state: State) -> None:
         """The whole content becomes that of `state`. Any other commit is a conflict."""
@@ -353,6 +346,22 @@ def bare(value: Any) -> Any:
     return {key: bare(part) for key, part in value.items()} if kind is dict else value
 
 
+def as_update(
+    data: Mapping[Any, Any] | None, heavy: Mapping[str, Any] | None
+) -> tuple[dict[Any, Any] | None, list[Step]]:
+    """What an update gives to the engine, and what it is as steps."""
+    if heavy:
+        raise TypeError(
+            f"arrays cannot be recorded: the check replays dicts, lists and sets; let a "
+            f"recorded run go without heavy={{{next(iter(heavy))!r}: ...}}"
+        )
+    if not isinstance(data, Mapping):
+        return data, []  # nothing, or what the engine will refuse
+    given = {key: bare(value) for key, value in data.items()}
+    leaves = (leaf for item in given.items() for leaf in _leaves(*item))
+    return given, [Step("update", path, value) for path, value in leaves]
+
+
 def _leaves(key: Any, value: Any, above: Path = ()) -> Iterator[tuple[Path, Any]]:
     """An update as what stands at its ends: DELETE, an empty dict, or a value that is no dict."""
     path = (*above, *key) if not above and type(key) is tuple else (*above, key)
@@ -363,7 +372,7 @@ def _leaves(key: Any, value: Any, above: Path = ()) -> Iterator[tuple[Path, Any]
         yield path, _plain(value)
 
 
-def _who() -> str:
+def who() -> str:
     """The name of the thread, and of the task if there is one."""
     thread = threading.current_thread().name
     asyncio = sys.modules.get("asyncio")

@@ -6,7 +6,8 @@ checking is replay. Walk the versions in order with a plain dict as the model an
     every attempt          its steps, run alone on the model at its snapshot, see the same: also
                            of attempts that were aborted, for nobody may see a torn state
     serializable commits   the same on the model just before their own version
-    snapshot commits       the places they wrote held there what they held at the snapshot
+    snapshot commits,      the places they wrote held there what they held at the snapshot
+    compare-and-swap
     the rest               versions without gap, snapshots not older than what was known,
                            nothing written and then gone, the final state
 
@@ -285,12 +286,15 @@ class _Checker:
         for attempt in self.history.attempts:
             self.version = attempt.floor
             last = newest if attempt.version is None else attempt.version - 1
-            if not max(attempt.floor, first) <= attempt.snapshot <= last:
+            oldest = max(attempt.floor, first)
+            if attempt.isolation == "strict" and attempt.version is not None:
+                oldest = last
+            if not oldest <= attempt.snapshot <= last:
                 self.report(
                     Anomaly.STALE_SNAPSHOT,
                     attempt,
                     (),
-                    f"a snapshot from {max(attempt.floor, first)} to {last}",
+                    f"a snapshot from {oldest} to {last}",
                     attempt.snapshot,
                 )
         return True
@@ -302,7 +306,7 @@ class _Checker:
         writes.
         """
         mark = self.model.mark()
-        if attempt.isolation == "snapshot" and attempt.version is not None:
+        if attempt.isolation != "serializable" and attempt.version is not None:
             self.held[id(attempt)] = [
                 (step.path, deepcopy(look(self.model.state, step.path)))
                 for step in changes_of(attempt)
