@@ -89,7 +89,7 @@ class Fight:
         self.stop = threading.Event()
         self.paused = threading.Event()
         self.holds = threading.Event()
-        self.go = threading.Event()
+        self.go = threading.Semaphore(0)
         # In contexts of their own: where threads inherit one (3.14t), they would share ours.
         self.threads = [
             threading.Thread(target=contextvars.Context().run, args=(self._main,))
@@ -102,7 +102,7 @@ class Fight:
             return
         if self.paused.is_set():
             self.holds.set()
-            assert self.go.wait(PATIENCE)
+            assert self.go.acquire(timeout=PATIENCE)
         time.sleep(0.001)
 
     def _main(self) -> None:
@@ -124,6 +124,12 @@ class Fight:
         assert self.holds.wait(PATIENCE)
         until(lambda: self.engine.stats().queue_depth == self.THREADS - 1)
 
+    def let_one_pass(self) -> None:
+        """Who holds its turn ends it, and stands behind the others when the next one holds its."""
+        self.holds.clear()
+        self.go.release()
+        assert self.holds.wait(PATIENCE)
+
     def __enter__(self) -> Fight:
         for thread in self.threads:
             thread.start()
@@ -134,7 +140,8 @@ class Fight:
 
     def __exit__(self, *exc: object) -> None:
         self.stop.set()
-        self.go.set()
+        self.paused.clear()
+        self.go.release(self.THREADS)
         for thread in self.threads:
             thread.join(PATIENCE)
             assert not thread.is_alive()
@@ -170,7 +177,7 @@ def test_who_fights_for_nothing_does_not_line_up(engine: TheusEngine) -> None:
             engine.run(own, number)
             engine.run(fight.increment, key)
         after = engine.stats()
-        assert fight.holds.is_set() and not fight.go.is_set()
+        assert fight.holds.is_set()
     assert done == 50
     assert after.tickets == before.tickets
     assert after.retries == before.retries
@@ -203,22 +210,36 @@ def test_what_is_made_anew_is_known_again(engine: TheusEngine, make: Callable[..
 
 
 def test_who_joins_the_fight_lines_up(engine: TheusEngine) -> None:
-    """A new body tries first, and has a ticket after one failure; from then on it lines up."""
-    attempts: list[int] = []
+    """A new body tries first, and has a ticket after one failure; from then on it lines up.
+
+    All of it happens while others stand in line, so nothing can end the queue meanwhile."""
+    attempts = {"first": 0, "second": 0}
 
     def late(tx: Any) -> None:
-        attempts[-1] += 1
+        attempts[threading.current_thread().name] += 1
         tx.domain["n"] += 1
-        if len(attempts) == 1 and attempts[-1] == 1:
-            began = engine.version
-            until(lambda: engine.version > began + 1)
 
-    with Fight(engine):
-        for _ in range(10):
-            attempts.append(0)
-            engine.run(late)
-    assert attempts[0] == 2
-    assert attempts[1:] == [1] * 9
+    def start(name: str) -> threading.Thread:
+        thread = threading.Thread(
+            target=contextvars.Context().run, args=(engine.run, late), name=name
+        )
+        thread.start()
+        return thread
+
+    with Fight(engine) as fight:
+        fight.pause()
+        first = start("first")
+        while attempts["first"] < 2:  # held up, or failed already and in line
+            until(lambda: engine.stats().queue_depth == fight.THREADS)
+            fight.let_one_pass()
+        first.join(PATIENCE)
+        until(lambda: engine.stats().queue_depth == fight.THREADS - 1)
+        second = start("second")
+        until(lambda: engine.stats().queue_depth == fight.THREADS)
+        assert attempts["second"] == 0
+    second.join(PATIENCE)
+    assert not first.is_alive() and not second.is_alive()
+    assert attempts == {"first": 2, "second": 1}
     assert_clean(engine)
 
 
