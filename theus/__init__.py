@@ -69,6 +69,7 @@ from theus.errors import (
     SecurityViolationError,
     SendError,
     StaleArrayError,
+    TaskInterrupted,
     TheusError,
     TransactionError,
     UnfreezableError,
@@ -100,9 +101,11 @@ _LATER = {
     "NamespaceRegistry": "theus.namespaces",
     "OutboxCollector": "theus.guards",
     "ProcessContext": "theus.guards",
+    "ProcessPool": "theus.pools",
     "SupervisorCore": "theus.structures",
     "SupervisorProxy": "theus.engine",
     "TheusEncoder": "theus.interop",
+    "ThreadPool": "theus.pools",
     "clear_physics_overrides": "theus.zones",
     "register_physics_override": "theus.zones",
 }
@@ -113,6 +116,7 @@ if TYPE_CHECKING:
     from theus.guards import ContextGuard, OutboxCollector, ProcessContext
     from theus.interop import TheusEncoder
     from theus.namespaces import NamespacePolicy, NamespaceRegistry
+    from theus.pools import ProcessPool, ThreadPool
     from theus.structures import MetaLogEntry, SupervisorCore
     from theus.zones import clear_physics_overrides, register_physics_override
 
@@ -170,6 +174,7 @@ __all__ = [
     "ProcessContext",
     "ProcessContract",
     "ProcessError",
+    "ProcessPool",
     "ProcessTimeoutError",
     "RecordError",
     "RemoteError",
@@ -184,9 +189,11 @@ __all__ = [
     "StateUpdate",
     "SupervisorCore",
     "SupervisorProxy",
+    "TaskInterrupted",
     "TheusEncoder",
     "TheusEngine",
     "TheusError",
+    "ThreadPool",
     "Transaction",
     "TransactionError",
     "UnfreezableError",

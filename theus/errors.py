@@ -32,6 +32,8 @@
         ├── ProcessTimeoutError      a run that took too long            (TimeoutError)
         └── UnknownProcessError      no process of that name             (ValueError)
 
+    TaskInterrupted                  what a task that was given up sees  (BaseException)
+
 Names in parentheses are bases too, so an `except` for the builtin catches ours.
 
 Rules that all of them keep: the data are attributes; `args` are the arguments of
@@ -75,6 +77,7 @@ __all__ = [
     "SecurityViolationError",
     "SendError",
     "StaleArrayError",
+    "TaskInterrupted",
     "TheusError",
     "TransactionError",
     "UnfreezableError",
@@ -768,12 +771,13 @@ class WorkerDied(TheusError):
 
 
 class WorkerTimeoutError(TheusError, TimeoutError):
-    """Raised when a task took longer than the `timeout=` of its pool; its worker was killed.
+    """Raised when a task took longer than the `timeout=` of its pool; its worker was replaced.
 
-    `task` is the name of the function, `pid` was the worker's, `timeout` is in seconds.
+    `task` is the name of the function, `timeout` is in seconds. `pid` was that of the worker, which
+    was killed; None where workers live in this process, and can only be interrupted.
     """
 
-    def __init__(self, task: str, pid: int, timeout: float) -> None:
+    def __init__(self, task: str, pid: int | None, timeout: float) -> None:
         super().__init__()
         self.args = (task, pid, timeout)
         self.task = task
@@ -781,9 +785,26 @@ class WorkerTimeoutError(TheusError, TimeoutError):
         self.timeout = timeout
 
     def __str__(self) -> str:
+        if self.pid is None:
+            end = "it was interrupted, and another worker has taken its place"
+        else:
+            end = f"worker {self.pid} was killed and replaced"
         return (
-            f"{self.task} took longer than its pool's timeout of {self.timeout:g} s, so worker "
-            f"{self.pid} was killed and replaced; give the pool a longer timeout="
+            f"{self.task} took longer than its pool's timeout of {self.timeout:g} s, so {end}; "
+            "give the pool a longer timeout="
+        )
+
+
+class TaskInterrupted(BaseException):
+    """Raised when a pool gives a task up, in the task: it is too slow, or the pool was killed.
+
+    Whoever waits for the task gets another error; this one only ends it, and is no Exception, so
+    that a handler which goes on after errors does not go on here.
+    """
+
+    def __str__(self) -> str:
+        return (
+            "this task was given up: it took longer than its pool's timeout, or the pool was killed"
         )
 
 

@@ -7,6 +7,7 @@
 #include "errors.h"
 #include "freeze.h"
 #include "heavy_root.h"
+#include "interrupt.h"
 #include "records.h"
 #include "scope.h"
 #include "shm_type.h"
@@ -180,6 +181,10 @@ static PyMethodDef module_methods[] = {
      PyDoc_STR("hide_arenas($module, /)\n--\n\n"
                "Takes the names of this process's shared memory away, as its end does: nobody else\n"
                "finds it from now on.")},
+    {"interrupt_thread", module_interrupt_thread, METH_VARARGS,
+     PyDoc_STR("interrupt_thread($module, ident, exception, /)\n--\n\n"
+               "Raises an exception, given by its class, in the thread with this number as soon as it runs\n"
+               "Python code; None: takes back one that was not raised yet. Says whether there is such a thread.")},
     {"system_memory", module_system_memory, METH_NOARGS,
      PyDoc_STR("system_memory($module, /)\n--\n\n"
                "(total, room): the bytes that this process may use, and those that are left, by the\n"

@@ -66,6 +66,8 @@ SAMPLES = [
     errors.WorkerDied("jobs.crunch", 4711, 9),
     errors.WorkerDied("jobs.crunch", 4711, None, 3, 2),
     errors.WorkerTimeoutError("jobs.crunch", 4711, 2.5),
+    errors.WorkerTimeoutError("jobs.crunch", None, 2.5),
+    errors.TaskInterrupted(),
 ]
 
 by_class = pytest.mark.parametrize("error", SAMPLES, ids=lambda e: type(e).__name__)

@@ -9,7 +9,7 @@ import pytest
 from theus import ConflictManager, FrozenDict, FrozenList, FrozenSet, TheusEngine, process
 from theus.guards import ContextGuard, ProcessContext
 from theus.heavy import ManagedAllocator
-from theus.pools import ProcessPool
+from theus.pools import ProcessPool, ThreadPool
 from theus.shm import BufferDescriptor, SafeSharedMemory, rebuild_shm_array
 from theus.testing import Recorder, check_history, leak_check
 
@@ -73,6 +73,10 @@ CALLS = {
     "ProcessPool(start_method=)": lambda odd: ProcessPool(1, start_method=odd),
     "ProcessPool(timeout=)": lambda odd: ProcessPool(1, timeout=odd),
     "ProcessPool(blas_threads=)": lambda odd: ProcessPool(1, blas_threads=odd),
+    "ThreadPool(size)": ThreadPool,
+    "ThreadPool(initializer=)": lambda odd: ThreadPool(1, initializer=odd),
+    "ThreadPool(initargs=)": lambda odd: ThreadPool(1, initargs=odd),
+    "ThreadPool(timeout=)": lambda odd: ThreadPool(1, timeout=odd),
     "Recorder": Recorder,
     "check_history": check_history,
     "leak_check": lambda odd: leak_check(odd).__enter__(),

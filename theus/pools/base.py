@@ -24,12 +24,14 @@ task's own exception, or with an error that says why there is neither.
 
 Arguments are encoded when `submit` is called: what the caller changes afterwards, no task sees.
 A task's exception keeps its type, arguments and attributes; its `__cause__` is a WorkerTraceback
-that shows where it was raised. Log records of workers reach the loggers of this process.
+that shows where it was raised. Log records of workers reach the loggers of this process. Threads
+need none of that: they get the caller's own objects, and what they raise has its traceback.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -60,13 +62,13 @@ class WorkerTraceback(Exception):
 class PoolStats(NamedTuple):
     """What a pool has done, and what it has at this moment.
 
-    kind       "processes"
+    kind       "processes" or "threads"
     size       workers that it keeps
     alive      of these, started and not gone
     queued     tasks that wait in the pool
     running    tasks that are with a worker, or on their way
     done       tasks that a worker has answered
-    died       workers that went before they were told to
+    died       workers that went before they were told to, or were given up
     recalled   tasks taken back from a worker that did not come to them
     """
 
@@ -148,6 +150,31 @@ class Pool(Executor):
         else:
             self.shutdown()
         return None
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def checked_size(
+    size: int | None,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    timeout: float | None,
+) -> int:
+    """The number of workers, if the options that all pools have are good; else it raises."""
+    size = cores() if size is None else size
+    if type(size) is not int or size < 1:
+        raise ValueError(f"size is at least 1, not {_shown(size)}")
+    check_seconds("timeout", timeout)
+    if initializer is not None and not callable(initializer):
+        raise TypeError(f"initializer is a function, not {_shown(initializer)}")
+    if not isinstance(initargs, (tuple, list)):
+        raise TypeError(f"initargs is a tuple, not {_shown(initargs)}")
+    return size
 
 
 def results_of(futures: Any, end: float | None, single: bool) -> Iterator[Any]:

@@ -543,6 +543,9 @@ class Crew:
         if get_ident() not in (self.reader, self.thread.ident):
             self.thread.join()
 
+    def join_at_exit(self) -> None:
+        self.thread.join(2.0)
+
     def forget(self) -> None:
         """In a forked child: nothing of this is ours."""
         self.foreign = True

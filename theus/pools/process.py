@@ -26,9 +26,9 @@ from concurrent.futures import Future
 from itertools import count
 from typing import Any, Literal, TypeVar, get_args
 
-from theus.arguments import check_flag, check_seconds
+from theus.arguments import check_flag
 from theus.errors import _shown
-from theus.pools.base import Pool, PoolStats
+from theus.pools.base import Pool, PoolStats, checked_size, cores
 from theus.pools.crew import Crew
 from theus.pools.registry import arrange_for_the_end, in_forked_child
 from theus.pools.worker import Setup
@@ -74,16 +74,8 @@ class ProcessPool(Pool):
 
         if not hasattr(select, "epoll") or not hasattr(os, "eventfd"):
             raise NotImplementedError("ProcessPool needs epoll and eventfd, which Linux has")
-        cores = len(os.sched_getaffinity(0))
-        size = cores if size is None else size
-        if type(size) is not int or size < 1:
-            raise ValueError(f"size is at least 1, not {_shown(size)}")
-        check_seconds("timeout", timeout)
+        size = checked_size(size, initializer, initargs, timeout)
         check_flag("retry_dead", retry_dead)
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer is a function, not {_shown(initializer)}")
-        if not isinstance(initargs, (tuple, list)):
-            raise TypeError(f"initargs is a tuple, not {_shown(initargs)}")
         method: object = start_method
         if not isinstance(method, str) or method not in get_args(StartMethod):
             raise ValueError(
@@ -94,7 +86,7 @@ class ProcessPool(Pool):
         if start_method == "forkserver" and in_forked_child():
             start_method = "spawn"  # the server is a child of our parent; Python cannot share it
         context = multiprocessing.get_context(start_method)
-        threads = max(1, cores // size) if blas_threads is None else blas_threads
+        threads = max(1, cores() // size) if blas_threads is None else blas_threads
         level = logging.getLogger().getEffectiveLevel()
         setup = Setup(f"theus-pool-{next(POOLS)}", threads, level, initializer, tuple(initargs))
         arrange_for_the_end()

@@ -15,13 +15,15 @@ class Crew(Protocol):
     """What a pool has to do then."""
 
     lock: threading.RLock
-    thread: threading.Thread
 
     def forget(self) -> None:
         """In a forked child: nothing of it is ours."""
 
     def kill(self, at_exit: bool = False) -> None:
         """Ends the workers, whatever they do."""
+
+    def join_at_exit(self) -> None:
+        """Gives them a moment for it."""
 
 
 CREWS: weakref.WeakSet[Crew] = weakref.WeakSet()
@@ -77,7 +79,7 @@ def at_exit() -> None:
     for crew in crews:
         crew.kill(at_exit=True)
     for crew in crews:
-        crew.thread.join(2.0)
+        crew.join_at_exit()
 
 
 arranged = threading.Lock()
@@ -87,6 +89,7 @@ def arrange_for_the_end() -> None:
     """Once in each process, when its first pool is made: nothing happens at import."""
     if arranged.acquire(blocking=False):
         atexit.register(at_exit)
-        os.register_at_fork(
-            before=before_fork, after_in_parent=after_in_parent, after_in_child=after_in_child
-        )
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=before_fork, after_in_parent=after_in_parent, after_in_child=after_in_child
+            )
