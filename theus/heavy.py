@@ -46,9 +46,8 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from operator import index
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import numpy as np
@@ -56,26 +55,26 @@ import numpy as np
 from theus._theus import Engine, SharedBlock, SharedZone, hide_arenas, place_in_block, system_memory
 from theus.arguments import check_flag
 from theus.errors import ClosedError, HeavyMemoryError, UnknownArrayError, _shown
+from theus.heavy_arguments import (
+    Backend,
+    Order,
+    backend_of,
+    bytes_in,
+    check_key,
+    dtype_of,
+    limit_of,
+    shape_of,
+)
 from theus.heavy_report import HeavyArray, HeavyReport, QuotaReport
 from theus.heavy_watch import HeavyWatch
-from theus.shm_array import COMMON_TYPES, OWNERS, ShmArray, array_over
+from theus.shm_array import OWNERS, ShmArray, array_over
 
 if TYPE_CHECKING:
     from theus.engine import TheusEngine
 
 __all__ = ["HeavyArray", "HeavyReport", "ManagedAllocator", "QuotaReport"]
 
-Order = Literal["C", "F"]
-Backend = Literal["anonymous", "named"]
-
 HOLDERS_NAMED = 5
-
-COMMON_NAMES = {
-    name: np.dtype(name)
-    for dtype in COMMON_TYPES.values()
-    for name in (dtype.name, dtype.str, dtype.str[1:])
-}
-"""What is said most often for a dtype; NumPy takes four times as long to know it."""
 
 # Held while a key is looked at and dropped: of two who drop the same entry, the slower one must not
 # drop what a third has put there between. Reentrant: a finalizer that frees may run anywhere.
@@ -157,9 +156,9 @@ class ManagedAllocator:
         if not (engine is None or isinstance(engine, Engine)):
             raise TypeError(f"engine is a TheusEngine, or None, not {_shown(engine)}")
         self.session_id = os.urandom(8).hex() if session_id is None else session_id
-        if not 1 <= _bytes_in(self.session_id) <= 63 or "\0" in self.session_id:
+        if not 1 <= bytes_in(self.session_id) <= 63 or "\0" in self.session_id:
             raise ValueError(f"session_id has 1 to 63 bytes and no NUL, unlike {session_id!r}")
-        self._limit = _limit_of(capacity_mb)
+        self._limit = limit_of(capacity_mb)
         self.backend = backend_of(backend)
         self._zone = SharedZone(self.session_id, self._limit, self.backend == "named")
         self._at_end_of = 0  # the multiprocessing child that hides our files when it ends
@@ -192,12 +191,12 @@ class ManagedAllocator:
         objects, HeavyMemoryError if a quota or the system has no room, ClosedError after
         shutdown().
         """
-        sizes = _shape_of(shape)
-        type_ = _dtype_of(dtype)
+        sizes = shape_of(shape)
+        type_ = dtype_of(dtype)
         check_flag("zero", zero)
         if order not in ("C", "F"):
             raise ValueError(f"order is 'C' or 'F', not {_shown(order)}")
-        _check_key(key)
+        check_key(key)
         self._check_open()
         tx = None if self._engine is None else self._attempt()
         entry = _Entry() if tx is None else _Entry(draft=ref(tx))
@@ -251,17 +250,17 @@ class ManagedAllocator:
         Raises UnknownArrayError (a KeyError) if there is none, ValueError if it has too few bytes
         for that.
         """
-        _check_key(key)
+        check_key(key)
         entry = self._entries.get(key)
         array = None if entry is None else entry.array()
         if array is None or entry is None:
             raise UnknownArrayError(key, tuple(self))
         if shape is None and dtype is None:
             return array
-        type_ = array.dtype if dtype is None else _dtype_of(dtype)
+        type_ = array.dtype if dtype is None else dtype_of(dtype)
         if shape is None and type_.itemsize == 0:
             raise ValueError(f"elements of {type_} take no bytes: say how many there are, shape=")
-        sizes = (array.nbytes // type_.itemsize,) if shape is None else _shape_of(shape)
+        sizes = (array.nbytes // type_.itemsize,) if shape is None else shape_of(shape)
         needed = type_.itemsize * math.prod(sizes)
         if needed > array.nbytes:
             raise ValueError(
@@ -285,7 +284,7 @@ class ManagedAllocator:
         KeyError) if there is no such array, BorrowedArrayError (a PermissionError) if it is another
         process's.
         """
-        _check_key(key)
+        check_key(key)
         entry = self._entries.get(key)
         block = None if entry is None else entry.block
         if block is None:
@@ -389,7 +388,7 @@ class ManagedAllocator:
         """
         if prefix is not None and not isinstance(prefix, str):
             raise TypeError(f"the prefix of a quota is a text, or None, not {_shown(prefix)}")
-        _bytes_in(prefix or "")
+        bytes_in(prefix or "")
         limits = []
         for name, limit in (("soft", soft), ("hard", hard)):
             if limit is not None and (type(limit) is not int or not 1 <= limit < 2**63):
@@ -530,88 +529,9 @@ class ManagedAllocator:
         return f"<ManagedAllocator {self.session_id}: {len(self)} arrays{state}>"
 
 
-# ---- arguments ------------------------------------------------------------------------------
-
-
-def _check_key(key: object) -> None:
-    if not isinstance(key, str) or not key:
-        raise TypeError(f"the key of a shared array is a text, not {_shown(key)}")
-    _bytes_in(key)
-
-
-def _bytes_in(name: str) -> int:
-    """The length of a name in UTF-8; ValueError for a lone surrogate, which that cannot hold."""
-    try:
-        return len(name) if name.isascii() else len(name.encode())
-    except UnicodeEncodeError:
-        raise ValueError(
-            f"{_shown(name)} cannot be written in UTF-8, so it names nothing"
-        ) from None
-
-
-def _shape_of(shape: Any) -> tuple[int, ...]:
-    if type(shape) is int and shape >= 0:
-        return (shape,)
-    sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
-    try:
-        if any(isinstance(size, bool) for size in sizes):
-            raise TypeError
-        whole = tuple(map(index, sizes))
-    except TypeError:
-        raise TypeError(f"a shape is an int or a tuple of ints, not {_shown(shape)}") from None
-    if any(size < 0 for size in whole):
-        raise ValueError(f"no size of a shape is below 0, unlike in {_shown(shape)}")
-    return whole
-
-
-def _dtype_of(dtype: Any) -> np.dtype[Any]:
-    wanted: np.dtype[Any]
-    if type(dtype) is str and dtype in COMMON_NAMES:
-        return COMMON_NAMES[dtype]
-    try:
-        wanted = np.dtype(dtype)
-    except (TypeError, ValueError) as error:  # lone surrogates are among the latter
-        raise TypeError(
-            f"dtype is what NumPy makes one of, such as 'float32', not {_shown(dtype)}"
-        ) from error
-    if wanted.itemsize == 0:
-        wanted = np.empty(0, wanted).dtype  # 'U' is 'U1' then, as in np.zeros
-    if wanted.hasobject:
-        raise TypeError(
-            f"dtype {wanted} holds references to Python objects, which mean nothing to another "
-            "process: use a structured or a string dtype, or keep the objects in the state"
-        )
-    return wanted
-
-
-def backend_of(backend: object) -> Backend:
-    what, name = backend, "backend"
-    if what is None:
-        name, what = "THEUS_SHM_BACKEND", os.environ.get("THEUS_SHM_BACKEND", "anonymous")
-    if what == "anonymous" or what == "named":
-        return what
-    raise ValueError(f"{name} is 'anonymous' or 'named', not {_shown(what)}")
-
-
 def _hide_at_end() -> None:
     """Children of multiprocessing end without the exit that takes names away elsewhere."""
     util = sys.modules.get("multiprocessing.util")
     process = sys.modules.get("multiprocessing.process")
     if util is not None and process is not None and process.parent_process() is not None:
         util.Finalize(None, hide_arenas, exitpriority=0)
-
-
-def _limit_of(capacity_mb: float | None) -> int:
-    what: object = capacity_mb
-    name = "capacity_mb"
-    if capacity_mb is None:
-        name, text = "THEUS_HEAP_SIZE", os.environ.get("THEUS_HEAP_SIZE")
-        if text is None:
-            return system_memory()[0] // 2
-        what = text
-        capacity_mb = float(text) if text.strip().isdecimal() else 0
-    elif isinstance(capacity_mb, bool) or not isinstance(capacity_mb, (int, float)):
-        raise TypeError(f"{name} is a number of MiB above 0, not {_shown(what)}")
-    if not 0 < capacity_mb < 2**40:
-        raise ValueError(f"{name} is a number of MiB above 0, not {_shown(what)}")
-    return int(capacity_mb * 2**20)

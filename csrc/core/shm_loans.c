@@ -1,0 +1,379 @@
+/* See shm_loans.h. */
+#include "shm_loans.h"
+
+#include <assert.h>
+
+static uint64_t
+loan_word(uint32_t generation, theus_loan_state state, uint32_t taker)
+{
+    return (uint64_t)generation << 32 | (uint64_t)state << 24 | (uint64_t)taker << 16;
+}
+
+static theus_loan_state
+state_of(uint64_t word)
+{
+    return (theus_loan_state)(word >> 24 & 0xff);
+}
+
+static uint32_t
+generation_of(uint64_t word)
+{
+    return (uint32_t)(word >> 32);
+}
+
+static uint32_t
+taker_of(uint64_t word)
+{
+    return (uint32_t)(word >> 16 & 0xff);
+}
+
+/* One step of a loan. False: another one was made meanwhile. */
+static bool
+step(theus_loan_record *record, uint64_t from, theus_loan_state state, uint32_t taker)
+{
+    return atomic_compare_exchange_strong(&record->word, &from, loan_word(generation_of(from), state, taker));
+}
+
+/* ---- by the owner ------------------------------------------------------------------------- */
+
+/* What a record says of the loan that the book has there. */
+static theus_loan_state
+look_locked(theus_arena *arena, uint32_t number, uint32_t *taker)
+{
+    theus_loan_record *record = &arena->loans[number];
+    uint64_t word = atomic_load(&record->word);
+    *taker = taker_of(word);
+    if (generation_of(word) != arena->lent[number].generation) {
+        return THEUS_LOAN_NONE;
+    }
+    if (state_of(word) != THEUS_LOAN_TAKEN || *taker == THEUS_SHM_OWNER) {
+        return state_of(word);
+    }
+    if (*taker >= THEUS_PARTICIPANTS) { /* somebody has written to the table */
+        (void)step(record, word, THEUS_LOAN_BROKEN, 0);
+    }
+    else if (!theus_byte_is_locked(arena->control_fd, *taker)) {
+        theus_arena_bury_locked(arena, *taker);
+    }
+    return state_of(atomic_load(&record->word));
+}
+
+static bool
+is_out(theus_loan_state state)
+{
+    return state == THEUS_LOAN_OFFERED || state == THEUS_LOAN_TAKEN;
+}
+
+static bool
+is_of(const theus_lent *lent, uint32_t slot, uint32_t tenant)
+{
+    return lent->slot == slot && lent->tenant == tenant && lent->generation > 0;
+}
+
+static theus_loan_facts
+facts_locked(theus_arena *arena, uint32_t number)
+{
+    const theus_lent *lent = &arena->lent[number];
+    uint32_t taker;
+    theus_loan_facts facts = {.state = look_locked(arena, number, &taker), .from = lent->from, .size = lent->size};
+    if (facts.state == THEUS_LOAN_TAKEN) {
+        facts.pid = atomic_load(&theus_arena_participant(arena, taker)->pid);
+    }
+    return facts;
+}
+
+static bool
+lends_locked(const theus_block *block)
+{
+    const theus_arena *arena = block->arena;
+    const theus_slot *slot = theus_block_record(block);
+    return theus_arena_is_owned(arena) && arena->loan_count > 0 && atomic_load(&slot->published) == 0
+           && theus_slot_state_of(atomic_load(&slot->word)) == THEUS_SLOT_LIVE;
+}
+
+/* A record for one more loan; or the loan of the block that overlaps, in *other. */
+static theus_lending
+find_record_locked(const theus_block *block, uint64_t from, uint64_t size, uint32_t *found, theus_loan_facts *other)
+{
+    theus_arena *arena = block->arena;
+    uint32_t taker;
+    *found = arena->loan_count;
+    for (uint32_t i = 0; i < arena->loan_count; i++) {
+        const theus_lent *lent = &arena->lent[i];
+        bool overlaps = is_of(lent, block->slot, block->generation) && lent->from < from + size && from < lent->from + lent->size;
+        if (overlaps && is_out(look_locked(arena, i, &taker))) {
+            *other = facts_locked(arena, i);
+            return THEUS_LENDS_OVERLAP;
+        }
+        if (*found == arena->loan_count && !lent->watched && lent->generation < UINT32_MAX
+            && !is_out(look_locked(arena, i, &taker))) {
+            *found = i;
+        }
+    }
+    return *found < arena->loan_count ? THEUS_LENDS : THEUS_LENDS_FULL;
+}
+
+theus_lending
+theus_loan_offer(const theus_block *block, uint64_t from, uint64_t size, theus_loan_name *loan, theus_loan_facts *other)
+{
+    assert(size > 0 && from <= block->size && size <= block->size - from);
+    theus_arena *arena = block->arena;
+    uint32_t number;
+    theus_shm_lock();
+    theus_lending answer = lends_locked(block) ? find_record_locked(block, from, size, &number, other) : THEUS_LENDS_NOT;
+    if (answer == THEUS_LENDS) {
+        theus_loan_record *record = &arena->loans[number];
+        theus_lent *lent = &arena->lent[number];
+        *lent = (theus_lent){from, size, block->slot, block->generation, lent->generation + 1, true};
+        record->from = from;
+        record->size = size;
+        record->slot = block->slot;
+        record->tenant = block->generation;
+        atomic_store(&record->word, loan_word(lent->generation, THEUS_LOAN_OFFERED, 0));
+        THEUS_SHM_STEP("loan offered");
+        *loan = (theus_loan_name){number, lent->generation};
+    }
+    theus_shm_unlock();
+    return answer;
+}
+
+/* Is it still in the book? Not in a child, which has none. */
+static bool
+knows_locked(const theus_arena *arena, theus_loan_name loan)
+{
+    return theus_arena_is_owned(arena) && loan.number < arena->loan_count
+           && arena->lent[loan.number].generation == loan.generation;
+}
+
+theus_loan_facts
+theus_loan_look(const theus_block *block, theus_loan_name loan)
+{
+    theus_loan_facts facts = {.state = THEUS_LOAN_NONE};
+    theus_shm_lock();
+    if (knows_locked(block->arena, loan)) {
+        facts = facts_locked(block->arena, loan.number);
+    }
+    theus_shm_unlock();
+    return facts;
+}
+
+bool
+theus_loan_recall(const theus_block *block, theus_loan_name loan)
+{
+    bool done = false;
+    theus_shm_lock();
+    if (knows_locked(block->arena, loan)) {
+        theus_loan_record *record = &block->arena->loans[loan.number];
+        done = step(record, loan_word(loan.generation, THEUS_LOAN_OFFERED, 0), THEUS_LOAN_RECALLED, 0);
+        THEUS_SHM_STEP("loan recalled");
+    }
+    theus_shm_unlock();
+    return done;
+}
+
+void
+theus_loan_forget(const theus_block *block, theus_loan_name loan)
+{
+    theus_shm_lock();
+    if (knows_locked(block->arena, loan)) {
+        block->arena->lent[loan.number].watched = false;
+    }
+    theus_shm_unlock();
+}
+
+uint32_t
+theus_loans_list(const theus_block *block, theus_loan_facts *list, uint32_t places)
+{
+    uint32_t count = 0;
+    theus_arena *arena = block->arena;
+    theus_shm_lock();
+    for (uint32_t i = 0; theus_arena_is_owned(arena) && i < arena->loan_count; i++) {
+        if (!is_of(&arena->lent[i], block->slot, block->generation)) {
+            continue;
+        }
+        theus_loan_facts facts = facts_locked(arena, i);
+        if (is_out(facts.state) && count++ < places) {
+            list[count - 1] = facts;
+        }
+    }
+    theus_shm_unlock();
+    return count;
+}
+
+uint32_t
+theus_loans_out_locked(theus_arena *arena, uint32_t slot, uint32_t tenant)
+{
+    uint32_t count = 0, taker;
+    for (uint32_t i = 0; i < arena->loan_count; i++) {
+        count += is_of(&arena->lent[i], slot, tenant) && is_out(look_locked(arena, i, &taker));
+    }
+    return count;
+}
+
+/* ---- by a worker ------------------------------------------------------------------------------ */
+
+/* The range that the record of the loan gives, looked at once: others can write there. */
+static theus_status
+read_range(theus_loan *loan)
+{
+    const theus_arena *arena = loan->block.arena;
+    if (loan->name.number >= arena->loan_count || loan->name.generation == 0) {
+        return THEUS_BAD_TOKEN;
+    }
+    const theus_loan_record *record = &arena->loans[loan->name.number];
+    uint64_t word = atomic_load(&record->word);
+    if (word != loan_word(loan->name.generation, THEUS_LOAN_OFFERED, 0)) {
+        return generation_of(word) < loan->name.generation ? THEUS_BAD_TOKEN : THEUS_OVER;
+    }
+    const volatile theus_loan_record *seen = record;
+    loan->from = seen->from;
+    loan->size = seen->size;
+    bool fits = seen->slot == loan->block.slot && seen->tenant == loan->block.generation && loan->size > 0
+                && loan->from <= loan->block.size && loan->size <= loan->block.size - loan->from;
+    return fits ? THEUS_OK : THEUS_BAD_TOKEN;
+}
+
+/* Its pages, writable. The owner's descriptor can write; a borrower's cannot, and must not for longer than this takes. */
+static theus_status
+map_range(theus_loan *loan)
+{
+    const theus_arena *arena = loan->block.arena;
+    uint64_t begin = loan->block.offset + loan->from, before = begin % theus_page_size();
+    int own = -1;
+    theus_status status = theus_arena_is_owned(arena) ? THEUS_OK : theus_files_gain_write(arena->data_fd, &own);
+    if (status == THEUS_OK) {
+        loan->at = begin - before;
+        loan->mapped = before + loan->size;
+        status = theus_shm_map(own >= 0 ? own : arena->data_fd, loan->at, loan->mapped, THEUS_MAP_WRITE, &loan->base);
+    }
+    theus_shm_close(own);
+    loan->data = loan->base == NULL ? NULL : (char *)loan->base + before;
+    return status;
+}
+
+static bool
+take_locked(theus_loan *loan)
+{
+    theus_arena *arena = loan->block.arena;
+    uint64_t offered = loan_word(loan->name.generation, THEUS_LOAN_OFFERED, 0);
+    if (!step(&arena->loans[loan->name.number], offered, THEUS_LOAN_TAKEN, arena->self)) {
+        return false;
+    }
+    THEUS_SHM_STEP("loan taken");
+    loan->mine = true;
+    loan->next = arena->taken;
+    arena->taken = loan;
+    return true;
+}
+
+theus_status
+theus_loan_take(const theus_arena_name *arena, uint32_t slot, uint32_t tenant, theus_loan_name name, theus_loan **out)
+{
+    theus_block block;
+    theus_status status = theus_block_lease(arena, slot, tenant, &block);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    theus_loan *loan = theus_alloc(sizeof(theus_loan));
+    if (loan == NULL) {
+        theus_block_release(&block);
+        return THEUS_NOMEM;
+    }
+    *loan = (theus_loan){.block = block, .name = name};
+    theus_hold_forks(); /* a child is to find the mapping in the list, or not at all */
+    status = read_range(loan);
+    if (status == THEUS_OK && (status = map_range(loan)) == THEUS_OK) {
+        THEUS_SHM_STEP("loan mapped");
+        theus_shm_lock();
+        status = take_locked(loan) ? THEUS_OK : THEUS_OVER;
+        theus_shm_unlock();
+    }
+    theus_let_forks();
+    if (status != THEUS_OK) {
+        theus_loan_free(loan);
+        return status;
+    }
+    *out = loan;
+    return THEUS_OK;
+}
+
+void
+theus_loan_end(theus_loan *loan, bool finished)
+{
+    theus_arena *arena = loan->block.arena;
+    theus_shm_lock();
+    bool mine = loan->mine;
+    theus_shm_unlock();
+    if (!mine) {
+        return;
+    }
+    theus_shm_remap(arena->data_fd, loan->at, loan->base, loan->mapped, THEUS_MAP_READ);
+    THEUS_SHM_STEP("loan read-only");
+    theus_shm_lock();
+    if (loan->mine) {
+        uint64_t taken = loan_word(loan->name.generation, THEUS_LOAN_TAKEN, arena->self);
+        loan->mine = false;
+        (void)step(&arena->loans[loan->name.number], taken, finished ? THEUS_LOAN_RETURNED : THEUS_LOAN_BROKEN, 0);
+        THEUS_SHM_STEP("loan ended");
+    }
+    theus_shm_unlock();
+}
+
+void
+theus_loan_free(theus_loan *loan)
+{
+    theus_loan_end(loan, false);
+    theus_hold_forks();
+    theus_shm_lock();
+    for (theus_loan **link = &loan->block.arena->taken; *link != NULL; link = &(*link)->next) {
+        if (*link == loan) {
+            *link = loan->next;
+            break;
+        }
+    }
+    theus_shm_unlock();
+    if (loan->base != NULL) {
+        theus_shm_unmap(loan->base, loan->mapped);
+    }
+    theus_let_forks();
+    theus_block_release(&loan->block);
+    theus_free(loan);
+}
+
+/* ---- for the arena ---------------------------------------------------------------------------- */
+
+void
+theus_loans_reap(theus_arena *arena, uint32_t number)
+{
+    for (uint32_t i = 0; i < arena->loan_count; i++) {
+        uint64_t word = atomic_load(&arena->loans[i].word);
+        if (state_of(word) == THEUS_LOAN_TAKEN && taker_of(word) == number) {
+            (void)step(&arena->loans[i], word, THEUS_LOAN_BROKEN, 0);
+            THEUS_SHM_STEP("loan broken");
+        }
+    }
+}
+
+uint64_t
+theus_loans_takers(const theus_arena *arena)
+{
+    uint64_t takers = 0;
+    for (uint32_t i = 0; i < arena->loan_count; i++) {
+        uint64_t word = atomic_load(&arena->loans[i].word);
+        if (state_of(word) == THEUS_LOAN_TAKEN && taker_of(word) < THEUS_PARTICIPANTS) {
+            takers |= (uint64_t)1 << taker_of(word);
+        }
+    }
+    return takers;
+}
+
+void
+theus_loans_in_child(theus_arena *arena)
+{
+    for (theus_loan *loan = arena->taken; loan != NULL; loan = loan->next) {
+        theus_shm_remap(arena->data_fd, loan->at, loan->base, loan->mapped, THEUS_MAP_READ);
+        loan->mine = false;
+    }
+    theus_free(arena->lent);
+    arena->lent = NULL;
+}
