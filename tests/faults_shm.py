@@ -97,7 +97,7 @@ FAULTS = [
     (
         "the number of slots is believed",
         "shm_arena.c",
-        " || theus_shm_control_size(*capacity) != arena->control_size) {",
+        "        || theus_shm_control_size(*capacity, *loans) != arena->control_size) {",
         ") {",
     ),
     (
@@ -109,14 +109,14 @@ FAULTS = [
     (
         "the dead are not looked for",
         "shm_arena.c",
-        "        if ((holders >> number & 1) != 0 && theus_byte_try_lock(arena->control_fd, number)) {",
-        "        if ((holders >> number & 2) != 0 && theus_byte_try_lock(arena->control_fd, number)) {",
+        "        if ((holders >> number & 1) != 0) {",
+        "        if ((holders >> number & 2) != 0) {",
     ),
     (
         "who looks is taken for dead",
         "shm_arena.c",
-        "        if ((holders >> number & 1) != 0 && theus_byte_try_lock(arena->control_fd, number)) {",
-        "        if ((holders >> number & 1) != 0) {",
+        "    if (theus_byte_try_lock(arena->control_fd, number)) {",
+        "    if (arena != NULL) {",
     ),
     (
         "a child inherits views without leases",
@@ -128,8 +128,8 @@ FAULTS = [
     (
         "an older array shines through",
         "shm_zone.c",
-        "    if (zero && at.dirty > 0) {",
-        "    if (zero && at.dirty > size) {",
+        "at.dirty > 0) {",
+        "at.dirty > size) {",
     ),
     (
         "what others look at is forgotten",
@@ -171,7 +171,7 @@ FAULTS = [
     (
         "a child keeps its parent's mapping, and with it the lock",
         "shm_arena.c",
-        "        theus_shm_remap(arena->child_fd, arena->header, arena->control_size, THEUS_MAP_WRITE);",
+        "        theus_shm_remap(arena->child_fd, 0, arena->header, arena->control_size, THEUS_MAP_WRITE);",
         "",
     ),
     (
@@ -207,7 +207,68 @@ FAULTS = [
     (
         "data can be opened for writing",
         "shm_files.c",
-        "theus_name_create(place.folder, true, data_size, data)",
+        "theus_name_create(place.folder, !lends, data_size, data)",
         "theus_name_create(place.folder, false, data_size, data)",
+    ),
+    # ---- loans
+    (
+        "a range is lent twice",
+        "shm_loans.c",
+        "if (overlaps && is_out(",
+        "if (overlaps && from > size && is_out(",
+    ),
+    (
+        "a dead taker keeps his range",
+        "shm_loans.c",
+        "    else if (!theus_byte_is_locked(arena->control_fd, *taker)) {",
+        "    else if (arena->loans == NULL) {",
+    ),
+    (
+        "who gets a dead one's number leaves his loans",
+        "shm_arena.c",
+        '        theus_loans_reap(arena, number);\n        THEUS_SHM_STEP("predecessor reaped");',
+        '        THEUS_SHM_STEP("predecessor reaped");',
+    ),
+    (
+        "what is over can be written",
+        "shm_loans.c",
+        'loan->mapped, THEUS_MAP_READ);\n    THEUS_SHM_STEP("loan read-only");',
+        'loan->mapped, THEUS_MAP_WRITE);\n    THEUS_SHM_STEP("loan read-only");',
+    ),
+    (
+        "a child inherits a loan",
+        "shm_loans.c",
+        "loan->mapped, THEUS_MAP_READ);\n        loan->mine = false;",
+        "loan->mapped, THEUS_MAP_WRITE);\n        loan->mine = false;",
+    ),
+    (
+        "a child gives back what its parent has taken",
+        "shm_loans.c",
+        "THEUS_MAP_READ);\n        loan->mine = false;",
+        "THEUS_MAP_READ);",
+    ),
+    (
+        "where a lent range lies is believed",
+        "shm_loans.c",
+        "    return fits ? THEUS_OK : THEUS_BAD_TOKEN;",
+        "    return fits || loan != NULL ? THEUS_OK : THEUS_BAD_TOKEN;",
+    ),
+    (
+        "the owner is taken for a dead taker",
+        "shm_loans.c",
+        " || *taker == THEUS_SHM_OWNER) {",
+        ") {",
+    ),
+    (
+        "a lent block is published",
+        "shm_block.c",
+        "block->generation) > 0;",
+        "block->generation) > THEUS_PARTICIPANTS;",
+    ),
+    (
+        "a taker maps pages of other blocks",
+        "shm_zone.c",
+        "        wanted.extent = whole_pages(wanted.extent);",
+        "        wanted.extent += 0;",
     ),
 ]

@@ -21,6 +21,7 @@
     ├── BadTokenError                no shared array was ever called that (ValueError)
     ├── UnknownArrayError            no shared array under that key    (KeyError)
     ├── BorrowedArrayError           what only the owner of a shared array may do (PermissionError)
+    ├── LoanError                    rows of a shared array are lent already
     ├── BrokenPoolError              no worker can be started
     ├── CodecError                   bytes that are no encoded value      (ValueError)
     ├── RemoteError                  an exception of a worker that could not travel
@@ -65,6 +66,7 @@ __all__ = [
     "ContractViolationError",
     "FrozenError",
     "HeavyMemoryError",
+    "LoanError",
     "LockViolationError",
     "MergeError",
     "PathError",
@@ -697,7 +699,41 @@ class BadTokenError(TheusError, ValueError):
 
 
 class BorrowedArrayError(TheusError, PermissionError):
-    """Raised when a process would free a shared array that belongs to another one."""
+    """Raised when a process would free a shared array that is another one's, or lend rows of it."""
+
+
+class LoanError(TheusError, RuntimeError):
+    """Raised when rows of a shared array are lent that would have to be free.
+
+    `key` is that of the array; `rows` are (start, stop) of those that were to be lent, or None if
+    the array was to be stored; `lent` are the loans in the way, (start, stop, pid), with None for
+    a pid if nobody has entered the loan yet; () if only the number of loans is.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        rows: tuple[int, int] | None,
+        lent: tuple[tuple[int, int, int | None], ...] = (),
+    ) -> None:
+        loans = ", ".join(
+            f"rows {start}:{stop} are lent "
+            + ("and not entered yet" if pid is None else f"to process {pid}")
+            for start, stop, pid in lent
+        )
+        if rows is None:
+            what, way = "cannot be stored yet", "wait until the workers have finished"
+        else:
+            what, way = f"cannot lend rows {rows[0]}:{rows[1]}", "wait until that is over"
+        super().__init__(
+            f"the shared array {_shown(key)} {what}: "
+            f"{loans or 'as many ranges of shared arrays are lent as can be'}; {way}, or recall() "
+            "what nobody has entered"
+        )
+        self.args = (key, rows, lent)
+        self.key = key
+        self.rows = rows
+        self.lent = lent
 
 
 # ---- pools --------------------------------------------------------------------------

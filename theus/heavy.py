@@ -33,6 +33,9 @@ were taken before could still write. The key is free again, for the next version
 are ordinary values of the state: two writers of one path conflict, a failed commit leaves
 nothing, and an old version lives as long as a state or a reader holds it.
 
+`alloc(..., mode="shared")` is for scratch results that many workers write together: each gets a
+loan of rows of its own, see `theus.loans`. What a state stores of such an array is a copy.
+
 Freed memory stays mapped for the next array, up to 256 MiB of it and for ten seconds (`decay`):
 fresh pages cost ten times what warm ones do.
 """
@@ -57,6 +60,7 @@ from theus.arguments import check_flag
 from theus.errors import ClosedError, HeavyMemoryError, UnknownArrayError, _shown
 from theus.heavy_arguments import (
     Backend,
+    Mode,
     Order,
     backend_of,
     bytes_in,
@@ -178,11 +182,14 @@ class ManagedAllocator:
         *,
         order: Order = "C",
         zero: bool = True,
+        mode: Mode = "sealed",
     ) -> ShmArray:
         """A new array of zeroes under `key`, writable here.
 
         `zero=False` leaves whatever an earlier array of this allocator had there. `order` is
-        that of memory: "C" or "F" (Fortran).
+        that of memory: "C" or "F" (Fortran). `mode="shared"` is for scratch results of many
+        workers: rows of it can be lent (`ShmArray.lend`), its file is not sealed against other
+        writers, and what a state stores is a copy; it takes whole pages.
 
         In a transaction it is a draft of that attempt; other attempts may have theirs under the
         same key, and meet at the commit.
@@ -196,6 +203,8 @@ class ManagedAllocator:
         check_flag("zero", zero)
         if order not in ("C", "F"):
             raise ValueError(f"order is 'C' or 'F', not {_shown(order)}")
+        if mode not in ("sealed", "shared"):
+            raise ValueError(f"mode is 'sealed' or 'shared', not {_shown(mode)}")
         check_key(key)
         self._check_open()
         tx = None if self._engine is None else self._attempt()
@@ -206,12 +215,7 @@ class ManagedAllocator:
             self._at_end_of = os.getpid()
             _hide_at_end()
         try:
-            size = type_.itemsize * math.prod(sizes)
-            block = self._zone.alloc(key, size, zero) if size < 2**63 else (False, "", 0, 0)
-            if not isinstance(block, SharedBlock):
-                raise self._refused(size, block)
-            if self._watch.sites:
-                self._watch.allocated(block)
+            block = self._block(key, type_.itemsize * math.prod(sizes), zero, mode == "shared")
             array = array_over(block, sizes, type_, 0, None, order)
             entry.shape, entry.dtype, entry.order = sizes, type_, order
             if tx is None:
@@ -226,6 +230,14 @@ class ManagedAllocator:
             self.free(key)
             raise ClosedError("this allocator")
         return array
+
+    def _block(self, key: str, size: int, zero: bool, lending: bool) -> SharedBlock:
+        block = self._zone.alloc(key, size, zero, lending) if size < 2**63 else (False, "", 0, 0)
+        if not isinstance(block, SharedBlock):
+            raise self._refused(size, block)
+        if self._watch.sites:
+            self._watch.allocated(block)
+        return block
 
     def put(self, key: str, array: Any) -> ShmArray:
         """Copies an array (or what NumPy makes one of) to shared memory, under `key`.
@@ -352,6 +364,26 @@ class ManagedAllocator:
         if self._watch.checksums:
             self._watch.published(block)
 
+    def seal(self, block: SharedBlock, array: ShmArray) -> ShmArray:
+        """A published copy of `array`, whose data lie in `block`, of mode "shared": it has been
+        published, so nobody is lent any of it. Its key names the copy from now on."""
+        key = block.label
+        padded = array.dtype.names is not None  # see put()
+        order: Order = "F" if array.flags.fnc else "C"
+        sealed = self._block(key, array.nbytes, padded, False)
+        np.copyto(array_over(sealed, array.shape, array.dtype, 0, None, order), array)
+        shown = array_over(sealed.publish(), array.shape, array.dtype, 0, None, order)
+        if self._watch.checksums:
+            self._watch.published(sealed)
+        with _dropping:
+            entry = self._entries.get(key)
+            there = None if entry is None else entry.block
+            if entry is not None and there is not None and there.token == block.token:
+                entry.kept = None
+                entry.shape, entry.dtype, entry.order = array.shape, array.dtype, order
+                entry.seen = ref(sealed, lambda _: self._drop(key, entry))
+        return shown
+
     def _refused(self, size: int, why: tuple[bool, str, int, int]) -> HeavyMemoryError:
         by_quota, prefix, used, limit = why
         holders = sorted(self._zone.blocks(), key=lambda block: block[2], reverse=True)
@@ -461,7 +493,7 @@ class ManagedAllocator:
 
     def _arrays(self) -> Iterator[tuple[HeavyArray, int]]:
         for block in self._zone.blocks():
-            yield HeavyArray(*block[:7], self._watch.site(block[7])), block[8]
+            yield HeavyArray(*block[:7], *block[9:], self._watch.site(block[7])), block[8]
 
     def watch(self, *, sites: bool = False, checksums: bool = False) -> None:
         """What is noted of arrays from now on; see `theus.heavy_watch`.

@@ -17,6 +17,7 @@ from theus.shm_array import COMMON_TYPES
 
 __all__ = [
     "Backend",
+    "Mode",
     "Order",
     "backend_of",
     "bytes_in",
@@ -28,6 +29,7 @@ __all__ = [
 
 Order = Literal["C", "F"]
 Backend = Literal["anonymous", "named"]
+Mode = Literal["sealed", "shared"]
 
 COMMON_NAMES = {
     name: np.dtype(name)

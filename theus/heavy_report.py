@@ -21,6 +21,10 @@ class HeavyArray:
     age: float
     published: bool
     """Its owner has stored it in a state, and changes it no more."""
+    shared: bool
+    """Rows of it can be lent (`alloc(..., mode="shared")`)."""
+    lent: int
+    """How many ranges of rows others may write now, or will."""
     site: str | None
     """Where it was allocated, "file:line"; None unless that is noted (`ManagedAllocator.watch`)."""
 
@@ -77,6 +81,7 @@ class HeavyReport:
         ]
         for array in self.arrays:
             state = "" if array.live else ", freed"
+            state += f", shared, {array.lent} ranges lent" if array.shared else ""
             lines.append(
                 f"  {array.key}: {array.bytes:,} bytes, seen by {array.processes}, "
                 f"{array.age:.1f} s old{state}{'' if array.site is None else f', {array.site}'}"

@@ -15,17 +15,22 @@ StaleArrayError, for ever. Whoever has unpickled it keeps the memory until its l
 
 from __future__ import annotations
 
-from typing import Any, Protocol, SupportsIndex
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from theus._theus import ABSENT, SharedBlock, borrow_block, place_in_block, token_in_block
-from theus.errors import BadTokenError
+from theus.errors import BadTokenError, BorrowedArrayError, LoanError, _shown
+
+if TYPE_CHECKING:
+    from theus.loans import Loan
 
 __all__ = ["ShmArray", "ShmHandle"]
 
 PlainArray = np.ndarray[Any, np.dtype[Any]]
+LentRows = tuple[int, int, int | None]
 
 BUILTIN_TYPES = np.dtype("float16").num
 """The last of the numbers that NumPy's own types have in every version."""
@@ -65,7 +70,7 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
         (of the owner), `file` (in which they lie; None: it has no name), `owned` (by this
         process), `live` (may be sent by token), `published` (its owner changes it no more),
         `leases` (processes that look at it), `offset` (bytes from the start of the block),
-        `block_bytes`.
+        `block_bytes`, `mode` ("shared": rows of it can be lent; else "sealed").
         Always: `address`, `bytes`, `writeable`.
         """
         place = place_in_block(self)
@@ -88,6 +93,7 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
                 "leases": block.leases,
                 "offset": offset,
                 "block_bytes": block.size,
+                "mode": "shared" if block.lends else "sealed",
             }
         return about
 
@@ -119,12 +125,94 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
         block, offset = place
         if not block.live or not (block.owned or block.published):
             return None
+        owner = OWNERS.get(block.session)
+        if block.lends:
+            return self._sealed(block, owner)
         shown = block.publish()
         self.flags.writeable = False
-        owner = OWNERS.get(block.session)
         if owner is not None:
             owner.let_go(block)
         return array_over(shown, self.shape, self.dtype, offset, self.strides)
+
+    def _sealed(self, block: SharedBlock, owner: Owner | None) -> ShmArray | None:
+        """What a state keeps of an array of mode "shared": a copy that nobody was ever lent."""
+        if owner is None or not block.owned:
+            return None
+        try:
+            block.publish()
+        except BufferError:
+            raise LoanError(block.label, None, self._rows_of(block.loans())) from None
+        self.flags.writeable = False
+        return owner.seal(block, self)
+
+    # ---- mode="shared" ------------------------------------------------------------------
+
+    def lend(self, start: int, stop: int) -> Loan:
+        """Lends the rows from `start` to `stop`, without that one: whoever enters the loan first,
+        in whatever process, may write them until he leaves it. See `theus.loans`.
+
+        Raises LoanError if some of them are lent already (or 512 other ranges), ValueError if
+        there are no such rows, if they do not lie side by side in memory, or if the array
+        was not made by `alloc(..., mode="shared")`, was freed or is stored in a state;
+        BorrowedArrayError, a PermissionError, if it is another process's.
+        """
+        from theus.loans import Loan
+
+        rows = self._rows(start, stop)
+        place = place_in_block(rows)
+        if place is None or not place[0].lends:
+            raise ValueError('lend() takes an array of engine.heavy.alloc(..., mode="shared")')
+        block, offset = place
+        if not block.owned:
+            raise BorrowedArrayError(f"rows of {name_of(block)!r} are lent by its owner alone")
+        if not rows.flags.c_contiguous:
+            raise ValueError(
+                "these rows do not lie side by side in memory: lend rows of an array of order 'C' "
+                "that has all their columns"
+            )
+        given = block.lend(offset, rows.nbytes)
+        if isinstance(given, tuple):
+            raise LoanError(block.label, (start, stop), self._rows_of([given] if given else []))
+        return Loan(given.token, start, stop, rows.shape, rows.dtype, given, block)
+
+    def recall(self) -> int:
+        """Takes back all loans of the whole array that nobody has entered. How many they were.
+
+        Entering one of them raises StaleArrayError from now on. ValueError as for `lend`.
+        """
+        place = place_in_block(self)
+        if place is None or not place[0].lends:
+            raise ValueError('recall() is for arrays of engine.heavy.alloc(..., mode="shared")')
+        return place[0].recall()
+
+    def _rows(self, start: int, stop: int) -> PlainArray:
+        for bound in (start, stop):
+            if isinstance(bound, bool) or not hasattr(bound, "__index__"):
+                raise TypeError(f"rows are numbered by ints, not {_shown(bound)}")
+        length = len(self) if self.ndim else 0
+        rows = self[start:stop] if 0 <= start < stop <= length else None
+        if rows is None or rows.nbytes == 0:
+            raise ValueError(
+                f"there are no rows {_shown(start)} to {_shown(stop)} in an array of shape "
+                f"{self.shape}: 0 <= start < stop <= {length}, and at least one byte in them"
+            )
+        return rows
+
+    def _rows_of(self, loans: Iterable[tuple[int, int, int]]) -> tuple[LentRows, ...]:
+        """Loans of the block, (offset, size, pid or 0), in rows of this view of it."""
+        place = place_in_block(self)
+        row = abs(self.strides[0]) if self.ndim else 0
+        if place is None or row == 0:
+            return tuple((0, 1, pid or None) for _, _, pid in loans)
+        return tuple(
+            ((at - place[1]) // row, -((place[1] - at - size) // row), pid or None)
+            for at, size, pid in loans
+        )
+
+    def __repr__(self) -> str:
+        text = super().__repr__()
+        place = place_in_block(self)
+        return text if place is None or not place[0].lends else f"{text[:-1]}, mode='shared')"
 
     # So NumPy leaves results as it makes them, plain, and asks nobody what to make of them.
     __array_wrap__ = ABSENT
@@ -136,7 +224,7 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
         if found is None:
             return self.view(np.ndarray).__reduce_ex__(protocol)
         strides = None if self.flags.c_contiguous else self.strides
-        return array_from_token, (found[0], self.shape, _wire(self.dtype), found[1], strides)
+        return array_from_token, (found[0], self.shape, wire_dtype(self.dtype), found[1], strides)
 
     def __reduce__(self) -> Any:
         return self.__reduce_ex__(2)
@@ -188,6 +276,8 @@ class Owner(Protocol):
 
     def let_go(self, block: SharedBlock) -> None: ...
 
+    def seal(self, block: SharedBlock, array: ShmArray) -> ShmArray: ...
+
     def block_of(self, key: str) -> SharedBlock | None: ...
 
     def get(
@@ -219,7 +309,7 @@ def array_over(
     return np.ndarray.__new__(ShmArray, shape, dtype, buffer, offset, strides, order)
 
 
-def _wire(dtype: np.dtype[Any]) -> Any:
+def wire_dtype(dtype: np.dtype[Any]) -> Any:
     """What a token says of a dtype: a text if that is all there is to it."""
     code = dtype.char
     if COMMON_TYPES.get(code) is dtype:
@@ -237,7 +327,17 @@ def array_from_token(
     strides: tuple[int, ...] | None,
 ) -> ShmArray:
     """What unpickling calls. Nothing in a token is believed: it may come from anywhere."""
-    block = borrow_block(token)
+    return array_of_token(borrow_block(token), shape, dtype, offset, strides)
+
+
+def array_of_token(
+    block: SharedBlock,
+    shape: tuple[int, ...],
+    dtype: Any,
+    offset: int = 0,
+    strides: tuple[int, ...] | None = None,
+) -> ShmArray:
+    """The view of a block that a token tells of; BadTokenError if there is none."""
     try:
         wanted = COMMON_TYPES.get(dtype)
         if wanted is None:

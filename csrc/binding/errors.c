@@ -67,10 +67,14 @@ errors_raise(const module_state *st, theus_status status)
         type = st->BadTokenError;
         break;
     case THEUS_STALE:
+    case THEUS_OVER:
         type = st->StaleArrayError;
         break;
     case THEUS_BORROWED:
         type = st->BorrowedArrayError;
+        break;
+    case THEUS_LENT: /* theus.shm_array says more */
+        type = PyExc_BufferError;
         break;
     case THEUS_UNSUPPORTED:
         type = PyExc_NotImplementedError;

@@ -78,6 +78,7 @@ typedef struct RecordClass RecordClass;
     X(PyTypeObject, HeavyRoot_type)                                                         \
     X(PyTypeObject, SharedZone_type)                                                        \
     X(PyTypeObject, SharedBlock_type)                                                       \
+    X(PyTypeObject, SharedLoan_type)                                                        \
     X(PyTypeObject, RecordCursor_type)                                                      \
     X(PyObject, parse_path) /* theus.paths.parse_path, once a path came as text */          \
     X(PyTypeObject, Home_type)                                                              \

@@ -14,16 +14,20 @@ typedef enum {
     BLOCK_LEASE,   /* the block itself: writable if it is ours */
     BLOCK_SHOWN,   /* the same, never writable */
     BLOCK_PRIVATE, /* a copy on write */
+    BLOCK_LENT,    /* a range of it, writable until the loan ends */
 } block_kind;
 
 typedef struct {
     PyObject_HEAD
-    theus_block block;  /* ours to release if there is no original */
+    theus_block block;  /* ours to release if there is no original, and no loan */
     block_kind kind;
     PyObject *original; /* not of a lease: the one whose block this shows, owned */
     char *data;
+    uint64_t from, size; /* the bytes of the block that lie at `data` */
     void *mapping;      /* of a private copy: what to unmap */
     uint64_t mapped;
+    theus_loan *loan;   /* of a range, owned */
+    _Atomic(bool) ended; /* that loan: nobody writes through us any more */
     PyObject *weakrefs;
 } BlockObject;
 
@@ -35,23 +39,21 @@ block_of(PyObject *op)
 
 /* ---- tokens --------------------------------------------------------------------------------- */
 
-/* What names a block to other processes of this machine. */
-typedef struct {
-    char magic[4];
-    uint32_t slot, generation;
-    theus_arena_name arena;
-} block_token;
-
 static const char token_magic[4] = {'t', 'h', 's', '1'};
 
-_Static_assert(sizeof(block_token) == 36, "a token has no padding");
-
-static PyObject *
-token_of(const theus_block *block)
+block_token
+shm_token_of(const theus_block *block)
 {
     block_token token = {.slot = block->slot, .generation = block->generation};
     memcpy(token.magic, token_magic, sizeof(token.magic));
     theus_arena_name_of(block->arena, &token.arena);
+    return token;
+}
+
+static PyObject *
+token_of(const theus_block *block)
+{
+    block_token token = shm_token_of(block);
     return PyBytes_FromStringAndSize((const char *)&token, sizeof(token));
 }
 
@@ -70,8 +72,12 @@ block_new(module_state *st, const theus_block *block, block_kind kind, char *dat
         self->kind = kind;
         self->original = NULL;
         self->data = data;
+        self->from = 0;
+        self->size = block->size;
         self->mapping = NULL;
         self->mapped = 0;
+        self->loan = NULL;
+        atomic_init(&self->ended, false);
         self->weakrefs = NULL;
     }
     return self;
@@ -84,6 +90,20 @@ shm_block_of_lease(module_state *st, theus_block *block)
     if (self == NULL) {
         theus_block_release(block);
     }
+    return (PyObject *)self;
+}
+
+PyObject *
+shm_block_of_loan(module_state *st, theus_loan *loan)
+{
+    BlockObject *self = block_new(st, &loan->block, BLOCK_LENT, loan->data);
+    if (self == NULL) {
+        theus_loan_free(loan);
+        return NULL;
+    }
+    self->loan = loan;
+    self->from = loan->from;
+    self->size = loan->size;
     return (PyObject *)self;
 }
 
@@ -118,14 +138,15 @@ module_forget_arenas(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 static bool
 block_is_writable(const BlockObject *self)
 {
-    return self->kind == BLOCK_PRIVATE || (self->kind == BLOCK_LEASE && theus_block_is_owned(&self->block));
+    return self->kind == BLOCK_PRIVATE || (self->kind == BLOCK_LEASE && theus_block_is_owned(&self->block))
+           || (self->kind == BLOCK_LENT && !atomic_load(&self->ended));
 }
 
 static int
 block_get_buffer(PyObject *op, Py_buffer *view, int flags)
 {
     BlockObject *self = block_of(op);
-    return PyBuffer_FillInfo(view, op, self->data, (Py_ssize_t)self->block.size, !block_is_writable(self), flags);
+    return PyBuffer_FillInfo(view, op, self->data, (Py_ssize_t)self->size, !block_is_writable(self), flags);
 }
 
 static PyObject *
@@ -192,8 +213,8 @@ block_publish(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (of->kind == BLOCK_SHOWN) {
         return Py_NewRef(op);
     }
-    if (of->kind == BLOCK_PRIVATE) {
-        PyErr_SetString(PyExc_ValueError, "a private copy cannot be published");
+    if (of->kind != BLOCK_LEASE) {
+        PyErr_SetString(PyExc_ValueError, "neither a private copy nor a lent range can be published");
         return NULL;
     }
     theus_status status = theus_block_publish(&of->block, &data);
@@ -207,6 +228,43 @@ block_publish(PyObject *op, PyObject *Py_UNUSED(ignored))
     return (PyObject *)self;
 }
 
+static PyObject *
+block_lend(PyObject *op, PyObject *args)
+{
+    BlockObject *self = block_of(op);
+    if (self->kind == BLOCK_PRIVATE) {
+        PyErr_SetString(PyExc_ValueError, "a copy on write is this process's own: nothing of it can be lent");
+        return NULL;
+    }
+    return shm_lend(op, &self->block, args);
+}
+
+static PyObject *
+block_loans(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return shm_loans(&block_of(op)->block);
+}
+
+static PyObject *
+block_recall(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyLong_FromUnsignedLong(theus_loans_recall(&block_of(op)->block));
+}
+
+static PyObject *
+block_end(PyObject *op, PyObject *finished)
+{
+    BlockObject *self = block_of(op);
+    int good = PyObject_IsTrue(finished);
+    if (good < 0) {
+        return NULL;
+    }
+    if (self->loan != NULL && !atomic_exchange(&self->ended, true)) {
+        theus_loan_end(self->loan, good != 0);
+    }
+    Py_RETURN_NONE;
+}
+
 static void
 block_dealloc(PyObject *op)
 {
@@ -217,7 +275,10 @@ block_dealloc(PyObject *op)
     if (self->mapping != NULL) {
         theus_shm_unmap(self->mapping, self->mapped);
     }
-    if (original == NULL) {
+    if (self->loan != NULL) {
+        theus_loan_free(self->loan);
+    }
+    else if (original == NULL) {
         theus_block_release(&self->block);
     }
     PyObject_Free(op);
@@ -284,6 +345,13 @@ block_published(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+block_lends(PyObject *op, void *Py_UNUSED(closure))
+{
+    BlockObject *self = block_of(op);
+    return PyBool_FromLong(self->kind != BLOCK_PRIVATE && theus_block_lends(&self->block));
+}
+
+static PyObject *
 block_leases(PyObject *op, void *Py_UNUSED(closure))
 {
     uint64_t leases = atomic_load(&theus_block_record(&block_of(op)->block)->leases);
@@ -312,6 +380,16 @@ static PyMethodDef block_methods[] = {
      PyDoc_STR("publish($self, /)\n--\n\n"
                "The same block, read-only by the kernel. Its owner promises not to change it any more. Raises\n"
                "BorrowedArrayError if it is another process's, who has not.")},
+    {"lend", block_lend, METH_VARARGS,
+     PyDoc_STR("lend($self, offset, size, /)\n--\n\n"
+               "A SharedLoan of this range. If it cannot be: () if as many are lent as can be, (offset, size, pid) of one\n"
+               "that overlaps. ValueError if nothing of the block can be lent.")},
+    {"loans", block_loans, METH_NOARGS,
+     PyDoc_STR("loans($self, /)\n--\n\nA list of (offset, size, pid or 0) of the ranges that others may write, or will.")},
+    {"recall", block_recall, METH_NOARGS,
+     PyDoc_STR("recall($self, /)\n--\n\nWhat is lent and nobody has taken, nobody can take from now on. How many.")},
+    {"end", block_end, METH_O,
+     PyDoc_STR("end($self, finished, /)\n--\n\nThe loan that this is ends: read-only, and the owner knows. Once; else nothing.")},
     {0},
 };
 
@@ -322,13 +400,14 @@ static PyMemberDef block_members[] = {
 
 static PyGetSetDef block_getset[] = {
     {"address", block_address, NULL, PyDoc_STR("Where it is mapped in this process."), NULL},
-    {"size", block_size, NULL, PyDoc_STR("In bytes, as asked for."), NULL},
+    {"size", block_size, NULL, PyDoc_STR("In bytes, as asked for; of a lent range, that of the whole block."), NULL},
     {"label", block_label, NULL, PyDoc_STR("The key that it was allocated under."), NULL},
     {"session", block_session, NULL, PyDoc_STR("The session of the engine that allocated it."), NULL},
     {"pid", block_pid, NULL, PyDoc_STR("The process that allocated it."), NULL},
     {"owned", block_owned, NULL, PyDoc_STR("Whether it is this process's own."), NULL},
     {"live", block_live, NULL, PyDoc_STR("Whether other processes may borrow it."), NULL},
     {"published", block_published, NULL, PyDoc_STR("Whether its owner has promised not to change it."), NULL},
+    {"lends", block_lends, NULL, PyDoc_STR("Whether ranges of it can be lent."), NULL},
     {"leases", block_leases, NULL, PyDoc_STR("The number of processes that look at it."), NULL},
     {"file", block_file, NULL, PyDoc_STR("The name of the file that it lies in; None: that has none."), NULL},
     {"token", block_token_bytes, NULL, PyDoc_STR("What borrow_block() takes in another process."), NULL},
@@ -414,7 +493,8 @@ find_place(const module_state *st, PyObject *array, PyObject **block, int64_t *o
     int found = PyObject_GetBuffer(array, &view, PyBUF_STRIDES);
     if (found == 0) {
         const BlockObject *of = block_of(*block);
-        found = place_of_view(&view, of->data, of->block.size, offset);
+        found = place_of_view(&view, of->data, of->size, offset);
+        *offset += (int64_t)of->from;
         PyBuffer_Release(&view);
     }
     if (found != 1) {

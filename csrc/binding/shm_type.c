@@ -71,9 +71,9 @@ zone_alloc(PyObject *op, PyObject *args)
 {
     PyObject *text;
     unsigned long long size;
-    int zero;
+    int zero, lending = 0;
     Py_ssize_t length;
-    if (!PyArg_ParseTuple(args, "UKp:alloc", &text, &size, &zero)) {
+    if (!PyArg_ParseTuple(args, "UKp|p:alloc", &text, &size, &zero, &lending)) {
         return NULL;
     }
     const char *label = parse_label(text, &length);
@@ -84,8 +84,9 @@ zone_alloc(PyObject *op, PyObject *args)
     theus_block block;
     theus_refusal refusal;
     theus_status status;
+    unsigned how = (zero ? THEUS_ZEROED : 0) | (lending ? THEUS_LENDING : 0);
     Py_BEGIN_ALLOW_THREADS /* new pages take milliseconds, and so does zeroing */
-    status = theus_zone_alloc(zone, label, (uint32_t)length, size, zero != 0, &block, &refusal);
+    status = theus_zone_alloc(zone, label, (uint32_t)length, size, how, &block, &refusal);
     Py_END_ALLOW_THREADS
     module_state *st = module_state_of_type(Py_TYPE(op));
     if (status == THEUS_OK) {
@@ -218,10 +219,10 @@ describe_block(const theus_block_figures *block)
         return NULL;
     }
     double age = (double)(theus_clock_tick_ns() - block->tick_ns) / 1e9;
-    return Py_BuildValue("(NKKOIdOIK)", label, (unsigned long long)block->size, (unsigned long long)block->extent,
+    return Py_BuildValue("(NKKOIdOIKOI)", label, (unsigned long long)block->size, (unsigned long long)block->extent,
                          block->state == THEUS_SLOT_LIVE ? Py_True : Py_False, (unsigned)block->leases, age,
                          block->published ? Py_True : Py_False, (unsigned)block->site,
-                         (unsigned long long)(uintptr_t)block->data);
+                         (unsigned long long)(uintptr_t)block->data, block->lends ? Py_True : Py_False, (unsigned)block->lent);
 }
 
 static PyObject *
@@ -250,7 +251,7 @@ zone_blocks(PyObject *op, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef zone_methods[] = {
     {"alloc", zone_alloc, METH_VARARGS,
-     PyDoc_STR("alloc($self, label, size, zero, /)\n--\n\n"
+     PyDoc_STR("alloc($self, label, size, zero, lending=False, /)\n--\n\n"
                "A new block, or why there is none: (whether a quota refused, its prefix, bytes used, limit).")},
     {"retire_all", zone_retire_all, METH_O,
      PyDoc_STR("retire_all($self, shut, /)\n--\n\n"
@@ -266,7 +267,7 @@ static PyMethodDef zone_methods[] = {
      PyDoc_STR("quotas($self, /)\n--\n\nA list of (prefix, soft, hard, used, peak).")},
     {"blocks", zone_blocks, METH_NOARGS,
      PyDoc_STR("blocks($self, /)\n--\n\nA list of (label, size, extent, live, leases, age in seconds,\n"
-               "published, site, address).")},
+               "published, site, address, whether it lends, ranges lent).")},
     {0},
 };
 
@@ -290,7 +291,7 @@ int
 add_shm_types(PyObject *module, module_state *st)
 {
     shm_choose_folder();
-    if (add_shm_block_type(module, st) < 0) {
+    if (add_shm_block_type(module, st) < 0 || add_shm_loan_type(module, st) < 0) {
         return -1;
     }
     return module_add_type(module, &zone_spec, &st->SharedZone_type);

@@ -4,15 +4,34 @@
 
 #include "module_state.h"
 
-#include "../core/shm_zone.h"
+#include "../core/shm_loans.h"
 
 int add_shm_block_type(PyObject *module, module_state *st);
 
-/* A SharedBlock that takes over a lease, also where it fails. */
+int add_shm_loan_type(PyObject *module, module_state *st);
+
+/* A SharedBlock that takes over a lease, or a loan, also where it fails. */
 PyObject *shm_block_of_lease(module_state *st, theus_block *block);
+PyObject *shm_block_of_loan(module_state *st, theus_loan *loan);
+
+/* Methods of SharedBlock; `of` is its object. */
+PyObject *shm_lend(PyObject *of, const theus_block *block, PyObject *args);
+PyObject *shm_loans(const theus_block *block);
+
+/* What names a block to other processes of this machine. */
+typedef struct {
+    char magic[4];
+    uint32_t slot, generation;
+    theus_arena_name arena;
+} block_token;
+
+_Static_assert(sizeof(block_token) == 36, "a token has no padding");
+
+block_token shm_token_of(const theus_block *block);
 
 /* Functions of the module. */
 PyObject *module_borrow_block(PyObject *module, PyObject *token);
+PyObject *module_take_loan(PyObject *module, PyObject *token);
 PyObject *module_place_in_block(PyObject *module, PyObject *array);
 PyObject *module_token_in_block(PyObject *module, PyObject *array);
 PyObject *module_forget_arenas(PyObject *module, PyObject *ignored);

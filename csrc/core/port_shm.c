@@ -79,7 +79,7 @@ theus_shm_seal(int fd, bool read_only)
 }
 
 theus_status
-theus_shm_open(uint32_t pid, int fd, const char *label, bool writable, int *own, uint64_t *size)
+theus_shm_open(uint32_t pid, int fd, const char *label, theus_open how, int *own, uint64_t *size)
 {
     char path[64], target[128], wanted[128];
     if (pid == 0) {
@@ -98,12 +98,12 @@ theus_shm_open(uint32_t pid, int fd, const char *label, bool writable, int *own,
     if (strcmp(target, wanted) != 0) {
         return THEUS_GONE;
     }
-    int opened = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    int opened = open(path, (how == THEUS_OPEN_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (opened < 0) {
         return errno == ENOENT ? THEUS_GONE : theus_status_of_errno(errno);
     }
     /* The seals are what makes it safe to look: a file that can shrink turns every look into a SIGBUS. */
-    int needed = F_SEAL_SHRINK | F_SEAL_GROW | (writable ? 0 : F_SEAL_FUTURE_WRITE);
+    int needed = F_SEAL_SHRINK | F_SEAL_GROW | (how == THEUS_OPEN_SEALED ? F_SEAL_FUTURE_WRITE : 0);
     int seals = fcntl(opened, F_GET_SEALS);
     struct stat about;
     if (seals < 0 || (seals & needed) != needed || fstat(opened, &about) != 0 || !S_ISREG(about.st_mode)) {
@@ -132,9 +132,9 @@ theus_shm_seal(int fd, bool read_only)
 }
 
 theus_status
-theus_shm_open(uint32_t pid, int fd, const char *label, bool writable, int *own, uint64_t *size)
+theus_shm_open(uint32_t pid, int fd, const char *label, theus_open how, int *own, uint64_t *size)
 {
-    (void)pid, (void)fd, (void)label, (void)writable, (void)own, (void)size;
+    (void)pid, (void)fd, (void)label, (void)how, (void)own, (void)size;
     return THEUS_UNSUPPORTED;
 }
 
@@ -185,10 +185,10 @@ theus_shm_map(int fd, uint64_t offset, uint64_t size, theus_map how, void **memo
 }
 
 void
-theus_shm_remap(int fd, void *memory, uint64_t size, theus_map how)
+theus_shm_remap(int fd, uint64_t offset, void *memory, uint64_t size, theus_map how)
 {
     int protection = how == THEUS_MAP_READ ? PROT_READ : PROT_READ | PROT_WRITE;
-    (void)mmap(memory, (size_t)size, protection, MAP_SHARED | MAP_FIXED, fd, 0);
+    (void)mmap(memory, (size_t)size, protection, MAP_SHARED | MAP_FIXED, fd, (off_t)offset);
 }
 
 void

@@ -25,10 +25,15 @@ THEUS_MUST_CHECK theus_status theus_shm_seal(int fd, bool read_only);
  * are there keep their content. */
 THEUS_MUST_CHECK theus_status theus_shm_back(int fd, uint64_t offset, uint64_t size);
 
+typedef enum {
+    THEUS_OPEN_SEALED, /* to read it, if it is sealed read-only */
+    THEUS_OPEN_READ,   /* to read it, whoever may write */
+    THEUS_OPEN_WRITE,
+} theus_open;
+
 /* Opens once more what `fd` of process `pid` is (0: this process), if that is a file that theus_shm_create() made under
- * `label` and theus_shm_seal() sealed, read-only unless we want it writable: a description of our own, with locks of its own.
- * GONE: there is no such file there. */
-THEUS_MUST_CHECK theus_status theus_shm_open(uint32_t pid, int fd, const char *label, bool writable, int *own,
+ * `label` and theus_shm_seal() sealed: a description of our own, with locks of its own. GONE: there is no such file there. */
+THEUS_MUST_CHECK theus_status theus_shm_open(uint32_t pid, int fd, const char *label, theus_open how, int *own,
                                              uint64_t *size);
 void theus_shm_close(int fd);
 
@@ -42,9 +47,9 @@ typedef enum {
 
 THEUS_MUST_CHECK theus_status theus_shm_map(int fd, uint64_t offset, uint64_t size, theus_map how, void **memory);
 
-/* Puts a mapping of the same range in the place of another one, at the same address. If the kernel has no memory to describe it,
+/* Puts another mapping of the same range, from `offset` on, in the place of the one at `memory`. If the kernel has no memory to describe it,
  * the old one stays: the caller is a forked child that nobody could tell. */
-void theus_shm_remap(int fd, void *memory, uint64_t size, theus_map how);
+void theus_shm_remap(int fd, uint64_t offset, void *memory, uint64_t size, theus_map how);
 void theus_shm_unmap(void *memory, uint64_t size);
 uint64_t theus_page_size(void);
 

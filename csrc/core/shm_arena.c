@@ -1,5 +1,5 @@
 /* See shm_arena.h. */
-#include "shm_arena.h"
+#include "shm_loans.h"
 
 #include <assert.h>
 #include <string.h>
@@ -33,11 +33,12 @@ theus_arenas_first_locked(void)
 
 /* Makes `number`, which we have locked, ours: whoever had it before is dead, or has left. */
 static void
-settle(const theus_arena *arena, uint32_t number, theus_slots *slots)
+settle(theus_arena *arena, uint32_t number)
 {
     theus_participant *participant = theus_arena_participant(arena, number);
     if (atomic_load(&participant->pid) != 0) {
-        theus_slots_reap(slots, number);
+        theus_slots_reap(&arena->slots, number);
+        theus_loans_reap(arena, number);
         THEUS_SHM_STEP("predecessor reaped");
     }
     atomic_store(&participant->pid, theus_process_id());
@@ -50,7 +51,7 @@ join(theus_arena *arena, int fd)
 {
     for (uint32_t number = THEUS_SHM_OWNER + 1; number < THEUS_PARTICIPANTS; number++) {
         if (theus_byte_try_lock(fd, number)) {
-            settle(arena, number, &arena->slots);
+            settle(arena, number);
             return number;
         }
     }
@@ -58,18 +59,28 @@ join(theus_arena *arena, int fd)
 }
 
 void
+theus_arena_bury_locked(theus_arena *arena, uint32_t number)
+{
+    assert(number != THEUS_SHM_OWNER && number < THEUS_PARTICIPANTS);
+    if (theus_byte_try_lock(arena->control_fd, number)) {
+        theus_slots_reap(&arena->slots, number);
+        theus_loans_reap(arena, number);
+        THEUS_SHM_STEP("dead reaped");
+        atomic_store(&theus_arena_participant(arena, number)->pid, 0);
+        theus_byte_unlock(arena->control_fd, number);
+    }
+}
+
+void
 theus_arena_reap_locked(theus_arena *arena)
 {
-    uint64_t holders = 0;
+    uint64_t holders = theus_loans_takers(arena);
     for (uint32_t i = 0; i < arena->lingering_count; i++) {
         holders |= atomic_load(&arena->slots.slots[arena->lingering[i]].leases);
     }
     for (uint32_t number = THEUS_SHM_OWNER + 1; number < THEUS_PARTICIPANTS; number++) {
-        if ((holders >> number & 1) != 0 && theus_byte_try_lock(arena->control_fd, number)) {
-            theus_slots_reap(&arena->slots, number);
-            THEUS_SHM_STEP("dead reaped");
-            atomic_store(&theus_arena_participant(arena, number)->pid, 0);
-            theus_byte_unlock(arena->control_fd, number);
+        if ((holders >> number & 1) != 0) {
+            theus_arena_bury_locked(arena, number);
         }
     }
 }
@@ -101,6 +112,7 @@ close_arena(theus_arena *arena)
     theus_shm_close(arena->data_fd);
     theus_runs_free(arena->runs);
     theus_free(arena->tenants);
+    theus_free(arena->lent);
     theus_free(arena->held);
     theus_free(arena->lingering);
     theus_free(arena);
@@ -164,14 +176,22 @@ make_books(theus_arena *arena, uint32_t capacity)
         return THEUS_NOMEM;
     }
     memset(arena->tenants, 0, capacity * sizeof(theus_tenant));
+    if (arena->loan_count > 0) {
+        arena->lent = theus_alloc(arena->loan_count * sizeof(theus_lent));
+        if (arena->lent == NULL) {
+            return THEUS_NOMEM;
+        }
+        memset(arena->lent, 0, arena->loan_count * sizeof(theus_lent));
+    }
     return theus_runs_new(arena->data_size, capacity, &arena->runs);
 }
 
 static theus_status
 make_files(theus_arena *arena)
 {
-    theus_status status = theus_files_create(arena->backend, arena->control_size, arena->data_size, &arena->control_fd,
-                                             &arena->data_fd);
+    bool lends = arena->loan_count > 0;
+    theus_status status = theus_files_create(arena->backend, lends, arena->control_size, arena->data_size,
+                                             &arena->control_fd, &arena->data_fd);
     if (status != THEUS_OK
         || (status = theus_shm_back(arena->control_fd, 0, arena->control_size)) != THEUS_OK
         || (status = theus_shm_map(arena->control_fd, 0, arena->control_size, THEUS_MAP_WRITE, (void **)&arena->header))
@@ -181,7 +201,15 @@ make_files(theus_arena *arena)
         return status;
     }
     THEUS_SHM_STEP("files mapped");
-    return theus_files_seal(arena->backend, arena->control_fd, arena->data_fd);
+    return theus_files_seal(arena->backend, lends, arena->control_fd, arena->data_fd);
+}
+
+/* Where they lie in the control file. */
+static void
+open_tables(theus_arena *arena, uint32_t capacity)
+{
+    theus_slots_open(&arena->slots, arena->header, capacity);
+    arena->loans = (theus_loan_record *)((char *)arena->header + theus_shm_loans_at(capacity));
 }
 
 static theus_status
@@ -203,8 +231,9 @@ write_header(theus_arena *arena, const char *session, uint32_t capacity)
     arena->name = (theus_arena_name){.pid = header->pid, .control_fd = header->control_fd};
     memcpy(arena->name.id, header->id, sizeof(header->id));
     header->made_ns = theus_clock_wall_ns();
+    header->loans = arena->loan_count;
     strncpy(header->session, session, THEUS_SESSION_MAX);
-    theus_slots_open(&arena->slots, header, capacity);
+    open_tables(arena, capacity);
     theus_slots_init(&arena->slots);
     atomic_store(&theus_arena_participant(arena, THEUS_SHM_OWNER)->pid, header->pid);
     THEUS_SHM_STEP("header filled in");
@@ -235,6 +264,19 @@ watch_process(void)
     return status;
 }
 
+void
+theus_hold_forks(void)
+{
+    (void)watch_process(); /* without memory for that, a child inherits what it can do nothing with */
+    theus_mutex_lock(&process.files);
+}
+
+void
+theus_let_forks(void)
+{
+    theus_mutex_unlock(&process.files);
+}
+
 static theus_status
 make_arena(theus_arena *arena, const char *session, uint32_t capacity)
 {
@@ -255,7 +297,8 @@ make_arena(theus_arena *arena, const char *session, uint32_t capacity)
 }
 
 theus_status
-theus_arena_create(theus_zone *zone, theus_backend backend, const char *session, uint64_t data_size, uint32_t capacity)
+theus_arena_create(theus_zone *zone, theus_backend backend, const char *session, uint64_t data_size, uint32_t capacity,
+                   uint32_t loans)
 {
     theus_status status = watch_process();
     theus_arena *arena = status == THEUS_OK ? arena_blank() : NULL;
@@ -265,7 +308,8 @@ theus_arena_create(theus_zone *zone, theus_backend backend, const char *session,
     arena->zone = zone;
     arena->backend = backend;
     arena->self = THEUS_SHM_OWNER;
-    arena->control_size = theus_shm_control_size(capacity);
+    arena->loan_count = loans;
+    arena->control_size = theus_shm_control_size(capacity, loans);
     arena->data_size = data_size;
     theus_mutex_lock(&process.files);
     status = make_arena(arena, session, capacity);
@@ -310,16 +354,18 @@ theus_arena_show(theus_arena *arena, char **data)
 
 /* ---- borrowing ---------------------------------------------------------------------------------- */
 
-/* The files come from whoever made a token: nothing of the header is believed before it fits them. `capacity` is what was
- * looked at: somebody may write another one there at any time. */
+/* The files come from whoever made a token: nothing of the header is believed before it fits them. `capacity` and `loans` are
+ * what was looked at: somebody may write others there at any time. */
 static theus_status
-check_header(const theus_arena *arena, const theus_arena_name *name, uint32_t *capacity)
+check_header(const theus_arena *arena, const theus_arena_name *name, uint32_t *capacity, uint32_t *loans)
 {
     theus_shm_header *header = arena->header;
     *capacity = *(volatile uint32_t *)&header->capacity;
+    *loans = *(volatile uint32_t *)&header->loans;
     if (atomic_load(&header->magic) != THEUS_SHM_MAGIC || header->format != THEUS_SHM_FORMAT
         || header->fingerprint != THEUS_SHM_FINGERPRINT || *capacity == 0 || *capacity % 64 != 0 || *capacity > 1u << 24
-        || header->control_size != arena->control_size || theus_shm_control_size(*capacity) != arena->control_size) {
+        || *loans > 1u << 16 || header->control_size != arena->control_size
+        || theus_shm_control_size(*capacity, *loans) != arena->control_size) {
         return THEUS_BAD_TOKEN;
     }
     bool same = memcmp(header->id, name->id, sizeof(name->id)) == 0;
@@ -339,10 +385,10 @@ open_files(theus_arena *arena, const theus_arena_name *name, uint32_t *capacity)
     }
     THEUS_SHM_STEP("control opened");
     status = theus_shm_map(arena->control_fd, 0, arena->control_size, THEUS_MAP_WRITE, (void **)&arena->header);
-    if (status != THEUS_OK || (status = check_header(arena, name, capacity)) != THEUS_OK) {
+    if (status != THEUS_OK || (status = check_header(arena, name, capacity, &arena->loan_count)) != THEUS_OK) {
         return status;
     }
-    status = theus_files_open_data(name, arena->header->data_fd, &arena->data_fd, &arena->data_size);
+    status = theus_files_open_data(name, arena->loan_count > 0, arena->header->data_fd, &arena->data_fd, &arena->data_size);
     if (status != THEUS_OK) {
         return status == THEUS_GONE ? THEUS_STALE : status;
     }
@@ -360,7 +406,7 @@ arena_open(const theus_arena_name *name, theus_arena **out)
     if (arena == NULL) {
         return THEUS_NOMEM;
     }
-    uint32_t capacity;
+    uint32_t capacity, unused[2];
     arena->backend = name->control_fd == THEUS_BY_NAME ? THEUS_NAMED : THEUS_ANONYMOUS;
     arena->name = *name;
     status = open_files(arena, name, &capacity);
@@ -368,10 +414,10 @@ arena_open(const theus_arena_name *name, theus_arena **out)
         status = make_held(arena, capacity);
     }
     if (status == THEUS_OK) {
-        theus_slots_open(&arena->slots, arena->header, capacity);
+        open_tables(arena, capacity);
         arena->self = join(arena, arena->control_fd);
         /* The owner may have died, or closed it, after the files were opened and before we had a number. */
-        status = arena->self == THEUS_SHM_NOBODY ? THEUS_CROWDED : check_header(arena, name, &capacity);
+        status = arena->self == THEUS_SHM_NOBODY ? THEUS_CROWDED : check_header(arena, name, &unused[0], &unused[1]);
     }
     if (status != THEUS_OK) {
         close_arena(arena);
@@ -508,16 +554,16 @@ static void
 leave_descriptions(theus_arena *arena)
 {
     if (arena->child_fd >= 0) {
-        theus_shm_remap(arena->child_fd, arena->header, arena->control_size, THEUS_MAP_WRITE);
+        theus_shm_remap(arena->child_fd, 0, arena->header, arena->control_size, THEUS_MAP_WRITE);
     }
     theus_shm_close(arena->control_fd);
     arena->control_fd = arena->child_fd;
     arena->child_fd = -1;
-    theus_files_lose_write(arena->backend, &arena->data_fd);
-    theus_shm_remap(arena->data_fd, arena->data, arena->data_size, THEUS_MAP_READ);
+    theus_files_lose_write(arena->backend, arena->loan_count > 0, &arena->data_fd);
+    theus_shm_remap(arena->data_fd, 0, arena->data, arena->data_size, THEUS_MAP_READ);
     char *shown = atomic_load(&arena->shown);
     if (shown != NULL) {
-        theus_shm_remap(arena->data_fd, shown, arena->data_size, THEUS_MAP_READ);
+        theus_shm_remap(arena->data_fd, 0, shown, arena->data_size, THEUS_MAP_READ);
     }
 }
 
@@ -526,6 +572,7 @@ static void
 become_borrower(theus_arena *arena)
 {
     leave_descriptions(arena);
+    theus_loans_in_child(arena);
     arena->self = arena->child;
     if (arena->self != THEUS_SHM_NOBODY) {
         atomic_store(&theus_arena_participant(arena, arena->self)->pid, theus_process_id());

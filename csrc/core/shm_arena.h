@@ -14,7 +14,7 @@
  *    description that no other process shares. So a number that is not locked belongs to nobody: who takes the lock may
  *    first clear away what a dead holder left (theus_slots_reap), as often as it likes.
  *  - Writers. The owner's mapping was made before the seal, and is the only one that can write, for ever. What it has
- *    published it looks at through a second mapping, which cannot.
+ *    published it looks at through a second mapping, which cannot. (An arena that lends is not sealed: shm_loans.h.)
  *
  * Fork. A child owns nothing: in it, before fork() returns there, owned arenas become borrowed ones, mapped read-only at
  * the same address. What it inherits views of, it also holds leases on, under a number of its own, which the parent takes
@@ -28,6 +28,7 @@
 #include "shm_slots.h"
 
 typedef struct theus_zone theus_zone;
+typedef struct theus_loan theus_loan;
 
 /* What an owner knows of a block in its slot. The same stands in the record, for others; but all of them can write there, so
  * an owner does not ask it. */
@@ -35,6 +36,14 @@ typedef struct {
     uint64_t offset, extent, size; /* extent 0: the slot is free */
     uint32_t quota;                /* that it counts for */
 } theus_tenant;
+
+/* What an owner knows of a range that it lends, as of a tenant. */
+typedef struct {
+    uint64_t from, size;
+    uint32_t slot, tenant;
+    uint32_t generation; /* of the loan */
+    bool watched;        /* somebody will ask what has become of it */
+} theus_lent;
 
 typedef struct theus_arena {
     theus_backend backend;    /* these do not change, but for a fork: */
@@ -57,6 +66,10 @@ typedef struct theus_arena {
     uint32_t held_slots;      /* slots with a user */
     theus_zone *zone;         /* owned: whose it is; NULL: borrowed, or the zone is gone */
     theus_runs *runs;         /* owned, else NULL: where blocks may go */
+    uint32_t loan_count;      /* constant; 0: it does not lend */
+    theus_loan_record *loans; /* constant: in the control file */
+    theus_lent *lent;         /* owned, and it lends: per loan; shm_loans.c */
+    theus_loan *taken;        /* of this process: a list */
     uint64_t backed;          /* owned: bytes from the start that have their pages */
     uint64_t dirty;           /* owned: bytes from the start that may not be zero */
     uint32_t *lingering;      /* owned: retired slots that are still leased, by others */
@@ -70,9 +83,14 @@ typedef struct theus_arena {
 void theus_shm_lock(void);
 void theus_shm_unlock(void);
 
-/* One more arena, with one reference, for `zone`. NO_ROOM, NOMEM, REFUSED, UNSUPPORTED, NO_FOLDER. */
+/* Between these no fork happens: for descriptors and mappings that no child is to inherit. Before theus_shm_lock(). */
+void theus_hold_forks(void);
+void theus_let_forks(void);
+
+/* One more arena, with one reference, for `zone`; `loans` above 0: one that lends. NO_ROOM, NOMEM, REFUSED, UNSUPPORTED,
+ * NO_FOLDER. */
 THEUS_MUST_CHECK theus_status theus_arena_create(theus_zone *zone, theus_backend backend, const char *session,
-                                                 uint64_t data_size, uint32_t capacity);
+                                                 uint64_t data_size, uint32_t capacity, uint32_t loans);
 
 static inline bool
 theus_arena_is_owned(const theus_arena *arena)
@@ -103,8 +121,11 @@ void theus_arenas_hide(void);
 THEUS_MUST_CHECK theus_arena *theus_arena_drop_locked(theus_arena *arena);
 void theus_arena_destroy(theus_arena *arena); /* NULL: nothing to do. Not under the lock */
 
-/* By the owner: clears away what dead participants left, if they keep a lingering slot from being free. */
+/* By the owner: clears away what dead participants left, if they keep a lingering slot or a lent range from being free. */
 void theus_arena_reap_locked(theus_arena *arena);
+
+/* By the owner: clears away what participant `number` left, if it is dead. */
+void theus_arena_bury_locked(theus_arena *arena, uint32_t number);
 
 /* The list of this process, linked by `next`. */
 theus_arena *theus_arenas_first_locked(void);

@@ -1,4 +1,5 @@
 /* Blocks of shm_zone.h, as their users see them: to lease, to look at, to give back. */
+#include "shm_loans.h"
 #include "shm_zone_parts.h"
 
 #include <assert.h>
@@ -137,19 +138,31 @@ theus_block_retire(const theus_block *block)
     return owned ? THEUS_OK : THEUS_BORROWED;
 }
 
+/* By the owner. LENT: others may still write to it. */
+static theus_status
+promise(const theus_block *block)
+{
+    theus_shm_lock();
+    bool out = theus_block_lends(block) && theus_loans_out_locked(block->arena, block->slot, block->generation) > 0;
+    if (!out) {
+        atomic_store(&block->arena->slots.slots[block->slot].published, 1);
+    }
+    theus_shm_unlock();
+    return out ? THEUS_LENT : THEUS_OK;
+}
+
 theus_status
 theus_block_publish(const theus_block *block, char **data)
 {
-    theus_slot *slot = &block->arena->slots.slots[block->slot];
     char *shown;
     if (!theus_block_is_owned(block) && !theus_block_is_published(block)) {
         return THEUS_BORROWED;
     }
     theus_status status = theus_arena_show(block->arena, &shown);
+    if (status == THEUS_OK && theus_block_is_owned(block)) {
+        status = promise(block);
+    }
     if (status == THEUS_OK) {
-        if (theus_block_is_owned(block)) {
-            atomic_store(&slot->published, 1);
-        }
         *data = shown + block->offset;
     }
     return status;

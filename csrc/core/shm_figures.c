@@ -1,4 +1,5 @@
 /* What a zone reports, and the walk that compares its totals with what is there. */
+#include "shm_loans.h"
 #include "shm_zone_parts.h"
 
 #include <string.h>
@@ -73,6 +74,8 @@ theus_zone_list(theus_zone *zone, theus_block_figures *list, uint64_t places)
             if (count < places) {
                 describe(slot, word, &list[count]);
                 list[count].slot = i;
+                list[count].lends = it->loan_count > 0;
+                list[count].lent = theus_loans_out_locked(it, i, list[count].generation);
                 list[count].data = it->data + it->tenants[i].offset;
             }
             count++;

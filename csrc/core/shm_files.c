@@ -10,6 +10,7 @@
 
 #define CONTROL_LABEL "theus-control"
 #define DATA_LABEL "theus-data"
+#define LENT_LABEL "theus-lent" /* not sealed read-only: nobody takes it for one that is */
 
 /* Constant from the first use on: theus_files_choose_folder() comes before it, or never. */
 static struct {
@@ -35,25 +36,25 @@ theus_files_folder(void)
 /* ---- the two backends ------------------------------------------------------------------------- */
 
 theus_status
-theus_files_create(theus_backend backend, uint64_t control_size, uint64_t data_size, int *control, int *data)
+theus_files_create(theus_backend backend, bool lends, uint64_t control_size, uint64_t data_size, int *control, int *data)
 {
     theus_status status;
     if (backend == THEUS_ANONYMOUS) {
         status = theus_shm_create(CONTROL_LABEL, control_size, control);
-        return status != THEUS_OK ? status : theus_shm_create(DATA_LABEL, data_size, data);
+        return status != THEUS_OK ? status : theus_shm_create(lends ? LENT_LABEL : DATA_LABEL, data_size, data);
     }
     status = theus_name_create(place.folder, false, control_size, control);
-    return status != THEUS_OK ? status : theus_name_create(place.folder, true, data_size, data);
+    return status != THEUS_OK ? status : theus_name_create(place.folder, !lends, data_size, data);
 }
 
 theus_status
-theus_files_seal(theus_backend backend, int control, int data)
+theus_files_seal(theus_backend backend, bool lends, int control, int data)
 {
     if (backend == THEUS_NAMED) {
         return THEUS_OK; /* there are no such seals: that the data cannot be opened for writing was said when they were made */
     }
     theus_status status = theus_shm_seal(control, false);
-    return status != THEUS_OK ? status : theus_shm_seal(data, true);
+    return status != THEUS_OK ? status : theus_shm_seal(data, !lends);
 }
 
 theus_status
@@ -91,16 +92,17 @@ theus_status
 theus_files_open_control(const theus_arena_name *name, int *control, uint64_t *size)
 {
     if (name->control_fd != THEUS_BY_NAME) {
-        return theus_shm_open(name->pid, name->control_fd, CONTROL_LABEL, true, control, size);
+        return theus_shm_open(name->pid, name->control_fd, CONTROL_LABEL, THEUS_OPEN_WRITE, control, size);
     }
     return theus_name_open(place.folder, theus_file_name_of(name, THEUS_FILE_CONTROL).text, true, control, size);
 }
 
 theus_status
-theus_files_open_data(const theus_arena_name *name, int data_fd, int *data, uint64_t *size)
+theus_files_open_data(const theus_arena_name *name, bool lends, int data_fd, int *data, uint64_t *size)
 {
     if (name->control_fd != THEUS_BY_NAME) {
-        return theus_shm_open(name->pid, data_fd, DATA_LABEL, false, data, size);
+        return lends ? theus_shm_open(name->pid, data_fd, LENT_LABEL, THEUS_OPEN_READ, data, size)
+                     : theus_shm_open(name->pid, data_fd, DATA_LABEL, THEUS_OPEN_SEALED, data, size);
     }
     return theus_name_open(place.folder, theus_file_name_of(name, THEUS_FILE_DATA).text, false, data, size);
 }
@@ -111,11 +113,17 @@ theus_files_share(int control, int *own)
     return theus_name_reopen(control, true, own);
 }
 
+theus_status
+theus_files_gain_write(int data, int *own)
+{
+    return theus_name_reopen(data, true, own);
+}
+
 void
-theus_files_lose_write(theus_backend backend, int *data)
+theus_files_lose_write(theus_backend backend, bool lends, int *data)
 {
     int own;
-    if (backend == THEUS_NAMED && theus_name_reopen(*data, false, &own) == THEUS_OK) {
+    if ((backend == THEUS_NAMED || lends) && theus_name_reopen(*data, false, &own) == THEUS_OK) {
         theus_shm_close(*data);
         *data = own;
     }

@@ -52,12 +52,13 @@ typedef struct {
 void theus_files_choose_folder(const char *path);
 const char *theus_files_folder(void); /* "/dev/shm" if none was chosen; "" if that was none */
 
-/* Both files, all zeroes, that nobody else can find. On failure: -1 or a descriptor to close in each. */
-THEUS_MUST_CHECK theus_status theus_files_create(theus_backend backend, uint64_t control_size, uint64_t data_size,
-                                                 int *control, int *data);
+/* Both files, all zeroes, that nobody else can find. `lends`: others may be let write to the data. On failure: -1 or a
+ * descriptor to close in each. */
+THEUS_MUST_CHECK theus_status theus_files_create(theus_backend backend, bool lends, uint64_t control_size,
+                                                 uint64_t data_size, int *control, int *data);
 
-/* The owner has mapped both. No size changes any more, and nobody else maps the data for writing. */
-THEUS_MUST_CHECK theus_status theus_files_seal(theus_backend backend, int control, int data);
+/* The owner has mapped both. No size changes any more, and nobody else maps the data for writing, unless it `lends`. */
+THEUS_MUST_CHECK theus_status theus_files_seal(theus_backend backend, bool lends, int control, int data);
 
 /* The header stands and the owner's lock is held: from now on others can find it. */
 THEUS_MUST_CHECK theus_status theus_files_show(const theus_arena_name *name, int control, int data);
@@ -67,13 +68,17 @@ bool theus_files_hide(const theus_arena_name *name);
 
 /* Another process's. GONE: it is not there. */
 THEUS_MUST_CHECK theus_status theus_files_open_control(const theus_arena_name *name, int *control, uint64_t *size);
-THEUS_MUST_CHECK theus_status theus_files_open_data(const theus_arena_name *name, int data_fd, int *data, uint64_t *size);
+THEUS_MUST_CHECK theus_status theus_files_open_data(const theus_arena_name *name, bool lends, int data_fd, int *data,
+                                                    uint64_t *size);
+
+/* The data of an arena that lends, opened once more, for writing. */
+THEUS_MUST_CHECK theus_status theus_files_gain_write(int data, int *own);
 
 /* A coming child's own description of a control file, with locks of its own. */
 THEUS_MUST_CHECK theus_status theus_files_share(int control, int *own);
 
 /* In a forked child: from now on `data` cannot write either. (Sealed, it cannot in the first place.) */
-void theus_files_lose_write(theus_backend backend, int *data);
+void theus_files_lose_write(theus_backend backend, bool lends, int *data);
 
 /* Bytes that the backend can still take, beside what the system has. UINT64_MAX: it knows no limit. */
 uint64_t theus_files_room(theus_backend backend);

@@ -6,8 +6,10 @@
  *         4096     participants    64 lines of 64 bytes: who has it mapped
  *         8192     hints           one bit per slot: is it free, probably?
  *         ...      slots           256 bytes each: one word of truth, who leases it, what it is
+ *         ...      loans           32 bytes each, only in an arena that lends: which range who may write (shm_loans.h)
  *
- *     data file (its owner maps it for writing, everybody else for reading; sealed against any other writer)
+ *     data file (its owner maps it for writing, everybody else for reading; sealed against any other writer; that of an arena
+ *                that lends is sealed against a change of its size alone)
  *
  *         0 ...    the blocks, each where its slot says: 64-byte aligned, from 64 KiB on page-aligned
  *
@@ -21,9 +23,9 @@
  *
  * What a hostile participant can do: all of them can write the control file, so it can end the leases of others, and the owner may
  * then give a block to its next tenant while somebody still looks at it, who sees data that were not meant for him; it can retire
- * what is live and fill the table, for as long as it lives. It cannot write to the data, have a range given out twice (the owner
- * believes its own book), make anybody crash, or leave anything behind when it dies. Participants are processes of one user;
- * a word for each one's leases would not change that, because it would lie in the same file. */
+ * what is live and fill the table, for as long as it lives. It cannot write to the data (but to those of an arena that lends),
+ * have a range given out twice (the owner believes its own book), make anybody crash, or leave anything behind when it dies.
+ * Participants are processes of one user; a word for each one's leases would not change that, because it would lie in the same file. */
 #ifndef THEUS_SHM_LAYOUT_H
 #define THEUS_SHM_LAYOUT_H
 
@@ -57,6 +59,8 @@ typedef struct {
     int32_t data_fd;
     _Atomic(uint32_t) closed; /* its owner has let go of it: nothing new will come */
     uint64_t made_ns;        /* wall clock */
+    uint32_t loans;          /* 0: its blocks are lent to nobody, and its data sealed */
+    uint32_t reserved;
     char session[THEUS_SESSION_MAX + 1];
 } theus_shm_header;
 
@@ -93,6 +97,23 @@ typedef struct {
     char label[THEUS_LABEL_MAX + 1];
 } theus_slot;
 
+/* A loan's word: generation (32 bits), state (8), participant that took it (8), unused (16). */
+typedef enum {
+    THEUS_LOAN_NONE,     /* there was none here yet */
+    THEUS_LOAN_OFFERED,  /* may be taken, once, by who knows its generation */
+    THEUS_LOAN_TAKEN,    /* its taker may write */
+    THEUS_LOAN_RETURNED, /* its taker has finished. This and what follows is over for ever */
+    THEUS_LOAN_BROKEN,   /* its taker has not: it died, or gave up */
+    THEUS_LOAN_RECALLED, /* nobody has taken it */
+} theus_loan_state;
+
+typedef struct {
+    _Atomic(uint64_t) word; /* the truth: shm_loans.h */
+    /* constant while it is OFFERED or TAKEN: */
+    uint64_t from, size;    /* bytes of the block */
+    uint32_t slot, tenant;  /* the block: its slot, and the generation there */
+} theus_loan_record;
+
 /* The length of a label, whatever somebody wrote there. */
 static inline uint32_t
 theus_slot_label_length(const theus_slot *slot)
@@ -105,14 +126,15 @@ static_assert(sizeof(theus_shm_header) <= THEUS_SHM_PAGE, "the header has a page
 static_assert(sizeof(theus_participant) == 64, "participants do not share cache lines");
 static_assert(sizeof(theus_slot) == 256, "a slot is four cache lines, its hot part the first");
 static_assert(offsetof(theus_slot, label) == 64, "what is asked for without the label is one cache line");
+static_assert(sizeof(theus_loan_record) == 32, "two loans share a cache line, and no more");
 static_assert(sizeof(_Atomic(uint64_t)) == 8, "an atomic word is a word");
 
 #define THEUS_SHM_FINGERPRINT                                                                                   \
     ((uint64_t)sizeof(theus_slot) << 48 | (uint64_t)sizeof(theus_participant) << 40                              \
      | (uint64_t)offsetof(theus_shm_header, session) << 28 | (uint64_t)offsetof(theus_slot, tick_ns) << 20       \
-     | (uint64_t)THEUS_PARTICIPANTS << 8 | sizeof(void *))
+     | (uint64_t)sizeof(theus_loan_record) << 14 | (uint64_t)THEUS_PARTICIPANTS << 7 | sizeof(void *))
 
-/* Where the parts of a control file with `capacity` slots begin, and its size. */
+/* Where the parts of a control file with `capacity` slots and so many loans begin, and its size. */
 static inline uint64_t
 theus_shm_hints_at(void)
 {
@@ -126,9 +148,15 @@ theus_shm_slots_at(uint32_t capacity)
 }
 
 static inline uint64_t
-theus_shm_control_size(uint32_t capacity)
+theus_shm_loans_at(uint32_t capacity)
 {
-    uint64_t end = theus_shm_slots_at(capacity) + (uint64_t)capacity * sizeof(theus_slot);
+    return theus_shm_slots_at(capacity) + (uint64_t)capacity * sizeof(theus_slot);
+}
+
+static inline uint64_t
+theus_shm_control_size(uint32_t capacity, uint32_t loans)
+{
+    uint64_t end = theus_shm_loans_at(capacity) + (uint64_t)loans * sizeof(theus_loan_record);
     return (end + THEUS_SHM_PAGE - 1) / THEUS_SHM_PAGE * THEUS_SHM_PAGE;
 }
 

@@ -157,18 +157,34 @@ theus_loan_look(const theus_block *block, theus_loan_name loan)
     return facts;
 }
 
+static bool
+recall_locked(theus_arena *arena, theus_loan_name loan)
+{
+    uint64_t offered = loan_word(loan.generation, THEUS_LOAN_OFFERED, 0);
+    return step(&arena->loans[loan.number], offered, THEUS_LOAN_RECALLED, 0);
+}
+
 bool
 theus_loan_recall(const theus_block *block, theus_loan_name loan)
 {
-    bool done = false;
     theus_shm_lock();
-    if (knows_locked(block->arena, loan)) {
-        theus_loan_record *record = &block->arena->loans[loan.number];
-        done = step(record, loan_word(loan.generation, THEUS_LOAN_OFFERED, 0), THEUS_LOAN_RECALLED, 0);
-        THEUS_SHM_STEP("loan recalled");
-    }
+    bool done = knows_locked(block->arena, loan) && recall_locked(block->arena, loan);
     theus_shm_unlock();
     return done;
+}
+
+uint32_t
+theus_loans_recall(const theus_block *block)
+{
+    uint32_t count = 0;
+    theus_arena *arena = block->arena;
+    theus_shm_lock();
+    for (uint32_t i = 0; theus_arena_is_owned(arena) && i < arena->loan_count; i++) {
+        const theus_lent *lent = &arena->lent[i];
+        count += is_of(lent, block->slot, block->generation) && recall_locked(arena, (theus_loan_name){i, lent->generation});
+    }
+    theus_shm_unlock();
+    return count;
 }
 
 void

@@ -62,6 +62,9 @@ theus_loan_facts theus_loan_look(const theus_block *block, theus_loan_name loan)
 /* Nobody can take it from now on. False: somebody has. */
 bool theus_loan_recall(const theus_block *block, theus_loan_name loan);
 
+/* The same for all of the block that nobody has taken. How many. */
+uint32_t theus_loans_recall(const theus_block *block);
+
 /* Nobody looks at it again: its record may be used for another loan when it is over. Once for each that was offered. */
 void theus_loan_forget(const theus_block *block, theus_loan_name loan);
 

@@ -5,6 +5,7 @@
 
 #include "shm_sweep.h"
 
+#include "shm_arena.h"
 #include "shm_ledger.h"
 #include "shm_slots.h"
 
@@ -151,5 +152,8 @@ theus_status
 theus_sweep(const char *folder, bool remove, void (*tell)(void *context, const theus_left *left), void *context)
 {
     sweep its = {folder, remove, tell, context};
-    return theus_names_each(folder, THEUS_FILE_PREFIX, visit, &its);
+    theus_hold_forks(); /* a child would keep the folder and the file open that are being looked at */
+    theus_status status = theus_names_each(folder, THEUS_FILE_PREFIX, visit, &its);
+    theus_let_forks();
+    return status;
 }

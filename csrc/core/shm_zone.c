@@ -10,6 +10,7 @@ enum {
     ARENA_SLOTS = 4096,
     LARGE_FROM = ARENA_BYTES / 2, /* larger extents get an arena of their own */
     LARGE_SLOTS = 64,
+    LOANS = 512,          /* of an arena that lends */
     BACK_STEP = 1 << 20,
     KEEP_BYTES = 256 << 20,  /* of pages in arenas without a block */
     KEEP_SECONDS = 10,
@@ -85,6 +86,13 @@ zone_arena_after_locked(const theus_zone *zone, const theus_arena *arena)
         it = it->next;
     }
     return it;
+}
+
+/* Of `bytes` bytes that are not quite 2^64. */
+static uint64_t
+whole_pages(uint64_t bytes)
+{
+    return (bytes + THEUS_SHM_PAGE - 1) / THEUS_SHM_PAGE * THEUS_SHM_PAGE;
 }
 
 /* ---- giving back -------------------------------------------------------------------------------------- */
@@ -224,6 +232,7 @@ typedef struct {
     const char *label;
     uint32_t length;
     uint64_t size, extent;
+    bool lending;
 } request;
 
 /* A claimed slot with its range, both ours alone until it is published or given back. The arena has a reference for it. */
@@ -269,7 +278,7 @@ static bool
 place_in_locked(theus_arena *arena, const request *wanted, uint32_t quota, place *at)
 {
     bool large = wanted->extent > LARGE_FROM;
-    if (large != (arena->slots.capacity == LARGE_SLOTS) || arena->blocks == arena->slots.capacity
+    if (wanted->lending != (arena->loan_count > 0) || large != (arena->slots.capacity == LARGE_SLOTS) || arena->blocks == arena->slots.capacity
         || !theus_runs_take(arena->runs, wanted->extent, &at->offset)) {
         return false;
     }
@@ -378,18 +387,19 @@ sweep_once(theus_zone *zone)
     }
 }
 
-/* One more arena, in which the extent fits. */
+/* One more arena, in which what is wanted fits. */
 static theus_status
-grow(theus_zone *zone, uint64_t extent, theus_refusal *refusal)
+grow(theus_zone *zone, const request *wanted, theus_refusal *refusal)
 {
-    bool large = extent > LARGE_FROM;
-    uint64_t size = large ? (extent + THEUS_SHM_PAGE - 1) / THEUS_SHM_PAGE * THEUS_SHM_PAGE : (uint64_t)ARENA_BYTES;
+    bool large = wanted->extent > LARGE_FROM;
+    uint64_t size = large ? whole_pages(wanted->extent) : (uint64_t)ARENA_BYTES;
     sweep_once(zone);
-    theus_status status = check_room(zone, extent, refusal);
+    theus_status status = check_room(zone, wanted->extent, refusal);
     if (status != THEUS_OK) {
         return status;
     }
-    status = theus_arena_create(zone, zone->backend, zone->session, size, large ? LARGE_SLOTS : ARENA_SLOTS);
+    status = theus_arena_create(zone, zone->backend, zone->session, size, large ? LARGE_SLOTS : ARENA_SLOTS,
+                                wanted->lending ? LOANS : 0);
     if (status != THEUS_OK) {
         *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM, .limit = room_of(zone)};
     }
@@ -436,7 +446,7 @@ take_place(theus_zone *zone, const request *wanted, place *at, theus_refusal *re
             return status;
         }
         if (at->arena == NULL) {
-            status = grow(zone, wanted->extent, refusal);
+            status = grow(zone, wanted, refusal);
         }
         else if ((status = back_place(zone, at, wanted->extent, refusal)) == THEUS_OK) {
             return THEUS_OK;
@@ -452,11 +462,14 @@ take_place(theus_zone *zone, const request *wanted, place *at, theus_refusal *re
 }
 
 theus_status
-theus_zone_alloc(theus_zone *zone, const char *label, uint32_t length, uint64_t size, bool zero, theus_block *block,
+theus_zone_alloc(theus_zone *zone, const char *label, uint32_t length, uint64_t size, unsigned how, theus_block *block,
                  theus_refusal *refusal)
 {
     assert(length <= THEUS_LABEL_MAX);
-    request wanted = {label, length, size, theus_runs_extent(size)};
+    request wanted = {label, length, size, theus_runs_extent(size), (how & THEUS_LENDING) != 0};
+    if (wanted.lending) { /* a worker maps pages: none is to be another block's, too */
+        wanted.extent = whole_pages(wanted.extent);
+    }
     *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM};
     if (wanted.extent == 0) {
         refusal->limit = theus_memory_room();
@@ -467,7 +480,7 @@ theus_zone_alloc(theus_zone *zone, const char *label, uint32_t length, uint64_t 
     if (status != THEUS_OK) {
         return status;
     }
-    if (zero && at.dirty > 0) {
+    if ((how & THEUS_ZEROED) != 0 && at.dirty > 0) {
         memset(at.arena->data + at.offset, 0, at.dirty);
     }
     zone_lock(zone);

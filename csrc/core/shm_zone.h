@@ -1,7 +1,8 @@
 /* The shared memory of one engine: its arenas, its quotas, and every block that is born or dies in them.
  *
  *     zone ──▶ arenas of 64 MiB, with 4096 slots each ──▶ blocks
- *          └─▶ an arena of its own for each block above 32 MiB
+ *          ├─▶ an arena of its own for each block above 32 MiB
+ *          └─▶ the same once more for blocks of which ranges are lent (shm_loans.h): those arenas are not sealed
  *
  *  - A block is a slot and a range of the data file. It is born claimed, filled with zeroes where that was asked for,
  *    and published; from then on whoever has its name (arena, slot, generation) may lease it. It dies when it is
@@ -71,8 +72,13 @@ void theus_zone_choose(theus_zone *zone, theus_backend backend);
 /* Retires every block, gives back what nobody uses and forgets the rest, which goes with its last user. */
 void theus_zone_free(theus_zone *zone);
 
-/* A new block of `size` bytes, and a lease of it. NO_ROOM fills in the refusal. May take milliseconds. */
-THEUS_MUST_CHECK theus_status theus_zone_alloc(theus_zone *zone, const char *label, uint32_t length, uint64_t size, bool zero,
+enum {
+    THEUS_ZEROED = 1,  /* else it has what lay there before */
+    THEUS_LENDING = 2, /* ranges of it can be lent; it takes whole pages */
+};
+
+/* A new block of `size` bytes, `how` a sum of the above, and a lease of it. NO_ROOM fills in the refusal. May take milliseconds. */
+THEUS_MUST_CHECK theus_status theus_zone_alloc(theus_zone *zone, const char *label, uint32_t length, uint64_t size, unsigned how,
                                                theus_block *block, theus_refusal *refusal);
 
 /* Retires every block: nobody can lease one from now on. `shut`: and from now on no arena without a block is kept. */
@@ -102,9 +108,16 @@ void theus_block_set_site(const theus_block *block, uint32_t site);
 theus_status theus_block_retire(const theus_block *block);
 
 /* Where the block can be read and not written. If it is ours, it counts as published from now on: its owner has promised not to
- * change it. BORROWED: it is another's, who has not. */
+ * change it. BORROWED: it is another's, who has not. LENT: ranges of it are. */
 THEUS_MUST_CHECK theus_status theus_block_publish(const theus_block *block, char **data);
 bool theus_block_is_published(const theus_block *block);
+
+/* Can ranges of it be lent? */
+static inline bool
+theus_block_lends(const theus_block *block)
+{
+    return block->arena->loan_count > 0;
+}
 
 /* Can be leased by any process: its name is good. A system call if the block is another's, who might be dead. */
 bool theus_block_is_live(const theus_block *block);
@@ -148,6 +161,8 @@ typedef struct {
     uint32_t leases; /* how many processes look at it */
     uint32_t site;   /* 0: not known */
     bool published;
+    bool lends;
+    uint32_t lent;   /* ranges that others may write, or will */
     const char *data; /* where it is mapped here */
     uint64_t size, extent, tick_ns;
     uint32_t length;

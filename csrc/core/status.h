@@ -36,7 +36,9 @@
     X(BORROWED, -21, "the shared array belongs to another process: only that one can free it")         \
     X(CROWDED, -22, "63 processes look at this shared memory already")        \
     X(NO_FILES, -23, "no file descriptor is left for shared memory: close files, or raise the limit (ulimit -n)") \
-    X(NO_FOLDER, -24, "named shared memory needs a folder that this user can write: /dev/shm, or what THEUS_SHM_DIR names")
+    X(NO_FOLDER, -24, "named shared memory needs a folder that this user can write: /dev/shm, or what THEUS_SHM_DIR names") \
+    X(OVER, -25, "this loan is over, or somebody has taken it: have the rows lent once more")          \
+    X(LENT, -26, "others may still write to ranges of the shared array")
 
 typedef enum {
 #define THEUS_STATUS_ENUM(name, number, text) THEUS_##name = number,

@@ -160,7 +160,7 @@ add_block(estate *it, unsigned long long *chance)
 {
     theus_refusal refusal;
     theus_block *block = &it->blocks[it->count];
-    REQUIRE(theus_zone_alloc(it->zone, "storm", 5, storm_some_size(chance), true, block, &refusal) == THEUS_OK);
+    REQUIRE(theus_zone_alloc(it->zone, "storm", 5, storm_some_size(chance), THEUS_ZEROED, block, &refusal) == THEUS_OK);
     for (unsigned i = 0; i < it->count; i++) {
         const theus_block *other = &it->blocks[i];
         REQUIRE(block->arena != other->arena || block->offset + block->size <= other->offset

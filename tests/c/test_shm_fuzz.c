@@ -63,7 +63,7 @@ file_new(const char *label, uint64_t size, char **memory)
 static arena_files
 files_new(void)
 {
-    arena_files it = {.control_size = theus_shm_control_size(CAPACITY)};
+    arena_files it = {.control_size = theus_shm_control_size(CAPACITY, 0)};
     it.control_fd = file_new("theus-control", it.control_size, &it.control);
     it.data_fd = file_new("theus-data", DATA_BYTES, &it.data);
     theus_shm_header *header = (theus_shm_header *)it.control;
@@ -162,7 +162,7 @@ static const struct {
     size_t at, size;
 } essential[] = {
     FIELD(magic), FIELD(format), FIELD(capacity), FIELD(fingerprint), FIELD(control_size),
-    FIELD(data_size), FIELD(id), FIELD(data_fd), FIELD(closed),
+    FIELD(data_size), FIELD(id), FIELD(data_fd), FIELD(closed), FIELD(loans),
 };
 enum { ESSENTIAL = sizeof(essential) / sizeof(essential[0]) };
 
@@ -381,7 +381,7 @@ test_stale_names(uint32_t times)
     theus_arena_name name;
     REQUIRE(theus_zone_new("stale", 0, &zone) == THEUS_OK);
     for (uint32_t i = 1; i <= times; i++) {
-        theus_status status = theus_zone_alloc(zone, "x", 1, 64, true, &block, &refusal);
+        theus_status status = theus_zone_alloc(zone, "x", 1, 64, THEUS_ZEROED, &block, &refusal);
         REQUIRE(status == THEUS_OK && block.slot == 0 && block.generation == i);
         theus_arena_name_of(block.arena, &name);
         uint32_t before = i == 1 ? 1 : 1 + check_random(&chance, i - 1);

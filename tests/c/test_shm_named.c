@@ -37,7 +37,7 @@ alloc_of(theus_zone *zone, uint64_t size)
 {
     theus_block block;
     theus_refusal refusal;
-    theus_status status = theus_zone_alloc(zone, "x", 1, size, true, &block, &refusal);
+    theus_status status = theus_zone_alloc(zone, "x", 1, size, THEUS_ZEROED, &block, &refusal);
     REQUIRE(status == THEUS_OK);
     memset(theus_block_data(&block), 7, size);
     return block;
@@ -294,7 +294,7 @@ test_what_a_sweep_tells(void)
     tally found = sweep(false);
     CHECK(found.seen[THEUS_LEFT_DEAD] == 2 && found.removed == 0 && files() == 4);
     CHECK(strcmp(found.last.session, "test") == 0 && found.last.pid > 0 && found.last.made_ns > 0);
-    CHECK(found.last.bytes >= theus_shm_control_size(64));
+    CHECK(found.last.bytes >= theus_shm_control_size(64, 0));
     theus_block out;
     CHECK(theus_block_lease(&found.last_name, 0, 1, &out) == THEUS_STALE); /* its files are there, and it is dead */
     found = sweep(true);
@@ -400,7 +400,7 @@ test_out_of_memory(void)
         theus_block block;
         theus_refusal refusal;
         theus_alloc_fail_at(n);
-        theus_status status = theus_zone_alloc(zone, "x", 1, 1000, true, &block, &refusal);
+        theus_status status = theus_zone_alloc(zone, "x", 1, 1000, THEUS_ZEROED, &block, &refusal);
         theus_alloc_fail_at(-1);
         if (status == THEUS_OK) {
             theus_block_release(&block);

@@ -246,7 +246,7 @@ test_a_borrower_writes_to_the_records(void)
     }
     theus_refusal refusal;
     for (int i = 0; i < 8; i++) { /* no range is given twice, whatever the words say */
-        if (theus_zone_alloc(zone, "c", 1, 1000, true, &block, &refusal) == THEUS_OK) {
+        if (theus_zone_alloc(zone, "c", 1, 1000, THEUS_ZEROED, &block, &refusal) == THEUS_OK) {
             for (int j = i; j < 8; j++) {
                 CHECK(block.arena != blocks[j].arena || block.offset != blocks[j].offset);
             }
@@ -315,7 +315,7 @@ busy_main(void *arg)
     while (!atomic_load(&it->ends)) {
         theus_block block;
         theus_refusal refusal;
-        if (theus_zone_alloc(it->zone, "x", 1, 40 * MIB, false, &block, &refusal) == THEUS_OK) {
+        if (theus_zone_alloc(it->zone, "x", 1, 40 * MIB, 0, &block, &refusal) == THEUS_OK) {
             theus_block_release(&block);
         }
         (void)theus_zone_tidy(it->zone);
@@ -356,8 +356,6 @@ static void
 test_forks_while_files_come_and_go(void)
 {
     busy it = {.zone = zone_new(0)};
-    theus_block first = alloc_of(it.zone, "x", 100); /* before it, named memory is swept: with files open that are nobody's */
-    theus_block_release(&first);
     pthread_t threads[2];
     for (int i = 0; i < 2; i++) {
         REQUIRE(pthread_create(&threads[i], NULL, busy_main, &it) == 0);

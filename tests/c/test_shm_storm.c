@@ -172,7 +172,7 @@ static void
 keep(unsigned i)
 {
     theus_refusal refusal;
-    theus_status status = theus_zone_alloc(kept_zone, "kept", 4, storm_some_size(&chance), true, &kept[i], &refusal);
+    theus_status status = theus_zone_alloc(kept_zone, "kept", 4, storm_some_size(&chance), THEUS_ZEROED, &kept[i], &refusal);
     if (status == THEUS_UNSUPPORTED || status == THEUS_REFUSED) {
         exit(77); /* no memfd here */
     }
@@ -274,7 +274,7 @@ main(int argc, char **argv)
     chance = argc > 2 ? strtoull(argv[2], NULL, 10) : 20;
     long live = theus_alloc_live();
     unsigned files = descriptors();
-    size_t size = sizeof(storm_board), table_size = theus_shm_control_size(CLAIMABLE);
+    size_t size = sizeof(storm_board), table_size = theus_shm_control_size(CLAIMABLE, 0);
     storm = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     void *table = mmap(NULL, table_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     REQUIRE(storm != MAP_FAILED && table != MAP_FAILED);

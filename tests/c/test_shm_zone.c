@@ -197,7 +197,7 @@ test_many_blocks(void)
     theus_block *blocks = malloc(MANY * sizeof(theus_block));
     theus_refusal refusal;
     for (int i = 0; i < MANY; i++) {
-        REQUIRE(theus_zone_alloc(zone, "x", 1, 200, true, &blocks[i], &refusal) == THEUS_OK);
+        REQUIRE(theus_zone_alloc(zone, "x", 1, 200, THEUS_ZEROED, &blocks[i], &refusal) == THEUS_OK);
     }
     CHECK_SOUND(theus_zone_check(zone));
     CHECK(FIGURE(zone, arenas) == 3 && theus_zone_list(zone, NULL, 0) == MANY);
@@ -222,7 +222,7 @@ test_out_of_memory(void)
     theus_refusal refusal;
     for (long n = 1;; n++) {
         theus_alloc_fail_at(n);
-        theus_status status = theus_zone_alloc(zone, "x", 1, 64, true, &block, &refusal);
+        theus_status status = theus_zone_alloc(zone, "x", 1, 64, THEUS_ZEROED, &block, &refusal);
         theus_alloc_fail_at(-1);
         CHECK_SOUND(theus_zone_check(zone));
         if (status == THEUS_OK) {
@@ -270,7 +270,7 @@ thread_main(void *arg)
         theus_block block, again;
         theus_refusal refusal;
         uint64_t size = check_random(&seed, 200000);
-        REQUIRE(theus_zone_alloc(self->zone, "t", 1, size, true, &block, &refusal) == THEUS_OK);
+        REQUIRE(theus_zone_alloc(self->zone, "t", 1, size, THEUS_ZEROED, &block, &refusal) == THEUS_OK);
         REQUIRE(size == 0 || (theus_block_data(&block)[0] == 0 && theus_block_data(&block)[size - 1] == 0));
         memset(theus_block_data(&block), (int)self->number + 1, size);
         theus_arena_name name;
@@ -310,10 +310,10 @@ test_only_sealed_files_are_opened(void)
     int fd, own;
     uint64_t size;
     REQUIRE(theus_shm_create("theus-data", 4096, &fd) == THEUS_OK);
-    CHECK(theus_shm_open(0, fd, "theus-data", true, &own, &size) == THEUS_GONE);
+    CHECK(theus_shm_open(0, fd, "theus-data", THEUS_OPEN_WRITE, &own, &size) == THEUS_GONE);
     REQUIRE(theus_shm_seal(fd, false) == THEUS_OK);
-    CHECK(theus_shm_open(0, fd, "theus-data", false, &own, &size) == THEUS_GONE);
-    REQUIRE(theus_shm_open(0, fd, "theus-data", true, &own, &size) == THEUS_OK);
+    CHECK(theus_shm_open(0, fd, "theus-data", THEUS_OPEN_SEALED, &own, &size) == THEUS_GONE);
+    REQUIRE(theus_shm_open(0, fd, "theus-data", THEUS_OPEN_WRITE, &own, &size) == THEUS_OK);
     CHECK(size == 4096);
     theus_shm_close(own);
     theus_shm_close(fd);

@@ -23,7 +23,7 @@ alloc_of(theus_zone *zone, const char *label, uint64_t size)
 {
     theus_block block;
     theus_refusal refusal;
-    theus_status status = theus_zone_alloc(zone, label, (uint32_t)strlen(label), size, true, &block, &refusal);
+    theus_status status = theus_zone_alloc(zone, label, (uint32_t)strlen(label), size, THEUS_ZEROED, &block, &refusal);
     if (status == THEUS_UNSUPPORTED || status == THEUS_REFUSED) {
         exit(77); /* no memfd here */
     }
@@ -36,7 +36,7 @@ theus_status
 alloc_status(theus_zone *zone, const char *label, uint64_t size, theus_refusal *refusal)
 {
     theus_block block;
-    theus_status status = theus_zone_alloc(zone, label, (uint32_t)strlen(label), size, true, &block, refusal);
+    theus_status status = theus_zone_alloc(zone, label, (uint32_t)strlen(label), size, THEUS_ZEROED, &block, refusal);
     if (status == THEUS_OK) {
         theus_block_release(&block);
     }
