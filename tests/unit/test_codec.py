@@ -77,7 +77,7 @@ SAMPLES: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", SAMPLES, ids=lambda v: f"{type(v).__name__} {str(v)[:20]}")
+@pytest.mark.parametrize("value", SAMPLES, ids=lambda v: type(v).__name__)
 def test_what_arrives_is_what_was_sent(value: Any) -> None:
     twin = loads(dumps(value))
     assert type(twin) is type(value)
