@@ -194,6 +194,16 @@ def start_body(
     """(context, function(context, *args, **kwargs)), of a coroutine function: who has awaited the
     call closes the context."""
 
+def account(transaction: Transaction, /) -> Any:
+    """What the body of an open transaction has seen and done, as plain values for `repeat`."""
+
+def repeat(transaction: Transaction, account: Any, /) -> None:
+    """Sees and does in a transaction what an account says. Nothing is held against the guard here;
+    the commit holds what was written against the contract."""
+
+def set_run(transaction: Transaction, run: int, /) -> None:
+    """The transaction is an attempt of a run that has this number in another engine."""
+
 HOME: Final[ContextVar[Any]]  # who runs: of the thread or task itself, never to be handed on
 
 def abandon(transaction: Transaction, /) -> None:
@@ -668,6 +678,7 @@ class Engine:
         ring_timeout_ms: int = 1000,
         history: int = 128,
         zones: Mapping[str, tuple[int, Mapping[str, int]]] | None = None,
+        version: int | None = None,
     ) -> None: ...
     @property
     def state(self) -> State: ...

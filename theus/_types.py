@@ -8,12 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
-__all__ = ["SET", "EngineStats", "Isolation", "SemanticType", "StateUpdate"]
+__all__ = [
+    "POOL_KINDS",
+    "SET",
+    "EngineStats",
+    "Isolation",
+    "PoolKind",
+    "PoolStats",
+    "SemanticType",
+    "StateUpdate",
+]
 
 Isolation = Literal["serializable", "snapshot"]
 """Under which rule a transaction commits: see `TheusEngine.run_async`."""
+
+PoolKind = Literal["interpreters", "processes", "threads"]
+"""What the workers of a pool are: see `theus.parallel`."""
+
+POOL_KINDS: tuple[PoolKind, ...] = get_args(PoolKind)
 
 
 class SemanticType(str, Enum):
@@ -106,6 +120,29 @@ class StateUpdate:
     __hash__ = None  # type: ignore[assignment]  # its fields can be set
 
 
+class PoolStats(NamedTuple):
+    """What a pool has done, and what it has at this moment.
+
+    kind       "processes" or "threads"
+    size       workers that it keeps
+    alive      of these, started and not gone
+    queued     tasks that wait in the pool
+    running    tasks that are with a worker, or on their way
+    done       tasks that a worker has answered
+    died       workers that went before they were told to, or were given up
+    recalled   tasks taken back from a worker that did not come to them
+    """
+
+    kind: str
+    size: int
+    alive: int
+    queued: int
+    running: int
+    done: int
+    died: int
+    recalled: int
+
+
 class EngineStats(NamedTuple):
     """What an engine has done since it was made.
 
@@ -131,6 +168,7 @@ class EngineStats(NamedTuple):
     tries_max          most attempts that a run has needed (0: nothing was committed yet)
     tries              runs that needed more than one, by the number of attempts (16 stands
                        for 16 and more)
+    pools              figures of the pools that run parallel processes, of those that were made
     """
 
     version: int
@@ -152,3 +190,4 @@ class EngineStats(NamedTuple):
     leases_expired: int
     tries_max: int
     tries: Mapping[int, int]
+    pools: tuple[PoolStats, ...]

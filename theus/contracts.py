@@ -15,7 +15,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar, overload
 
-from theus._types import Isolation, SemanticType
+from theus._types import POOL_KINDS, Isolation, PoolKind, SemanticType
 from theus.admin import AdminTransaction
 from theus.arguments import check_flag, check_seconds
 from theus.errors import ContractViolationError, TheusError, _nearest, _shown
@@ -35,6 +35,7 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 _ISOLATIONS = ("serializable", "snapshot")
+_KINDS = ", ".join(map(repr, POOL_KINDS))
 _METHODS = (staticmethod, classmethod)
 _ROOTS = frozenset(("domain", "global", "heavy", "signal", "meta", *ROOT_ALIASES))
 _GENERATES = 0x20 | 0x200  # inspect.CO_GENERATOR, CO_ASYNC_GENERATOR
@@ -53,7 +54,7 @@ class ProcessContract(NamedTuple):
     semantic: SemanticType = SemanticType.PURE
     errors: tuple[str | type[BaseException], ...] = ()
     side_effects: tuple[str, ...] = ()
-    parallel: bool = False
+    parallel: bool | PoolKind = False
     isolation: Isolation = "serializable"
     merge: tuple[tuple[str, Merge], ...] = ()
     timeout: float | None = None
@@ -72,7 +73,7 @@ def process(
     semantic: SemanticType | str = SemanticType.EFFECT,
     errors: Iterable[str | type[BaseException]] | None = None,
     side_effects: Iterable[str] | None = None,
-    parallel: bool = False,
+    parallel: bool | PoolKind = False,
     isolation: Isolation = "serializable",
     merge: Mapping[str, Merge] | None = None,
     timeout: float | None = None,
@@ -87,7 +88,7 @@ def process(
     semantic: SemanticType | str = SemanticType.EFFECT,
     errors: Iterable[str | type[BaseException]] | None = None,
     side_effects: Iterable[str] | None = None,
-    parallel: bool = False,
+    parallel: bool | PoolKind = False,
     isolation: Isolation = "serializable",
     merge: Mapping[str, Merge] | None = None,
     timeout: float | None = None,
@@ -101,7 +102,7 @@ def process(
     semantic: SemanticType | str = SemanticType.EFFECT,
     errors: Iterable[str | type[BaseException]] | None = None,
     side_effects: Iterable[str] | None = None,
-    parallel: bool = False,
+    parallel: bool | PoolKind = False,
     isolation: Isolation = "serializable",
     merge: Mapping[str, Merge] | None = None,
     timeout: float | None = None,
@@ -117,6 +118,9 @@ def process(
     see `theus.merging`; `timeout` how many seconds a run may take with all its attempts (None:
     no limit), and `inline` that a plain function is short enough to run on the event loop's
     own thread when it is awaited.
+
+    `parallel` has the body run by a worker: True in those that the engine has chosen, "processes",
+    "interpreters" or "threads" in such (see `theus.parallel`).
 
     `errors` names the exceptions, by class or by the name of one, that are part of what the
     process does. All exceptions reach the caller as they are; one that is not among them, where
@@ -140,7 +144,7 @@ def process(
             _semantic(f"semantic{whose}", semantic),
             _errors(f"errors{whose}", errors),
             _texts(f"side_effects{whose}", side_effects),
-            check_flag(f"parallel{whose}", parallel),
+            _parallel(f"parallel{whose}", parallel),
             _isolation(f"isolation{whose}", isolation),
             merge_rules(f"merge{whose}", merge, declared),
             check_seconds(f"timeout{whose}", timeout),
@@ -249,6 +253,16 @@ def _mark(function: Any, contract: ProcessContract) -> None:
 
 
 # ---- checking a declaration ---------------------------------------------------------
+
+
+def _parallel(what: str, given: bool | PoolKind) -> bool | PoolKind:
+    if not isinstance(given, (bool, str)):
+        raise TypeError(
+            f"{what} must be True, False or the kind of its workers ({_KINDS}), not {_shown(given)}"
+        )
+    if isinstance(given, str) and given not in POOL_KINDS:
+        raise ValueError(f"{what} must be True, False or one of {_KINDS}, not {_shown(given)}")
+    return given
 
 
 def _isolation(what: str, given: Isolation) -> Isolation:

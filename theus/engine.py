@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from theus._theus import Context, DraftDict, Scope, Transaction
-from theus._types import Isolation
+from theus._types import Isolation, PoolKind
 from theus.admin import AdminRecord
 from theus.arguments import check_flag, check_name
 from theus.construction import (
@@ -41,7 +41,10 @@ if TYPE_CHECKING:
     from theus.heavy import ManagedAllocator
     from theus.locks import LockManager
     from theus.namespaces import NamespaceRegistry
+    from theus.parallel import Workers
     from theus.paths import Path
+    from theus.pools import Pool
+    from theus.zones import Rules
 
 # The errors are exported here, too, because older programs import them from here.
 __all__ = ["SecurityViolationError", "TheusEngine", "TransactionError"]
@@ -102,7 +105,8 @@ class TheusEngine(EngineHistory):
     oldest goes), "drop_new" (it is not kept), "block" (the commit waits for a `reader`, at most
     `ring_timeout_ms`; 0: no limit) or "strict" (the commit fails). See `reader`.
     `shm_backend` is where the arrays of `heavy` lie: "anonymous" or "named" (default: the
-    environment's THEUS_SHM_BACKEND, else "anonymous"); see `theus.heavy`.
+    environment's THEUS_SHM_BACKEND, else "anonymous"); see `theus.heavy`. `pool` and `pool_size`
+    say which workers run parallel processes, and how many: see `theus.parallel`.
 
     Engines share nothing. All methods may be called from any thread and any task.
     """
@@ -128,6 +132,8 @@ class TheusEngine(EngineHistory):
         history: int = 128,
         zones: Mapping[Path | str, int] | None = None,
         shm_backend: str | None = None,
+        pool: PoolKind | None = None,
+        pool_size: int | None = None,
     ) -> None:
         if audit_recipe is not None:
             raise NotImplementedError(
@@ -138,6 +144,11 @@ class TheusEngine(EngineHistory):
         if strict_mode is not None:
             strict_guards = check_flag("strict_mode", strict_mode)
         self._shm_backend: Any = shm_backend
+        if pool is not None or pool_size is not None:
+            from theus.parallel import check_pool
+
+            check_pool(pool, pool_size)
+        self._pool = (pool, pool_size)
         roots = roots_of(context)
         self._rules = namespaced(roots, context, namespaces, zones)
         self.has_rules = self._rules is not None
@@ -240,6 +251,12 @@ class TheusEngine(EngineHistory):
         """The last 1024 admin scopes, oldest first."""
         return list(starmap(AdminRecord, self.admissions()))
 
+    @property
+    def field_rules(self) -> Rules | None:
+        """What it was told about roots and their fields, for those who hold themselves to it
+        elsewhere. Not to be changed."""
+        return self._rules
+
     def scope_of(self, scope: Scope | None) -> Scope | None:
         """The scope of a contract under the rules that this engine has about fields."""
         if scope is None or self._rules is None:
@@ -275,7 +292,8 @@ class TheusEngine(EngineHistory):
         A coroutine function runs in this task; a plain one in a helper thread, unless it is
         declared `inline`, with this task's context variables, and what it sets in them is set
         here. Inside a body, both join it as a savepoint, within the contract of that body, and
-        a plain function runs here: a transaction is not shared between threads.
+        a plain function runs here: a transaction is not shared between threads. One that is
+        declared parallel runs in a worker: see `theus.parallel`, also for what that raises.
 
         Returns what the function returned, its drafts as frozen views; what of that goes
         into the state is told in `theus.outputs`. Raises what the function raises, and
@@ -323,6 +341,48 @@ class TheusEngine(EngineHistory):
         ):
             return self.run(plan.attempt, self, args, kwargs, process=plan.name)
         return Options(self).run_process(process, *args, **kwargs)
+
+    def execute_parallel(
+        self, process: Callable[..., Any] | str, /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """`run_process` in a worker, also for a process that is not declared parallel.
+
+        Waits for it: a task awaits `execute`. See `theus.parallel`.
+        """
+        plan = self.plan(process)
+        if plan.is_coroutine:
+            raise ProcessError(
+                f"process {plan.name!r} is a coroutine function, which a worker has no loop for; "
+                "await engine.execute() runs it here",
+                plan.name,
+            )
+        return Options(self).run_elsewhere(plan, (args, kwargs), plan.parallel or True)
+
+    @property
+    def workers(self) -> Workers:
+        """The pools of this engine: see `theus.parallel`."""
+        made = self.__dict__.get("_workers")
+        if made is None:
+            from theus.parallel import Workers
+
+            # Of two threads that come here at once, one is given the other's.
+            made = self.__dict__.setdefault("_workers", Workers(*self._pool))
+            if self.closed:
+                made.close()
+        return cast("Workers", made)
+
+    def get_pool(self, kind: PoolKind | str | None = None) -> Pool:
+        """The pool that runs parallel processes (`kind`: the one of this kind), made if need be.
+
+        It takes any function: `submit`, `map`, as `concurrent.futures` has them. It ends with the
+        engine. Raises ClosedError when that is closed, NotImplementedError for a kind that this
+        system does not have.
+        """
+        from theus.parallel import check_pool
+
+        check_pool(kind, None)
+        workers = self.workers
+        return workers.pool(workers.kind_for(True) if kind is None else kind)
 
     def options(
         self,
@@ -513,11 +573,15 @@ class TheusEngine(EngineHistory):
     # ---- life -------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Refuses new transactions, drops the history, ends every wait, frees the shared arrays.
+        """Refuses new transactions, drops the history, ends every wait and the workers, frees the
+        shared arrays.
 
         States, views and arrays that are held stay good. May be called again.
         """
         super().close()
+        workers = self.__dict__.get("_workers")
+        if workers is not None:
+            workers.close()
         heavy = self.__dict__.get("_heavy")
         if heavy is not None:
             heavy.shutdown()
@@ -569,7 +633,6 @@ class TheusEngine(EngineHistory):
     # ---- what engines of older programs had -------------------------------------------------
 
     commit_state = _Absent("no state is put in place of another unchecked; use restore()")
-    execute_parallel = _Absent("workers are not part of this version yet")
     execute_process_async = _Absent("await execute(func), or run_async(func)")
     execute_workflow = _Absent("workflows are not part of this version yet")
     outbox = _Absent(

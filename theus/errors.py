@@ -807,7 +807,8 @@ class WorkerDied(TheusError):
 
 
 class WorkerTimeoutError(TheusError, TimeoutError):
-    """Raised when a task took longer than the `timeout=` of its pool; its worker was replaced.
+    """Raised when a task took longer than its pool's `timeout=`, or a parallel process longer than
+    its own; its worker was replaced.
 
     `task` is the name of the function, `timeout` is in seconds. `pid` was that of the worker, which
     was killed; None where workers live in this process, and can only be interrupted.
@@ -826,8 +827,8 @@ class WorkerTimeoutError(TheusError, TimeoutError):
         else:
             end = f"worker {self.pid} was killed and replaced"
         return (
-            f"{self.task} took longer than its pool's timeout of {self.timeout:g} s, so {end}; "
-            "give the pool a longer timeout="
+            f"{self.task} took longer than its timeout of {self.timeout:g} s, so {end}; "
+            "give the process, or the pool, a longer timeout="
         )
 
 

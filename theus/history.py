@@ -143,6 +143,7 @@ class EngineHistory(_theus.Engine):
     def stats(self) -> EngineStats:
         """What the engine has done so far. The figures are read one after the other."""
         counters = self.counters()
+        workers = self.__dict__.get("_workers")
         return EngineStats(
             version=self.version,
             commits=counters["commits"],
@@ -163,4 +164,5 @@ class EngineHistory(_theus.Engine):
             leases_expired=counters["leases_expired"],
             tries_max=max(counters["tries_max"], min(counters["commits"], 1)),
             tries=counters["tries"],
+            pools=() if workers is None else workers.stats(),
         )

@@ -25,6 +25,8 @@ from theus.retry import Patience
 from theus.runs import run_async
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from theus.engine import TheusEngine
 
 __all__ = ["Options", "check_options"]
@@ -78,6 +80,8 @@ class Options(NamedTuple):
         engine = self.engine
         plan = self._plan(process)
         timeout = plan.timeout if self.timeout is None else self.timeout
+        if plan.parallel:
+            return await self._elsewhere(plan, (args, kwargs), timeout)
         if plan.is_coroutine:
             run = run_async(
                 engine,
@@ -114,6 +118,8 @@ class Options(NamedTuple):
                 plan.name,
             )
         timeout = plan.timeout if self.timeout is None else self.timeout
+        if plan.parallel:
+            return self.run_elsewhere(plan, (args, kwargs), plan.parallel)
         return self._run(plan, plan.attempt, (args, kwargs), timeout)
 
     def _plan(self, process: Callable[..., Any] | str) -> Plan:
@@ -123,6 +129,48 @@ class Options(NamedTuple):
         if not isinstance(self.engine, Engine):
             raise TypeError(f"options are those of a TheusEngine, not of {_shown(self.engine)}")
         return self.engine.plan(process)
+
+    def run_elsewhere(self, plan: Plan, arguments: Arguments, wanted: bool | str) -> Any:
+        """Runs a process in a worker, and waits for it."""
+        kind = self._kind_of_worker(plan, wanted)
+        timeout = plan.timeout if self.timeout is None else self.timeout
+        if kind == "threads":  # this one is as good as another
+            return self._run(plan, plan.attempt, arguments, timeout)
+        from theus.parallel import Errand
+
+        errand = Errand(plan, self.engine.get_pool(kind), timeout)
+        return self._run(plan, errand, arguments, None)
+
+    async def _elsewhere(self, plan: Plan, arguments: Arguments, timeout: float | None) -> Any:
+        """Runs a process in a worker, and awaits it."""
+        engine = self.engine
+        kind = self._kind_of_worker(plan, plan.parallel)
+        if kind == "threads":
+            running = self._in_thread(plan, arguments, timeout, engine.get_pool(kind))
+            return await (running if timeout is None else _in_time(running, plan, timeout))
+        from theus.parallel import Errand
+
+        return await run_async(
+            engine,
+            Errand(plan, engine.get_pool(kind), timeout).in_task,
+            (engine, *arguments),
+            retries=self.retries,
+            deadline=_no_longer(self.deadline, timeout, engine),
+            isolation=plan.isolation,
+            detached=self.detached,
+            process=plan.name,
+        )
+
+    def _kind_of_worker(self, plan: Plan, wanted: bool | str) -> str:
+        """Of what kind its worker is. Raises TransactionError in a body."""
+        engine = self.engine
+        if not self.detached and engine.current() is not None:
+            raise TransactionError(
+                f"process {plan.name!r} is parallel, and a worker cannot see what the body around "
+                "it has written and not committed: run it outside, or with "
+                "engine.options(detached=True), in a transaction of its own"
+            )
+        return engine.workers.kind_for(wanted)
 
     def _run(
         self,
@@ -134,9 +182,7 @@ class Options(NamedTuple):
         engine, deadline = self.engine, self.deadline
         if timeout is not None:
             attempt = _timed(plan, attempt, time.monotonic() + timeout, timeout)
-            if deadline is None:
-                deadline = engine.write_timeout_ms / 1000
-            deadline = min(deadline, timeout)
+            deadline = _no_longer(deadline, timeout, engine)
         return engine.run(
             attempt,
             engine,
@@ -148,7 +194,13 @@ class Options(NamedTuple):
             process=plan.name,
         )
 
-    async def _in_thread(self, plan: Plan, arguments: Arguments, timeout: float | None) -> Any:
+    async def _in_thread(
+        self,
+        plan: Plan,
+        arguments: Arguments,
+        timeout: float | None,
+        threads: Executor | None = None,
+    ) -> Any:
         from asyncio import CancelledError, get_running_loop
 
         guest = _Guest(plan)
@@ -160,7 +212,7 @@ class Options(NamedTuple):
             except StopIteration as stop:  # no future takes one, so nobody would ever hear of it
                 raise RuntimeError(f"process {plan.name!r} raised StopIteration") from stop
 
-        running = get_running_loop().run_in_executor(None, work)
+        running = get_running_loop().run_in_executor(threads, work)
         try:
             return await running
         except CancelledError:
@@ -209,6 +261,13 @@ def _carry_back(context: Context) -> None:
     for variable, value in context.items():
         if variable is not HOME and here.get(variable, _NOTHING) is not value:
             variable.set(value)
+
+
+def _no_longer(deadline: float | None, timeout: float | None, engine: TheusEngine) -> float | None:
+    """The deadline for attempts of a run that has to be over after `timeout` seconds."""
+    if timeout is None:
+        return deadline
+    return min(engine.write_timeout_ms / 1000 if deadline is None else deadline, timeout)
 
 
 def _timed(

@@ -13,6 +13,9 @@ A process with outputs returns, for n of them that name one place each:
     As one of several values, None leaves that output as it is, `DELETE` removes it, and
     `SET(value)` stores value as it is, also None. A dict replaces what was there.
 
+For an output `heavy.key`, an ordinary NumPy array is copied into shared memory once; one that
+`ctx.heavy` has allocated is stored as it is.
+
 Outputs below `signal` are topics: what is returned for them is sent, with the commit, and
 nothing is stored. Outputs with `merge=` take contributions: see `theus.merging`.
 
@@ -26,6 +29,7 @@ another process for an output of its own either leaves that to it or returns wha
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from operator import is_not
 from types import CoroutineType
@@ -39,7 +43,8 @@ from theus.paths import Path, as_path, format_path
 from theus.scope import ROOT_ALIASES, is_literal, parse_pattern
 
 if TYPE_CHECKING:
-    from theus._theus import Engine, Scope, Transaction
+    from theus._theus import Scope, Transaction
+    from theus.engine import TheusEngine
 
 __all__ = ["SIGNAL", "Outputs", "release"]
 
@@ -95,7 +100,7 @@ class Outputs:
 
     # ---- returned values ----------------------------------------------------------
 
-    def store(self, engine: Engine, tx: Transaction, result: Any, written: Operations) -> None:
+    def store(self, engine: TheusEngine, tx: Transaction, result: Any, written: Operations) -> None:
         """Writes a returned value, which `release` has gone over, to where it belongs.
 
         `written` are the operations of the body itself. Raises ContractViolationError if
@@ -109,13 +114,13 @@ class Outputs:
         elif (named := self._by_name(result)) is not None:
             for index in self._outer_first:
                 if named.get(index) is not None:
-                    self._store_named(tx, self.paths[index], named[index], written)
+                    self._store_named(engine, tx, self.paths[index], named[index], written)
         elif not (written and all(_touched(path, written) for path in self.paths)):
             values = tuple(self._by_position(result))
             for index in self._outer_first:
                 path, value = self.paths[index], values[index]
                 if value is not None and not _touched(path, written):
-                    self._put(tx, path, value)
+                    self._put(engine, tx, path, value)
 
     def _by_position(self, result: Any) -> Iterable[Any]:
         count = len(self.paths)
@@ -158,9 +163,11 @@ class Outputs:
             named[index] = value
         return named
 
-    def _store_named(self, tx: Transaction, path: Path, value: Any, written: Operations) -> None:
+    def _store_named(
+        self, engine: TheusEngine, tx: Transaction, path: Path, value: Any, written: Operations
+    ) -> None:
         if not _touched(path, written):
-            self._put(tx, path, value)
+            self._put(engine, tx, path, value)
             return
         if path in self._merge:
             raise self._misfit(
@@ -178,7 +185,7 @@ class Outputs:
             )
 
     def _update(
-        self, engine: Engine, tx: Transaction, update: StateUpdate, written: Operations
+        self, engine: TheusEngine, tx: Transaction, update: StateUpdate, written: Operations
     ) -> None:
         values = self._places(update)
         for path in (*values, *((SIGNAL, topic) for topic in update.signal or {})):
@@ -188,7 +195,7 @@ class Outputs:
             touched = [*values, *(path for _, path in written)]
             _assert_unchanged(engine, tx, update.assert_version, touched)
         for path, value in values.items():
-            self._store_named(tx, path, value, written)
+            self._store_named(engine, tx, path, value, written)
         if update.signal:
             tx.update(signal=update.signal)
 
@@ -216,7 +223,7 @@ class Outputs:
             values[path] = value
         return values
 
-    def _put(self, tx: Transaction, path: Path, value: Any) -> None:
+    def _put(self, engine: TheusEngine, tx: Transaction, path: Path, value: Any) -> None:
         """Does with one value what it says, for an output that the body has not written."""
         if path[0] == SIGNAL:
             self._send(tx, path, value)
@@ -224,11 +231,11 @@ class Outputs:
             if tx.get(path, MISSING) is not MISSING:
                 tx.delete(path)
         elif type(value) is SET:
-            _set(tx, path, value.value)
+            _set(tx, path, _shared(engine, path, value.value))
         elif path in self._merge:
             contribute(tx, path, value, self._merge[path])
         else:
-            _set(tx, path, value)
+            _set(tx, path, _shared(engine, path, value))
 
     def _send(self, tx: Transaction, path: Path, value: Any) -> None:
         payload = value.value if type(value) is SET else value
@@ -263,7 +270,20 @@ def _set(tx: Transaction, path: Path, value: Any) -> None:
         put_with_parents(tx, path, value)
 
 
-def _assert_unchanged(engine: Engine, tx: Transaction, expected: int, touched: list[Path]) -> None:
+def _shared(engine: TheusEngine, path: Path, value: Any) -> Any:
+    """An ordinary array for `heavy.key` as a shared one, with a copy of it; other values as they
+    are."""
+    if path[0] != "heavy" or len(path) != 2:
+        return value
+    numpy = sys.modules.get("numpy")  # loaded, where there is an array
+    if numpy is None or type(value) is not numpy.ndarray or not isinstance(path[1], str):
+        return value
+    return engine.heavy.put(path[1], value)
+
+
+def _assert_unchanged(
+    engine: TheusEngine, tx: Transaction, expected: int, touched: list[Path]
+) -> None:
     """Raises unless every touched path is as it was at version `expected`."""
     if type(expected) is not int:
         raise TypeError(f"assert_version is the number of a version, not {_shown(expected)}")

@@ -106,6 +106,9 @@ def _name_of(process: Callable[..., Any]) -> str:
 class Plan:
     """One process, ready to run. The subclasses know what its semantic allows."""
 
+    reads_everything = False
+    """Whether the body may read what it has not declared."""
+
     __slots__ = (
         "_parameters",
         "_unusual_roots",
@@ -121,6 +124,7 @@ class Plan:
         "lenient_scope",
         "name",
         "outputs",
+        "parallel",
         "runs_anywhere",
         "scope",
         "single",
@@ -159,9 +163,10 @@ class Plan:
         self.single = self.outputs.direct
         self._unusual_roots = () if contract is None else _unusual_roots(contract)
         # Nothing for check_runnable() to find, in whatever engine.
-        self.runs_anywhere = contract is None or not (contract.parallel or self._unusual_roots)
+        self.parallel = False if contract is None else contract.parallel
+        self.runs_anywhere = not self._unusual_roots and not (self.parallel and self.is_coroutine)
         # What TheusEngine.run_process and execute can start without looking any further.
-        simple = self.isolation == "serializable" and self.timeout is None
+        simple = self.isolation == "serializable" and self.timeout is None and not self.parallel
         self.is_simple = simple and not self.is_coroutine
         self.is_simple_coroutine = simple and self.is_coroutine
         self._parameters: tuple[str, ...] | None = None
@@ -196,7 +201,7 @@ class Plan:
         try:
             result = run_body(tx, self, scope, bound, args, kwargs, self.function)
         except BaseException as error:
-            self._failed(error, args, kwargs)
+            self.failed(error, args, kwargs)
             raise
         single = self.single
         if single is not None and type(result) in _PLAIN and not tx.written:
@@ -227,7 +232,7 @@ class Plan:
         except BaseException as error:
             if context is not None:
                 close_context(context, error)
-            self._failed(error, args, kwargs)
+            self.failed(error, args, kwargs)
             raise
         close_context(context, None)
         return self.settle(engine, tx, result)
@@ -236,7 +241,7 @@ class Plan:
         """Stores what the body returned, and gives the caller's result."""
         raise NotImplementedError
 
-    def _failed(self, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def failed(self, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Says more of an exception of the body, or raises a better one."""
         trace = error.__traceback__
         if type(error) is TypeError and trace is not None and trace.tb_next is None:
@@ -285,10 +290,10 @@ class Plan:
         contract = self.contract
         if contract is None:
             return
-        if contract.parallel:
+        if self.parallel and self.is_coroutine:
             raise ProcessError(
-                f"process {self.name!r} is declared with parallel=True, and parallel processes "
-                "come with workers, which this version does not have; declare it without",
+                f"process {self.name!r} is a coroutine function, which a worker has no loop for; "
+                f"declare it without parallel={self.parallel!r}, or write it with def",
                 self.name,
             )
         for what, root in self._unusual_roots:
@@ -416,6 +421,7 @@ class GuidePlan(_ViewPlan):
     """Reads anything, writes nothing; what it returns is for its caller."""
 
     __slots__ = ()
+    reads_everything = True
 
     def _compile(self, contract: ProcessContract) -> None:
         self.scope = self.lenient_scope = Scope((EVERYTHING,), owner=self, frozen=True)

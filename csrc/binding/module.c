@@ -1,5 +1,6 @@
 /* theus._theus: puts the types together. */
 #include "absent.h"
+#include "account.h"
 #include "admin.h"
 #include "codec.h"
 #include "context.h"
@@ -143,6 +144,16 @@ static PyMethodDef module_methods[] = {
                "Until close_admin(context) the zones do not bind what this context does; see theus.admin.")},
     {"close_admin", module_close_admin, METH_O,
      PyDoc_STR("close_admin($module, context, /)\n--\n\nEnds the admin scope of a context, if it has one.")},
+    {"account", module_account, METH_O,
+     PyDoc_STR("account($module, transaction, /)\n--\n\n"
+               "What the body of an open transaction has seen and done, as plain values for repeat().")},
+    {"repeat", THEUS_FASTCALL(module_repeat), METH_FASTCALL,
+     PyDoc_STR("repeat($module, transaction, account, /)\n--\n\n"
+               "Sees and does in a transaction what an account says. Nothing is held against the guard here;\n"
+               "the commit holds what was written against the contract.")},
+    {"set_run", THEUS_FASTCALL(module_set_run), METH_FASTCALL,
+     PyDoc_STR("set_run($module, transaction, run, /)\n--\n\n"
+               "The transaction is an attempt of a run that has this number in another engine.")},
     {"encode", THEUS_FASTCALL(module_encode), METH_FASTCALL,
      PyDoc_STR("encode($module, value, extend=None, buffers=None, large=0, /)\n--\n\n"
                "A value as bytes. `extend(part)` gives (code, value) for what is neither plain nor a\n"

@@ -155,8 +155,8 @@ entered_at(TxnObject *self, theus_cell *cell, uint64_t hash, PyObject *key, theu
     }
 }
 
-static int
-defer(TxnObject *self, theus_deferred_kind kind, PyObject *path, PyObject *operand, PyObject *resolver)
+int
+txn_defer(TxnObject *self, theus_deferred_kind kind, PyObject *path, PyObject *operand, PyObject *resolver)
 {
     theus_cell *cell, *child = NULL;
     theus_value frozen, there;
@@ -223,7 +223,7 @@ defer_method(PyObject *op, theus_deferred_kind kind, PyObject *const *args)
     if (result == 0) {
         result = guard_check_path(self, path, kind == THEUS_APPEND ? RIGHT_APPEND : RIGHT_UPDATE);
         if (result == 0) {
-            result = defer(self, kind, path, args[1], kind == THEUS_MERGE ? args[2] : NULL);
+            result = txn_defer(self, kind, path, args[1], kind == THEUS_MERGE ? args[2] : NULL);
         }
         txn_leave(self);
     }

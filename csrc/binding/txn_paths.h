@@ -59,6 +59,8 @@ int txn_cell_set(TxnObject *self, theus_cell *cell, ScopeObject *scope, const fr
                  PyObject *value);
 /* 1 removed, 0 nothing was there, -1 failed. */
 int txn_cell_delete(TxnObject *self, theus_cell *cell, PyObject *key);
+/* Defers an operation on what is at `path`; the resolver of a merge is borrowed, else NULL. 0 or -1. */
+int txn_defer(TxnObject *self, theus_deferred_kind kind, PyObject *path, PyObject *operand, PyObject *resolver);
 
 /* An awaitable that is done. Steals `value`. */
 PyObject *ready_new(module_state *st, PyObject *value);

@@ -125,6 +125,12 @@ THEUS_MUST_CHECK theus_status theus_cell_fold(theus_cell *cell);
 /* The same, retained for others: a compacted copy where the body has removed much. */
 THEUS_MUST_CHECK theus_status theus_cell_content(theus_cell *cell, theus_container **out);
 
+/* Where the container of a cell with a base was found, in the pinned version; at most `room` segments are stored, the length
+ * is returned. */
+uint32_t theus_cell_home_path(const theus_cell *cell, theus_segment *path, uint32_t room);
+/* The step from a container of the pinned version to its entry at `pos`. */
+theus_segment theus_base_segment(const theus_container *base, uint32_t pos);
+
 /* Takes the deferred operations of a cell that are newer than `last` (NULL: all) out of force; they are freed with
  * the transaction. */
 void theus_cell_retire_deferred(theus_cell *cell, const theus_deferral *last);

@@ -6,13 +6,13 @@
 
 /* ---- saying what is in the way ----------------------------------------------------- */
 
-static uint32_t
-home_path(const theus_cell *cell, theus_segment *path, uint32_t room)
+uint32_t
+theus_cell_home_path(const theus_cell *cell, theus_segment *path, uint32_t room)
 {
     if (cell->home == NULL) {
         return 0;
     }
-    uint32_t length = home_path(cell->home, path, room);
+    uint32_t length = theus_cell_home_path(cell->home, path, room);
     if (length < room) {
         const theus_container *base = cell->home->base;
         path[length].key = base->kind == THEUS_LIST ? NULL : theus_container_key_at(base, cell->home_pos);
@@ -43,7 +43,7 @@ verdict
 theus_commit_broken(commit_run *run, const theus_cell *cell, const char *what, const theus_segment *last)
 {
     theus_conflict *why = run->why;
-    uint32_t length = home_path(cell, why->path, THEUS_PATH_ROOM - 1);
+    uint32_t length = theus_cell_home_path(cell, why->path, THEUS_PATH_ROOM - 1);
     if (length > THEUS_PATH_ROOM - 1) {
         length = THEUS_PATH_ROOM - 1;
     }
@@ -99,8 +99,8 @@ same_entry(commit_run *run, const theus_container *base, uint32_t pos,
     return theus_container_find(there, run->ctx, hash, key, there_pos, value);
 }
 
-static theus_segment
-base_segment(const theus_container *base, uint32_t pos)
+theus_segment
+theus_base_segment(const theus_container *base, uint32_t pos)
 {
     theus_segment segment = {NULL, pos};
     if (base->kind != THEUS_LIST) {
@@ -174,7 +174,7 @@ check_reads(commit_run *run, theus_cell *cell)
             return FAILED;
         }
         if (found == THEUS_ABSENT || !fetches_alike(theus_container_value_at(base, pos), value)) {
-            theus_segment last = base_segment(base, pos);
+            theus_segment last = theus_base_segment(base, pos);
             return theus_commit_broken(run, cell, "value", &last);
         }
     }
@@ -232,7 +232,7 @@ check_writes(commit_run *run, theus_cell *cell)
             return FAILED;
         }
         if ((found == THEUS_FOUND ? value : THEUS_NONE) != before) {
-            theus_segment last = base_segment(named, pos);
+            theus_segment last = theus_base_segment(named, pos);
             return theus_commit_broken(run, cell, inserted ? "absence" : "value", &last);
         }
     }

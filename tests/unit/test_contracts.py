@@ -293,19 +293,6 @@ def test_two_engines_share_no_names(engine: TheusEngine) -> None:
         TheusEngine().run_process("mine")
 
 
-def test_parallel_is_refused_until_there_are_workers(engine: TheusEngine) -> None:
-    @process(parallel=True)
-    def crunch(ctx: Any) -> None: ...
-
-    for attempt in (
-        lambda: engine.register(crunch),
-        lambda: engine.run_process(crunch),
-        lambda: asyncio.run(engine.execute(crunch)),
-    ):
-        with pytest.raises(ProcessError, match="workers"):
-            attempt()
-
-
 @pytest.mark.parametrize("path", ["shp.stock", "signals.stop", "local.x"])
 def test_outputs_below_no_root_are_refused(engine: TheusEngine, path: str) -> None:
     """Dropping them in silence was weakness 2 of an earlier program."""

@@ -57,6 +57,10 @@ theus            Transaction          X()
 theus            OutboxCollector      X
 theus            State                X(data=None, heavy=None, signal=None, version=1, \
                                         meta_capacity=1000)
+theus.parallel   ParallelContext      X({"a": 1}, heavy=None).input["a"]
+theus.parallel   ParallelContext      X.from_state(state, a=1).domain["a"]
+theus.parallel   ProcessPool          X
+theus.parallel   INTERPRETERS_SUPPORTED  X
 theus            ProcessContext       X(state=state, local={}, tx=None)
 theus            ProcessContext       X(state, {}, tx)
 theus            FrozenDict           X({"a": 1})
@@ -134,7 +138,6 @@ theus.shm        BufferDescriptor     X(name=array.shm.name, size=16, shape=(4,)
 """
 
 LATER = {
-    "workers": "theus.parallel",
     "audit": "theus.audit theus.config theus.validator theus.AuditSystem theus.AuditRecipe "
     "theus.AuditLevel theus.AuditLogEntry theus.ConfigLoader",
     "signals": "theus.SignalHub theus.SignalReceiver",
@@ -289,7 +292,6 @@ def test_the_old_setters_set_what_is_in_force() -> None:
     [
         ("commit_state", "restore"),
         ("execute_process_async", "await execute"),
-        ("execute_parallel", "workers"),
         ("execute_workflow", "workflows"),
         ("scan_and_register", "register"),
         ("set_schema", "schemas"),

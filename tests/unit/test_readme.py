@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +25,16 @@ def test_the_examples_were_found() -> None:
 @pytest.mark.parametrize(("code", "output"), EXAMPLES, ids=lambda text: text.strip()[:20])
 def test_the_example_runs(code: str, output: str) -> None:
     assert run_fresh(code) == output
+
+
+@pytest.mark.slow
+def test_the_example_in_a_file_of_its_own_runs(tmp_path: Path) -> None:
+    found = re.search(r"```py\n(.*?)```\n\n```text\n(.*?)```", README, flags=re.DOTALL)
+    assert found is not None
+    file = tmp_path / "example.py"
+    file.write_text(found[1])
+    done = subprocess.run([sys.executable, "-P", file], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == (found[2], "")
 
 
 def test_the_two_commands_are_there_to_the_letter() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import parallel_tasks
 from support import begin, elsewhere, exact, plain, race, silent
 from theus import (
     DELETE,
@@ -23,7 +24,13 @@ from theus import (
     process,
 )
 from theus.context import BaseDomainContext, BaseSystemContext
-from theus.errors import ConflictError, ContextError, LockViolationError, TheusError
+from theus.errors import (
+    ConflictError,
+    ContextError,
+    LockViolationError,
+    TheusError,
+    WorkerDied,
+)
 
 
 def domain(engine: Any) -> Any:
@@ -553,17 +560,17 @@ def test_w24_all_of_the_initial_data_arrives() -> None:
     assert "domain_ctx" not in engine.state.data, "and nothing arrives twice"
 
 
-def test_w25_a_parallel_process_is_refused_as_long_as_there_are_no_workers() -> None:
-    """It is neither run as if it were none, nor with arguments that see no state."""
-
-    @process(inputs=["domain.a"], parallel=True)
-    def work(ctx: Any) -> Any:
-        return ctx.domain.a
-
-    engine = TheusEngine({"domain": {"a": 1}})
-    for way in (engine.register, engine.run_process):
-        with pytest.raises(TheusError, match="parallel=True"):
-            way(work)
+def test_w25_a_parallel_process_sees_the_state_and_its_arrays_are_not_copied() -> None:
+    """Nor is a pool useless when a worker has died. More of it in test_parallel.py."""
+    numpy = pytest.importorskip("numpy")
+    with TheusEngine({"domain": {"n": 1}, "heavy": {}}, pool_size=1) as engine:
+        with engine.edit() as ctx:
+            ctx.heavy["a"] = engine.heavy.put("a", numpy.ones((2, 3)))
+        view = engine.run_process(parallel_tasks.gives_a_view)
+        assert view.shm.name == engine.state.heavy["a"].shm.name
+        with pytest.raises(WorkerDied):
+            engine.execute_parallel(parallel_tasks.dies)
+        assert engine.run_process(parallel_tasks.count_up) == 2 == engine.state.domain.n
 
 
 def test_w26_errors_are_types_with_data() -> None:

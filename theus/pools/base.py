@@ -38,14 +38,18 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from time import monotonic
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
+from theus._types import PoolStats
 from theus.arguments import check_seconds
 from theus.errors import _shown
 
-__all__ = ["Pool", "PoolStats", "WorkerTraceback"]
+__all__ = ["Due", "Pool", "PoolStats", "WorkerTraceback"]
 
 T = TypeVar("T")
+
+Due = tuple[float, float]
+"""When a task has to be done, by time.monotonic(), and the seconds that it was given."""
 
 
 class WorkerTraceback(Exception):
@@ -59,34 +63,14 @@ class WorkerTraceback(Exception):
         return f"\n\n{self.text}"
 
 
-class PoolStats(NamedTuple):
-    """What a pool has done, and what it has at this moment.
-
-    kind       "processes" or "threads"
-    size       workers that it keeps
-    alive      of these, started and not gone
-    queued     tasks that wait in the pool
-    running    tasks that are with a worker, or on their way
-    done       tasks that a worker has answered
-    died       workers that went before they were told to, or were given up
-    recalled   tasks taken back from a worker that did not come to them
-    """
-
-    kind: str
-    size: int
-    alive: int
-    queued: int
-    running: int
-    done: int
-    died: int
-    recalled: int
-
-
 class Pool(Executor):
     """The interface that all pools share. Any thread may use a pool."""
 
     size: int
     """The number of workers."""
+
+    by_fork = False
+    """Whether workers have what this process had when it started them."""
 
     @abstractmethod
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
@@ -95,6 +79,21 @@ class Pool(Executor):
         Raises SendError if the function or an argument cannot travel, ClosedError after
         shutdown(), BrokenPoolError if no worker can be started.
         """
+
+    def submit_task(
+        self,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        shown: object = None,
+        due: Due | None = None,
+    ) -> Future[T]:
+        """`submit` for those who run somebody else's function with one of their own: errors name
+        `shown` in its place. What has begun and is not done when it is `due` ends with its
+        worker, as by the timeout of a pool; what has not begun is the caller's to cancel.
+        Pools whose workers nobody can end take no notice of either.
+        """
+        return self.submit(fn, *args, **kwargs)
 
     def map(
         self,

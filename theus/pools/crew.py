@@ -36,6 +36,7 @@ from typing import Any
 
 from theus.errors import BrokenPoolError, ClosedError, WorkerDied, WorkerTimeoutError
 from theus.pools import wire
+from theus.pools.base import Due
 from theus.pools.calls import reference
 from theus.pools.member import PACKETS, Member, Task
 from theus.pools.pump import PoolFuture, Pump
@@ -68,6 +69,8 @@ class Crew:
         self.by_fork = context.get_start_method() == "fork"
         self.setup = setup
         self.timeout = timeout
+        self.timed = timeout is not None
+        """Whether anybody looks at the clock: from the first task on that has its own time."""
         self.retry = retry
         self.numbers = count(1)
         self.shelf = wire.Shelf(setup.name)
@@ -108,13 +111,15 @@ class Crew:
 
     # ---- tasks in -----------------------------------------------------------------------
 
-    def submit(self, fn: Any, args: Any, kwargs: Any) -> Future[Any]:
+    def submit(
+        self, fn: Any, args: Any, kwargs: Any, shown: Any = None, due: Due | None = None
+    ) -> Future[Any]:
         held: list[Any] = []
         number = next(self.numbers)
         call = (reference(fn, self.by_fork), args, kwargs)
         frame, blocks = wire.pack(wire.CALL, number, call, wire.PACKET, self.shelf, held)
         future: PoolFuture[Any] = PoolFuture(self)
-        task = Task(number, fn, future, frame, blocks, held)
+        task = Task(number, shown or fn, future, frame, blocks, held, due)
         with self.lock:
             if self.closing or self.foreign:
                 task.release()
@@ -122,6 +127,7 @@ class Crew:
             if self.failure is not None:
                 task.release()
                 raise self.failure
+            self.timed = self.timed or due is not None
             self.queue.append(task)
             self.hand_out()
             pump = self.pump
@@ -144,8 +150,8 @@ class Crew:
             if some and not member.send(some):
                 queue.extendleft(reversed(some))  # its pipe is full; they are running already,
                 return  # and go to the next worker with room
-            if some and self.timeout is not None:
-                self.call_watcher(member.since + self.timeout)
+            if some and self.timed:
+                self.call_watcher(self.next_due(member, monotonic()))
 
     def free_member(self) -> Member | None:
         """The worker that has the least to do, if it may have more."""
@@ -254,6 +260,8 @@ class Crew:
                             self.arrived.append((member, task, *answer))
                     self.done += len(tasks)
                     self.hand_out()
+                    if self.timed and member.sent:
+                        self.call_watcher(self.due_of(member.sent[0], member.since))
                     if not self.queue:
                         self.look_for_idle()
                         if self.closing:
@@ -291,8 +299,8 @@ class Crew:
                     self.failed_starts = 0
                     member.ready = True
                     member.since = monotonic()  # what it was sent before begins now
-                    if self.timeout is not None:
-                        self.call_watcher(member.since + self.timeout)
+                    if self.timed:
+                        self.call_watcher(0.0)
             elif kind == wire.STILLBORN:
                 self.broken(unpacked(wire.ERROR, body)[1])
 
@@ -363,14 +371,24 @@ class Crew:
         return False
 
     def check_timeouts(self, now: float) -> None:
-        for member in self.members if self.timeout is not None else ():
+        for member in self.members if self.timed else ():
             if member.sent and member.ready and not member.gone and member.late is None:
-                due = member.since + (self.timeout or 0.0)
-                if due <= now:
+                if self.due_of(member.sent[0], member.since) <= now:
                     member.late = member.sent[0]
                     member.kill()
                 else:
-                    self.wakes_at = min(self.wakes_at, due)
+                    self.wakes_at = min(self.wakes_at, self.next_due(member, now))
+
+    def due_of(self, task: Task, begun: float) -> float:
+        due = float("inf") if self.timeout is None else begun + self.timeout
+        return due if task.due is None else min(due, task.due[0])
+
+    def next_due(self, member: Member, now: float) -> float:
+        """When the clock has to be looked at for a worker: those behind the first task begin at
+        the earliest now, and one that is late already is found when its turn comes."""
+        first, *others = member.sent
+        dues = [self.due_of(task, now) for task in others]
+        return min([self.due_of(first, member.since), *(due for due in dues if due > now)])
 
     def take_back(self, now: float) -> None:
         idle = [m for m in self.members if not m.sent and not m.gone and m.ready]
@@ -454,7 +472,8 @@ class Crew:
             name = culprit.name
             if member.late is culprit:
                 culprit.release()
-                error: Exception = WorkerTimeoutError(name, member.pid, self.timeout or 0.0)
+                given = self.timeout if culprit.due is None else culprit.due[1]
+                error: Exception = WorkerTimeoutError(name, member.pid, given or 0.0)
                 culprit.future.set_exception(error)
             elif self.failure is not None or (self.retry and culprit.deaths < 2):
                 again.insert(0, culprit)

@@ -23,6 +23,7 @@ from typing import Any
 
 from theus._theus import SharedBlock
 from theus.pools import wire
+from theus.pools.base import Due
 from theus.pools.calls import shown_name
 from theus.pools.worker import Setup, main
 
@@ -35,7 +36,7 @@ PACKETS = 15
 class Task:
     """One call, from submit() to its end."""
 
-    __slots__ = ("blocks", "deaths", "fn", "frame", "future", "held", "number")
+    __slots__ = ("blocks", "deaths", "due", "fn", "frame", "future", "held", "number")
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Task:
         frame: bytes,
         blocks: tuple[SharedBlock, ...],
         held: list[Any],
+        due: Due | None,
     ) -> None:
         self.number = number
         self.fn = fn
@@ -52,11 +54,12 @@ class Task:
         self.frame = frame
         self.blocks = blocks
         self.held = held
+        self.due = due
         self.deaths = 0
 
     @property
     def name(self) -> str:
-        """Of its function."""
+        """Of the function that errors name."""
         return shown_name(self.fn)
 
     def release(self) -> None:

@@ -28,7 +28,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from theus.arguments import check_flag
 from theus.errors import _shown
-from theus.pools.base import Pool, PoolStats, checked_size, cores
+from theus.pools.base import Due, Pool, PoolStats, checked_size, cores
 from theus.pools.crew import Crew
 from theus.pools.registry import arrange_for_the_end, in_forked_child
 from theus.pools.worker import Setup
@@ -91,12 +91,23 @@ class ProcessPool(Pool):
         setup = Setup(f"theus-pool-{next(POOLS)}", threads, level, initializer, tuple(initargs))
         arrange_for_the_end()
         self.size = size
+        self.by_fork = start_method == "fork"
         self.crew = Crew(size, context, setup, timeout, retry_dead)
         self._finalizer = weakref.finalize(self, self.crew.close, False)
         self._finalizer.atexit = False
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         return self.crew.submit(fn, args, kwargs)
+
+    def submit_task(
+        self,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        shown: object = None,
+        due: Due | None = None,
+    ) -> Future[T]:
+        return self.crew.submit(fn, args, kwargs, shown, due)
 
     def stats(self) -> PoolStats:
         crew = self.crew

@@ -1,0 +1,169 @@
+"""Processes that the tests of workers run: they must be importable there."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from theus import DELETE, StateUpdate, process
+
+
+@dataclass
+class Point:
+    x: int
+    y: int
+
+
+@process(inputs=["domain.n"], outputs=["domain.n"], parallel=True)
+def count_up(ctx: Any, by: int = 1) -> int:
+    return int(ctx.domain.n + by)
+
+
+@process(inputs=["domain.n"], parallel=True)
+def where(ctx: Any) -> tuple[int, int]:
+    return os.getpid(), ctx.domain.n
+
+
+@process(outputs=["domain"], parallel=True)
+def edits(ctx: Any) -> None:
+    domain = ctx.domain
+    domain.n += 1
+    domain.users["bob"] = {"age": 7, "tags": ["a"]}
+    domain.users["bob"]["tags"].append("b")
+    del domain.users["ann"]
+    domain.log.append("done")
+    domain.rows[1] = 20
+    domain.seen.add("x")
+    domain.seen.discard("y")
+    domain.point.x = 5
+    ctx.add("domain.total", 3)
+    ctx.append("domain.later", "z")
+
+
+@process(inputs=["domain.n"], semantic="pure", outputs=["domain.total"], parallel=True)
+def pure(ctx: Any) -> int:
+    return int(ctx.domain.n * 2)
+
+
+@process(inputs=["domain.n"], parallel=True)
+def undeclared_read(ctx: Any) -> Any:
+    return ctx.domain.total
+
+
+@process(inputs=["domain.n"], parallel=True)
+def undeclared_write(ctx: Any) -> None:
+    ctx.domain.n = 3
+
+
+@process(parallel=True, semantic="guide")
+def guide(ctx: Any) -> str:
+    return "many" if len(ctx.domain.users) > 0 and ctx.domain.n > 5 else "few"
+
+
+@process(inputs=["domain.n"], outputs=["signal.done"], parallel=True)
+def sends(ctx: Any) -> None:
+    ctx.outbox.add("mail", {"n": ctx.domain.n})
+    ctx.signal.send("done", [1, 2])
+    ctx.log.info("sent %d", ctx.domain.n)
+
+
+class Broke(Exception):
+    pass
+
+
+@process(inputs=["domain.n"], outputs=["domain.n"], errors=[KeyError], parallel=True)
+def fails(ctx: Any) -> None:
+    ctx.domain.n = 99
+    raise Broke("no", ctx.domain.n)
+
+
+@process(parallel=True, timeout=0.3)
+def sleeps(ctx: Any, seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@process(parallel=True)
+def dies(ctx: Any) -> None:
+    os.kill(os.getpid(), 9)
+
+
+@process(outputs=["domain.n", "domain.total"], parallel=True)
+def by_update(ctx: Any) -> StateUpdate:
+    return StateUpdate(data={"domain.n": 3, "domain.total": DELETE})
+
+
+@process(inputs=["domain.n"], outputs=["domain.n"], parallel=True)
+def slow_count(ctx: Any, seconds: float) -> int:
+    n = int(ctx.domain.n)
+    time.sleep(seconds)
+    return n + 1
+
+
+@process(inputs=["domain.n"], outputs=["domain.total"], parallel=True)
+def reports(ctx: Any, first: int, word: str) -> dict[str, Any]:
+    told = {"input": dict(ctx.input), "version": ctx.version}
+    told |= {"now": ctx.now, "random": ctx.random.random()}
+    return told
+
+
+@process(inputs=["heavy"], outputs=["heavy.sum"], parallel=True)
+def sums(ctx: Any) -> Any:
+    array = ctx.heavy["a"]
+    assert not array.flags.writeable and array.shm is not None
+    return array.sum(axis=0)
+
+
+@process(outputs=["heavy.x"], parallel=True)
+def allocates(ctx: Any) -> Any:
+    return ctx.heavy.alloc("x", 3)
+
+
+@process(inputs=["domain.n"], parallel=True)
+def swallows(ctx: Any) -> None:
+    try:
+        ctx.domain.n = 3
+    except PermissionError:
+        pass
+
+
+@process(inputs=["domain.n"], parallel=True)
+def warns(ctx: Any) -> None:
+    ctx.log.warning("careful")
+
+
+def here(ctx: Any, n: int = 0) -> tuple[int, int]:
+    return os.getpid(), n
+
+
+@process(outputs=["domain.const_pi"], parallel=True)
+def writes_a_constant(ctx: Any) -> None:
+    ctx.domain.const_pi = 4
+
+
+@process(outputs=["domain.log_all"], parallel=True)
+def appends_to_a_log(ctx: Any) -> None:
+    ctx.domain.log_all.append(2)
+
+
+@process(parallel=True)
+def returns_a_lock(ctx: Any) -> Any:
+    return threading.Lock()
+
+
+@process(outputs=["domain.n"], parallel=True)
+def calls_back(ctx: Any) -> None:
+    ctx.tx.on_commit(print)
+
+
+@process(inputs=["domain.sub"], outputs=["domain.total"], parallel=True)
+def slow_part(ctx: Any, seconds: float) -> float:
+    time.sleep(seconds)
+    return time.time() + ctx.domain.sub.a
+
+
+@process(inputs=["heavy"], parallel=True)
+def gives_a_view(ctx: Any) -> Any:
+    return ctx.heavy["a"][::2, 1:]

@@ -1,0 +1,399 @@
+"""Parallel processes: bodies that run on another core, and commit as any other.
+
+    @process(inputs=["domain.orders"], outputs=["domain.total"], parallel=True)
+    def total(ctx):
+        return sum(order["price"] for order in ctx.domain.orders)
+
+    await engine.execute(total)
+
+What happens is a transaction of the engine whose body is elsewhere:
+
+    engine    pin a version ──▶ declared places of it ──┐              ┌─▶ repeat, settle, commit
+    worker                                              └─▶ run body ──┘     conflict: once more
+                                                            account, result
+
+The worker gets the declared inputs and outputs (below a wildcard: all of the container that holds
+it; a GUIDE and an engine with strict_guards=False: everything), and arrays by token, not
+copied. The body runs there under the same guard. Its account, that is what it has read, written and
+sent, is repeated in the transaction which stays open meanwhile, and what it returned is stored
+there: so contract, zones, conflicts, `merge=`, retries, messages, signals, notes and records are
+those of a process that runs here. If it raises, its exception is raised here, with the worker's
+traceback as its cause. Log records reach the loggers of this process.
+
+What is different
+
+  - The function, its arguments, what it reads and what it returns have to travel: functions by
+    name, instances of dataclasses and models by their class. SendError says what does not.
+  - `ctx.heavy` holds read-only arrays; `alloc` and `put` raise PermissionError there. An ordinary
+    array that is returned for an output `heavy.key` is copied once, into the engine's memory.
+  - Whoever changes a global changes that of the worker.
+  - `on_commit` and admin scopes are refused.
+  - In the body of another process it is refused: a worker cannot see what that has written and not
+    committed. `engine.options(detached=True)` gives it a transaction of its own.
+  - After its `timeout` the worker is killed, and replaced, and WorkerTimeoutError raised;
+    ProcessTimeoutError if it had not begun. If the awaiting task is cancelled, the transaction ends
+    at once, and what the worker finds out later is dropped.
+
+Which pool
+----------
+`parallel=True` leaves it to the engine: its argument `pool=`, else the environment's
+THEUS_USE_PROCESSES=1 or THEUS_FORCE_INTERPRETERS=1, else what suits this Python: threads where it
+has no GIL, processes where it has one. `parallel="processes"` and the like are what one process
+needs. `pool_size=`, else THEUS_POOL_SIZE, else the number of cores, is the number of workers. The
+pool is made when it is first needed, which is told to the logger "theus.pools", kept warm,
+and ended by `engine.close()`; `engine.get_pool()` gives it.
+
+With "threads", a process runs as one that is not parallel; only in a thread of the pool.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from theus._theus import MISSING, FrozenDict, Transaction, repeat, run_body
+from theus._types import POOL_KINDS, PoolKind
+from theus.errors import ClosedError, ProcessTimeoutError, _shown
+from theus.helpers import get_logger
+from theus.scope import is_literal, parse_pattern
+
+if TYPE_CHECKING:
+    from theus._theus import State
+    from theus.engine import TheusEngine
+    from theus.paths import Path
+    from theus.plan import Plan
+    from theus.pools import Pool, PoolStats, ProcessPool
+
+    INTERPRETERS_SUPPORTED: bool
+
+__all__ = [
+    "INTERPRETERS_SUPPORTED",
+    "Errand",
+    "ParallelContext",
+    "ProcessPool",
+    "Workers",
+    "check_pool",
+]
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+# ---- which pool -----------------------------------------------------------------------
+
+
+def check_pool(kind: object, size: object) -> None:
+    """Raises TypeError or ValueError for what an engine cannot be told about its pool."""
+    kinds = ", ".join(map(repr, POOL_KINDS))
+    if kind is not None and not isinstance(kind, str):
+        raise TypeError(f"pool is one of {kinds}, or None, not {_shown(kind)}")
+    if kind is not None and kind not in POOL_KINDS:
+        raise ValueError(f"pool is one of {kinds}, or None, not {_shown(kind)}")
+    if size is not None and (type(size) is not int or size < 1):
+        raise ValueError(f"pool_size is a number of workers above 0, or None, not {_shown(size)}")
+
+
+def size_of(given: int | None) -> int:
+    """The number of workers: as given, else by the environment, else the cores."""
+    if given is not None:
+        return given
+    text = os.environ.get("THEUS_POOL_SIZE")
+    if text is None:
+        from theus.pools.base import cores
+
+        return cores()
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise ValueError(f"THEUS_POOL_SIZE is a number of workers, at least 1, not {_shown(text)}")
+    return int(text)
+
+
+def has_processes() -> bool:
+    import select
+
+    return hasattr(select, "epoll") and hasattr(os, "eventfd")
+
+
+def chosen_kind() -> tuple[PoolKind, str]:
+    """What an engine takes that was told nothing, and why."""
+    if os.environ.get("THEUS_USE_PROCESSES") == "1":
+        return "processes", "THEUS_USE_PROCESSES says so"
+    if os.environ.get("THEUS_FORCE_INTERPRETERS") == "1":
+        return "interpreters", "THEUS_FORCE_INTERPRETERS says so"
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return "threads", "this Python has no GIL"
+    if not has_processes():
+        return "threads", "there are no worker processes on this system"
+    return "processes", "this Python has a GIL"
+
+
+def make_pool(kind: str, size: int) -> Pool:
+    if kind == "threads":
+        from theus.pools import ThreadPool
+
+        return ThreadPool(size)
+    if kind == "interpreters":
+        raise NotImplementedError(
+            "this version has no pool of interpreters; take 'processes' or 'threads'"
+        )
+    from theus.pools import ProcessPool
+
+    return ProcessPool(size)
+
+
+class Workers:
+    """The pools of one engine, each made when it is first asked for. Any thread may ask."""
+
+    def __init__(self, kind: PoolKind | None, size: int | None) -> None:
+        self._asked = kind
+        self._size = size
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        # Guarded by lock:
+        self._pools: dict[str, Pool] = {}
+        self._closed = False
+
+    def kind_for(self, wanted: bool | str) -> str:
+        """The kind of pool for what a process declares as `parallel`."""
+        if isinstance(wanted, str):
+            return wanted
+        return self._asked or chosen_kind()[0]
+
+    def pool(self, kind: str) -> Pool:
+        """The pool of that kind. Raises ClosedError when the engine is closed."""
+        if self._pid != os.getpid():
+            self._begin_anew()
+        made = self._pools.get(kind)
+        if made is not None:
+            return made
+        with self._lock:
+            if self._closed:
+                raise ClosedError
+            made = self._pools.get(kind)
+            if made is None:
+                made = make_pool(kind, size_of(self._size))
+                self._pools[kind] = made
+                why = "asked for"
+                if self._asked is None and kind == chosen_kind()[0]:
+                    why = chosen_kind()[1]
+                log = get_logger("theus.pools")
+                log.info("parallel processes run in %d workers: %s (%s)", made.size, kind, why)
+        return made
+
+    def _begin_anew(self) -> None:
+        """In a forked child: the pools are the parent's, and so is whoever holds the lock."""
+        self._lock = threading.Lock()
+        self._pools = {}
+        self._pid = os.getpid()
+
+    def stats(self) -> tuple[PoolStats, ...]:
+        if self._pid != os.getpid():
+            return ()
+        return tuple(pool.stats() for pool in list(self._pools.values()))
+
+    def close(self) -> None:
+        """Ends the pools. What their workers are at ends with ClosedError."""
+        if self._pid != os.getpid():
+            self._begin_anew()
+        with self._lock:
+            self._closed = True
+            pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            pool.kill()
+
+
+# ---- what a worker is sent ------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=1024)
+def places(declared: tuple[str, ...]) -> tuple[Path, ...]:
+    """The places that hold everything which these paths declare; none lies in another one."""
+    ends: dict[Path, None] = {}
+    for text in declared:
+        pattern = parse_pattern(text)
+        while not is_literal(pattern):
+            pattern = pattern[:-1]
+        ends[pattern] = None
+    return tuple(
+        sorted(
+            (path for path in ends if not any(path[:i] in ends for i in range(len(path)))),
+            key=len,
+        )
+    )
+
+
+def part_of(state: State, ends: tuple[Path, ...]) -> dict[str, Any]:
+    """The state with nothing in it but what lies at these places, and on the way there.
+
+    A list, set or record on the way is taken whole: without its other parts it is no such thing.
+    """
+    roots: dict[str, Any] = {}
+    for path in ends:
+        here: dict[Any, Any] = roots
+        there: Any = {"heavy": state.heavy} if path[0] == "heavy" else state.data
+        for key in path[:-1]:
+            inner = there.get(key, MISSING)
+            if type(inner) is not FrozenDict:
+                break
+            here, there = here.setdefault(key, {}), inner
+        else:
+            key = path[-1]
+            inner = there.get(key, MISSING)
+        if inner is not MISSING:
+            here[key] = inner
+    return roots
+
+
+# ---- one run ------------------------------------------------------------------------------
+
+
+class Errand:
+    """One run of a parallel process, with all its attempts. Called, it is one attempt.
+
+    `end` is when it is to be over, by time.monotonic(), and `timeout` the seconds that it was
+    given; None: no limit.
+    """
+
+    __slots__ = ("end", "plan", "pool", "target", "timeout")
+
+    def __init__(self, plan: Plan, pool: Pool, timeout: float | None) -> None:
+        from theus.pools.calls import reference
+
+        self.plan = plan
+        self.pool = pool
+        self.target = reference(plan.function, pool.by_fork)
+        self.timeout = timeout
+        self.end = None if timeout is None else time.monotonic() + timeout
+
+    def send(self, tx: Transaction, engine: TheusEngine, arguments: Arguments) -> Future[Any]:
+        from theus.pools.attempt import perform
+
+        plan, contract = self.plan, self.plan.contract
+        strict, state = engine.checks_reads, tx.state
+        if contract is None or not strict or plan.reads_everything:
+            roots = {**state.data, "heavy": state.heavy}
+        else:
+            roots = part_of(state, places(contract.inputs + contract.outputs))
+        rules = engine.field_rules
+        order = (self.target, plan.name, tx.version, tx.run_id, strict, rules)
+        due = None if self.end is None else (self.end, self.timeout or 0.0)
+        return self.pool.submit_task(perform, (order, roots, *arguments), {}, plan.function, due)
+
+    def take(self, tx: Transaction, engine: TheusEngine, answer: tuple[Any, Any]) -> Any:
+        """Does here what the worker's transaction has done, and stores what the body returned."""
+        plan = self.plan
+        scope = plan.scope if engine.checks_reads else plan.lenient_scope
+        bound = plan.bound
+        if engine.has_rules:
+            scope, bound = engine.scope_of(scope), engine.scope_of(bound)
+        result, account = answer
+        body = functools.partial(repeated, tx, account)
+        run_body(tx, plan, scope, bound, (), {}, body)
+        return plan.settle(engine, tx, result)
+
+    def too_late(self) -> ProcessTimeoutError:
+        return ProcessTimeoutError(self.plan.name, self.timeout or 0.0)
+
+    def check_time(self) -> None:
+        if self.end is not None and time.monotonic() > self.end:
+            raise self.too_late()
+
+    def __call__(
+        self, tx: Transaction, engine: TheusEngine, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        future = self.send(tx, engine, (args, kwargs))
+        try:
+            answer = self.wait(future)
+        except BaseException as error:
+            future.cancel()
+            self.plan.failed(error, args, kwargs)
+            raise
+        result = self.take(tx, engine, answer)
+        self.check_time()
+        return result
+
+    def wait(self, future: Future[Any]) -> Any:
+        """The answer. When time is over, the pool ends what has begun; the rest is ours."""
+        if self.end is not None:
+            from concurrent.futures import wait
+
+            left = self.end - time.monotonic()
+            if not future.done() and wait((future,), max(0.0, left)).not_done and future.cancel():
+                raise self.too_late()
+        return future.result()
+
+    async def in_task(
+        self, tx: Transaction, engine: TheusEngine, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """One attempt, awaited."""
+        future = self.send(tx, engine, (args, kwargs))
+        try:
+            answer = await self.answer(future)
+        except BaseException as error:
+            future.cancel()
+            self.plan.failed(error, args, kwargs)
+            raise
+        result = self.take(tx, engine, answer)
+        self.check_time()
+        return result
+
+    async def answer(self, future: Future[Any]) -> Any:
+        from asyncio import CancelledError, get_running_loop, wrap_future
+
+        if self.end is None:
+            return await wrap_future(future)
+        late = False
+
+        def time_is_over() -> None:
+            nonlocal late
+            late = future.cancel()
+
+        timer = get_running_loop().call_later(self.end - time.monotonic(), time_is_over)
+        try:
+            return await wrap_future(future)
+        except CancelledError:
+            if late:
+                raise self.too_late() from None
+            raise
+        finally:
+            timer.cancel()
+
+
+def repeated(tx: Transaction, account: Any, context: object) -> None:
+    """The body that the engine runs in place of the process."""
+    repeat(tx, account)
+
+
+# ---- names of older programs ----------------------------------------------------------
+
+
+class ParallelContext:
+    """What older programs passed to a function in a worker: the arguments of its call, no state.
+
+    For calling such a function by hand; parallel processes get the context that all processes get.
+    """
+
+    def __init__(self, domain: dict[str, Any], heavy: Mapping[str, Any] | None = None) -> None:
+        self.domain = domain
+        self.input = domain
+        self.heavy = {} if heavy is None else heavy
+
+    @classmethod
+    def from_state(cls, state: State, **kwargs: Any) -> ParallelContext:
+        """With the arrays of a state, and these arguments."""
+        return cls(kwargs, dict(state.heavy))
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("InterpreterPool", "ProcessPool", "INTERPRETERS_SUPPORTED"):
+        from theus import pools
+
+        if name == "INTERPRETERS_SUPPORTED":
+            return hasattr(pools, "InterpreterPool")
+        if hasattr(pools, name):
+            return getattr(pools, name)
+    raise AttributeError(f"module 'theus.parallel' has no attribute {name!r}", name=name)
