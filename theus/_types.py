@@ -131,6 +131,7 @@ class PoolStats(NamedTuple):
     done       tasks that a worker has answered
     died       workers that went before they were told to, or were given up
     recalled   tasks taken back from a worker that did not come to them
+    reclaimed  leases of shared memory that ended because who had them had died
     """
 
     kind: str
@@ -141,6 +142,7 @@ class PoolStats(NamedTuple):
     done: int
     died: int
     recalled: int
+    reclaimed: int = 0
 
 
 class EngineStats(NamedTuple):

@@ -182,6 +182,9 @@ static PyMethodDef module_methods[] = {
      PyDoc_STR("forget_arenas($module, /)\n--\n\n"
                "Unmaps the borrowed shared memory that no array of this process lies in any more. It\n"
                "is kept otherwise, so that the next array from there costs no system call.")},
+    {"recover_leases", module_recover_leases, METH_NOARGS,
+     PyDoc_STR("recover_leases($module, /)\n--\n\n"
+               "Ends the leases that dead processes had on this process's shared memory; how many.")},
     {"sweep_shared", module_sweep_shared, METH_VARARGS,
      PyDoc_STR("sweep_shared($module, folder, remove, /)\n--\n\n"
                "What lies in a folder of named shared memory; what dead owners left is removed, if\n"

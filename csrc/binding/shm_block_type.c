@@ -133,6 +133,16 @@ module_forget_arenas(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+PyObject *
+module_recover_leases(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    uint64_t leases;
+    Py_BEGIN_ALLOW_THREADS
+    leases = theus_zones_recover();
+    Py_END_ALLOW_THREADS
+    return PyLong_FromUnsignedLongLong(leases);
+}
+
 /* ---- SharedBlock ------------------------------------------------------------------------------- */
 
 static bool

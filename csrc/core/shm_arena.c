@@ -58,17 +58,19 @@ join(theus_arena *arena, int fd)
     return THEUS_SHM_NOBODY;
 }
 
-void
+uint32_t
 theus_arena_bury_locked(theus_arena *arena, uint32_t number)
 {
     assert(number != THEUS_SHM_OWNER && number < THEUS_PARTICIPANTS);
+    uint32_t leases = 0;
     if (theus_byte_try_lock(arena->control_fd, number)) {
-        theus_slots_reap(&arena->slots, number);
+        leases = theus_slots_reap(&arena->slots, number);
         theus_loans_reap(arena, number);
         THEUS_SHM_STEP("dead reaped");
         atomic_store(&theus_arena_participant(arena, number)->pid, 0);
         theus_byte_unlock(arena->control_fd, number);
     }
+    return leases;
 }
 
 void
@@ -80,9 +82,21 @@ theus_arena_reap_locked(theus_arena *arena)
     }
     for (uint32_t number = THEUS_SHM_OWNER + 1; number < THEUS_PARTICIPANTS; number++) {
         if ((holders >> number & 1) != 0) {
-            theus_arena_bury_locked(arena, number);
+            (void)theus_arena_bury_locked(arena, number);
         }
     }
+}
+
+uint32_t
+theus_arena_reap_all_locked(theus_arena *arena)
+{
+    uint32_t leases = 0;
+    for (uint32_t number = THEUS_SHM_OWNER + 1; number < THEUS_PARTICIPANTS; number++) {
+        if (atomic_load(&theus_arena_participant(arena, number)->pid) != 0) {
+            leases += theus_arena_bury_locked(arena, number);
+        }
+    }
+    return leases;
 }
 
 /* ---- life ----------------------------------------------------------------------------------- */

@@ -124,8 +124,11 @@ void theus_arena_destroy(theus_arena *arena); /* NULL: nothing to do. Not under 
 /* By the owner: clears away what dead participants left, if they keep a lingering slot or a lent range from being free. */
 void theus_arena_reap_locked(theus_arena *arena);
 
-/* By the owner: clears away what participant `number` left, if it is dead. */
-void theus_arena_bury_locked(theus_arena *arena, uint32_t number);
+/* By the owner: clears away what participant `number` left, if it is dead. How many leases. */
+uint32_t theus_arena_bury_locked(theus_arena *arena, uint32_t number);
+
+/* By the owner: clears away what any dead participant left; one system call for each that is there. How many leases. */
+uint32_t theus_arena_reap_all_locked(theus_arena *arena);
 
 /* The list of this process, linked by `next`. */
 theus_arena *theus_arenas_first_locked(void);

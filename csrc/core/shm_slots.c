@@ -193,13 +193,15 @@ theus_slot_unlease(theus_slots *table, uint32_t index, uint32_t who)
 
 /* ---- deaths -------------------------------------------------------------------------------------- */
 
-void
+uint32_t
 theus_slots_reap(theus_slots *table, uint32_t who)
 {
+    uint32_t leases = 0;
     for (uint32_t i = 0; i < table->capacity; i++) {
         theus_slot *slot = &table->slots[i];
         if (atomic_load_explicit(&slot->leases, memory_order_relaxed) >> who & 1) {
             (void)theus_slot_unlease(table, i, who);
+            leases++;
         }
         uint64_t seen = atomic_load(&slot->word);
         theus_slot_state state = theus_slot_state_of(seen);
@@ -211,6 +213,7 @@ theus_slots_reap(theus_slots *table, uint32_t who)
         THEUS_SHM_STEP("reaping");
         (void)theus_slot_recycle(table, i, generation);
     }
+    return leases;
 }
 
 uint32_t

@@ -105,8 +105,8 @@ theus_slot_is_leased(const theus_slots *table, uint32_t index)
     return atomic_load(&table->slots[index].leases) != 0;
 }
 
-/* Ends everything that the dead participant `who` had: its leases, its claims. Its LIVE slots are retired. */
-void theus_slots_reap(theus_slots *table, uint32_t who);
+/* Ends everything that the dead participant `who` had: its leases, its claims. Its LIVE slots are retired. How many leases. */
+uint32_t theus_slots_reap(theus_slots *table, uint32_t who);
 
 /* Slots that are not FREE, as they are counted one after the other. */
 uint32_t theus_slots_taken(const theus_slots *table);

@@ -166,6 +166,21 @@ recover_locked(theus_zone *zone)
     return any;
 }
 
+uint64_t
+theus_zones_recover(void)
+{
+    uint64_t leases = 0;
+    theus_shm_lock();
+    for (theus_arena *it = theus_arenas_first_locked(); it != NULL; it = it->next) {
+        if (theus_arena_is_owned(it)) {
+            leases += theus_arena_reap_all_locked(it);
+            sweep_locked(it);
+        }
+    }
+    theus_shm_unlock();
+    return leases;
+}
+
 /* Everything that can be had without taking anything from anybody. */
 static void
 tidy_locked(theus_zone *zone, theus_arena **outdated)

@@ -87,6 +87,10 @@ void theus_zone_retire_all(theus_zone *zone, bool shut);
 /* Looks for dead borrowers, recycles what lingers, and unmaps every arena without a block. Bytes that were given back. */
 uint64_t theus_zone_tidy(theus_zone *zone);
 
+/* Somebody who borrows here has died: in all zones of this process the leases of the dead end, and what lingered only for them
+ * is recycled. How many leases. */
+uint64_t theus_zones_recover(void);
+
 /* How long an arena without a block is kept for the next one; 10 s if nobody says. */
 void theus_zone_decay(theus_zone *zone, uint64_t ns);
 

@@ -70,6 +70,24 @@ test_forks(void)
 }
 
 static void
+test_a_death_that_is_known_ends_leases(void)
+{
+    theus_zone *zone = zone_new(0), *other = zone_new(0);
+    theus_block block = alloc_of(zone, "x", 100000), more = alloc_of(other, "y", 100);
+    memset(theus_block_data(&block), 5, block.size);
+    family it = {zone, &block, -1, -1};
+    CHECK(theus_zones_recover() == 0);
+    CHECK(in_child(write_from_child, &it) != 0); /* with a lease in either zone */
+    CHECK(theus_zones_recover() == 2 && theus_zones_recover() == 0);
+    theus_block_release(&block);
+    theus_block_release(&more);
+    CHECK(FIGURE(zone, lingering) == 0 && FIGURE(zone, deaths) == 1 && FIGURE(other, deaths) == 1);
+    CHECK_SOUND(theus_zone_check(zone));
+    theus_zone_free(zone);
+    theus_zone_free(other);
+}
+
+static void
 test_fork_keeps_what_it_sees(void)
 {
     theus_zone *zone = zone_new(0);
@@ -90,7 +108,9 @@ test_fork_keeps_what_it_sees(void)
     theus_block other = alloc_of(zone, "y", 100000);
     CHECK(other.offset != place);
     memset(theus_block_data(&other), 9, other.size);
-    REQUIRE(read(done[0], &byte, 1) == 1 && write(go[1], &byte, 1) == 1);
+    REQUIRE(read(done[0], &byte, 1) == 1);
+    CHECK(theus_zones_recover() == 0 && FIGURE(zone, lingering) == 1); /* it lives */
+    REQUIRE(write(go[1], &byte, 1) == 1);
     int status;
     REQUIRE(waitpid(child, &status, 0) == child);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
@@ -375,6 +395,7 @@ static void
 test_backend(void)
 {
     test_forks();
+    test_a_death_that_is_known_ends_leases();
     test_fork_keeps_what_it_sees();
     test_borrowers();
     test_each_borrower_has_a_number_of_its_own();

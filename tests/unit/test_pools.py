@@ -290,6 +290,21 @@ def test_large_values_leave_no_memory_behind(pool: Pool) -> None:
     assert blocks_of(pool) <= held + 2
 
 
+@processes
+def test_what_a_dead_worker_looked_at_is_freed(fresh: Any) -> None:
+    pytest.importorskip("numpy")
+    with theus.TheusEngine() as engine:
+        pool = fresh()
+        array = engine.heavy.alloc("frame", (300, 300), "f8")
+        victim = result(pool.submit(tasks.keep, array))
+        engine.heavy.free("frame")
+        del array
+        until(lambda: engine.heavy.used_bytes > 0)  # there it lives on
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: pool.stats().died == 1)
+        assert engine.heavy.used_bytes == 0 and pool.stats().reclaimed >= 1
+
+
 def blocks_of(pool: Any) -> int:
     return len(pool.crew.shelf.zone.blocks())
 

@@ -34,6 +34,7 @@ from threading import get_ident
 from time import monotonic
 from typing import Any
 
+from theus._theus import recover_leases
 from theus.errors import BrokenPoolError, ClosedError, WorkerDied, WorkerTimeoutError
 from theus.pools import wire
 from theus.pools.base import Due
@@ -87,7 +88,7 @@ class Crew:
         self.wakes_at = float("inf")
         """When the watcher looks at the clock next."""
         self.failed_starts = 0
-        self.done = self.died = self.recalled = 0
+        self.done = self.died = self.recalled = self.reclaimed = 0
 
         self.pump = Pump()
         # Guarded by the turn of the pump:
@@ -447,8 +448,11 @@ class Crew:
                 self.call_watcher(0.0)
             expected = member.tasks < 0 and not lost
             signal, status = member.bury()
+            # Else they would stay until memory is short, and what it looked at could not be freed.
+            leases = recover_leases()
             with self.lock:
                 self.died += not expected
+                self.reclaimed += leases
                 if not member.ready and not expected and signal != SIGKILL:
                     self.failed_starts += 1
             if self.failed_starts >= STARTS and self.failure is None:

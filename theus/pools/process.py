@@ -115,7 +115,8 @@ class ProcessPool(Pool):
         with crew.lock:
             running = sum(len(member.sent) for member in crew.members)
             alive = sum(not member.gone for member in crew.members)
-            figures = (alive, len(crew.queue), running, crew.done, crew.died, crew.recalled)
+            past = (crew.done, crew.died, crew.recalled, crew.reclaimed)
+            figures = (alive, len(crew.queue), running, *past)
         return PoolStats("processes", self.size, *figures)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
