@@ -132,3 +132,18 @@ def test_a_callback_of_the_watcher_waits_for_a_task_whose_worker_dies(pool: Proc
     first.add_done_callback(go_on)
     assert over.wait(PATIENCE) and got == [("WorkerDied", 2)]
     trips(pool, 1)
+
+
+def test_a_turn_that_ctrl_c_has_left_taken_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pump, "TICK", 0.02)
+    with ProcessPool(1) as pool:
+        turn = pool.crew.pump.turn
+        thread = threading.Thread(target=turn.acquire)  # as if it had been interrupted just there
+        thread.start()
+        thread.join()
+        future = pool.submit(tasks.add, 1)
+        assert cf.wait([future], PATIENCE).done and pool.crew.pump.turn is not turn
+        trips(pool)
+        turn = pool.crew.pump.turn
+        slow = pool.submit(tasks.nap, 0.1)  # whoever pumps for longer than a tick keeps its turn
+        assert slow.result(PATIENCE) == 0.1 and pool.crew.pump.turn is turn

@@ -197,7 +197,8 @@ class Crew:
         end = None if timeout is None else monotonic() + timeout
         if get_ident() == self.thread.ident:
             self.watch_for(future, end)
-        elif self.pump.turn.acquire(blocking=False):
+        elif (turn := self.pump.turn).acquire(blocking=False):
+            # Ctrl-C in just this place leaves it taken: see Pump.free_abandoned().
             try:
                 self.pump.take()
                 while not (Future.done(future) or self.ended.is_set()):
@@ -206,8 +207,8 @@ class Crew:
                         break
                     self.read_answers(left)
             finally:
-                self.pump.turn.release()
                 self.pump.taken = False
+                turn.release()
                 self.leave_to_watcher()
         return None if end is None else max(0.0, end - monotonic())
 
@@ -337,14 +338,17 @@ class Crew:
         with self.lock:
             pause = max(0.0, min(self.wakes_at, until) - monotonic())
         self.pump.sleep(pause)
-        if self.pump.turn.acquire(blocking=False):
+        if (turn := self.pump.turn).acquire(blocking=False):
             try:
+                self.pump.taken = False
                 self.read_answers(0)
             except BaseException:  # a callback's SystemExit, a filter of logging: not our end
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self.thread)))
             finally:
-                self.pump.turn.release()
+                turn.release()
             self.pump.arm()
+        else:
+            self.pump.free_abandoned(lambda: is_anybody_in(Crew.pump_for, self))
         return self.look_after()
 
     def look_after(self) -> bool:
@@ -587,3 +591,14 @@ def unpacked(kind: int, body: memoryview) -> tuple[bool, Any]:
         return restored_answer(wire.INLINE.get(kind, kind), wire.unpack(body, kind in wire.INLINE))
     except BaseException as error:  # restoring a value is code of anybody; its future has to end
         return False, error
+
+
+def is_anybody_in(method: Any, of: object) -> bool:
+    """Whether a thread is in the middle of that method of that object."""
+    for frame in sys._current_frames().values():
+        at: Any = frame
+        while at is not None:
+            if at.f_code is method.__code__ and at.f_locals.get("self") is of:
+                return True
+            at = at.f_back
+    return False

@@ -95,6 +95,21 @@ class Pump:
         if not self.armed and not self.taken:
             self.arm()
 
+    def free_abandoned(self, is_somebody_in: Callable[[], bool]) -> None:
+        """By the watcher, who did not get the turn: has anybody?
+
+        A signal between taking the turn and the next instruction leaves it taken by a thread that
+        does not know. That thread may come back at any moment, and get in, as the turn is
+        reentrant; so we look once more when a new turn is there and not to be had yet.
+        """
+        if self.taken or is_somebody_in():
+            return
+        old, new = self.turn, threading.RLock()
+        with new:
+            self.turn = new
+            if is_somebody_in():
+                self.turn = old
+
     def ready(self, timeout: float) -> list[int]:
         """Descriptors with something to read; the caller has the turn."""
         found = [fd for fd, _ in self.inner.poll(timeout)]
