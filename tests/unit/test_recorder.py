@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -417,16 +416,3 @@ def test_threads_that_swap(strict: bool) -> None:
     report = check_history(history)
     assert report.ok, report
     assert engine.state.domain.n == 81 and report.commits == 80
-
-
-# ---- instances -----------------------------------------------------------------------------------
-
-
-def test_an_instance_cannot_be_recorded(engine: TheusEngine, recorder: Recorder) -> None:
-    @dataclass
-    class Order:
-        number: int = 1
-
-    engine.run(lambda tx: tx.set(("domain", "order"), Order()))
-    with pytest.raises(TypeError, match=r"instance at domain\.order cannot be recorded"):
-        recorder.run(lambda tx: tx.domain["order"])

@@ -29,6 +29,7 @@ from theus.testing.appends import (
     check_appends,
 )
 from theus.testing.history import Anomaly, Attempt, History, Report, Step, Violation
+from theus.testing.instances import Fields, RecordingInstance
 from theus.testing.leaks import LeakError, leak_check
 from theus.testing.processes import RecordingContext
 from theus.testing.recorder import Recorder
@@ -42,10 +43,12 @@ __all__ = [
     "AppendTransaction",
     "Attempt",
     "Cycle",
+    "Fields",
     "History",
     "LeakError",
     "Read",
     "Recorder",
+    "RecordingInstance",
     "RecordingContext",
     "RecordingMap",
     "RecordingTransaction",

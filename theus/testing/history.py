@@ -13,8 +13,9 @@ from theus.paths import Path, format_path
 class Step(NamedTuple):
     """One thing that a body did. `value` is the answer to a question, or the operand of a change.
 
-    questions    `get`: an atom, or MISSING; `kind`: "dict", "list" or "set" was fetched; `has`: a
-                 bool; `keys`: a frozenset; `length`: an int; `all`: a deep copy
+    questions    `get`: an atom, or MISSING; `kind`: "dict", "list", "set" or the class of an
+                 instance was fetched; `has`: a bool; `keys`: a frozenset; `length`: an int; `all`:
+                 a deep copy, with theus.testing.Fields for instances, as in all values
     changes      `set`, `delete`, `add`, `append`, with the operand; `merge`, with value and
                  resolver; `update`, one for each end of the nested dicts: a value, DELETE, or {}
     savepoints   `save`, then `keep` or `undo`

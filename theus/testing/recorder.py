@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from theus._theus import Engine, Transaction
 from theus.errors import ConflictError, TransactionError, _shown
 from theus.testing.history import Attempt, History
+from theus.testing.instances import spread
 from theus.testing.processes import RecordedOptions
 from theus.testing.recording import RecordingTransaction, as_update, bare, who
 
@@ -49,7 +50,7 @@ class Recorder:
 
     def _now(self) -> tuple[int, dict[str, Any]]:
         state = self._engine.state
-        return state.version, state.data.to_dict()
+        return state.version, spread(state.data.to_dict())
 
     def take(self) -> History:
         """Everything since the recorder was made, or since the last call; the next history

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from theus._theus import MISSING, FrozenDict, Outbox, State, Transaction, is_record, thaw
 from theus.paths import Path, as_path, format_path
 from theus.testing.history import Attempt, Step
+from theus.testing.instances import RecordingInstance, holds_instances, spread
 from theus.testing.tracked import TRACKED, Home
 
 if TYPE_CHECKING:
@@ -71,16 +72,14 @@ class RecordingTransaction:
         return self._tx.isolation
 
     def get(self, path: Path | str, default: Any = None) -> Any:
-        """What is at a path: an atom, a RecordingMap, a list or set whose changes are stored (see
-        theus.testing.tracked); else `default`.
+        """What is at a path: an atom, a RecordingMap or RecordingInstance, a list or set whose
+        changes are stored (see theus.testing.tracked); else `default`.
         """
         path = as_path(path)
         value = self._tx.get(path, MISSING)
         if is_record(value):
-            raise TypeError(
-                f"the instance at {format_path(path)} cannot be recorded: the check replays dicts, "
-                "lists and sets; let the engine of a recorded run hold those"
-            )
+            self._note("kind", path, value.__class__)
+            return RecordingInstance(self, path, value.__class__)
         word = _container(value)
         if word is None:
             self._note("get", path, value)
@@ -93,7 +92,13 @@ class RecordingTransaction:
             lambda: thaw(self._tx.get(path)),
             lambda value: self.set(path, value),
         )
-        return home.track(self.all(path))
+        content = self.all(path)
+        if holds_instances(self._attempt.steps[-1].value):
+            raise TypeError(
+                f"the {word} at {format_path(path)} holds instances, whose changes there cannot be "
+                "recorded: keep them in a dict, or read all() and set it anew"
+            )
+        return home.track(content)
 
     def has(self, path: Path | str) -> bool:
         """Is anything at that path?"""
@@ -120,8 +125,8 @@ class RecordingTransaction:
         """An independent copy, in builtins, of what is at a path. Raises KeyError if nothing is."""
         path = as_path(path)
         value = thaw(self._there(path))
-        self._note("all", path, value)
-        return _plain(value)  # the caller's own: what is noted must not change
+        self._note("all", path, spread(value))  # the caller's own may change
+        return value
 
     def _there(self, path: Path) -> Any:
         value = self._tx.get(path, MISSING)
@@ -136,7 +141,7 @@ class RecordingTransaction:
         """Sets what is at a path. The dict above it must be there."""
         path, value = as_path(path), _plain(bare(value))
         self._tx.set(path, value)
-        self._note("set", path, value)
+        self._note("set", path, spread(value))
 
     def delete(self, path: Path | str) -> None:
         """Removes what is at a path. Raises PathError if nothing is."""
@@ -154,7 +159,7 @@ class RecordingTransaction:
         """Appends to whatever list is at a path when the transaction is committed."""
         path, value = as_path(path), _plain(bare(value))
         self._tx.append(path, value)
-        self._note("append", path, value)
+        self._note("append", path, spread(value))
 
     def merge(self, path: Path | str, value: Any, resolver: Callable[[Any, Any], Any]) -> None:
         """Stores `resolver(old, value)` when the transaction is committed; the check calls it, too.
@@ -163,7 +168,7 @@ class RecordingTransaction:
         """
         path, value = as_path(path), _plain(bare(value))
         self._tx.merge(path, value, resolver)
-        self._note("merge", path, (value, resolver))
+        self._note("merge", path, (spread(value), resolver))
 
     def update(
         self,
@@ -191,7 +196,7 @@ class RecordingTransaction:
         for root in gone:
             self._note("delete", (root,))
         for root, value in content.items():
-            self._note("set", (root,), value)
+            self._note("set", (root,), spread(value))
 
     # ---- what is no step ------------------------------------------------------------------------
 
@@ -336,8 +341,10 @@ def bare(value: Any) -> Any:
     """A container at a path means nothing outside its transaction: what it holds instead, also
     within a tuple, list or dict.
     """
-    if isinstance(value, RecordingMap):
+    if type(value) is RecordingMap:
         return value.to_dict()
+    if type(value) is RecordingInstance:
+        return value.to_object()
     if isinstance(value, TRACKED):
         return _plain(value)
     kind = type(value)
@@ -369,7 +376,7 @@ def _leaves(key: Any, value: Any, above: Path = ()) -> Iterator[tuple[Path, Any]
         for inner, part in value.items():
             yield from _leaves(inner, part, path)
     else:
-        yield path, _plain(value)
+        yield path, spread(_plain(value))
 
 
 def who() -> str:

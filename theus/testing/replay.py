@@ -21,15 +21,15 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from theus._theus import DELETE, MISSING, FrozenDict, FrozenList, FrozenSet, thaw
+from theus._theus import DELETE, MISSING, freeze, thaw
 from theus.errors import _shown
 from theus.paths import Path
 from theus.testing.history import Anomaly, Attempt, History, Report, Step, Violation
+from theus.testing.instances import Fields, gathered, spread
 
 CHANGES = frozenset({"set", "delete", "add", "append", "merge", "update"})
 _SAVEPOINTS = frozenset({"save", "keep", "undo"})
 _KINDS: dict[type, str] = {dict: "dict", list: "list", set: "set"}
-_FROZEN: dict[type, type] = {dict: FrozenDict, list: FrozenList, set: FrozenSet}
 
 
 def check_history(history: History, *, limit: int = 100) -> Report:
@@ -37,7 +37,8 @@ def check_history(history: History, *, limit: int = 100) -> Report:
 
     The history is not changed. Time is linear in its steps; memory in the state, the attempts, and
     the values that snapshot transactions overwrote. Raises ValueError for a limit below 1, and for
-    an attempt that is still open or has an unknown step.
+    an attempt that is still open or has an unknown step; and what the class of an instance raises,
+    if it refuses attributes that it took at the commit.
     """
     if not isinstance(history, History):
         raise TypeError(f"check_history() takes what Recorder.take() gave, not {_shown(history)}")
@@ -78,15 +79,14 @@ def look(model: Any, path: Path) -> Any:
     return model
 
 
-def kind_of(value: Any) -> str | None:
-    """The word for a container, None for anything else."""
-    return _KINDS.get(type(value))
+def kind_of(value: Any) -> str | type | None:
+    """The word for a container, the class of an instance, None for anything else."""
+    return value.cls if type(value) is Fields else _KINDS.get(type(value))
 
 
 def _frozen(value: Any) -> Any:
     """What a resolver gets of it."""
-    frozen = _FROZEN.get(type(value))
-    return value if frozen is None else frozen(value)
+    return value if kind_of(value) is None else freeze(gathered(value))
 
 
 def answer(model: Any, step: Step) -> Any:
@@ -141,7 +141,9 @@ class Model:
                 new = step.value if old is MISSING else old + step.value
             case "merge":
                 value, resolver = step.value
-                new = value if old is MISSING else thaw(resolver(_frozen(old), _frozen(value)))
+                new = value
+                if old is not MISSING:
+                    new = spread(thaw(resolver(_frozen(old), _frozen(value))))
                 new = deepcopy(new)
             case "update" if step.value is DELETE:
                 return old is MISSING or self._delete(place, last, old)
@@ -152,6 +154,17 @@ class Model:
         self._undo.append((place, last, old))
         place[last] = new
         return True
+
+    def admit(self, written: list[Path]) -> None:
+        """The commit shows the instances that were written to their classes, inner ones first."""
+        above = {path[:length] for path in written for length in range(1, len(path))}
+        for at in sorted(above, key=len, reverse=True):
+            there = look(self.state, at)
+            if isinstance(there, Fields):
+                names = {path[-1] for path in written if path[:-1] == at}
+                place = look(self.state, at[:-1])
+                self._undo.append((place, at[-1], there))
+                place[at[-1]] = there.admitted(frozenset(names))
 
     def _delete(self, place: Any, last: Any, old: Any) -> bool:
         if old is MISSING:
@@ -314,6 +327,7 @@ class _Checker:
             ]
         changed = self.replay(attempt, at_snapshot=True)
         if attempt.outcome == "unchanged" and changed:
+            self.model.admit(list(changed))
             for path, before in changed.items():
                 after = look(self.model.state, path)
                 if after != before:
@@ -329,6 +343,7 @@ class _Checker:
                 by = self.writer_of(attempt, path)
                 self.report(Anomaly.LOST_UPDATE, attempt, path, before, now, by)
         self.replay(attempt, at_snapshot=False)
+        self.model.admit([step.path for step in changes_of(attempt)])
         self.model.settle()
 
     def replay(self, attempt: Attempt, at_snapshot: bool) -> dict[Path, Any]:
