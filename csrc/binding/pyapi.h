@@ -109,6 +109,43 @@ PyWeakref_GetRef(PyObject *reference, PyObject **object)
 #define THEUS_SLOT_GIL
 #endif
 
+/* ---- interpreters with a GIL of their own ------------------------------------------- */
+
+/* From 3.13 on: 3.12 has them, and corrupts memory when one of them imports an old module of the library first. */
+#if PY_VERSION_HEX >= 0x030D0000
+#define THEUS_HAVE_INTERPRETERS 1
+
+/* NULL: *own is attached, in an interpreter of its own, and the caller's thread state is detached. Else what is wrong, and
+ * nothing has changed. */
+static inline const char *
+interpreter_begin(PyThreadState **own)
+{
+    PyInterpreterConfig config = {
+        .use_main_obmalloc = 0,
+        .allow_fork = 0,
+        .allow_exec = 0,
+        .allow_threads = 1,
+        .allow_daemon_threads = 0,
+        .check_multi_interp_extensions = 1,
+        .gil = PyInterpreterConfig_OWN_GIL,
+    };
+    PyStatus status = Py_NewInterpreterFromConfig(own, &config);
+    if (!PyStatus_Exception(status)) {
+        return NULL;
+    }
+    return status.err_msg != NULL ? status.err_msg : "no interpreter can be made";
+}
+#else
+#define THEUS_HAVE_INTERPRETERS 0
+
+static inline const char *
+interpreter_begin(PyThreadState **own)
+{
+    *own = NULL;
+    return "interpreters are isolated enough from Python 3.13 on";
+}
+#endif
+
 /* Tricks that are safe only because one thread runs at a time: free lists of the module, reuse of
  * an object that nobody else refers to. */
 #ifdef Py_GIL_DISABLED

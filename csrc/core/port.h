@@ -38,6 +38,7 @@ typedef enum {
     THEUS_RANK_BELL = 6,   /* bell.lock: who waits */
     THEUS_RANK_FILES = 7,  /* of shm_arena.c: files of shared memory are opened or closed */
     THEUS_RANK_SHM = 8,    /* the one of shm_arena.h: everything that this process knows of shared memory */
+    THEUS_RANK_MAIL = 9,   /* mailbox.lock: letters, who waits for them */
 } theus_rank;
 
 typedef struct {
@@ -90,6 +91,19 @@ theus_mutex_unlock(theus_mutex *mutex)
 #ifndef NDEBUG
 bool theus_mutex_is_mine(theus_mutex *mutex);
 #endif
+
+/* What sleepers wait on until somebody who changed something, under the mutex, signals. */
+typedef struct {
+    pthread_cond_t os;
+} theus_cond;
+
+THEUS_MUST_CHECK theus_status theus_cond_init(theus_cond *cond);
+void theus_cond_fini(theus_cond *cond); /* nobody waits */
+/* Lets the mutex go meanwhile; it is no serial one. May wake for nothing. False: `until`, by theus_clock_fine_ns(), has
+ * passed; UINT64_MAX never does. */
+bool theus_cond_wait(theus_cond *cond, theus_mutex *mutex, uint64_t until);
+void theus_cond_signal(theus_cond *cond);    /* one sleeper */
+void theus_cond_broadcast(theus_cond *cond); /* all of them */
 #ifdef THEUS_TESTING
 /* For a test that runs many threads in one: the set of ranks that this one holds, exchanged. */
 uint32_t theus_swap_held_ranks(uint32_t held);
@@ -101,6 +115,7 @@ uint64_t theus_clock_wall_ns(void);   /* coarse (1 to 4 ms), since 1970 */
 uint64_t theus_clock_tick_ns(void);   /* coarse, monotonic */
 uint64_t theus_clock_fine_ns(void);   /* fine, monotonic; about five times the price */
 void theus_sleep_ns(uint64_t ns);      /* may wake early, when a signal arrives */
+void theus_pause(void);               /* some cycles, for a loop that waits for another processor */
 void theus_yield(void);               /* lets another thread run, if one wants to */
 uint64_t theus_thread_id(void);       /* never 0; unique among live threads */
 uint64_t theus_process_epoch(void);   /* changes in a forked child; cheap, no system call */

@@ -132,9 +132,8 @@ theus_mutex_fini(theus_mutex *mutex)
     (void)result;
 }
 
-/* For a loop that waits for another processor. */
-static void
-spin_pause(void)
+void
+theus_pause(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
@@ -156,7 +155,7 @@ mutex_take_os(pthread_mutex_t *os)
             return result;
         }
         for (int i = 0; i <= look && i < PAUSES_MAX; i++) {
-            spin_pause();
+            theus_pause();
         }
     }
     return pthread_mutex_lock(os);
@@ -196,6 +195,72 @@ theus_mutex_is_mine(theus_mutex *mutex)
     return atomic_load_explicit(&mutex->owner, memory_order_relaxed) == theus_thread_id();
 }
 #endif
+
+theus_status
+theus_cond_init(theus_cond *cond)
+{
+    pthread_condattr_t attributes;
+    if (pthread_condattr_init(&attributes) != 0) {
+        return THEUS_NOMEM;
+    }
+#ifndef __APPLE__ /* which waits for an interval, below */
+    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+#endif
+    int result = pthread_cond_init(&cond->os, &attributes);
+    (void)pthread_condattr_destroy(&attributes);
+    return result == 0 ? THEUS_OK : THEUS_NOMEM;
+}
+
+void
+theus_cond_fini(theus_cond *cond)
+{
+    (void)pthread_cond_destroy(&cond->os);
+}
+
+static int
+cond_wait_os(theus_cond *cond, pthread_mutex_t *os, uint64_t until)
+{
+    if (until == UINT64_MAX) {
+        return pthread_cond_wait(&cond->os, os);
+    }
+#ifdef __APPLE__
+    uint64_t now = theus_clock_fine_ns();
+    uint64_t left = until > now ? until - now : 0;
+    struct timespec span = {(time_t)(left / 1000000000), (long)(left % 1000000000)};
+    return pthread_cond_timedwait_relative_np(&cond->os, os, &span);
+#else
+    struct timespec end = {(time_t)(until / 1000000000), (long)(until % 1000000000)};
+    return pthread_cond_timedwait(&cond->os, os, &end);
+#endif
+}
+
+bool
+theus_cond_wait(theus_cond *cond, theus_mutex *mutex, uint64_t until)
+{
+    assert(theus_mutex_is_mine(mutex));
+#ifndef NDEBUG
+    thread.held_ranks &= ~(1u << mutex->rank);
+    atomic_store_explicit(&mutex->owner, 0, memory_order_relaxed);
+#endif
+    int result = cond_wait_os(cond, &mutex->os, until);
+#ifndef NDEBUG
+    thread.held_ranks |= 1u << mutex->rank;
+    atomic_store_explicit(&mutex->owner, theus_thread_id(), memory_order_relaxed);
+#endif
+    return result != ETIMEDOUT;
+}
+
+void
+theus_cond_signal(theus_cond *cond)
+{
+    (void)pthread_cond_signal(&cond->os);
+}
+
+void
+theus_cond_broadcast(theus_cond *cond)
+{
+    (void)pthread_cond_broadcast(&cond->os);
+}
 
 #ifdef THEUS_TESTING
 uint32_t
