@@ -123,7 +123,7 @@ class StateUpdate:
 class PoolStats(NamedTuple):
     """What a pool has done, and what it has at this moment.
 
-    kind       "processes" or "threads"
+    kind       "processes", "interpreters" or "threads"
     size       workers that it keeps
     alive      of these, started and not gone
     queued     tasks that wait in the pool

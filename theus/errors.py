@@ -24,8 +24,10 @@
     ├── LoanError                    rows of a shared array are lent already
     ├── BrokenPoolError              no worker can be started
     ├── CodecError                   bytes that are no encoded value      (ValueError)
+    ├── InterpreterImportError       a module that loads in one interpreter only (ImportError)
     ├── RemoteError                  an exception of a worker that could not travel
     ├── SendError                    what cannot be sent to a worker      (TypeError)
+    ├── TaskStoppedError             a task that its pool had to stop
     ├── WorkerDied                   the process that ran a task is gone
     ├── WorkerTimeoutError           a task took longer than it was given (TimeoutError)
     └── ProcessError                 a process that cannot be run
@@ -67,6 +69,7 @@ __all__ = [
     "FrozenError",
     "HeavyMemoryError",
     "LoanError",
+    "InterpreterImportError",
     "LockViolationError",
     "MergeError",
     "PathError",
@@ -80,6 +83,7 @@ __all__ = [
     "SendError",
     "StaleArrayError",
     "TaskInterrupted",
+    "TaskStoppedError",
     "TheusError",
     "TransactionError",
     "UnfreezableError",
@@ -843,6 +847,34 @@ class TaskInterrupted(BaseException):
         return (
             "this task was given up: it took longer than its pool's timeout, or the pool was killed"
         )
+
+
+class TaskStoppedError(TheusError):
+    """Raised when a pool had to stop a task, or its worker could not answer.
+
+    `task` is the name of the function, `why` what it had to give way to.
+    """
+
+    def __init__(self, task: str, why: str) -> None:
+        super().__init__(f"{task} was stopped: {why}; submit it again, or use a ProcessPool")
+        self.args = (task, why)
+        self.task = task
+        self.why = why
+
+
+class InterpreterImportError(TheusError, ImportError):  # type: ignore[misc]  # path: two meanings
+    """Raised when a task in a worker interpreter needs a module that loads in one interpreter only.
+
+    `module` is its name. Its cause shows where it was imported.
+    """
+
+    def __init__(self, module: str) -> None:
+        super().__init__(
+            f"the module {module} cannot be loaded in a worker interpreter, because it is made for "
+            'one interpreter in a process; use parallel="processes", or a ProcessPool'
+        )
+        self.args = (module,)
+        self.module = module
 
 
 class RemoteError(TheusError):

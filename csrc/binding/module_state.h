@@ -80,6 +80,9 @@ typedef struct RecordClass RecordClass;
     X(PyTypeObject, SharedBlock_type)                                                       \
     X(PyTypeObject, SharedLoan_type)                                                        \
     X(PyTypeObject, RecordCursor_type)                                                      \
+    X(PyTypeObject, Letter_type)                                                            \
+    X(PyTypeObject, Mailbox_type)                                                           \
+    X(PyTypeObject, InterpreterWorker_type)                                                 \
     X(PyObject, parse_path) /* theus.paths.parse_path, once a path came as text */          \
     X(PyTypeObject, Home_type)                                                              \
     X(PyObject, home)       /* ContextVar: see home.h */                                    \
@@ -149,5 +152,7 @@ int add_engine_type(PyObject *module, module_state *st);
 int add_cursor_type(PyObject *module, module_state *st);
 int add_turn_types(PyObject *module, module_state *st);
 int add_shm_types(PyObject *module, module_state *st);
+int add_mail_types(PyObject *module, module_state *st);
+int add_interp_type(PyObject *module, module_state *st);
 
 #endif

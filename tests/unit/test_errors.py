@@ -71,6 +71,8 @@ SAMPLES = [
     errors.WorkerTimeoutError("jobs.crunch", 4711, 2.5),
     errors.WorkerTimeoutError("jobs.crunch", None, 2.5),
     errors.TaskInterrupted(),
+    errors.TaskStoppedError("jobs.crunch", "the process forks"),
+    errors.InterpreterImportError("numpy"),
 ]
 
 by_class = pytest.mark.parametrize("error", SAMPLES, ids=lambda e: type(e).__name__)

@@ -573,6 +573,12 @@ class Crew:
     def join_at_exit(self) -> None:
         self.thread.join(2.0)
 
+    def pause(self) -> None:
+        """Before a fork: processes do not mind it."""
+
+    def resume(self) -> None:
+        """After it."""
+
     def forget(self) -> None:
         """In a forked child: nothing of this is ours."""
         self.foreign = True

@@ -19,6 +19,12 @@ class Crew(Protocol):
     def forget(self) -> None:
         """In a forked child: nothing of it is ours."""
 
+    def pause(self) -> None:
+        """Before a fork, without a lock: ends what a forking process cannot have."""
+
+    def resume(self) -> None:
+        """After it, in the parent."""
+
     def kill(self, at_exit: bool = False) -> None:
         """Ends the workers, whatever they do."""
 
@@ -41,6 +47,9 @@ def before_fork() -> None:
     """Nobody is inside a region of a pool when the child is made."""
     forking.acquire()
     for crew in sorted(CREWS, key=id):
+        crew.pause()
+        paused.append(crew)
+    for crew in list(paused):
         crew.lock.acquire()
         held.append(crew)
 
@@ -48,6 +57,8 @@ def before_fork() -> None:
 def after_in_parent() -> None:
     while held:
         held.pop().lock.release()
+    while paused:
+        paused.pop().resume()
     forking.release()
 
 
@@ -56,12 +67,14 @@ def after_in_child() -> None:
         crew = held.pop()
         crew.lock.release()
         crew.forget()
+    paused.clear()
     CREWS.clear()
     forked.set()
     forking.release()
 
 
 held: list[Crew] = []
+paused: list[Crew] = []
 """Only between before_fork and after_in_*, in the thread that forks."""
 
 

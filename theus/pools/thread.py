@@ -433,6 +433,12 @@ class ThreadCrew:
         if self.watcher is not None and self.over.is_set():
             self.watcher.join()
 
+    def pause(self) -> None:
+        """Before a fork: threads do not mind it."""
+
+    def resume(self) -> None:
+        """After it."""
+
     def join_at_exit(self) -> None:
         self.join(GRACE)
 

@@ -1,0 +1,139 @@
+"""InterpreterPool: calls that run in other interpreters of this process, on as many cores.
+
+    with InterpreterPool(4) as pool:
+        future = pool.submit(parse, text, strict=True)
+        for row in pool.map(parse, texts):
+            ...
+
+From Python 3.13 on. Interpreters start faster than processes, and tasks reach them faster; but
+modules that were made for one interpreter in a process do not load there: NumPy, and most that is
+built on it. Then a task raises InterpreterImportError, and ProcessPool is the way.
+
+theus/pools/residents.py says how tasks and answers go, resident.py what runs in a worker.
+
+A program that ends while tasks run interrupts them, and waits for those in C code; not after an
+error or Ctrl-C.
+
+An interpreter cannot be killed: what is in C code that does not come back (time.sleep, too) can be
+abandoned, not stopped. A task cannot fork or start daemon threads. A process with living
+interpreters cannot fork, so `os.fork` waits for the tasks that run, interrupts those that take
+longer than 5 s, and ends the workers; they start again with the next task. The child has no pool,
+and can make its own. `subprocess` does not mind, unless with `preexec_fn`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from itertools import count
+from typing import Any, TypeVar
+
+from theus._compat import HAS_INTERPRETERS
+from theus._theus import encode
+from theus.pools.base import Pool, PoolStats, checked_size, cores
+from theus.pools.calls import reference
+from theus.pools.codec import extend
+from theus.pools.registry import arrange_for_the_end
+from theus.pools.residents import Residents
+
+__all__ = ["InterpreterPool"]
+
+T = TypeVar("T")
+POOLS = count(1)
+
+SPIN = 50e-6
+"""Seconds for which a side looks for a letter before it sleeps: longer than the other one needs to
+take a result and submit the next task, short enough not to be seen in anybody's bill."""
+
+
+class InterpreterPool(Pool):
+    """A pool of worker interpreters, each with a GIL of its own; Python 3.13 or newer.
+
+    size            how many; default: the cores that this process may use
+    initializer     called in each worker when it starts, with `initargs`; if it raises, the pool
+                    is broken
+    timeout         seconds that a task may run; then it is interrupted, as by Ctrl-C, and ends
+                    with WorkerTimeoutError. If that has no effect, its worker is abandoned and
+                    replaced. Default: no limit
+
+    Workers start with the pool, and have the sys.path of that moment. See theus.pools.base for what
+    becomes of tasks. Raises NotImplementedError on older Pythons.
+    """
+
+    def __init__(
+        self,
+        size: int | None = None,
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        timeout: float | None = None,
+    ) -> None:
+        if not HAS_INTERPRETERS:
+            raise NotImplementedError(
+                "InterpreterPool needs Python 3.13 or newer, where interpreters can work beside "
+                "each other; use ProcessPool"
+            )
+        size = checked_size(size, initializer, initargs, timeout)
+        # Classes of the script, that a worker has made, are called so there; see MainModule.
+        sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
+        first = None if initializer is None else reference(initializer, False)
+        level = logging.getLogger().getEffectiveLevel()
+        setup = encode((level, main_source(), first, tuple(initargs)), partial(extend, [], True))
+        arrange_for_the_end()
+        self.size = size
+        spin = SPIN if cores() > 1 else 0.0
+        name = f"theus-interpreters-{next(POOLS)}"
+        self.crew = Residents(name, size, setup, timeout, spin)
+        self._finalizer = weakref.finalize(self, self.crew.close, False)
+        self._finalizer.atexit = False
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        return self.crew.submit(fn, args, kwargs)
+
+    def stats(self) -> PoolStats:
+        crew = self.crew
+        with crew.lock:
+            tasks = list(crew.open.values())
+            running = sum(task.future.letter.taken for task in tasks)
+            alive = sum(member.thread.is_alive() for member in crew.members)
+            figures = (alive, len(tasks) - running, running, crew.done, crew.died, 0)
+        return PoolStats("interpreters", self.size, *figures)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._finalizer.detach()
+        if self.crew.pid != os.getpid():
+            return
+        self.crew.close(cancel_futures)
+        if wait:
+            self.crew.join()
+
+    def kill(self) -> None:
+        """Interrupts Python code, and waits a second for it. Unfinished tasks end with ClosedError.
+
+        C code cannot be interrupted: it goes on until it returns, and its worker ends then.
+        """
+        self._finalizer.detach()
+        if self.crew.pid == os.getpid():
+            self.crew.kill()
+            self.crew.join()
+
+    def __repr__(self) -> str:
+        figures = self.stats()
+        alive, queued = figures.alive, figures.queued
+        return f"<InterpreterPool: {alive} of {self.size} workers, {queued} tasks wait>"
+
+
+def main_source() -> tuple[str | None, str | None] | None:
+    """(file, name of the module) that workers run for what the script defines; None: there is
+    none."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return None, spec.name
+    file = getattr(main, "__file__", None)
+    return (os.path.abspath(file), None) if file is not None and os.path.exists(file) else None

@@ -1,0 +1,582 @@
+"""The workers of an InterpreterPool, and what they have to do.
+
+All are in this process, so there is one box of tasks for all of them and one of answers for the
+pool (csrc/core/mailbox.h). A worker takes the next task when it has done the last one: nothing is
+sent ahead, nothing need be taken back, and a task can be cancelled until a worker takes it.
+
+    submit ──▶ tasks ──▶ workers, each a thread in an interpreter of its own
+    futures ◀── answers ◀──┘
+       whoever waits for a result takes them from the box itself; else the watcher does
+
+Who takes answers holds the *pump*, a lock, and attends the box meanwhile, so that nobody wakes the
+watcher. Callbacks of futures run there, without any other lock. They may submit, close the pool,
+raise anything, or wait for another future: then the same thread pumps once more, inside. So what
+was taken from the box lies in `arrived` until it is delivered, and whoever pumps next finds it
+there.
+
+The lock is reentrant for the collector's sake: it may run wherever the lock is held, and end a pool
+or an iterator of map() there. What these do then sets flags, boxes and bells.
+
+Interpreters cannot be killed. A task that has to stop gets a KeyboardInterrupt, which Python code
+sees at its next step; C code sees it when it comes back. The worker that does not come back in time
+is *abandoned*: another one takes its place, and it ends when its task does. A process with living
+interpreters cannot fork (its child would crash), so a fork ends all of them first, and waits for
+what they run; they are started anew when there is a task.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from _thread import interrupt_main
+from concurrent.futures import Future, InvalidStateError
+from functools import partial
+from itertools import count
+from time import monotonic
+from typing import Any, NamedTuple, TypeVar
+
+from theus._theus import InterpreterWorker, Letter, Mailbox, encode, hide_arenas
+from theus.errors import BrokenPoolError, ClosedError, TaskStoppedError, WorkerTimeoutError
+from theus.pools import wire
+from theus.pools.calls import reference, shown_name
+from theus.pools.codec import decode_with, extend
+from theus.pools.registry import CREWS, at_exit, enlist
+from theus.pools.reports import log_here, restored_answer
+
+__all__ = ["Residents"]
+
+T = TypeVar("T")
+
+LOST, UNBORN = 12, 13
+"""Kinds of letters that C writes: see interp_type.c."""
+STARTS = 3
+"""So many workers in a row that do not even start: the pool is broken."""
+GRACE = 1.0
+"""Seconds that a task has to end after its KeyboardInterrupt, before its worker is abandoned."""
+FORK_PATIENCE = 5.0
+"""Seconds that a fork waits for tasks before it interrupts them, and between two lines of the
+log."""
+
+logger = logging.getLogger(__name__)
+
+
+class LetterFuture(Future[T]):
+    """A Future whose waiting thread takes the answers of the pool itself, if nobody else does.
+
+    Only the letter knows whether a worker has begun its task: in other interpreters nobody can
+    touch a Future.
+    """
+
+    letter: Letter
+    number: int
+
+    def __init__(self, crew: Residents) -> None:
+        super().__init__()
+        self.crew = crew
+
+    def result(self, timeout: float | None = None) -> T:
+        """As Future.result(); ClosedError in a forked child, where no answer can come."""
+        left = self.crew.pump_for(self, timeout)
+        return super().result(left)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        left = self.crew.pump_for(self, timeout)
+        return super().exception(left)
+
+    def running(self) -> bool:
+        """Whether a worker has begun it, and has not answered yet."""
+        return self.letter.taken and not self.done()
+
+    def cancel(self) -> bool:
+        """True if no worker had begun it."""
+        if not self.letter.recall():
+            return self.cancelled()
+        super().cancel()
+        self.set_running_or_notify_cancel()
+        self.crew.dropped(self.number)
+        return True
+
+    def settle(self, good: bool, found: Any) -> bool:
+        """Ends with that, if it has not ended: by a timeout, or because it was delivered twice."""
+        try:
+            self.set_result(found) if good else self.set_exception(found)
+        except InvalidStateError:
+            return False
+        return True
+
+
+class Task(NamedTuple):
+    """One call, from submit() to its end."""
+
+    fn: Any
+    future: LetterFuture[Any]
+    held: list[Any]
+    """What it refers to without owning: shared arrays, until they were read."""
+
+
+class Resident:
+    """One worker, as its pool has it."""
+
+    def __init__(self, crew: Residents, number: int) -> None:
+        self.worker = InterpreterWorker(crew.tasks, crew.answers)
+        self.failed: BaseException | None = None
+        self.late: int | None = None
+        """The task that it was interrupted in."""
+        self.late_since = 0.0
+        self.thread = threading.Thread(
+            target=self.live, args=(crew,), name=f"{crew.name}-{number}", daemon=True
+        )
+
+    def live(self, crew: Residents) -> None:
+        path = "\n".join(entry for entry in sys.path if "\n" not in entry)
+        try:
+            self.worker.run(path.encode("utf-8", "surrogatepass"), crew.setup)
+        except BaseException as error:  # no memory, no thread state
+            self.failed = error
+        crew.call_watcher(0.0)
+
+    def interrupt(self, number: int) -> None:
+        """Has Python raise KeyboardInterrupt in that task, as soon as it can."""
+        self.late, self.late_since = number, monotonic()
+        # Of its own: it waits for as long as C code keeps the GIL of the worker.
+        threading.Thread(
+            target=self.worker.interrupt, args=(number,), name="theus-interrupt", daemon=True
+        ).start()
+
+    def interrupt_current(self) -> int | None:
+        current = self.worker.current()
+        if current is None:
+            return None
+        self.interrupt(current[0])
+        return current[0]
+
+
+class Residents:
+    """The workers of a pool and what they have to do. The watcher and the futures hold it, and the
+    pool itself only from outside: so a pool that is dropped can end."""
+
+    def __init__(
+        self, name: str, size: int, setup: bytes, timeout: float | None, spin: float
+    ) -> None:
+        self.name = name
+        self.size = size
+        self.setup = setup
+        self.timeout = timeout
+        self.pid = os.getpid()
+        self.numbers = count(1)
+        self.workers = count(1)
+        self.tasks = Mailbox(spin)
+        self.answers = Mailbox(spin)
+        self.open: dict[int, Task] = {}
+        """Tasks without an answer, by number. Single operations on it need no lock."""
+
+        self.lock = threading.RLock()
+        # Guarded by lock:
+        self.members: list[Resident] = []
+        self.abandoned: list[Resident] = []
+        self.closing = False
+        self.killed: float | None = None
+        self.paused = self.resting = False
+        """A fork is under way; there was one, and workers start when there is a task."""
+        self.failure: BaseException | None = None
+        self.failed_starts = 0
+        self.died = 0
+        self.wakes_at = float("inf")
+        """When the watcher looks at the clock next."""
+
+        self.pump = threading.RLock()
+        # Guarded by pump:
+        self.arrived: list[tuple[int, int, Any, Any]] = []
+        """Letters that are not delivered yet."""
+        self.reader: int | None = None
+        """The thread that pumps; its callbacks cannot wait for the end of the pool."""
+        self.done = 0
+        self.ended = threading.Event()
+        with self.lock:
+            self.start_missing()
+        self.thread = threading.Thread(target=self.watch, name=f"{name}-watcher", daemon=True)
+        self.thread.start()
+        enlist(self)
+
+    # ---- tasks in -----------------------------------------------------------------------
+
+    def submit(self, fn: Any, args: Any, kwargs: Any) -> Future[Any]:
+        held: list[Any] = []
+        buffers: list[Any] = []
+        call = (reference(fn, False), args, kwargs)
+        body = encode(call, partial(extend, held, True), buffers, wire.LARGE)
+        future: LetterFuture[Any] = LetterFuture(self)
+        with self.lock:
+            if self.closing or self.pid != os.getpid():
+                raise ClosedError("the pool")
+            if self.failure is not None:
+                raise self.failure
+            future.number = number = next(self.numbers)
+            self.open[number] = Task(fn, future, held)
+            try:
+                future.letter = self.tasks.post(wire.CALL, number, body, buffers)
+            except BaseException:
+                del self.open[number]
+                raise
+            if len(self.members) < self.size:
+                self.call_watcher(0.0)
+            elif self.timeout is not None and self.wakes_at == float("inf"):
+                self.call_watcher(monotonic() + self.timeout)
+        return future
+
+    def dropped(self, number: int) -> None:
+        """That task was cancelled. Whoever pumps shall look at its future again."""
+        self.open.pop(number, None)
+        self.answers.ring()
+
+    # ---- answers out ------------------------------------------------------------------------
+
+    def pump_for(self, future: Future[Any], timeout: float | None) -> float | None:
+        """Takes answers until the future is done, if nobody else does. What is left of the time."""
+        if future.done():
+            return timeout
+        if self.pid != os.getpid():
+            raise ClosedError("the pool of the parent process")
+        end = None if timeout is None else monotonic() + timeout
+        self.answers.attend()
+        try:
+            if self.pump.acquire(blocking=False):
+                try:
+                    while not future.done() and not self.ended.is_set():
+                        left = None if end is None else end - monotonic()
+                        if left is not None and left <= 0:
+                            break
+                        self.read(left)
+                finally:
+                    self.pump.release()
+        finally:
+            self.answers.leave()
+            if self.arrived:  # an exception has come between
+                self.call_watcher(0.0)
+        return None if end is None else max(0.0, end - monotonic())
+
+    def read(self, timeout: float | None) -> None:
+        """Waits for answers, and delivers them. Caller holds the pump."""
+        before, self.reader = self.reader, threading.get_ident()
+        try:
+            if not self.arrived:
+                self.answers.take(self.arrived, timeout)
+            while self.arrived:
+                letter = self.arrived[0]
+                try:
+                    self.deliver(*letter)
+                finally:
+                    # A callback may have pumped, and gone past it.
+                    if self.arrived and self.arrived[0] is letter:
+                        del self.arrived[0]
+        finally:
+            self.reader = before
+
+    def deliver(self, kind: int, number: int, body: Any, buffers: Any) -> None:
+        task = self.open.get(number)
+        if task is not None:
+            # In this order: an exception of a signal handler may come between any two of these, and
+            # then the letter is delivered once more.
+            self.done += 1
+            if not task.future.settle(*unpacked(kind, body, buffers)):
+                self.done -= 1
+            self.open.pop(number, None)
+        elif kind == wire.LOG:
+            log_here(body)
+        elif kind == wire.READY:
+            with self.lock:
+                self.failed_starts = 0
+        elif kind == wire.STILLBORN:
+            self.broken(restored_answer(wire.ERROR, decode_with(body, True, buffers))[1])
+        elif kind == UNBORN:
+            with self.lock:
+                self.failed_starts += 1
+                hopeless = self.failed_starts >= STARTS
+            if hopeless:
+                self.broken(RuntimeError(bytes(body).decode("utf-8", "replace")))
+
+    # ---- the watcher --------------------------------------------------------------------------
+
+    def call_watcher(self, at: float) -> None:
+        """The watcher shall look at the clock at that time."""
+        with self.lock:
+            if at < self.wakes_at:
+                self.wakes_at = at
+                self.answers.ring()
+
+    def watch(self) -> None:
+        while True:
+            with self.lock:
+                pause = None if self.wakes_at == float("inf") else self.wakes_at - monotonic()
+            self.answers.watch(pause)
+            try:
+                if self.pump.acquire(blocking=False):
+                    try:
+                        self.read(0)
+                    finally:
+                        self.pump.release()
+                if self.look_after():
+                    break
+            except BaseException:  # a callback's SystemExit, a filter of logging: not our end
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self.thread)))
+        self.end()
+
+    def look_after(self) -> bool:
+        """What is due by the clock. True: all is done, and the pool ends."""
+        with self.lock:
+            self.wakes_at = float("inf")
+            now = monotonic()
+            self.bury_the_dead()
+            late = self.check_timeouts(now)
+            if not self.paused:
+                if self.closing:
+                    self.tasks.hold() if self.killed is not None else self.tasks.drain()
+                eager = not self.closing and not self.resting
+                if self.failure is None and (eager or self.tasks.waiting):
+                    self.start_missing()
+        for task, error in late:
+            task.future.settle(False, error)
+        with self.lock:
+            if not self.closing or self.paused or self.arrived or self.answers.waiting:
+                return False
+            if self.killed is not None and now > self.killed + GRACE:
+                return True  # daemon threads: they end with their calls, or with the process
+            if self.killed is not None:
+                self.wakes_at = min(self.wakes_at, self.killed + GRACE)
+            return not self.members
+
+    def bury_the_dead(self) -> None:
+        """Caller holds the lock."""
+        for member in [m for m in self.members if not m.thread.is_alive()]:
+            self.members.remove(member)
+            if not self.closing and not self.paused:
+                self.died += 1
+            if member.failed is not None:
+                self.failed_starts += 1
+                if self.failed_starts >= STARTS:
+                    self.broken(member.failed)
+        self.abandoned = [m for m in self.abandoned if m.thread.is_alive()]
+        # A thread says that it ends just before it does.
+        if self.closing and self.members:
+            self.wakes_at = min(self.wakes_at, monotonic() + 0.01)
+
+    def start_missing(self) -> None:
+        """Caller holds the lock."""
+        try:
+            while len(self.members) < self.size:
+                member = Resident(self, next(self.workers))
+                member.thread.start()
+                self.members.append(member)
+        except Exception as error:  # no memory, no thread
+            self.broken(error)
+
+    def check_timeouts(self, now: float) -> list[tuple[Task, BaseException]]:
+        """Tasks whose time is up, and what becomes of their futures. Caller holds the lock."""
+        found: list[tuple[Task, BaseException]] = []
+        for member in list(self.members):
+            current = member.worker.current()
+            if current is None or current[0] != member.late:
+                member.late = None
+            if member.late is not None:
+                due = member.late_since + GRACE
+                if due <= now and self.killed is None and not self.paused:
+                    self.abandon(member)
+                    continue
+            elif self.timeout is None or not self.open:
+                continue
+            elif current is None:
+                due = now + self.timeout
+            else:
+                due = current[1] + self.timeout
+                if due <= now:
+                    task = self.open.pop(current[0], None)
+                    if task is not None:
+                        name = shown_name(task.fn)
+                        found.append((task, WorkerTimeoutError(name, None, self.timeout)))
+                    member.interrupt(current[0])
+                    due = now + GRACE
+            self.wakes_at = min(self.wakes_at, due)
+        return found
+
+    def abandon(self, member: Resident) -> None:
+        """Caller holds the lock."""
+        member.worker.retire()
+        self.members.remove(member)
+        self.abandoned.append(member)
+        self.died += 1
+        logger.warning(
+            "%s is in a call that does not end when it is interrupted; another worker takes its "
+            "place, and it ends when the call does",
+            member.thread.name,
+        )
+
+    # ---- the end -----------------------------------------------------------------------------
+
+    def broken(self, error: BaseException) -> None:
+        """No worker can be started: everything that waits ends with that."""
+        with self.lock:
+            if self.failure is None:
+                self.failure = BrokenPoolError(f"{type(error).__name__}: {error}")
+                self.failure.__cause__ = error
+            failure = self.failure
+            self.tasks.empty()
+            waiting = self.forget_open()
+            self.call_watcher(0.0)
+        for task in waiting:
+            task.future.settle(False, failure)
+
+    def forget_open(self) -> list[Task]:
+        """All open tasks, which have no letter any more, or whose answers nobody waits for."""
+        found = []
+        for number in list(self.open):
+            task = self.open.pop(number, None)
+            if task is not None:
+                found.append(task)
+        return found
+
+    def close(self, cancel: bool) -> None:
+        with self.lock:
+            self.closing = True
+            waiting = [task.future for task in list(self.open.values())] if cancel else []
+            self.call_watcher(0.0)
+        for future in waiting:
+            future.cancel()
+
+    def kill(self, at_exit: bool = False) -> None:
+        """No worker begins anything any more, Python code is interrupted, and all that is not done
+        ends with ClosedError.
+
+        `at_exit`: that is told to nobody. Only daemon threads still wait, and would print it.
+        """
+        with self.lock:
+            self.closing = True
+            self.killed = monotonic() if self.killed is None else self.killed
+            if self.failure is None:
+                self.failure = ClosedError("the pool")
+            self.tasks.hold()
+            self.tasks.empty()
+            waiting = self.forget_open()
+            for member in self.members:
+                member.interrupt_current()
+            self.call_watcher(0.0)
+        for task in waiting if not at_exit else ():
+            task.future.settle(False, ClosedError("the pool"))
+
+    def join_at_exit(self) -> None:
+        """No interpreter may be in use when Python takes them down.
+
+        What runs in C code cannot be stopped. Then a program that ends with an error or by Ctrl-C
+        ends at once, as it would. One that ends otherwise waits, as it does for threads: nobody
+        knows the status that it wants to leave with.
+        """
+        deadline = monotonic() + GRACE
+        for member in [*self.members, *self.abandoned]:
+            try:
+                while member.thread.is_alive():
+                    member.thread.join(0.02)
+                    stuck = member.worker.current() is not None and monotonic() > deadline
+                    error = getattr(sys, "last_exc", None)
+                    if stuck and error is not None:
+                        leave(error)
+            except KeyboardInterrupt as error:
+                leave(error)
+
+    def end(self) -> None:
+        self.ended.set()
+        self.answers.ring()  # whoever pumps sees that it is over
+        for task in self.forget_open():  # a worker was lost with its answer: no memory
+            task.future.settle(False, ClosedError("the pool"))
+        with self.lock:
+            living = [*self.members, *self.abandoned]
+        if not any(member.thread.is_alive() for member in living):
+            CREWS.discard(self)  # else a fork, and the end of the program, have to wait for them
+
+    def join(self) -> None:
+        """Waits for the end; not in a callback of a future, for which the end would wait."""
+        if threading.get_ident() not in (self.reader, self.thread.ident):
+            self.thread.join()
+
+    # ---- forks -------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Before a fork: ends all interpreters. Waits for what they run, interrupts it if that
+        takes long."""
+        with self.lock:
+            self.paused = True
+            self.tasks.hold()
+            living = [*self.members, *self.abandoned]
+        begun, told, ctrl_c = monotonic(), False, False
+        for member in living:
+            while member.thread.is_alive():
+                patience = begun + FORK_PATIENCE - monotonic()
+                try:
+                    if patience > 0 and not ctrl_c:
+                        member.thread.join(patience)
+                    elif not told:
+                        told = True
+                        self.interrupt_for_fork(living)
+                        member.thread.join(GRACE)
+                    else:
+                        logger.warning(
+                            "a fork waits for %s, which is in C code: a process with living "
+                            "interpreters cannot fork",
+                            member.thread.name,
+                        )
+                        member.thread.join(FORK_PATIENCE)
+                except KeyboardInterrupt:  # an exception would not stop the fork
+                    ctrl_c = True
+        if ctrl_c:
+            interrupt_main()  # so it comes afterwards
+
+    def interrupt_for_fork(self, living: list[Resident]) -> None:
+        for member in living:
+            number = member.interrupt_current()
+            task = None if number is None else self.open.pop(number, None)
+            if task is not None:
+                why = f"the process forks, and has waited for it for {FORK_PATIENCE:g} s"
+                task.future.settle(False, TaskStoppedError(shown_name(task.fn), why))
+
+    def resume(self) -> None:
+        """After it, in the parent. Workers start when there is a task."""
+        with self.lock:
+            self.members.clear()
+            self.abandoned.clear()
+            self.paused, self.resting = False, True
+            self.tasks.open()
+            self.call_watcher(0.0)
+
+    def forget(self) -> None:
+        """In a forked child: nothing of this is ours."""
+        self.members.clear()
+        self.abandoned.clear()
+        self.open.clear()
+        self.ended.set()
+
+
+def unpacked(kind: int, body: Any, buffers: Any) -> tuple[bool, Any]:
+    """(True, the value) or (False, the exception) of an answer."""
+    try:
+        if kind == LOST:
+            return False, TaskStoppedError("the task", "its worker could not answer")
+        return restored_answer(kind, decode_with(body, True, buffers))
+    except BaseException as error:  # restoring a value is code of anybody; its future has to end
+        return False, error
+
+
+def leave(error: BaseException) -> None:
+    """Ends the process as an exception that nobody has caught does, without Python's own end."""
+    atexit.unregister(at_exit)
+    atexit._run_exitfuncs()
+    hide_arenas()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # closed, or None
+            stream.flush()
+    if isinstance(error, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(1)
