@@ -166,6 +166,17 @@ def writes(array: Any) -> bool:
 settings: dict[str, Any] = {}
 
 
+def fill_rows(loan: Any, value: float) -> int:
+    with loan as rows:
+        rows[:] = value
+    return os.getpid()
+
+
+def die_within(loan: Any) -> None:
+    with loan:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def prepare(key: str, value: Any) -> None:
     settings[key] = value
 

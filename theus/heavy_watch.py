@@ -27,7 +27,7 @@ from theus.errors import ArrayChangedError
 
 __all__ = ["HeavyWatch"]
 
-_OF_THEUS = ("theus.heavy", "theus.runs", "theus.plan")
+_OF_THEUS = ("theus.heavy", "theus.shm_array", "theus.runs", "theus.plan")
 
 
 class HeavyWatch:

@@ -1,7 +1,7 @@
 /* What is left of owners that were killed: found and removed. By whoever uses the folder next, and whenever somebody asks.
  *
  * The rules that make this safe are in shm_files.h: a control file that is not locked is a dead owner's, for ever, and data
- * without a control file are nobody's. So a sweep takes no lock, waits for nobody and can be ended at any step; any number
+ * without a control file are nobody's. So a sweep waits for no other process and can be ended at any step; any number
  * of them may run at once, beside any number of owners and borrowers. Who has the memory mapped keeps it.
  *
  * A control file may be a ledger (shm_ledger.h): then what stands there goes with it.

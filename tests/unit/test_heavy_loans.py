@@ -14,6 +14,7 @@ import pytest
 
 np = pytest.importorskip("numpy")
 
+import pool_tasks  # noqa: E402
 from borrower import Borrower  # noqa: E402
 from helpers import run_threads  # noqa: E402
 from support import silent  # noqa: E402
@@ -24,9 +25,11 @@ from theus import (  # noqa: E402
     StaleArrayError,
     TheusEngine,
     TransactionError,
+    WorkerDied,
 )
 from theus.heavy import ManagedAllocator  # noqa: E402
 from theus.loans import Loan  # noqa: E402
+from theus.pools import ProcessPool  # noqa: E402
 from theus.testing import leak_check  # noqa: E402
 
 
@@ -373,6 +376,15 @@ def test_a_process_of_the_engine_allocates_one(engine: TheusEngine) -> None:
     assert engine.state.heavy["out"].tolist() == [[5, 5], [0, 0]]
 
 
+def test_the_copy_has_the_site_of_who_stored_it(engine: TheusEngine) -> None:
+    engine.heavy.watch(sites=True, checksums=True)
+    out = engine.heavy.alloc("out", 4, mode="shared")
+    engine.run(lambda tx: tx.update(heavy={"out": out}))
+    sites = {(array.shared, array.site.split(":")[0]) for array in engine.heavy.report().arrays}
+    assert sites == {(True, __file__), (False, __file__)}
+    engine.heavy.verify()
+
+
 def test_quotas_count_the_copy(engine: TheusEngine) -> None:
     engine.heavy.quota("out", hard=3 * 2**16)
     out = engine.heavy.alloc("out", 2 * 2**16, "u1", mode="shared")
@@ -423,6 +435,20 @@ def test_threads_lend_and_enter(heavy: ManagedAllocator) -> None:
 
     run_threads(4, run)
     assert out[:, 0].tolist() == won and min(won) >= 1
+
+
+@pytest.mark.slow
+def test_workers_of_a_pool_fill_their_rows(engine: TheusEngine) -> None:
+    out = engine.heavy.alloc("out", (4, 1000), mode="shared")
+    loans = [out.lend(row, row + 1) for row in range(4)]
+    with ProcessPool(1) as pool:
+        pids = list(pool.map(pool_tasks.fill_rows, loans, range(4)))
+        assert os.getpid() not in pids and out[:, 999].tolist() == [0, 1, 2, 3]
+        assert [loan.state for loan in loans] == ["returned"] * 4
+        broken = out.lend(0, 4)
+        with pytest.raises(WorkerDied):
+            pool.submit(pool_tasks.die_within, broken).result()
+        assert broken.state == "broken" and out.lend(1, 3).recall()
 
 
 @pytest.mark.slow
