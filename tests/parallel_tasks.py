@@ -167,3 +167,17 @@ def slow_part(ctx: Any, seconds: float) -> float:
 @process(inputs=["heavy"], parallel=True)
 def gives_a_view(ctx: Any) -> Any:
     return ctx.heavy["a"][::2, 1:]
+
+
+def double(n: int) -> int:
+    return 2 * n
+
+
+def naps(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def refuses_seven(n: int) -> int:
+    if n == 7:
+        raise ValueError("seven")
+    return n

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from theus.locks import LockManager
     from theus.namespaces import NamespaceRegistry
     from theus.parallel import Workers
+    from theus.parallel_map import ParallelMap
     from theus.paths import Path
     from theus.pools import Pool
     from theus.zones import Rules
@@ -383,6 +384,32 @@ class TheusEngine(EngineHistory):
         check_pool(kind, None)
         workers = self.workers
         return workers.pool(workers.kind_for(True) if kind is None else kind)
+
+    def map_parallel(
+        self,
+        fn: Callable[[Any], R],
+        items: Iterable[Any],
+        /,
+        *,
+        chunk: int | None = None,
+        ordered: bool = True,
+        progress: Callable[[int, int | None], object] | None = None,
+    ) -> ParallelMap[R]:
+        """fn(item) for each item, by the workers of `get_pool()`: iterate over it, with `for` or
+        `async for`.
+
+        Items are taken as results are, so both may be endless. `chunk` of them are one task (None:
+        by their number, if it is known, else one); `ordered=False` gives results as they are
+        done. `progress(taken, total)` is called for each result, where they are taken; `total` is
+        None where the items do not tell. See `theus.parallel_map`.
+
+        Raises ProcessError for a process, SendError for a function that cannot travel, ClosedError;
+        the iteration raises what the function raises, and ends.
+        """
+        from theus.parallel_map import ParallelMap
+
+        kind = self.workers.kind_for(True)
+        return ParallelMap(self.get_pool(kind), kind, fn, items, chunk, ordered, progress)
 
     def options(
         self,

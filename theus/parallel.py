@@ -41,7 +41,8 @@ THEUS_USE_PROCESSES=1 or THEUS_FORCE_INTERPRETERS=1, else what suits this Python
 has no GIL, processes where it has one. `parallel="processes"` and the like are what one process
 needs. `pool_size=`, else THEUS_POOL_SIZE, else the number of cores, is the number of workers. The
 pool is made when it is first needed, which is told to the logger "theus.pools", kept warm,
-and ended by `engine.close()`; `engine.get_pool()` gives it.
+and ended by `engine.close()`; `engine.get_pool()` gives it, and `engine.map_parallel` streams a
+function over many items through it.
 
 With "threads", a process runs as one that is not parallel; only in a thread of the pool.
 """
