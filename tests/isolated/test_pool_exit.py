@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support import PATIENCE
+from support import PATIENCE, silent
 
 if not sys.platform.startswith("linux"):
     pytest.skip("ProcessPool is Linux's", allow_module_level=True)
@@ -166,3 +166,17 @@ def test_the_pool_ends_with_its_process_also_in_the_middle_of_c_code() -> None:
     check(begin(program), "in C", -signal.SIGKILL, "")
     assert os.path.exists("/dev/shm")
     assert not [name for name in os.listdir("/dev/shm") if name.startswith("theus-pool")]
+
+
+def test_threads_that_have_left_leave_no_interrupt_behind() -> None:
+    """CPython 3.11 would look for it for ever, which with a profiler is an endless loop."""
+    silent("""
+        import operator, sys
+        from theus.pools import ThreadPool
+
+        with ThreadPool(1) as pool:
+            pool.submit(operator.neg, 1).result()
+        sys.setprofile(lambda frame, event, arg: None)
+        (lambda: 1)()
+        sys.setprofile(None)
+    """)

@@ -264,8 +264,13 @@ class ThreadCrew:
                         while self.look(member):
                             pass
                 finally:
-                    # Or it would come to what threading does with a thread that ends.
-                    interrupt_thread(threading.get_ident(), None)
+                    if member.gone:
+                        # Or it would come to what threading does with a thread that ends. It is
+                        # taken, and not called off: CPython 3.11 goes on looking for one that was,
+                        # in all threads and for ever, and with a profiler that is an endless loop.
+                        interrupt_thread(threading.get_ident(), TaskInterrupted)
+                        while True:
+                            pass
         finally:
             with self.lock:
                 member.left.set()
