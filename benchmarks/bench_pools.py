@@ -13,7 +13,7 @@ from typing import Any
 
 from harness import Bar, Contender, Row, main
 
-from theus import TheusEngine
+from theus import TheusEngine, process
 from theus.pools import ProcessPool
 from theus.pools.codec import dumps, loads
 
@@ -204,6 +204,32 @@ def row_sum() -> Row:
     )
 
 
+@process(parallel="processes")
+def empty_process(ctx: Any) -> None:
+    pass
+
+
+def row_execute() -> Row:
+    engine = TheusEngine({"domain": {"n": 1}}, pool_size=2)
+    pool = engine.get_pool("processes")
+
+    def running(times: int) -> None:
+        for _ in range(times):
+            engine.run_process(empty_process)
+
+    def submitting(times: int) -> None:
+        for _ in range(times):
+            pool.submit(nothing).result()
+
+    ours, alone = "a parallel process", "a task of its pool"
+    return Row(
+        "a parallel process, beside a task of its pool",
+        {ours: running, alone: submitting},
+        (Bar(15_000, beyond=alone),),
+        clock=WALL,
+    )
+
+
 def row_start() -> Row:
     def starting(make: Callable[[], Any]) -> Contender:
         def contender(times: int) -> None:
@@ -261,6 +287,7 @@ def rows() -> Iterator[Callable[[], Row]]:
     yield row_many
     yield row_array
     yield row_sum
+    yield row_execute
     yield row_start
 
 

@@ -62,6 +62,8 @@ from theus._theus import MISSING, FrozenDict, Transaction, repeat, run_body
 from theus._types import POOL_KINDS, PoolKind
 from theus.errors import ClosedError, ProcessTimeoutError, _shown
 from theus.helpers import get_logger
+from theus.pools.attempt import perform
+from theus.pools.calls import reference
 from theus.scope import is_literal, parse_pattern
 
 if TYPE_CHECKING:
@@ -139,7 +141,7 @@ def make_pool(kind: str, size: int) -> Pool:
         return ThreadPool(size)
     if kind == "interpreters":
         raise NotImplementedError(
-            "this version has no pool of interpreters; take 'processes' or 'threads'"
+            "parallel processes do not run in interpreters yet; take 'processes' or 'threads'"
         )
     from theus.pools import ProcessPool
 
@@ -262,8 +264,6 @@ class Errand:
     __slots__ = ("end", "plan", "pool", "target", "timeout")
 
     def __init__(self, plan: Plan, pool: Pool, timeout: float | None) -> None:
-        from theus.pools.calls import reference
-
         self.plan = plan
         self.pool = pool
         self.target = reference(plan.function, pool.by_fork)
@@ -271,8 +271,6 @@ class Errand:
         self.end = None if timeout is None else time.monotonic() + timeout
 
     def send(self, tx: Transaction, engine: TheusEngine, arguments: Arguments) -> Future[Any]:
-        from theus.pools.attempt import perform
-
         plan, contract = self.plan, self.plan.contract
         strict, state = engine.checks_reads, tx.state
         if contract is None or not strict or plan.reads_everything:

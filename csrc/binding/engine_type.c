@@ -178,12 +178,13 @@ engine_fill(EngineObject *self, PyObject *data, PyObject *heavy, PyObject *rules
 }
 
 /* An empty engine, whatever the arguments: a subclass passes its own to __init__. So there is no
- * engine without a store, even if that __init__ never calls ours. */
+ * engine without a store, even if that __init__ never calls ours. As small as can be: ours makes another one, and a ring
+ * of the usual size is so large that the allocator would fetch its pages from the system, and give them back, each time. */
 static PyObject *
 engine_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
     PyObject *module = PyType_GetModuleByDef(type, &theus_module);
-    theus_store_limits limits = {.ring_capacity = DEFAULT_RING, .history_count = ENGINE_DEFAULT_HISTORY};
+    theus_store_limits limits = {.ring_capacity = 1, .history_count = ENGINE_DEFAULT_HISTORY};
     EngineObject *self = module == NULL ? NULL : engine_alloc(type);
     if (self == NULL) {
         return NULL;
