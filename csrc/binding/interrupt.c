@@ -9,9 +9,9 @@ module_interrupt_thread(PyObject *Py_UNUSED(module), PyObject *args)
     if (!PyArg_ParseTuple(args, "kO:interrupt_thread", &thread, &exception)) {
         return NULL;
     }
-    if (exception != Py_None && !PyExceptionClass_Check(exception)) {
-        PyErr_Format(PyExc_TypeError, "an interrupt is an exception class or None, not %R", exception);
+    if (!PyExceptionClass_Check(exception)) { /* nor None, which would leave 3.11 looking: theus/pools/thread.py */
+        PyErr_Format(PyExc_TypeError, "an interrupt is an exception class, not %R", exception);
         return NULL;
     }
-    return PyBool_FromLong(PyThreadState_SetAsyncExc(thread, exception == Py_None ? NULL : exception) > 0);
+    return PyBool_FromLong(PyThreadState_SetAsyncExc(thread, exception) > 0);
 }

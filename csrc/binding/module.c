@@ -203,7 +203,7 @@ static PyMethodDef module_methods[] = {
     {"interrupt_thread", module_interrupt_thread, METH_VARARGS,
      PyDoc_STR("interrupt_thread($module, ident, exception, /)\n--\n\n"
                "Raises an exception, given by its class, in the thread with this number as soon as it runs\n"
-               "Python code; None: takes back one that was not raised yet. Says whether there is such a thread.")},
+               "Python code, in place of one that was not raised yet. Says whether there is such a thread.")},
     {"system_memory", module_system_memory, METH_NOARGS,
      PyDoc_STR("system_memory($module, /)\n--\n\n"
                "(total, room): the bytes that this process may use, and those that are left, by the\n"

@@ -302,6 +302,9 @@ def test_no_room_for_a_thread(
 
 def test_interrupts_are_for_threads_that_there_are() -> None:
     assert interrupt_thread(2**40 + 1, TaskInterrupted) is False
-    assert interrupt_thread(threading.get_ident(), None) is True
+    with pytest.raises(TaskInterrupted):
+        assert interrupt_thread(threading.get_ident(), TaskInterrupted) is True
+    with pytest.raises(TypeError, match="not None"):
+        interrupt_thread(1, None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="not 3"):
         interrupt_thread(1, 3)  # type: ignore[arg-type]
