@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from theus import ConflictManager, FrozenDict, FrozenList, FrozenSet, TheusEngine, process
+from theus._compat import HAS_INTERPRETERS
 from theus.guards import ContextGuard, ProcessContext
 from theus.heavy import ManagedAllocator
-from theus.pools import ProcessPool, ThreadPool
+from theus.pools import InterpreterPool, ProcessPool, ThreadPool
 from theus.shm import BufferDescriptor, SafeSharedMemory, rebuild_shm_array
 from theus.testing import Recorder, check_history, leak_check
 
@@ -159,3 +160,9 @@ def test_a_transaction_is_not_copied_into_one_of_another_engine(copied):
         for each in (tx, tx.savepoint()):
             with pytest.raises(TypeError, match="cannot be pickled"):
                 copied(each)
+
+
+@pytest.mark.skipif(HAS_INTERPRETERS, reason="the pool is there")
+def test_a_pool_of_interpreters_on_an_old_python_names_the_other_one() -> None:
+    with pytest.raises(NotImplementedError, match="3.13 or newer.*use ProcessPool"):
+        InterpreterPool(1)
