@@ -242,12 +242,6 @@ FAULTS = [
         "loan->mapped, THEUS_MAP_WRITE);\n        loan->mine = false;",
     ),
     (
-        "a child gives back what its parent has taken",
-        "shm_loans.c",
-        "THEUS_MAP_READ);\n        loan->mine = false;",
-        "THEUS_MAP_READ);",
-    ),
-    (
         "where a lent range lies is believed",
         "shm_loans.c",
         "    return fits ? THEUS_OK : THEUS_BAD_TOKEN;",
