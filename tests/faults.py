@@ -37,8 +37,8 @@ C_TESTS = [
     *("test_turn", "test_turn_queue", "test_attach"),
 ]
 SHM_TESTS = [
-    *("test_shm_slots", "test_shm_model", "test_shm_zone", "test_shm_processes"),
-    *("test_shm_named", "test_shm_fuzz", "test_shm_storm"),
+    *("test_shm_slots", "test_shm_model", "test_shm_zone", "test_shm_memory"),
+    *("test_shm_processes", "test_shm_named", "test_shm_fuzz", "test_shm_storm"),
     *("test_shm_loans", "test_shm_takers"),
 ]
 SHM_SCENES = ["sim_slots"]

@@ -161,6 +161,19 @@ FAULTS = [
         "    return fcntl(fd, F_OFD_SETLK, &lock) == 0;",
         "    return fcntl(fd, F_OFD_SETLK, &lock) == 0 || byte > 2;",
     ),
+    # ---- kinds of memory
+    (
+        "a block gets memory that nobody asked for",
+        "shm_zone.c",
+        "    if (wanted->memory != arena->memory || wanted->lending",
+        "    if (wanted->lending",
+    ),
+    (
+        "what is to be pinned is not",
+        "shm_zone.c",
+        "    if (status == THEUS_OK && arena->memory == THEUS_MEMORY_PINNED) {",
+        "    if (status != THEUS_OK && arena->memory == THEUS_MEMORY_PINNED) {",
+    ),
     # ---- files with names
     (
         "a dead owner's arena is opened",
@@ -207,8 +220,8 @@ FAULTS = [
     (
         "data can be opened for writing",
         "shm_files.c",
-        "theus_name_create(place.folder, !lends, data_size, data)",
-        "theus_name_create(place.folder, false, data_size, data)",
+        "theus_name_create(places.named.path, !kind.lends, data_size, data)",
+        "theus_name_create(places.named.path, false, data_size, data)",
     ),
     # ---- loans
     (
@@ -262,7 +275,7 @@ FAULTS = [
     (
         "a taker maps pages of other blocks",
         "shm_zone.c",
-        "        wanted.extent = whole_pages(wanted.extent);",
+        "        wanted.extent = whole_pages(wanted.extent, THEUS_SHM_PAGE);",
         "        wanted.extent += 0;",
     ),
 ]

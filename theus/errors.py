@@ -642,7 +642,8 @@ class HeavyMemoryError(TheusError, MemoryError):
     `asked`, `used`, `limit` and `largest_free` are bytes: what the array needs, what the quota
     has in use, its limit (or what the system has left), the largest free range that is
     mapped already. `holders` are the largest arrays as (key, bytes), `prefix` is that of the
-    quota ("": the whole engine), or None where it was the system that had no room.
+    quota ("": the whole engine), or None where it was the system that had no room. `memory` is the
+    kind of memory that it has no room in (a name of `MemoryClass`); None: ordinary memory.
     """
 
     def __init__(
@@ -653,8 +654,12 @@ class HeavyMemoryError(TheusError, MemoryError):
         largest_free: int = 0,
         holders: tuple[tuple[str, int], ...] = (),
         prefix: str | None = None,
+        memory: str | None = None,
     ) -> None:
-        if prefix is None:
+        if memory is not None:
+            why = f"of memory of the kind {memory} {limit:,} bytes are to be had"
+            way = f"free arrays, or accept another kind, too: memory=MemoryClass.{memory} | ..."
+        elif prefix is None:
             why = f"the system has {limit:,} bytes left"
             way = "free arrays, or give the process more memory"
         else:
@@ -667,13 +672,14 @@ class HeavyMemoryError(TheusError, MemoryError):
             + (f" (largest arrays: {largest})" if largest else "")
             + f"; {way}"
         )
-        self.args = (asked, used, limit, largest_free, holders, prefix)
+        self.args = (asked, used, limit, largest_free, holders, prefix, memory)
         self.asked = asked
         self.used = used
         self.limit = limit
         self.largest_free = largest_free
         self.holders = holders
         self.prefix = prefix
+        self.memory = memory
 
 
 class StaleArrayError(TheusError, LookupError):

@@ -69,14 +69,22 @@ from theus.heavy_arguments import (
     limit_of,
     shape_of,
 )
-from theus.heavy_report import HeavyArray, HeavyReport, QuotaReport
+from theus.heavy_report import HeavyArray, HeavyReport, MemoryReport, QuotaReport
 from theus.heavy_watch import HeavyWatch
-from theus.shm_array import OWNERS, ShmArray, array_over
+from theus.memory import MemoryClass, kinds_of, set_of
+from theus.shm_array import OWNERS, PlainArray, ShmArray, array_over
 
 if TYPE_CHECKING:
     from theus.engine import TheusEngine
 
-__all__ = ["HeavyArray", "HeavyReport", "ManagedAllocator", "QuotaReport"]
+__all__ = [
+    "HeavyArray",
+    "HeavyReport",
+    "ManagedAllocator",
+    "MemoryClass",
+    "MemoryReport",
+    "QuotaReport",
+]
 
 HOLDERS_NAMED = 5
 
@@ -143,6 +151,7 @@ class ManagedAllocator:
     is the one whose transactions its arrays are drafts of. `backend` is "anonymous" or "named"
     (see above; default: the environment's THEUS_SHM_BACKEND, else "anonymous"). Where it cannot be
     had, the first `alloc` raises OSError or NotImplementedError: no other one takes its place.
+    `memory` is what arrays lie in whose `alloc` says nothing else (see `theus.memory`).
 
     All methods may be called from any thread. As a context manager it shuts down at the end.
     """
@@ -154,6 +163,7 @@ class ManagedAllocator:
         *,
         engine: TheusEngine | None = None,
         backend: Backend | None = None,
+        memory: MemoryClass = MemoryClass.SHARED,
     ) -> None:
         if not (session_id is None or isinstance(session_id, str)):
             raise TypeError(f"session_id is a text, or None, not {_shown(session_id)}")
@@ -164,6 +174,7 @@ class ManagedAllocator:
             raise ValueError(f"session_id has 1 to 63 bytes and no NUL, unlike {session_id!r}")
         self._limit = limit_of(capacity_mb)
         self.backend = backend_of(backend)
+        self.memory = kinds_of(memory)
         self._zone = SharedZone(self.session_id, self._limit, self.backend == "named")
         self._at_end_of = 0  # the multiprocessing child that hides our files when it ends
         self._entries: dict[str, _Entry] = {}
@@ -183,20 +194,23 @@ class ManagedAllocator:
         order: Order = "C",
         zero: bool = True,
         mode: Mode = "sealed",
+        memory: MemoryClass | None = None,
     ) -> ShmArray:
         """A new array of zeroes under `key`, writable here.
 
         `zero=False` leaves whatever an earlier array of this allocator had there. `order` is
         that of memory: "C" or "F" (Fortran). `mode="shared"` is for scratch results of many
         workers: rows of it can be lent (`ShmArray.lend`), its file is not sealed against other
-        writers, and what a state stores is a copy; it takes whole pages.
+        writers, and what a state stores is a copy; it takes whole pages. `memory` is the kind of
+        memory, or the set of kinds of which the first that has room is taken (`theus.memory`;
+        default: the allocator's).
 
         In a transaction it is a draft of that attempt; other attempts may have theirs under the
         same key, and meet at the commit.
 
         Raises FileExistsError if the key is in use, TypeError for elements that are Python
-        objects, HeavyMemoryError if a quota or the system has no room, ClosedError after
-        shutdown().
+        objects, HeavyMemoryError if a quota or the system has no room, NotImplementedError if it
+        has no such memory at all, ClosedError after shutdown().
         """
         sizes = shape_of(shape)
         type_ = dtype_of(dtype)
@@ -205,6 +219,7 @@ class ManagedAllocator:
             raise ValueError(f"order is 'C' or 'F', not {_shown(order)}")
         if mode not in ("sealed", "shared"):
             raise ValueError(f"mode is 'sealed' or 'shared', not {_shown(mode)}")
+        kinds = self.memory if memory is None else kinds_of(memory)
         check_key(key)
         self._check_open()
         tx = None if self._engine is None else self._attempt()
@@ -215,7 +230,8 @@ class ManagedAllocator:
             self._at_end_of = os.getpid()
             _hide_at_end()
         try:
-            block = self._block(key, type_.itemsize * math.prod(sizes), zero, mode == "shared")
+            size = type_.itemsize * math.prod(sizes)
+            block = self._block(key, size, zero, mode == "shared", kinds)
             array = array_over(block, sizes, type_, 0, None, order)
             entry.shape, entry.dtype, entry.order = sizes, type_, order
             if tx is None:
@@ -231,27 +247,43 @@ class ManagedAllocator:
             raise ClosedError("this allocator")
         return array
 
-    def _block(self, key: str, size: int, zero: bool, lending: bool) -> SharedBlock:
-        block = self._zone.alloc(key, size, zero, lending) if size < 2**63 else (False, "", 0, 0)
+    def _block(
+        self, key: str, size: int, zero: bool, lending: bool, kinds: MemoryClass
+    ) -> SharedBlock:
+        block = (
+            self._zone.alloc(key, size, zero, lending, kinds.value)
+            if size < 2**63
+            else (False, "", 0, 0, 2)
+        )
         if not isinstance(block, SharedBlock):
             raise self._refused(size, block)
         if self._watch.sites:
             self._watch.allocated(block)
         return block
 
-    def put(self, key: str, array: Any) -> ShmArray:
+    def put(self, key: str, array: Any, *, memory: MemoryClass | None = None) -> ShmArray:
         """Copies an array (or what NumPy makes one of) to shared memory, under `key`.
 
-        Raises what `alloc` raises.
+        `memory` is as for `alloc`. Raises what `alloc` raises.
         """
         given = np.asanyarray(array)
         fortran = given.flags.f_contiguous and not given.flags.c_contiguous
         # What a copy leaves out, between fields, is not to be what an older array had there.
         padded = given.dtype.names is not None
         order: Order = "F" if fortran else "C"
-        made = self.alloc(key, given.shape, given.dtype, order=order, zero=padded)
+        made = self.alloc(key, given.shape, given.dtype, order=order, zero=padded, memory=memory)
         np.copyto(made, given)
         return made
+
+    def place(self, key: str, array: Any, *, memory: MemoryClass | None = None) -> PlainArray:
+        """The array as it is if it lies in memory of the set already; else a copy, as `put` makes.
+
+        `memory` may hold HOST, which any array lies in that is not shared.
+        """
+        accepted = self.memory if memory is None else set_of(memory)
+        if isinstance(array, np.ndarray) and MemoryClass.of(array) in accepted:
+            return array
+        return self.put(key, array, memory=accepted)
 
     def get(
         self, key: str, shape: int | tuple[int, ...] | None = None, dtype: Any = None
@@ -370,7 +402,7 @@ class ManagedAllocator:
         key = block.label
         padded = array.dtype.names is not None  # see put()
         order: Order = "F" if array.flags.fnc else "C"
-        sealed = self._block(key, array.nbytes, padded, False)
+        sealed = self._block(key, array.nbytes, padded, False, MemoryClass.of(array))
         np.copyto(array_over(sealed, array.shape, array.dtype, 0, None, order), array)
         shown = array_over(sealed.publish(), array.shape, array.dtype, 0, None, order)
         if self._watch.checksums:
@@ -384,16 +416,18 @@ class ManagedAllocator:
                 entry.seen = ref(sealed, lambda _: self._drop(key, entry))
         return shown
 
-    def _refused(self, size: int, why: tuple[bool, str, int, int]) -> HeavyMemoryError:
-        by_quota, prefix, used, limit = why
+    def _refused(self, size: int, why: tuple[bool, str, int, int, int]) -> HeavyMemoryError:
+        by_quota, prefix, used, limit, kind = why
+        ordinary = MemoryClass(1 << kind) is MemoryClass.SHARED
         holders = sorted(self._zone.blocks(), key=lambda block: block[2], reverse=True)
         return HeavyMemoryError(
             size,
             used,
-            limit if limit or by_quota else system_memory()[1],
+            limit if limit or by_quota or not ordinary else system_memory()[1],
             self._zone.figures()["largest_free"],
             tuple((block[0], block[2]) for block in holders[:HOLDERS_NAMED]),
             prefix if by_quota else None,
+            None if by_quota or ordinary else MemoryClass(1 << kind).name,
         )
 
     def __contains__(self, key: object) -> bool:
@@ -466,6 +500,11 @@ class ManagedAllocator:
             largest_free=figures["largest_free"],
             lingering=figures["lingering"],
             by_size=figures["classes"],
+            by_memory={
+                MemoryClass(1 << kind): MemoryReport(*tally)
+                for kind, tally in enumerate(figures["memory"])
+                if tally[0]
+            },
             quotas=quotas,
             arrays=tuple(array for array, _ in self._arrays()),
         )
@@ -493,7 +532,9 @@ class ManagedAllocator:
 
     def _arrays(self) -> Iterator[tuple[HeavyArray, int]]:
         for block in self._zone.blocks():
-            yield HeavyArray(*block[:7], *block[9:], self._watch.site(block[7])), block[8]
+            memory = MemoryClass(1 << block[11])
+            site = self._watch.site(block[7])
+            yield HeavyArray(*block[:7], *block[9:11], site, memory), block[8]
 
     def watch(self, *, sites: bool = False, checksums: bool = False) -> None:
         """What is noted of arrays from now on; see `theus.heavy_watch`.

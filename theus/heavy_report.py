@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["HeavyArray", "HeavyReport", "QuotaReport"]
+from theus.memory import MemoryClass
+
+__all__ = ["HeavyArray", "HeavyReport", "MemoryReport", "QuotaReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class HeavyArray:
     """How many ranges of rows others may write now, or will."""
     site: str | None
     """Where it was allocated, "file:line"; None unless that is noted (`ManagedAllocator.watch`)."""
+    memory: MemoryClass = MemoryClass.SHARED
+    """What it lies in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,17 @@ class QuotaReport:
     hard: int
     used: int
     peak: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryReport:
+    """What an allocator has of one kind of memory. In bytes, but for `arenas` and `arrays`."""
+
+    arenas: int
+    arrays: int
+    used: int
+    backed: int
+    idle: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +81,8 @@ class HeavyReport:
     """Arrays that were freed while other processes look at them."""
     by_size: dict[int, tuple[int, int]]
     """Largest size of a class -> (arrays, bytes)."""
+    by_memory: dict[MemoryClass, MemoryReport]
+    """Those kinds that there is something of."""
     quotas: tuple[QuotaReport, ...]
     arrays: tuple[HeavyArray, ...]
 
@@ -82,8 +99,9 @@ class HeavyReport:
         for array in self.arrays:
             state = "" if array.live else ", freed"
             state += f", shared, {array.lent} ranges lent" if array.shared else ""
+            kind = "" if array.memory is MemoryClass.SHARED else f", {array.memory.name} memory"
             lines.append(
-                f"  {array.key}: {array.bytes:,} bytes, seen by {array.processes}, "
+                f"  {array.key}: {array.bytes:,} bytes{kind}, seen by {array.processes}, "
                 f"{array.age:.1f} s old{state}{'' if array.site is None else f', {array.site}'}"
             )
         return "\n".join(lines)

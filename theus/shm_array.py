@@ -23,6 +23,7 @@ import numpy as np
 
 from theus._theus import ABSENT, SharedBlock, borrow_block, place_in_block, token_in_block
 from theus.errors import BadTokenError, BorrowedArrayError, LoanError, _shown
+from theus.memory import MemoryClass
 
 if TYPE_CHECKING:
     from theus.loans import Loan
@@ -68,7 +69,8 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
 
         `shared` says whether they lie in shared memory; then there are `name`, `key`, `pid`
         (of the owner), `file` (in which they lie; None: it has no name), `owned` (by this
-        process), `live` (may be sent by token), `published` (its owner changes it no more),
+        process), `memory` (the name of a `MemoryClass`), `live` (may be sent by token), `published`
+        (its owner changes it no more),
         `leases` (processes that look at it), `offset` (bytes from the start of the block),
         `block_bytes`, `mode` ("shared": rows of it can be lent; else "sealed").
         Always: `address`, `bytes`, `writeable`.
@@ -88,6 +90,7 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
                 "pid": block.pid,
                 "file": block.file,
                 "owned": block.owned,
+                "memory": MemoryClass.of(self).name,
                 "live": block.live,
                 "published": block.published,
                 "leases": block.leases,

@@ -378,6 +378,13 @@ block_file(PyObject *op, void *Py_UNUSED(closure))
     return PyUnicode_FromString(theus_file_name_of(&arena->name, THEUS_FILE_DATA).text);
 }
 
+static PyObject *
+block_memory(PyObject *op, void *Py_UNUSED(closure))
+{
+    const BlockObject *self = block_of(op);
+    return PyLong_FromLong(self->kind == BLOCK_PRIVATE ? THEUS_MEMORY_HOST : (long)self->block.arena->memory);
+}
+
 static PyMethodDef block_methods[] = {
     {"retire", block_retire, METH_NOARGS,
      PyDoc_STR("retire($self, /)\n--\n\nNo process can borrow it from now on; those that have it keep it. Raises\n"
@@ -420,6 +427,7 @@ static PyGetSetDef block_getset[] = {
     {"lends", block_lends, NULL, PyDoc_STR("Whether ranges of it can be lent."), NULL},
     {"leases", block_leases, NULL, PyDoc_STR("The number of processes that look at it."), NULL},
     {"file", block_file, NULL, PyDoc_STR("The name of the file that it lies in; None: that has none."), NULL},
+    {"memory", block_memory, NULL, PyDoc_STR("The number of the kind of memory that it lies in."), NULL},
     {"token", block_token_bytes, NULL, PyDoc_STR("What borrow_block() takes in another process."), NULL},
     {0},
 };

@@ -132,4 +132,6 @@ shm_choose_folder(void)
 {
     const char *path = getenv("THEUS_SHM_DIR"); /* while the module is imported: nobody changes it meanwhile */
     theus_files_choose_folder(path != NULL && path[0] != '\0' ? path : "/dev/shm");
+    path = getenv("THEUS_SPILL_DIR");
+    theus_files_choose_disk(path != NULL && path[0] != '\0' ? path : "/var/tmp");
 }

@@ -3,6 +3,8 @@
 
 #include "errors.h"
 
+#include "../core/port_memory.h"
+
 typedef struct {
     PyObject_HEAD
     theus_zone *zone; /* owned */
@@ -73,7 +75,8 @@ zone_alloc(PyObject *op, PyObject *args)
     unsigned long long size;
     int zero, lending = 0;
     Py_ssize_t length;
-    if (!PyArg_ParseTuple(args, "UKp|p:alloc", &text, &size, &zero, &lending)) {
+    unsigned placement = THEUS_PLACE(THEUS_MEMORY_SHARED);
+    if (!PyArg_ParseTuple(args, "UKp|pI:alloc", &text, &size, &zero, &lending, &placement)) {
         return NULL;
     }
     const char *label = parse_label(text, &length);
@@ -86,7 +89,7 @@ zone_alloc(PyObject *op, PyObject *args)
     theus_status status;
     unsigned how = (zero ? THEUS_ZEROED : 0) | (lending ? THEUS_LENDING : 0);
     Py_BEGIN_ALLOW_THREADS /* new pages take milliseconds, and so does zeroing */
-    status = theus_zone_alloc(zone, label, (uint32_t)length, size, how, &block, &refusal);
+    status = theus_zone_alloc_in(zone, placement, label, (uint32_t)length, size, how, &block, &refusal);
     Py_END_ALLOW_THREADS
     module_state *st = module_state_of_type(Py_TYPE(op));
     if (status == THEUS_OK) {
@@ -99,8 +102,9 @@ zone_alloc(PyObject *op, PyObject *args)
     if (refusal.why == THEUS_ROOM_QUOTA) {
         (void)theus_zone_read_quota(zone, refusal.quota, &quota);
     }
-    return Py_BuildValue("(Os#KK)", refusal.why == THEUS_ROOM_QUOTA ? Py_True : Py_False, quota.prefix,
-                         (Py_ssize_t)quota.length, (unsigned long long)refusal.used, (unsigned long long)refusal.limit);
+    return Py_BuildValue("(Os#KKI)", refusal.why == THEUS_ROOM_QUOTA ? Py_True : Py_False, quota.prefix,
+                         (Py_ssize_t)quota.length, (unsigned long long)refusal.used, (unsigned long long)refusal.limit,
+                         (unsigned)refusal.memory);
 }
 
 static PyObject *
@@ -178,19 +182,39 @@ class_dict(const theus_tally *classes)
     return found;
 }
 
+/* (arenas, blocks, bytes, backed, idle) of each kind of memory, in their order. */
+static PyObject *
+memory_list(const theus_memory_tally *memory)
+{
+    PyObject *list = PyList_New(THEUS_MEMORY_BLOCKS);
+    for (int i = 0; list != NULL && i < THEUS_MEMORY_BLOCKS; i++) {
+        const theus_memory_tally *it = &memory[i];
+        PyObject *tally = Py_BuildValue("(KKKKK)", (unsigned long long)it->arenas, (unsigned long long)it->blocks,
+                                        (unsigned long long)it->bytes, (unsigned long long)it->backed,
+                                        (unsigned long long)it->idle);
+        if (tally == NULL) {
+            Py_CLEAR(list);
+            break;
+        }
+        PyList_SET_ITEM(list, i, tally);
+    }
+    return list;
+}
+
 static PyObject *
 zone_figures(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     theus_zone_figures f;
     theus_zone_read(zone_of(op)->zone, &f);
-    PyObject *classes = class_dict(f.classes);
-    if (classes == NULL) {
+    PyObject *classes = class_dict(f.classes), *memory = classes == NULL ? NULL : memory_list(f.memory);
+    if (memory == NULL) {
+        Py_XDECREF(classes);
         return NULL;
     }
 #define FIGURE(name) #name, (unsigned long long)f.name
-    return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsN}", FIGURE(births), FIGURE(deaths), FIGURE(bytes_born),
+    return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsNsN}", FIGURE(births), FIGURE(deaths), FIGURE(bytes_born),
                          FIGURE(bytes_dead), FIGURE(asked), FIGURE(arenas), FIGURE(mapped), FIGURE(backed), FIGURE(idle),
-                         FIGURE(lingering), FIGURE(free_bytes), FIGURE(largest_free), "classes", classes);
+                         FIGURE(lingering), FIGURE(free_bytes), FIGURE(largest_free), "classes", classes, "memory", memory);
 #undef FIGURE
 }
 
@@ -219,10 +243,11 @@ describe_block(const theus_block_figures *block)
         return NULL;
     }
     double age = (double)(theus_clock_tick_ns() - block->tick_ns) / 1e9;
-    return Py_BuildValue("(NKKOIdOIKOI)", label, (unsigned long long)block->size, (unsigned long long)block->extent,
+    return Py_BuildValue("(NKKOIdOIKOII)", label, (unsigned long long)block->size, (unsigned long long)block->extent,
                          block->state == THEUS_SLOT_LIVE ? Py_True : Py_False, (unsigned)block->leases, age,
                          block->published ? Py_True : Py_False, (unsigned)block->site,
-                         (unsigned long long)(uintptr_t)block->data, block->lends ? Py_True : Py_False, (unsigned)block->lent);
+                         (unsigned long long)(uintptr_t)block->data, block->lends ? Py_True : Py_False, (unsigned)block->lent,
+                         (unsigned)block->memory);
 }
 
 static PyObject *
@@ -251,8 +276,9 @@ zone_blocks(PyObject *op, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef zone_methods[] = {
     {"alloc", zone_alloc, METH_VARARGS,
-     PyDoc_STR("alloc($self, label, size, zero, lending=False, /)\n--\n\n"
-               "A new block, or why there is none: (whether a quota refused, its prefix, bytes used, limit).")},
+     PyDoc_STR("alloc($self, label, size, zero, lending=False, placement=4, /)\n--\n\n"
+               "A new block in one of those kinds of memory (a bit each), or why there is none: (whether a quota\n"
+               "refused, its prefix, bytes used, limit, the number of the kind that was asked last).")},
     {"retire_all", zone_retire_all, METH_O,
      PyDoc_STR("retire_all($self, shut, /)\n--\n\n"
                "No block can be borrowed from now on. If `shut`, memory is not kept for later ones either.")},
@@ -267,7 +293,7 @@ static PyMethodDef zone_methods[] = {
      PyDoc_STR("quotas($self, /)\n--\n\nA list of (prefix, soft, hard, used, peak).")},
     {"blocks", zone_blocks, METH_NOARGS,
      PyDoc_STR("blocks($self, /)\n--\n\nA list of (label, size, extent, live, leases, age in seconds,\n"
-               "published, site, address, whether it lends, ranges lent).")},
+               "published, site, address, whether it lends, ranges lent, number of the kind of memory).")},
     {0},
 };
 

@@ -42,7 +42,7 @@ PyObject *module_shared_folder(PyObject *module, PyObject *ignored);
 PyObject *module_open_ledger(PyObject *module, PyObject *ignored);
 PyObject *module_hide_arenas(PyObject *module, PyObject *ignored);
 
-/* Reads THEUS_SHM_DIR, once per process. */
+/* Reads THEUS_SHM_DIR and THEUS_SPILL_DIR, once per process. */
 void shm_choose_folder(void);
 
 #endif

@@ -48,19 +48,26 @@ theus_status_of_errno(int error)
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008u
 #endif
+#ifndef MFD_HUGETLB
+#define MFD_HUGETLB 0x0004u
+#endif
+#ifndef MFD_HUGE_2MB
+#define MFD_HUGE_2MB (21u << 26)
+#endif
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
 
 theus_status
-theus_shm_create(const char *label, uint64_t size, int *fd)
+theus_shm_create(const char *label, bool huge, uint64_t size, int *fd)
 {
-    int made = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
+    int made = memfd_create(label, flags | MFD_NOEXEC_SEAL);
     if (made < 0 && errno == EINVAL) { /* a kernel before 6.3 */
-        made = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        made = memfd_create(label, flags);
     }
-    if (made < 0) {
-        return theus_status_of_errno(errno);
+    if (made < 0) { /* ENODEV, EINVAL: there are no such pages */
+        return huge && (errno == ENODEV || errno == EINVAL) ? THEUS_UNSUPPORTED : theus_status_of_errno(errno);
     }
     if (size > INT64_MAX || ftruncate(made, (off_t)size) != 0) {
         theus_status status = size > INT64_MAX ? THEUS_NO_ROOM : theus_status_of_errno(errno);
@@ -78,18 +85,30 @@ theus_shm_seal(int fd, bool read_only)
     return fcntl(fd, F_ADD_SEALS, seals) == 0 ? THEUS_OK : theus_status_of_errno(errno);
 }
 
+typedef struct {
+    char text[64];
+} fd_path;
+
+static fd_path
+path_of(uint32_t pid, int fd)
+{
+    fd_path path;
+    if (pid == 0) {
+        snprintf(path.text, sizeof(path.text), "/proc/self/fd/%d", fd);
+    }
+    else {
+        snprintf(path.text, sizeof(path.text), "/proc/%" PRIu32 "/fd/%d", pid, fd);
+    }
+    return path;
+}
+
 theus_status
 theus_shm_open(uint32_t pid, int fd, const char *label, theus_open how, int *own, uint64_t *size)
 {
-    char path[64], target[128], wanted[128];
-    if (pid == 0) {
-        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    }
-    else {
-        snprintf(path, sizeof(path), "/proc/%" PRIu32 "/fd/%d", pid, fd);
-    }
+    char target[128], wanted[128];
+    fd_path path = path_of(pid, fd);
     /* Look before opening: a forged number may name a device or a pipe, and to open those does something. */
-    ssize_t length = readlink(path, target, sizeof(target) - 1);
+    ssize_t length = readlink(path.text, target, sizeof(target) - 1);
     if (length < 0) {
         return errno == EACCES || errno == EPERM ? THEUS_REFUSED : THEUS_GONE;
     }
@@ -98,7 +117,7 @@ theus_shm_open(uint32_t pid, int fd, const char *label, theus_open how, int *own
     if (strcmp(target, wanted) != 0) {
         return THEUS_GONE;
     }
-    int opened = open(path, (how == THEUS_OPEN_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    int opened = open(path.text, (how == THEUS_OPEN_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (opened < 0) {
         return errno == ENOENT ? THEUS_GONE : theus_status_of_errno(errno);
     }
@@ -115,12 +134,46 @@ theus_shm_open(uint32_t pid, int fd, const char *label, theus_open how, int *own
     return THEUS_OK;
 }
 
+static bool
+is_nameless(const struct stat *about)
+{
+    return S_ISREG(about->st_mode) && about->st_nlink == 0 && (about->st_mode & 0777) == 0400 && about->st_uid == geteuid();
+}
+
+theus_status
+theus_shm_open_nameless(uint32_t pid, int fd, int *own, uint64_t *size)
+{
+    fd_path path = path_of(pid, fd);
+    struct stat about;
+    if (stat(path.text, &about) != 0) {
+        return errno == EACCES || errno == EPERM ? THEUS_REFUSED : THEUS_GONE;
+    }
+    int opened = is_nameless(&about) ? open(path.text, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY) : -1;
+    if (opened < 0) {
+        return THEUS_GONE;
+    }
+    if (fstat(opened, &about) != 0 || !is_nameless(&about)) { /* another file has that number meanwhile */
+        close(opened);
+        return THEUS_GONE;
+    }
+    *own = opened;
+    *size = (uint64_t)about.st_size;
+    return THEUS_OK;
+}
+
 #else
 
 theus_status
-theus_shm_create(const char *label, uint64_t size, int *fd)
+theus_shm_create(const char *label, bool huge, uint64_t size, int *fd)
 {
-    (void)label, (void)size, (void)fd;
+    (void)label, (void)huge, (void)size, (void)fd;
+    return THEUS_UNSUPPORTED;
+}
+
+theus_status
+theus_shm_open_nameless(uint32_t pid, int fd, int *own, uint64_t *size)
+{
+    (void)pid, (void)fd, (void)own, (void)size;
     return THEUS_UNSUPPORTED;
 }
 
@@ -175,7 +228,8 @@ theus_status
 theus_shm_map(int fd, uint64_t offset, uint64_t size, theus_map how, void **memory)
 {
     int protection = how == THEUS_MAP_READ ? PROT_READ : PROT_READ | PROT_WRITE;
-    int kind = how == THEUS_MAP_PRIVATE ? MAP_PRIVATE : MAP_SHARED;
+    /* Pages come by theus_shm_back(); where they are of 2 MiB, a mapping would otherwise have all of them put aside. */
+    int kind = how == THEUS_MAP_PRIVATE ? MAP_PRIVATE : MAP_SHARED | MAP_NORESERVE;
     void *mapped = mmap(NULL, (size_t)size, protection, kind, fd, (off_t)offset);
     if (mapped == MAP_FAILED) {
         return theus_status_of_errno(errno);
@@ -195,6 +249,15 @@ void
 theus_shm_unmap(void *memory, uint64_t size)
 {
     (void)munmap(memory, (size_t)size);
+}
+
+theus_status
+theus_shm_pin(void *memory, uint64_t size)
+{
+    if (mlock(memory, (size_t)size) == 0) {
+        return THEUS_OK;
+    }
+    return errno == EAGAIN || errno == EPERM ? THEUS_NO_ROOM : theus_status_of_errno(errno);
 }
 
 uint64_t
@@ -257,143 +320,6 @@ theus_byte_is_locked(int fd, uint64_t byte)
 }
 
 #endif
-
-/* ---- figures ---------------------------------------------------------------------------- */
-
-/* A small text file, as a string. */
-static bool
-read_text(const char *path, char *text, size_t size)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return false;
-    }
-    ssize_t length = read(fd, text, size - 1);
-    close(fd);
-    text[length > 0 ? length : 0] = '\0';
-    return length > 0;
-}
-
-static bool
-read_number(const char *folder, const char *name, uint64_t *number)
-{
-    char path[1200], text[64];
-    snprintf(path, sizeof(path), "%s/%s", folder, name);
-    return read_text(path, text, sizeof(text)) && sscanf(text, "%" SCNu64, number) == 1; /* "max" is no number */
-}
-
-typedef struct {
-    uint64_t total, room;
-} memory_figures;
-
-/* Bytes of files that a group keeps in memory because there is room: they count as used, and are given up before anything else
- * is. Memory of ours is not among them. */
-static uint64_t
-read_cache(const char *folder, const char *active, const char *inactive)
-{
-    char path[1200], text[8192];
-    snprintf(path, sizeof(path), "%s/memory.stat", folder);
-    if (!read_text(path, text, sizeof(text))) {
-        return 0;
-    }
-    uint64_t bytes = 0;
-    char *rest = NULL, name[64];
-    for (char *line = strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
-        uint64_t value;
-        if (sscanf(line, "%63s %" SCNu64, name, &value) == 2 && (strcmp(name, active) == 0 || strcmp(name, inactive) == 0)) {
-            bytes += value;
-        }
-    }
-    return bytes;
-}
-
-/* What the two versions of cgroups call the same things. */
-typedef struct {
-    const char *mount, *limit, *usage, *active, *inactive;
-} group_names;
-
-static const group_names groups_1 = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
-                                     "total_active_file", "total_inactive_file"};
-static const group_names groups_2 = {"/sys/fs/cgroup", "memory.max", "memory.current", "active_file", "inactive_file"};
-
-/* The limits of this process's group and of all above it. */
-static void
-narrow_by_groups(memory_figures *figures, const group_names *names, const char *group)
-{
-    char folder[1100];
-    size_t root = (size_t)snprintf(folder, sizeof(folder), "%s", names->mount);
-    snprintf(folder + root, sizeof(folder) - root, "%s", group);
-    for (;;) {
-        uint64_t most, used;
-        if (read_number(folder, names->limit, &most) && read_number(folder, names->usage, &used)) {
-            uint64_t cache = read_cache(folder, names->active, names->inactive);
-            used -= cache < used ? cache : used;
-            uint64_t left = used < most ? most - used : 0;
-            figures->total = most < figures->total ? most : figures->total;
-            figures->room = left < figures->room ? left : figures->room;
-        }
-        char *slash = strrchr(folder, '/');
-        if (slash == NULL || slash < folder + root) {
-            return;
-        }
-        *slash = '\0';
-    }
-}
-
-static void
-narrow_by_cgroups(memory_figures *figures)
-{
-    char text[4096];
-    if (!read_text("/proc/self/cgroup", text, sizeof(text))) {
-        return;
-    }
-    char *rest = NULL;
-    for (char *line = strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
-        char *kind = strchr(line, ':'); /* "4:memory:/group" (version 1) or "0::/group" */
-        char *group = kind == NULL ? NULL : strchr(kind + 1, ':');
-        if (group == NULL || strlen(group) > 1000) {
-            continue;
-        }
-        *group++ = '\0';
-        if (kind[1] == '\0') {
-            narrow_by_groups(figures, &groups_2, group);
-        }
-        else if (strcmp(kind + 1, "memory") == 0) {
-            narrow_by_groups(figures, &groups_1, group);
-        }
-    }
-}
-
-static memory_figures
-read_memory_figures(void)
-{
-    memory_figures figures = {UINT64_MAX, UINT64_MAX};
-    char text[4096];
-    if (read_text("/proc/meminfo", text, sizeof(text))) {
-        const char *total = strstr(text, "MemTotal:"), *room = strstr(text, "MemAvailable:");
-        uint64_t kib;
-        if (total != NULL && sscanf(total, "MemTotal: %" SCNu64, &kib) == 1) {
-            figures.total = kib * 1024;
-        }
-        if (room != NULL && sscanf(room, "MemAvailable: %" SCNu64, &kib) == 1) {
-            figures.room = kib * 1024;
-        }
-    }
-    narrow_by_cgroups(&figures);
-    return figures;
-}
-
-uint64_t
-theus_memory_room(void)
-{
-    return read_memory_figures().room;
-}
-
-uint64_t
-theus_memory_total(void)
-{
-    return read_memory_figures().total;
-}
 
 /* ---- identity ------------------------------------------------------------------------------ */
 

@@ -1,5 +1,5 @@
-/* What shared memory asks of the operating system: files without a name, mappings, locks on bytes of a file, figures about
- * memory. port_shm.c is the only file of the core that makes these calls.
+/* What shared memory asks of the operating system: files without a name, mappings, locks on bytes of a file. port_shm.c is the only
+ * file of the core that makes these calls; how much memory there is, says port_memory.h.
  *
  * Outcomes: THEUS_NO_ROOM where memory or address space ran out, THEUS_NO_FILES where descriptors did, THEUS_REFUSED where the system said no for another
  * reason, THEUS_UNSUPPORTED where it has no such thing. Nothing here blocks, and nothing is written to a stream. */
@@ -14,8 +14,9 @@ theus_status theus_status_of_errno(int error);
 /* ---- files ------------------------------------------------------------------------ */
 
 /* A file of zeroes that has no name, is not inherited through exec, and is gone with its last descriptor and mapping. `label` is
- * what /proc shows. Its pages are not there yet: see theus_shm_back(). */
-THEUS_MUST_CHECK theus_status theus_shm_create(const char *label, uint64_t size, int *fd);
+ * what /proc shows. Its pages are not there yet: see theus_shm_back(). `huge`: they will be those of 2 MiB that are set aside, and
+ * the size is a multiple of that. */
+THEUS_MUST_CHECK theus_status theus_shm_create(const char *label, bool huge, uint64_t size, int *fd);
 
 /* From now on the size stays: no mapping can lose its pages. `read_only`: and no new mapping can write, no write() either; those
  * that exist go on. */
@@ -35,6 +36,9 @@ typedef enum {
  * `label` and theus_shm_seal() sealed: a description of our own, with locks of its own. GONE: there is no such file there. */
 THEUS_MUST_CHECK theus_status theus_shm_open(uint32_t pid, int fd, const char *label, theus_open how, int *own,
                                              uint64_t *size);
+
+/* The same for a file that theus_name_create() made read-only, in whatever folder, and that was given no name. */
+THEUS_MUST_CHECK theus_status theus_shm_open_nameless(uint32_t pid, int fd, int *own, uint64_t *size);
 void theus_shm_close(int fd);
 
 /* ---- mappings ----------------------------------------------------------------------- */
@@ -51,6 +55,9 @@ THEUS_MUST_CHECK theus_status theus_shm_map(int fd, uint64_t offset, uint64_t si
  * the old one stays: the caller is a forked child that nobody could tell. */
 void theus_shm_remap(int fd, uint64_t offset, void *memory, uint64_t size, theus_map how);
 void theus_shm_unmap(void *memory, uint64_t size);
+
+/* Keeps pages that are there in RAM, for as long as they are mapped here. NO_ROOM: RLIMIT_MEMLOCK is used up. */
+THEUS_MUST_CHECK theus_status theus_shm_pin(void *memory, uint64_t size);
 uint64_t theus_page_size(void);
 
 /* ---- liveness ------------------------------------------------------------------------- */
@@ -62,12 +69,7 @@ bool theus_byte_try_lock(int fd, uint64_t byte);
 void theus_byte_unlock(int fd, uint64_t byte);
 bool theus_byte_is_locked(int fd, uint64_t byte); /* by another description */
 
-/* ---- figures, identity ------------------------------------------------------------------- */
-
-/* Bytes that this process may still use before the system or its cgroup runs out; an estimate, read from the system each time
- * (some 50 microseconds). And all that it may use. UINT64_MAX where nothing is known. */
-uint64_t theus_memory_room(void);
-uint64_t theus_memory_total(void);
+/* ---- identity ---------------------------------------------------------------------------- */
 
 uint32_t theus_process_id(void);
 THEUS_MUST_CHECK theus_status theus_random_id(unsigned char id[16]); /* cannot be guessed */

@@ -132,12 +132,17 @@ close_arena(theus_arena *arena)
     theus_free(arena);
 }
 
+/* At the end: blocks go to the first arena that has room, so those made last are the first to become empty. */
 static void
 enlist(theus_arena *arena)
 {
     theus_shm_lock();
-    arena->next = process.first;
-    process.first = arena;
+    theus_arena **last = &process.first;
+    while (*last != NULL) {
+        last = &(*last)->next;
+    }
+    arena->next = NULL;
+    *last = arena;
     theus_shm_unlock();
 }
 
@@ -200,11 +205,16 @@ make_books(theus_arena *arena, uint32_t capacity)
     return theus_runs_new(arena->data_size, capacity, &arena->runs);
 }
 
+static theus_files_kind
+files_of(const theus_arena *arena)
+{
+    return (theus_files_kind){.backend = arena->backend, .memory = arena->memory, .lends = arena->loan_count > 0};
+}
+
 static theus_status
 make_files(theus_arena *arena)
 {
-    bool lends = arena->loan_count > 0;
-    theus_status status = theus_files_create(arena->backend, lends, arena->control_size, arena->data_size,
+    theus_status status = theus_files_create(files_of(arena), arena->control_size, arena->data_size,
                                              &arena->control_fd, &arena->data_fd);
     if (status != THEUS_OK
         || (status = theus_shm_back(arena->control_fd, 0, arena->control_size)) != THEUS_OK
@@ -215,7 +225,7 @@ make_files(theus_arena *arena)
         return status;
     }
     THEUS_SHM_STEP("files mapped");
-    return theus_files_seal(arena->backend, lends, arena->control_fd, arena->data_fd);
+    return theus_files_seal(files_of(arena), arena->control_fd, arena->data_fd);
 }
 
 /* Where they lie in the control file. */
@@ -240,6 +250,7 @@ write_header(theus_arena *arena, const char *session, uint32_t capacity)
     header->control_size = arena->control_size;
     header->data_size = arena->data_size;
     header->pid = theus_process_id();
+    header->memory = arena->memory;
     header->control_fd = arena->backend == THEUS_NAMED ? THEUS_BY_NAME : arena->control_fd;
     header->data_fd = arena->backend == THEUS_NAMED ? THEUS_BY_NAME : arena->data_fd;
     arena->name = (theus_arena_name){.pid = header->pid, .control_fd = header->control_fd};
@@ -311,8 +322,7 @@ make_arena(theus_arena *arena, const char *session, uint32_t capacity)
 }
 
 theus_status
-theus_arena_create(theus_zone *zone, theus_backend backend, const char *session, uint64_t data_size, uint32_t capacity,
-                   uint32_t loans)
+theus_arena_create(theus_zone *zone, const theus_arena_kind *kind, const char *session)
 {
     theus_status status = watch_process();
     theus_arena *arena = status == THEUS_OK ? arena_blank() : NULL;
@@ -320,13 +330,14 @@ theus_arena_create(theus_zone *zone, theus_backend backend, const char *session,
         return THEUS_NOMEM;
     }
     arena->zone = zone;
-    arena->backend = backend;
+    arena->backend = kind->backend;
+    arena->memory = kind->memory;
     arena->self = THEUS_SHM_OWNER;
-    arena->loan_count = loans;
-    arena->control_size = theus_shm_control_size(capacity, loans);
-    arena->data_size = data_size;
+    arena->loan_count = kind->loans;
+    arena->control_size = theus_shm_control_size(kind->capacity, kind->loans);
+    arena->data_size = kind->data_size;
     theus_mutex_lock(&process.files);
-    status = make_arena(arena, session, capacity);
+    status = make_arena(arena, session, kind->capacity);
     if (status == THEUS_OK) {
         enlist(arena);
     }
@@ -402,7 +413,12 @@ open_files(theus_arena *arena, const theus_arena_name *name, uint32_t *capacity)
     if (status != THEUS_OK || (status = check_header(arena, name, capacity, &arena->loan_count)) != THEUS_OK) {
         return status;
     }
-    status = theus_files_open_data(name, arena->loan_count > 0, arena->header->data_fd, &arena->data_fd, &arena->data_size);
+    uint32_t memory = *(volatile uint32_t *)&arena->header->memory;
+    if (memory >= THEUS_MEMORY_BLOCKS) {
+        return THEUS_BAD_TOKEN;
+    }
+    arena->memory = (theus_memory)memory;
+    status = theus_files_open_data(name, files_of(arena), arena->header->data_fd, &arena->data_fd, &arena->data_size);
     if (status != THEUS_OK) {
         return status == THEUS_GONE ? THEUS_STALE : status;
     }
@@ -573,7 +589,7 @@ leave_descriptions(theus_arena *arena)
     theus_shm_close(arena->control_fd);
     arena->control_fd = arena->child_fd;
     arena->child_fd = -1;
-    theus_files_lose_write(arena->backend, arena->loan_count > 0, &arena->data_fd);
+    theus_files_lose_write(files_of(arena), &arena->data_fd);
     theus_shm_remap(arena->data_fd, 0, arena->data, arena->data_size, THEUS_MAP_READ);
     char *shown = atomic_load(&arena->shown);
     if (shown != NULL) {

@@ -47,6 +47,7 @@ typedef struct {
 
 typedef struct theus_arena {
     theus_backend backend;    /* these do not change, but for a fork: */
+    theus_memory memory;
     theus_arena_name name;    /* a copy of our own: others can write to the header */
     theus_shm_header *header;
     uint64_t control_size;
@@ -87,10 +88,17 @@ void theus_shm_unlock(void);
 void theus_hold_forks(void);
 void theus_let_forks(void);
 
-/* One more arena, with one reference, for `zone`; `loans` above 0: one that lends. NO_ROOM, NOMEM, REFUSED, UNSUPPORTED,
- * NO_FOLDER. */
-THEUS_MUST_CHECK theus_status theus_arena_create(theus_zone *zone, theus_backend backend, const char *session,
-                                                 uint64_t data_size, uint32_t capacity, uint32_t loans);
+/* What an arena is made of. */
+typedef struct {
+    theus_backend backend;
+    theus_memory memory;
+    uint64_t data_size; /* whole pages of that memory */
+    uint32_t capacity;  /* slots */
+    uint32_t loans;     /* above 0: it lends */
+} theus_arena_kind;
+
+/* One more arena, with one reference, for `zone`. NO_ROOM, NOMEM, REFUSED, UNSUPPORTED, NO_FOLDER. */
+THEUS_MUST_CHECK theus_status theus_arena_create(theus_zone *zone, const theus_arena_kind *kind, const char *session);
 
 static inline bool
 theus_arena_is_owned(const theus_arena *arena)

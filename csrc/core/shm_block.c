@@ -192,8 +192,9 @@ theus_block_is_live(const theus_block *block)
 theus_status
 theus_block_map_private(const theus_block *block, void **base, uint64_t *mapped, char **data)
 {
-    uint64_t before = block->offset % theus_page_size();
-    uint64_t size = before + (block->size > 0 ? block->size : 1);
+    uint64_t page = theus_memory_page(block->arena->memory, theus_page_size());
+    uint64_t before = block->offset % page;
+    uint64_t size = (before + (block->size > 0 ? block->size : 1) + page - 1) / page * page;
     theus_status status = theus_shm_map(block->arena->data_fd, block->offset - before, size, THEUS_MAP_PRIVATE, base);
     if (status == THEUS_OK) {
         *mapped = size;

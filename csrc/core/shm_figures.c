@@ -19,6 +19,12 @@ theus_zone_read(theus_zone *zone, theus_zone_figures *figures)
     memcpy(figures->classes, totals->classes, sizeof(figures->classes));
     for (theus_arena *it = zone_arena_after_locked(zone, NULL); it != NULL; it = zone_arena_after_locked(zone, it)) {
         uint64_t largest = theus_runs_largest(it->runs);
+        theus_memory_tally *tally = &figures->memory[it->memory];
+        tally->arenas++;
+        tally->blocks += it->blocks;
+        tally->bytes += it->data_size - it->runs->free_bytes;
+        tally->backed += it->backed;
+        tally->idle += arena_is_idle(it) ? it->backed : 0;
         figures->arenas++;
         figures->mapped += it->data_size;
         figures->backed += it->backed;
@@ -76,6 +82,7 @@ theus_zone_list(theus_zone *zone, theus_block_figures *list, uint64_t places)
                 list[count].slot = i;
                 list[count].lends = it->loan_count > 0;
                 list[count].lent = theus_loans_out_locked(it, i, list[count].generation);
+                list[count].memory = it->memory;
                 list[count].data = it->data + it->tenants[i].offset;
             }
             count++;

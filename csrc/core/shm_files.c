@@ -1,6 +1,7 @@
 /* See shm_files.h. */
 #include "shm_files.h"
 
+#include "port_memory.h"
 #include "shm_slots.h"
 
 #include <inttypes.h>
@@ -12,49 +13,83 @@
 #define DATA_LABEL "theus-data"
 #define LENT_LABEL "theus-lent" /* not sealed read-only: nobody takes it for one that is */
 
-/* Constant from the first use on: theus_files_choose_folder() comes before it, or never. */
-static struct {
+typedef struct {
     _Atomic(bool) chosen;
-    char folder[256];
-} place = {.folder = "/dev/shm"};
+    char path[256];
+} folder;
+
+/* Constant from the first use on: theus_files_choose_...() comes before it, or never. */
+static struct {
+    folder named, disk;
+} places = {.named.path = "/dev/shm", .disk.path = "/var/tmp"};
+
+static void
+choose(folder *which, const char *path)
+{
+    if (!atomic_exchange(&which->chosen, true)) {
+        bool fits = path[0] == '/' && strlen(path) < sizeof(which->path);
+        strncpy(which->path, fits ? path : "", sizeof(which->path) - 1);
+    }
+}
 
 void
 theus_files_choose_folder(const char *path)
 {
-    if (!atomic_exchange(&place.chosen, true)) {
-        bool fits = path[0] == '/' && strlen(path) < sizeof(place.folder);
-        strncpy(place.folder, fits ? path : "", sizeof(place.folder) - 1);
-    }
+    choose(&places.named, path);
+}
+
+void
+theus_files_choose_disk(const char *path)
+{
+    choose(&places.disk, path);
 }
 
 const char *
 theus_files_folder(void)
 {
-    return place.folder;
+    return places.named.path;
 }
 
 /* ---- the two backends ------------------------------------------------------------------------- */
 
-theus_status
-theus_files_create(theus_backend backend, bool lends, uint64_t control_size, uint64_t data_size, int *control, int *data)
+/* Files that others find through descriptors alone, also where the backend has names; their pages cannot be lent, either. */
+static bool
+needs_descriptors(theus_memory memory)
 {
-    theus_status status;
-    if (backend == THEUS_ANONYMOUS) {
-        status = theus_shm_create(CONTROL_LABEL, control_size, control);
-        return status != THEUS_OK ? status : theus_shm_create(lends ? LENT_LABEL : DATA_LABEL, data_size, data);
-    }
-    status = theus_name_create(place.folder, false, control_size, control);
-    return status != THEUS_OK ? status : theus_name_create(place.folder, !lends, data_size, data);
+    return memory == THEUS_MEMORY_HUGE || memory == THEUS_MEMORY_FILE;
 }
 
 theus_status
-theus_files_seal(theus_backend backend, bool lends, int control, int data)
+theus_files_create(theus_files_kind kind, uint64_t control_size, uint64_t data_size, int *control, int *data)
 {
-    if (backend == THEUS_NAMED) {
-        return THEUS_OK; /* there are no such seals: that the data cannot be opened for writing was said when they were made */
+    if (needs_descriptors(kind.memory) && (kind.backend == THEUS_NAMED || kind.lends)) {
+        return THEUS_UNSUPPORTED;
     }
-    theus_status status = theus_shm_seal(control, false);
-    return status != THEUS_OK ? status : theus_shm_seal(data, !lends);
+    theus_status status = kind.backend == THEUS_NAMED ? theus_name_create(places.named.path, false, control_size, control)
+                                                      : theus_shm_create(CONTROL_LABEL, false, control_size, control);
+    if (status != THEUS_OK) {
+        return status;
+    }
+    if (kind.memory == THEUS_MEMORY_FILE) {
+        return theus_name_create(places.disk.path, true, data_size, data);
+    }
+    return kind.backend == THEUS_NAMED
+               ? theus_name_create(places.named.path, !kind.lends, data_size, data)
+               : theus_shm_create(kind.lends ? LENT_LABEL : DATA_LABEL, kind.memory == THEUS_MEMORY_HUGE, data_size, data);
+}
+
+/* Files in folders know no seals: that they cannot be opened for writing was said when they were made. */
+static bool
+lies_in_folder(theus_files_kind kind)
+{
+    return kind.backend == THEUS_NAMED || kind.memory == THEUS_MEMORY_FILE;
+}
+
+theus_status
+theus_files_seal(theus_files_kind kind, int control, int data)
+{
+    theus_status status = kind.backend == THEUS_NAMED ? THEUS_OK : theus_shm_seal(control, false);
+    return status != THEUS_OK || lies_in_folder(kind) ? status : theus_shm_seal(data, !kind.lends);
 }
 
 theus_status
@@ -64,12 +99,12 @@ theus_files_show(const theus_arena_name *name, int control, int data)
         return THEUS_OK;
     }
     THEUS_SHM_STEP("show: no name");
-    theus_status status = theus_name_give(control, place.folder, theus_file_name_of(name, THEUS_FILE_CONTROL).text);
+    theus_status status = theus_name_give(control, places.named.path, theus_file_name_of(name, THEUS_FILE_CONTROL).text);
     if (status != THEUS_OK) {
         return status;
     }
     THEUS_SHM_STEP("show: control");
-    status = theus_name_give(data, place.folder, theus_file_name_of(name, THEUS_FILE_DATA).text);
+    status = theus_name_give(data, places.named.path, theus_file_name_of(name, THEUS_FILE_DATA).text);
     THEUS_SHM_STEP("show: both");
     return status;
 }
@@ -81,9 +116,9 @@ theus_files_hide(const theus_arena_name *name)
         return false;
     }
     THEUS_SHM_STEP("hide: both");
-    bool data = theus_name_remove(place.folder, theus_file_name_of(name, THEUS_FILE_DATA).text);
+    bool data = theus_name_remove(places.named.path, theus_file_name_of(name, THEUS_FILE_DATA).text);
     THEUS_SHM_STEP("hide: control");
-    bool control = theus_name_remove(place.folder, theus_file_name_of(name, THEUS_FILE_CONTROL).text);
+    bool control = theus_name_remove(places.named.path, theus_file_name_of(name, THEUS_FILE_CONTROL).text);
     THEUS_SHM_STEP("hide: none");
     return data || control;
 }
@@ -94,17 +129,18 @@ theus_files_open_control(const theus_arena_name *name, int *control, uint64_t *s
     if (name->control_fd != THEUS_BY_NAME) {
         return theus_shm_open(name->pid, name->control_fd, CONTROL_LABEL, THEUS_OPEN_WRITE, control, size);
     }
-    return theus_name_open(place.folder, theus_file_name_of(name, THEUS_FILE_CONTROL).text, true, control, size);
+    return theus_name_open(places.named.path, theus_file_name_of(name, THEUS_FILE_CONTROL).text, true, control, size);
 }
 
 theus_status
-theus_files_open_data(const theus_arena_name *name, bool lends, int data_fd, int *data, uint64_t *size)
+theus_files_open_data(const theus_arena_name *name, theus_files_kind kind, int data_fd, int *data, uint64_t *size)
 {
     if (name->control_fd != THEUS_BY_NAME) {
-        return lends ? theus_shm_open(name->pid, data_fd, LENT_LABEL, THEUS_OPEN_READ, data, size)
-                     : theus_shm_open(name->pid, data_fd, DATA_LABEL, THEUS_OPEN_SEALED, data, size);
+        return kind.memory == THEUS_MEMORY_FILE ? theus_shm_open_nameless(name->pid, data_fd, data, size)
+               : kind.lends ? theus_shm_open(name->pid, data_fd, LENT_LABEL, THEUS_OPEN_READ, data, size)
+                            : theus_shm_open(name->pid, data_fd, DATA_LABEL, THEUS_OPEN_SEALED, data, size);
     }
-    return theus_name_open(place.folder, theus_file_name_of(name, THEUS_FILE_DATA).text, false, data, size);
+    return theus_name_open(places.named.path, theus_file_name_of(name, THEUS_FILE_DATA).text, false, data, size);
 }
 
 theus_status
@@ -120,19 +156,26 @@ theus_files_gain_write(int data, int *own)
 }
 
 void
-theus_files_lose_write(theus_backend backend, bool lends, int *data)
+theus_files_lose_write(theus_files_kind kind, int *data)
 {
     int own;
-    if ((backend == THEUS_NAMED || lends) && theus_name_reopen(*data, false, &own) == THEUS_OK) {
+    if ((lies_in_folder(kind) || kind.lends) && theus_name_reopen(*data, false, &own) == THEUS_OK) {
         theus_shm_close(*data);
         *data = own;
     }
 }
 
 uint64_t
-theus_files_room(theus_backend backend)
+theus_files_room(theus_backend backend, theus_memory memory)
 {
-    return backend == THEUS_NAMED ? theus_folder_room(place.folder) : UINT64_MAX;
+    if (memory == THEUS_MEMORY_HUGE) {
+        return theus_huge_room("");
+    }
+    if (memory == THEUS_MEMORY_FILE) {
+        return theus_folder_room(places.disk.path);
+    }
+    uint64_t room = theus_memory_room(), there = backend == THEUS_NAMED ? theus_folder_room(places.named.path) : UINT64_MAX;
+    return there < room ? there : room;
 }
 
 /* ---- names ---------------------------------------------------------------------------------------- */

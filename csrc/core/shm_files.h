@@ -33,6 +33,7 @@
 #include "port_names.h"
 #include "port_shm.h"
 #include "shm_layout.h"
+#include "shm_memory.h"
 
 typedef enum {
     THEUS_ANONYMOUS,
@@ -52,13 +53,23 @@ typedef struct {
 void theus_files_choose_folder(const char *path);
 const char *theus_files_folder(void); /* "/dev/shm" if none was chosen; "" if that was none */
 
-/* Both files, all zeroes, that nobody else can find. `lends`: others may be let write to the data. On failure: -1 or a
- * descriptor to close in each. */
-THEUS_MUST_CHECK theus_status theus_files_create(theus_backend backend, bool lends, uint64_t control_size,
-                                                 uint64_t data_size, int *control, int *data);
+/* The same for the folder, on a disk, in which memory of the kind FILE lies: "/var/tmp". */
+void theus_files_choose_disk(const char *path);
 
-/* The owner has mapped both. No size changes any more, and nobody else maps the data for writing, unless it `lends`. */
-THEUS_MUST_CHECK theus_status theus_files_seal(theus_backend backend, bool lends, int control, int data);
+/* What decides how an arena's files come to be. */
+typedef struct {
+    theus_backend backend;
+    theus_memory memory; /* that the data lie in */
+    bool lends;          /* others may be let write to the data */
+} theus_files_kind;
+
+/* Both files, all zeroes, that nobody else can find. On failure: -1 or a descriptor to close in each. UNSUPPORTED: there is no such
+ * memory with that backend, or none that can be lent. */
+THEUS_MUST_CHECK theus_status theus_files_create(theus_files_kind kind, uint64_t control_size, uint64_t data_size, int *control,
+                                                 int *data);
+
+/* The owner has mapped both. No size changes any more, and nobody else maps the data for writing, unless it lends. */
+THEUS_MUST_CHECK theus_status theus_files_seal(theus_files_kind kind, int control, int data);
 
 /* The header stands and the owner's lock is held: from now on others can find it. */
 THEUS_MUST_CHECK theus_status theus_files_show(const theus_arena_name *name, int control, int data);
@@ -68,7 +79,7 @@ bool theus_files_hide(const theus_arena_name *name);
 
 /* Another process's. GONE: it is not there. */
 THEUS_MUST_CHECK theus_status theus_files_open_control(const theus_arena_name *name, int *control, uint64_t *size);
-THEUS_MUST_CHECK theus_status theus_files_open_data(const theus_arena_name *name, bool lends, int data_fd, int *data,
+THEUS_MUST_CHECK theus_status theus_files_open_data(const theus_arena_name *name, theus_files_kind kind, int data_fd, int *data,
                                                     uint64_t *size);
 
 /* The data of an arena that lends, opened once more, for writing. */
@@ -78,10 +89,11 @@ THEUS_MUST_CHECK theus_status theus_files_gain_write(int data, int *own);
 THEUS_MUST_CHECK theus_status theus_files_share(int control, int *own);
 
 /* In a forked child: from now on `data` cannot write either. (Sealed, it cannot in the first place.) */
-void theus_files_lose_write(theus_backend backend, bool lends, int *data);
+void theus_files_lose_write(theus_files_kind kind, int *data);
 
-/* Bytes that the backend can still take, beside what the system has. UINT64_MAX: it knows no limit. */
-uint64_t theus_files_room(theus_backend backend);
+/* Bytes of such memory that can still be had, as far as anybody knows. Of ordinary memory that is what the system has and what the
+ * backend can take; of the other kinds, what is set aside or free on the disk. */
+uint64_t theus_files_room(theus_backend backend, theus_memory memory);
 
 /* ---- names -------------------------------------------------------------------------------- */
 

@@ -57,6 +57,7 @@ typedef struct {
     uint32_t pid;            /* of the maker, which with the next two is where others find the files; that it lives is said by */
     int32_t control_fd;      /* the lock on byte 0 alone. -1: the files have names, in which pid and id stand (shm_files.h) */
     int32_t data_fd;
+    uint32_t memory;         /* a theus_memory: what the data lie in */
     _Atomic(uint32_t) closed; /* its owner has let go of it: nothing new will come */
     uint64_t made_ns;        /* wall clock */
     uint32_t loans;          /* 0: its blocks are lent to nobody, and its data sealed */

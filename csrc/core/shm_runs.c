@@ -59,37 +59,50 @@ insert_at(theus_runs *runs, uint32_t at, theus_run run)
     runs->count++;
 }
 
+/* The smallest free range that fits, of equal ones the lowest; `count`: none does. */
+static uint32_t
+best_for(const theus_runs *runs, uint64_t extent)
+{
+    uint32_t best = runs->count;
+    uint64_t least = UINT64_MAX;
+    for (uint32_t i = 0; i < runs->count && least > extent; i++) {
+        const theus_run *run = &runs->free[i];
+        if (run->size < least && run->size >= padding(run, extent) + extent) {
+            best = i;
+            least = run->size;
+        }
+    }
+    return best;
+}
+
 bool
 theus_runs_take(theus_runs *runs, uint64_t extent, uint64_t *offset)
 {
     if (extent == 0 || extent > runs->largest) {
         return false;
     }
-    for (uint32_t i = 0; i < runs->count; i++) {
-        theus_run *run = &runs->free[i];
-        uint64_t before = padding(run, extent);
-        if (run->size < before + extent) {
-            continue;
-        }
-        uint64_t after = run->size - before - extent;
-        *offset = run->offset + before;
-        runs->free_bytes -= extent;
-        if (before > 0) {
-            run->size = before;
-            if (after > 0) {
-                insert_at(runs, i + 1, (theus_run){*offset + extent, after});
-            }
-        }
-        else if (after > 0) {
-            *run = (theus_run){*offset + extent, after};
-        }
-        else {
-            remove_at(runs, i);
-        }
-        return true;
+    uint32_t at = best_for(runs, extent);
+    if (at == runs->count) {
+        runs->largest = theus_runs_largest(runs);
+        return false;
     }
-    runs->largest = theus_runs_largest(runs);
-    return false;
+    theus_run *run = &runs->free[at];
+    uint64_t before = padding(run, extent), after = run->size - before - extent;
+    *offset = run->offset + before;
+    runs->free_bytes -= extent;
+    if (before > 0) {
+        run->size = before;
+        if (after > 0) {
+            insert_at(runs, at + 1, (theus_run){*offset + extent, after});
+        }
+    }
+    else if (after > 0) {
+        *run = (theus_run){*offset + extent, after};
+    }
+    else {
+        remove_at(runs, at);
+    }
+    return true;
 }
 
 void

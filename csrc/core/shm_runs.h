@@ -1,9 +1,11 @@
 /* Which ranges of a data file are free: kept by the arena's owner, in memory of its own, because nobody else gives ranges out.
  *
- * The free ranges stand in one array, in the order of their places; neighbours are always merged. A request takes the lowest
- * range that fits and leaves the rest of it free, so data gather at the start of the file, where the pages are backed and warm, and
- * what is wasted is the rounding alone: to 64 bytes, and from 64 KiB on to pages. The array cannot run out of places: between two
- * free ranges lies a block, and blocks are bounded by the slots. A search looks at each free range at most once.
+ * The free ranges stand in one array, in the order of their places; neighbours are always merged. A request takes the smallest
+ * range that fits, of equal ones the lowest, and leaves the rest of it free. The range at the end of the file is the largest one and
+ * so comes last: data gather at the start, where the pages are backed and warm. (To take the lowest range that fits is faster, and
+ * left one page in eight unused where sizes differ much: tests/c/test_shm_memory.c.) What is wasted beside that is the rounding: to
+ * 64 bytes, and from 64 KiB on to pages. The array cannot run out of places: between two free ranges lies a block, and blocks are
+ * bounded by the slots. A search looks at each free range at most once.
  *
  * Not for two threads at a time. */
 #ifndef THEUS_SHM_RUNS_H

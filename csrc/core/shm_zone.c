@@ -1,4 +1,5 @@
 /* See shm_zone.h. Where blocks begin and end is in shm_births.c; what reports about a zone, in shm_figures.c. */
+#include "port_memory.h"
 #include "shm_sweep.h"
 #include "shm_zone_parts.h"
 
@@ -90,9 +91,9 @@ zone_arena_after_locked(const theus_zone *zone, const theus_arena *arena)
 
 /* Of `bytes` bytes that are not quite 2^64. */
 static uint64_t
-whole_pages(uint64_t bytes)
+whole_pages(uint64_t bytes, uint64_t page)
 {
-    return (bytes + THEUS_SHM_PAGE - 1) / THEUS_SHM_PAGE * THEUS_SHM_PAGE;
+    return (bytes + page - 1) / page * page;
 }
 
 /* ---- giving back -------------------------------------------------------------------------------------- */
@@ -248,6 +249,7 @@ typedef struct {
     uint32_t length;
     uint64_t size, extent;
     bool lending;
+    theus_memory memory;
 } request;
 
 /* A claimed slot with its range, both ours alone until it is published or given back. The arena has a reference for it. */
@@ -293,7 +295,8 @@ static bool
 place_in_locked(theus_arena *arena, const request *wanted, uint32_t quota, place *at)
 {
     bool large = wanted->extent > LARGE_FROM;
-    if (wanted->lending != (arena->loan_count > 0) || large != (arena->slots.capacity == LARGE_SLOTS) || arena->blocks == arena->slots.capacity
+    if (wanted->memory != arena->memory || wanted->lending != (arena->loan_count > 0)
+        || large != (arena->slots.capacity == LARGE_SLOTS) || arena->blocks == arena->slots.capacity
         || !theus_runs_take(arena->runs, wanted->extent, &at->offset)) {
         return false;
     }
@@ -370,22 +373,23 @@ give_place_back(theus_zone *zone, place *at)
     zone_destroy_outdated(outdated);
 }
 
-/* Of the system, and of the folder of a named arena. */
-static uint64_t
-room_of(const theus_zone *zone)
+/* What has not been asked for is not to be had, as of now. */
+static void
+refuse(const theus_zone *zone, theus_memory memory, theus_refusal *refusal)
 {
-    uint64_t system = theus_memory_room(), folder = theus_files_room(zone->backend);
-    return folder < system ? folder : system;
+    uint64_t room = theus_files_room(zone->backend, memory), limit = memory == THEUS_MEMORY_PINNED ? theus_pin_limit() : UINT64_MAX;
+    *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM, .limit = limit < room ? limit : room, .memory = memory};
 }
 
 static theus_status
-check_room(const theus_zone *zone, uint64_t bytes, theus_refusal *refusal)
+check_room(const theus_zone *zone, theus_memory memory, uint64_t bytes, theus_refusal *refusal)
 {
-    uint64_t room = room_of(zone);
-    if (room >= SPARE_ROOM && bytes <= room - SPARE_ROOM) {
+    uint64_t room = theus_files_room(zone->backend, memory);
+    uint64_t spare = memory == THEUS_MEMORY_HUGE ? 0 : SPARE_ROOM; /* those are set aside for us, or for nobody */
+    if (room >= spare && bytes <= room - spare) {
         return THEUS_OK;
     }
-    *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM, .limit = room};
+    refuse(zone, memory, refusal);
     return THEUS_NO_ROOM;
 }
 
@@ -407,16 +411,21 @@ static theus_status
 grow(theus_zone *zone, const request *wanted, theus_refusal *refusal)
 {
     bool large = wanted->extent > LARGE_FROM;
-    uint64_t size = large ? whole_pages(wanted->extent) : (uint64_t)ARENA_BYTES;
+    theus_arena_kind kind = {
+        .backend = zone->backend,
+        .memory = wanted->memory,
+        .data_size = large ? whole_pages(wanted->extent, theus_memory_page(wanted->memory, THEUS_SHM_PAGE)) : (uint64_t)ARENA_BYTES,
+        .capacity = large ? LARGE_SLOTS : ARENA_SLOTS,
+        .loans = wanted->lending ? LOANS : 0,
+    };
     sweep_once(zone);
-    theus_status status = check_room(zone, wanted->extent, refusal);
+    theus_status status = check_room(zone, wanted->memory, wanted->extent, refusal);
     if (status != THEUS_OK) {
         return status;
     }
-    status = theus_arena_create(zone, zone->backend, zone->session, size, large ? LARGE_SLOTS : ARENA_SLOTS,
-                                wanted->lending ? LOANS : 0);
+    status = theus_arena_create(zone, &kind, zone->session);
     if (status != THEUS_OK) {
-        *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM, .limit = room_of(zone)};
+        refuse(zone, wanted->memory, refusal);
     }
     return status == THEUS_NO_FILES ? THEUS_NO_ROOM : status; /* to give arenas back gives descriptors back, too */
 }
@@ -433,15 +442,18 @@ back_place(const theus_zone *zone, const place *at, uint64_t extent, theus_refus
     if (end <= from) {
         return THEUS_OK;
     }
-    uint64_t to = (end + BACK_STEP - 1) / BACK_STEP * BACK_STEP;
+    uint64_t step = theus_memory_page(arena->memory, BACK_STEP), to = (end + step - 1) / step * step;
     to = to < arena->data_size ? to : arena->data_size;
-    theus_status status = check_room(zone, to - from, refusal);
+    theus_status status = check_room(zone, arena->memory, to - from, refusal);
     if (status != THEUS_OK) {
         return status;
     }
     status = theus_shm_back(arena->data_fd, from, to - from);
+    if (status == THEUS_OK && arena->memory == THEUS_MEMORY_PINNED) {
+        status = theus_shm_pin(arena->data + from, to - from);
+    }
     if (status != THEUS_OK) {
-        *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM, .limit = room_of(zone)};
+        refuse(zone, arena->memory, refusal);
         return status;
     }
     THEUS_SHM_STEP("backed");
@@ -476,22 +488,52 @@ take_place(theus_zone *zone, const request *wanted, place *at, theus_refusal *re
     }
 }
 
+/* A place in the first kind of memory of the set where there is one. If there is none at all: why not, by the last one that could
+ * be had in principle, so that "there are no such pages" does not hide "there is no room". */
+static theus_status
+take_place_in(theus_zone *zone, theus_placement set, request *wanted, place *at, theus_refusal *refusal)
+{
+    theus_status answer = THEUS_UNSUPPORTED;
+    for (theus_memory kind = theus_placement_next(set, 0); kind < THEUS_MEMORY_BLOCKS; kind = theus_placement_next(set, kind + 1)) {
+        theus_refusal why = {.why = THEUS_ROOM_SYSTEM};
+        wanted->memory = kind;
+        theus_status status = take_place(zone, wanted, at, &why);
+        if (status == THEUS_OK) {
+            return status;
+        }
+        if (status == THEUS_NO_ROOM || answer != THEUS_NO_ROOM) {
+            answer = status;
+            *refusal = why;
+        }
+        if (status == THEUS_NOMEM || (status == THEUS_NO_ROOM && why.why == THEUS_ROOM_QUOTA)) {
+            return status; /* another kind would not help */
+        }
+    }
+    return answer;
+}
+
 theus_status
-theus_zone_alloc(theus_zone *zone, const char *label, uint32_t length, uint64_t size, unsigned how, theus_block *block,
-                 theus_refusal *refusal)
+theus_zone_alloc_in(theus_zone *zone, theus_placement set, const char *label, uint32_t length, uint64_t size, unsigned how,
+                    theus_block *block, theus_refusal *refusal)
 {
     assert(length <= THEUS_LABEL_MAX);
-    request wanted = {label, length, size, theus_runs_extent(size), (how & THEUS_LENDING) != 0};
+    request wanted = {
+        .label = label,
+        .length = length,
+        .size = size,
+        .extent = theus_runs_extent(size),
+        .lending = (how & THEUS_LENDING) != 0,
+    };
     if (wanted.lending) { /* a worker maps pages: none is to be another block's, too */
-        wanted.extent = whole_pages(wanted.extent);
+        wanted.extent = whole_pages(wanted.extent, THEUS_SHM_PAGE);
     }
     *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM};
     if (wanted.extent == 0) {
-        refusal->limit = theus_memory_room();
+        refuse(zone, THEUS_MEMORY_SHARED, refusal);
         return THEUS_NO_ROOM;
     }
     place at;
-    theus_status status = take_place(zone, &wanted, &at, refusal);
+    theus_status status = take_place_in(zone, set, &wanted, &at, refusal);
     if (status != THEUS_OK) {
         return status;
     }

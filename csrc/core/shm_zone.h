@@ -2,7 +2,8 @@
  *
  *     zone ──▶ arenas of 64 MiB, with 4096 slots each ──▶ blocks
  *          ├─▶ an arena of its own for each block above 32 MiB
- *          └─▶ the same once more for blocks of which ranges are lent (shm_loans.h): those arenas are not sealed
+ *          └─▶ the same once more for blocks of which ranges are lent (shm_loans.h): those arenas are not sealed; and for
+ *              each kind of memory (shm_memory.h)
  *
  *  - A block is a slot and a range of the data file. It is born claimed, filled with zeroes where that was asked for,
  *    and published; from then on whoever has its name (arena, slot, generation) may lease it. It dies when it is
@@ -61,6 +62,7 @@ typedef struct {
     theus_room why;
     uint32_t quota;
     uint64_t used, limit; /* of the quota; of the system: 0, and the bytes that it has left */
+    theus_memory memory;  /* of the kind of memory that was asked last */
 } theus_refusal;
 
 /* limit: bytes, 0: none. session: at most THEUS_SESSION_MAX bytes are kept. */
@@ -77,9 +79,18 @@ enum {
     THEUS_LENDING = 2, /* ranges of it can be lent; it takes whole pages */
 };
 
-/* A new block of `size` bytes, `how` a sum of the above, and a lease of it. NO_ROOM fills in the refusal. May take milliseconds. */
-THEUS_MUST_CHECK theus_status theus_zone_alloc(theus_zone *zone, const char *label, uint32_t length, uint64_t size, unsigned how,
-                                               theus_block *block, theus_refusal *refusal);
+/* A new block of `size` bytes, `how` a sum of the above, in the first kind of memory of the set that has room, and a lease of it.
+ * NO_ROOM fills in the refusal. What theus_arena_create() says if none of them can be had at all. May take milliseconds. */
+THEUS_MUST_CHECK theus_status theus_zone_alloc_in(theus_zone *zone, theus_placement set, const char *label, uint32_t length,
+                                                  uint64_t size, unsigned how, theus_block *block, theus_refusal *refusal);
+
+/* The same in ordinary memory. */
+THEUS_MUST_CHECK static inline theus_status
+theus_zone_alloc(theus_zone *zone, const char *label, uint32_t length, uint64_t size, unsigned how, theus_block *block,
+                 theus_refusal *refusal)
+{
+    return theus_zone_alloc_in(zone, THEUS_PLACE(THEUS_MEMORY_SHARED), label, length, size, how, block, refusal);
+}
 
 /* Retires every block: nobody can lease one from now on. `shut`: and from now on no arena without a block is kept. */
 void theus_zone_retire_all(theus_zone *zone, bool shut);
@@ -145,6 +156,10 @@ THEUS_MUST_CHECK theus_status theus_block_map_private(const theus_block *block, 
 /* ---- figures ------------------------------------------------------------------------------------------- */
 
 typedef struct {
+    uint64_t arenas, blocks, bytes, backed, idle; /* as below, of one kind of memory; bytes: extents of its blocks */
+} theus_memory_tally;
+
+typedef struct {
     uint64_t births, deaths, bytes_born, bytes_dead; /* bytes: extents */
     uint64_t asked;                                   /* bytes of living blocks as they were asked for */
     uint64_t arenas, mapped, backed, idle;            /* bytes, but for arenas: their number */
@@ -152,6 +167,7 @@ typedef struct {
     uint64_t free_bytes, largest_free;                /* of what is mapped */
     uint32_t quotas;
     theus_tally classes[THEUS_SIZE_CLASSES];
+    theus_memory_tally memory[THEUS_MEMORY_BLOCKS];
 } theus_zone_figures;
 
 void theus_zone_read(theus_zone *zone, theus_zone_figures *figures);
@@ -164,6 +180,7 @@ typedef struct {
     theus_slot_state state;
     uint32_t leases; /* how many processes look at it */
     uint32_t site;   /* 0: not known */
+    theus_memory memory;
     bool published;
     bool lends;
     uint32_t lent;   /* ranges that others may write, or will */

@@ -30,13 +30,13 @@
     X(UNREAD, -15, "no reader is attached to the ring of commit records")    \
     X(NO_ROOM, -16, "the system has no room for more shared memory")         \
     X(REFUSED, -17, "the system refuses shared memory to this process")      \
-    X(UNSUPPORTED, -18, "this system has no shared memory of this kind: choose another backend (THEUS_SHM_BACKEND)") \
+    X(UNSUPPORTED, -18, "this system has no shared memory of this kind: choose another backend (THEUS_SHM_BACKEND) or MemoryClass") \
     X(BAD_TOKEN, -19, "this is no token of a shared array")                  \
     X(STALE, -20, "the shared array is gone: its owner has freed it, or has ended")                               \
     X(BORROWED, -21, "the shared array belongs to another process: only that one can free it")         \
     X(CROWDED, -22, "63 processes look at this shared memory already")        \
     X(NO_FILES, -23, "no file descriptor is left for shared memory: close files, or raise the limit (ulimit -n)") \
-    X(NO_FOLDER, -24, "named shared memory needs a folder that this user can write: /dev/shm, or what THEUS_SHM_DIR names") \
+    X(NO_FOLDER, -24, "a folder of shared memory cannot be written: that of names is /dev/shm or THEUS_SHM_DIR, that of files /var/tmp or THEUS_SPILL_DIR") \
     X(OVER, -25, "this loan is over, or somebody has taken it: have the rows lent once more")          \
     X(LENT, -26, "others may still write to ranges of the shared array")
 

@@ -49,7 +49,7 @@ static int
 file_new(const char *label, uint64_t size, char **memory)
 {
     int fd;
-    theus_status status = theus_shm_create(label, size, &fd);
+    theus_status status = theus_shm_create(label, false, size, &fd);
     if (status == THEUS_UNSUPPORTED || status == THEUS_REFUSED) {
         exit(77); /* no memfd here */
     }
@@ -75,6 +75,7 @@ files_new(void)
     header->pid = it.name.pid = theus_process_id();
     header->control_fd = it.name.control_fd = it.control_fd;
     header->data_fd = it.data_fd;
+    header->memory = THEUS_MEMORY_SHARED;
     for (int i = 0; i < 16; i++) {
         header->id[i] = it.name.id[i] = (unsigned char)(100 + i);
     }
@@ -169,7 +170,7 @@ enum { ESSENTIAL = sizeof(essential) / sizeof(essential[0]) };
 static bool
 header_is_good(const arena_files *it)
 {
-    bool good = true;
+    bool good = ((theus_shm_header *)it->control)->memory < THEUS_MEMORY_FILE; /* others have no seals: not these */
     for (unsigned i = 0; i < ESSENTIAL; i++) {
         good = good && memcmp(it->control + essential[i].at, it->as_made + essential[i].at, essential[i].size) == 0;
     }

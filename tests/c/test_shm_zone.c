@@ -309,7 +309,7 @@ test_only_sealed_files_are_opened(void)
 {
     int fd, own;
     uint64_t size;
-    REQUIRE(theus_shm_create("theus-data", 4096, &fd) == THEUS_OK);
+    REQUIRE(theus_shm_create("theus-data", false, 4096, &fd) == THEUS_OK);
     CHECK(theus_shm_open(0, fd, "theus-data", THEUS_OPEN_WRITE, &own, &size) == THEUS_GONE);
     REQUIRE(theus_shm_seal(fd, false) == THEUS_OK);
     CHECK(theus_shm_open(0, fd, "theus-data", THEUS_OPEN_SEALED, &own, &size) == THEUS_GONE);

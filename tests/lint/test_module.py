@@ -65,7 +65,7 @@ TABLE = (
 MEANT = {
     ("port_posix.c", "process"): "fork epoch, random state: numbers only, nothing to free",
     ("shm_arena.c", "process"): "which arenas are mapped: a fork must find every one of them",
-    ("shm_files.c", "place"): "the folder of named shared memory: chosen at the first import",
+    ("shm_files.c", "places"): "the folder of named shared memory: chosen at the first import",
 }
 
 
