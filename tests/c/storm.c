@@ -3,6 +3,8 @@
 
 #include "storm.h"
 
+#include "shm_sweep.h"
+
 #include <signal.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -215,6 +217,7 @@ storm_own(unsigned long long *chance, long rounds, storm_post *posts)
     estate it = {.posts = posts};
     char *shown;
     REQUIRE(theus_zone_new("storm", 0, &it.zone) == THEUS_OK);
+    theus_zone_choose(it.zone, storm->backend);
     for (long round = 0; rounds < 0 ? !atomic_load(&storm->ends) : round < rounds; round++) {
         unsigned what = check_random(chance, 32);
         if (what == 0) {
@@ -319,4 +322,32 @@ storm_reap(uint32_t who)
 {
     theus_slots_reap(&storm_table, who);
     theus_slots_reap(&storm_table, 32 + who);
+}
+
+/* ---- sweepers ------------------------------------------------------------------------------------------------- */
+
+static void
+make_and_die(void)
+{
+    theus_zone *zone;
+    theus_block block;
+    theus_refusal refusal;
+    REQUIRE(theus_zone_new("left", 0, &zone) == THEUS_OK);
+    theus_zone_choose(zone, THEUS_NAMED);
+    REQUIRE(theus_zone_alloc(zone, "left", 4, 100, 0, &block, &refusal) == THEUS_OK);
+    raise(SIGKILL);
+}
+
+void
+storm_sweep(long rounds)
+{
+    for (long round = 0; round < rounds; round++) {
+        pid_t child = fork();
+        REQUIRE(child >= 0);
+        if (child == 0) {
+            make_and_die();
+        }
+        REQUIRE(waitpid(child, NULL, 0) == child);
+        REQUIRE(theus_sweep(theus_files_folder(), true, NULL, NULL) == THEUS_OK);
+    }
 }

@@ -22,6 +22,7 @@ typedef struct {
 
 /* What all of them share. */
 typedef struct {
+    theus_backend backend;                /* constant */
     storm_post posts[POSTS];
     _Atomic(bool) ends;                   /* the survivors may go */
     _Atomic(uint64_t) looked;             /* blocks that were compared by borrowers */
@@ -49,5 +50,8 @@ void storm_own(unsigned long long *chance, long rounds, storm_post *posts);
 void storm_claim(unsigned long long *chance, long rounds, uint32_t who);
 void storm_leave_in_disorder(unsigned long long *chance, uint32_t who); /* as a claimer does who is killed */
 void storm_reap(uint32_t who);
+
+/* Has somebody make a named arena and die, and clears up behind him and all others, so many times. */
+void storm_sweep(long rounds);
 
 #endif

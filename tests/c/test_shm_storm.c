@@ -8,17 +8,21 @@
  *        owner      an engine of its own: allocates, posts, retires, tidies up, forks
  *        claimer    one of several processes that take slots from one table
  *        reaper     clears away what a dead claimer left
+ *        sweeper    removes the files of dead owners; where memory has names
  *
  * After each round: the content of every block of the keeper is what it wrote; births - deaths = a walk of the slot table;
- * whoever still leases a retired block is alive; no descriptor is left. At the end, when the survivors have gone: no block lingers,
- * no slot is lost, none is taken, nothing is mapped.
+ * whoever still leases a retired block is alive; no descriptor is left; one sweep finds all files of the dead, and none of the
+ * keeper's is gone. At the end, when the survivors have gone: no block lingers, no slot is lost, none is taken, nothing is mapped,
+ * and the folder is empty.
  *
  *     test_shm_storm [KILLS [SEED]]     2,000 by default; `check.py storm` asks for 100,000
  *
- * Anonymous memory has no name: there is no file that could be left. */
+ * Half of the kills are on memory without names, half on memory with them. */
 #define _GNU_SOURCE
 
 #include "storm.h"
+
+#include "shm_sweep.h"
 
 #include <dirent.h>
 #include <signal.h>
@@ -41,11 +45,11 @@ enum {
     ROUNDS = 60,   /* of a victim that does not reach its step */
 };
 
-typedef enum { BORROWER, OWNER, CLAIMER, REAPER, ROLES } role;
+typedef enum { BORROWER, OWNER, CLAIMER, REAPER, SWEEPER, ROLES } role;
 
-static const char *const role_names[ROLES] = {"borrowers", "owners", "claimers", "reapers"};
+static const char *const role_names[ROLES] = {"borrowers", "owners", "claimers", "reapers", "sweepers"};
 
-/* Where somebody may die, and who gets there. */
+/* Where somebody may die, and who gets there; those from NAMED on only where memory has names. */
 static const struct {
     const char *name;
     role who;
@@ -62,8 +66,12 @@ static const struct {
     {"files mapped", OWNER, 2},     {"header filled in", OWNER, 2}, {"place taken", OWNER, 20},
     {"backed", OWNER, 2},           {"birth counted", OWNER, 20},  {"dead reaped", OWNER, 1},
     {"closed", OWNER, 1},
+    {"show: no name", OWNER, 2},    {"show: control", OWNER, 2},    {"show: both", OWNER, 2},
+    {"hide: both", OWNER, 2},       {"hide: control", OWNER, 2},    {"hide: none", OWNER, 2},
+    {"sweep: dead", SWEEPER, 3},    {"sweep: data", SWEEPER, 3},    {"sweep: control", SWEEPER, 3},
+    {"sweep: dead", OWNER, 1},
 };
-enum { STEPS = sizeof(steps) / sizeof(steps[0]) };
+enum { STEPS = sizeof(steps) / sizeof(steps[0]), NAMED = STEPS - 10 };
 
 static_assert(STEPS <= sizeof(((storm_board *)0)->died) / sizeof(uint64_t), "each step is counted");
 
@@ -115,6 +123,9 @@ play(role who, unsigned lane, long rounds, unsigned long long *seed)
     case CLAIMER:
         storm_claim(seed, rounds < 0 ? rounds : 20 * rounds, 1 + lane);
         break;
+    case SWEEPER:
+        storm_sweep(6);
+        break;
     default:
         storm_leave_in_disorder(seed, 1 + lane);
         storm_reap(1 + lane);
@@ -156,11 +167,12 @@ static victim
 start_victim(unsigned lane)
 {
     victim it = {.lane = lane};
-    unsigned one = check_random(&chance, STEPS), other = check_random(&chance, STEPS);
+    bool named = storm->backend == THEUS_NAMED;
+    unsigned reach = named ? STEPS : NAMED, one = check_random(&chance, reach), other = check_random(&chance, reach);
     doom.step = atomic_load(&storm->died[one]) < atomic_load(&storm->died[other]) ? one : other; /* some are hard to reach */
     doom.passes = check_random(&chance, steps[doom.step].passes);
     doom.armed = it.at_step = check_random(&chance, 5) > 0;
-    it.who = doom.armed ? steps[doom.step].who : (role)check_random(&chance, ROLES);
+    it.who = doom.armed ? steps[doom.step].who : (role)check_random(&chance, named ? ROLES : SWEEPER);
     it.pid = start(it.who, lane, ROUNDS);
     doom.armed = false;
     return it;
@@ -225,9 +237,39 @@ dead_linger(void)
 }
 
 static void
+count_dead(void *context, const theus_left *left)
+{
+    *(unsigned *)context += left->why == THEUS_LEFT_DEAD || left->why == THEUS_LEFT_ORPHAN;
+}
+
+/* The dead have left no file that a sweep does not find; the keeper's are all there. */
+static void
+check_names(void)
+{
+    unsigned dead;
+    int tries = 0;
+    do {
+        dead = 0;
+        CHECK(theus_sweep(theus_files_folder(), true, NULL, NULL) == THEUS_OK);
+        CHECK(theus_sweep(theus_files_folder(), false, count_dead, &dead) == THEUS_OK);
+    } while (dead > 0 && ++tries < 100); /* a victim's child may have died between the two */
+    CHECK(dead == 0);
+    theus_shm_lock();
+    for (theus_arena *it = theus_arenas_first_locked(); it != NULL; it = it->next) {
+        theus_name_facts facts;
+        CHECK(theus_name_look(theus_files_folder(), theus_file_name_of(&it->name, THEUS_FILE_CONTROL).text, &facts) == THEUS_OK);
+        CHECK(theus_name_look(theus_files_folder(), theus_file_name_of(&it->name, THEUS_FILE_DATA).text, &facts) == THEUS_OK);
+    }
+    theus_shm_unlock();
+}
+
+static void
 check_after_deaths(unsigned files)
 {
     int tries = 0;
+    if (storm->backend == THEUS_NAMED) {
+        check_names();
+    }
     do {
         (void)theus_zone_tidy(kept_zone);
         CHECK_SOUND(theus_zone_check(kept_zone));
@@ -267,33 +309,14 @@ check_the_end(void)
     theus_zone_free(kept_zone);
 }
 
-int
-main(int argc, char **argv)
-{
-    uint64_t wanted = argc > 1 ? strtoull(argv[1], NULL, 10) : KILLS;
-    chance = argc > 2 ? strtoull(argv[2], NULL, 10) : 20;
-    long live = theus_alloc_live();
-    unsigned files = descriptors();
-    size_t size = sizeof(storm_board), table_size = theus_shm_control_size(CLAIMABLE, 0);
-    storm = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    void *table = mmap(NULL, table_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    REQUIRE(storm != MAP_FAILED && table != MAP_FAILED);
-    theus_slots_open(&storm_table, table, CLAIMABLE);
-    theus_slots_init(&storm_table);
-    REQUIRE(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0); /* children of victims come to us */
-    keeper = theus_process_id();
-    theus_shm_at_step = die_at_step;
-    REQUIRE(theus_zone_new("keeper", 0, &kept_zone) == THEUS_OK);
-    for (unsigned i = 0; i < KEPT; i++) {
-        keep(i);
-    }
-    unsigned files_then = descriptors();
-    pid_t survivors[SURVIVORS];
-    for (unsigned i = 0; i < SURVIVORS; i++) {
-        survivors[i] = start((role)i, LANES, -1);
-    }
+/* Over both backends. */
+static uint64_t died[STEPS], killed[ROLES], looked;
 
-    uint64_t killed[ROLES] = {0}, kills = 0, began = theus_clock_fine_ns();
+/* The victims, until so many are dead. */
+static void
+rage(uint64_t wanted, unsigned files)
+{
+    uint64_t kills = 0;
     while (kills < wanted && check_result() == 0) {
         victim victims[LANES];
         for (unsigned lane = 0; lane < LANES; lane++) {
@@ -315,9 +338,32 @@ main(int argc, char **argv)
             kills += was_killed;
             killed[victims[lane].who] += was_killed;
         }
-        check_after_deaths(files_then);
+        check_after_deaths(files);
     }
+}
 
+static void
+storm_over(theus_backend backend, uint64_t wanted)
+{
+    unsigned files = descriptors();
+    size_t size = sizeof(storm_board), table_size = theus_shm_control_size(CLAIMABLE, 0);
+    storm = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *table = mmap(NULL, table_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(storm != MAP_FAILED && table != MAP_FAILED);
+    storm->backend = backend;
+    theus_slots_open(&storm_table, table, CLAIMABLE);
+    theus_slots_init(&storm_table);
+    REQUIRE(theus_zone_new("keeper", 0, &kept_zone) == THEUS_OK);
+    theus_zone_choose(kept_zone, backend);
+    for (unsigned i = 0; i < KEPT; i++) {
+        keep(i);
+    }
+    unsigned files_then = descriptors();
+    pid_t survivors[SURVIVORS];
+    for (unsigned i = 0; i < SURVIVORS; i++) {
+        survivors[i] = start((role)i, LANES, -1);
+    }
+    rage(wanted, files_then);
     atomic_store(&storm->ends, true);
     int status;
     for (pid_t child; (child = waitpid(-1, &status, 0)) > 0;) { /* the survivors, and who lost its parent */
@@ -328,20 +374,49 @@ main(int argc, char **argv)
         storm_reap(1 + lane);
     }
     check_the_end();
+    for (unsigned i = 0; i < STEPS; i++) {
+        died[i] += atomic_load(&storm->died[i]);
+    }
+    looked += atomic_load(&storm->looked);
+    munmap(storm, size);
+    munmap(table, table_size);
+    CHECK(descriptors() == files);
+}
+
+int
+main(int argc, char **argv)
+{
+    uint64_t wanted = argc > 1 ? strtoull(argv[1], NULL, 10) : KILLS, kills = 0, began = theus_clock_fine_ns();
+    long live = theus_alloc_live();
+    char folder[] = "/dev/shm/theus-test-XXXXXX";
+    chance = argc > 2 ? strtoull(argv[2], NULL, 10) : 20;
+    REQUIRE(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0); /* children of victims come to us */
+    keeper = theus_process_id();
+    theus_shm_at_step = die_at_step;
+    bool named = mkdtemp(folder) != NULL;
+    if (named) {
+        theus_files_choose_folder(folder);
+    }
+    storm_over(THEUS_ANONYMOUS, named ? wanted / 2 : wanted);
+    if (named) {
+        storm_over(THEUS_NAMED, wanted - wanted / 2);
+        CHECK(theus_sweep(folder, true, NULL, NULL) == THEUS_OK); /* of those who died last */
+        CHECK(rmdir(folder) == 0);
+    }
+    for (unsigned i = 0; i < ROLES; i++) {
+        kills += killed[i];
+    }
     printf("%llu kills in %.1f s:", (unsigned long long)kills, (double)(theus_clock_fine_ns() - began) / 1e9);
     for (unsigned i = 0; i < ROLES; i++) {
         printf(" %llu %s", (unsigned long long)killed[i], role_names[i]);
     }
-    printf("; %llu blocks compared by borrowers\n", (unsigned long long)atomic_load(&storm->looked));
-    for (unsigned i = 0; i < STEPS; i++) {
-        uint64_t died = atomic_load(&storm->died[i]);
-        CHECK(died > 0 || wanted < KILLS || KILLS < 2000);
+    printf("; %llu blocks compared by borrowers\n", (unsigned long long)looked);
+    for (unsigned i = 0; i < (named ? STEPS : NAMED); i++) {
+        CHECK(died[i] > 0 || wanted < KILLS || KILLS < 2000);
         if (argc > 1) {
-            printf("    %-20s %-10s %6llu\n", steps[i].name, role_names[steps[i].who], (unsigned long long)died);
+            printf("    %-20s %-10s %6llu\n", steps[i].name, role_names[steps[i].who], (unsigned long long)died[i]);
         }
     }
-    munmap(storm, size);
-    munmap(table, table_size);
-    CHECK(descriptors() == files && theus_alloc_live() == live);
+    CHECK(theus_alloc_live() == live);
     return check_result();
 }
