@@ -7,15 +7,19 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from multiprocessing import resource_tracker, shared_memory
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from harness import Bar, Contender, Row, main
 
 from theus.heavy import ManagedAllocator
+from theus.registry import sweep
 
 MIB = 2**20
 HEAVY = ManagedAllocator(512)
@@ -180,6 +184,41 @@ def computing(name: str, count: int) -> Row:
     )
 
 
+# ---- clearing up ------------------------------------------------------------------------------
+
+DEAD = 10_000
+
+
+def in_a_folder(names: list[str], clear: Callable[[str], object]) -> float:
+    """What `clear` takes for a folder with these files of a page: milliseconds of the processor."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="theus-bench-") as folder:
+        for name in names:
+            Path(folder, name).write_bytes(bytes(4096))
+        started = time.process_time_ns()
+        clear(folder)
+        took = (time.process_time_ns() - started) / 1e6
+        assert not os.listdir(folder)
+    return took
+
+
+def by_hand(folder: str) -> None:
+    for name in os.listdir(folder):
+        os.unlink(os.path.join(folder, name))
+
+
+def sweeping() -> Row:
+    dead = [f"theus_1_4242_{i:032x}.{kind}" for i in range(DEAD) for kind in ("control", "data")]
+    return Row(
+        f"remove {DEAD:,} segments of dead owners",
+        {
+            "theus gc, two files each": lambda _: in_a_folder(dead, sweep),
+            "os.unlink, one file each": lambda _: in_a_folder(dead[::2], by_hand),
+        },
+        bars=(Bar(1000),),
+        unit="ms",
+    )
+
+
 if __name__ == "__main__":
     main(
         __doc__,
@@ -189,6 +228,7 @@ if __name__ == "__main__":
             *(partial(attaching, size) for size in (2**16, 2**24, 2**30)),
             travelling,
             weight,
+            sweeping,
             *(partial(computing, name, n) for name in WORK for n in (1_000, 10_000, 100_000)),
         ],
     )

@@ -17,6 +17,7 @@ theus_slots_open(theus_slots *table, void *control, uint32_t capacity)
     table->slots = (theus_slot *)((char *)control + theus_shm_slots_at(capacity));
     table->capacity = capacity;
     atomic_init(&table->cursor, 0);
+    atomic_init(&table->kept, 0);
 }
 
 void
@@ -33,6 +34,19 @@ static void
 give_hint(theus_slots *table, uint32_t index)
 {
     atomic_fetch_or(&table->hints[index / GROUP], (uint64_t)1 << index % GROUP);
+}
+
+/* A free slot: for our next claim, or for everybody. Plain loads and stores do: of two threads that keep one at the same time, one
+ * leaves a free slot without a hint. */
+static void
+keep_or_hint(theus_slots *table, uint32_t index)
+{
+    if (atomic_load_explicit(&table->kept, memory_order_relaxed) == 0) {
+        atomic_store_explicit(&table->kept, index + 1, memory_order_relaxed);
+    }
+    else {
+        give_hint(table, index);
+    }
 }
 
 /* The one step that gives a slot to somebody. */
@@ -98,6 +112,15 @@ claim_by_scan(theus_slots *table, uint32_t who, uint32_t *index, uint32_t *gener
 bool
 theus_slot_claim(theus_slots *table, uint32_t who, uint32_t *index, uint32_t *generation)
 {
+    uint32_t kept = atomic_load_explicit(&table->kept, memory_order_relaxed);
+    if (kept != 0) {
+        atomic_store_explicit(&table->kept, 0, memory_order_relaxed);
+        if (try_claim(table, kept - 1, who, generation)) {
+            THEUS_SHM_STEP("claimed");
+            *index = kept - 1;
+            return true;
+        }
+    }
     uint32_t groups = table->capacity / GROUP;
     uint32_t start = atomic_load_explicit(&table->cursor, memory_order_relaxed);
     for (uint32_t i = 0; i < groups; i++) {
@@ -157,7 +180,7 @@ theus_slot_recycle(theus_slots *table, uint32_t index, uint32_t generation)
     }
     THEUS_SHM_STEP("recycled");
     if (!worn) {
-        give_hint(table, index);
+        keep_or_hint(table, index);
     }
     return true;
 }

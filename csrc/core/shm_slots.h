@@ -9,6 +9,8 @@
  * 1. A slot belongs to whoever did the compare-and-swap FREE -> CLAIMED on its word, and to nobody else. The hints (a bit
  *    per slot: probably free) only say where to look. A wrong hint costs time, never a slot: a bit that is set for a taken
  *    slot is cleared by who stumbles over it, one that is missing is found by the scan that comes before "there is none".
+ *    So a process may keep the slot that it recycled last for itself, without a hint (`kept`): two atomic instructions are saved
+ *    where one slot is taken and given back again and again.
  * 2. A generation is given once per slot. So whatever names (slot, generation) names one tenant for ever, and is stale for ever
  *    after it; a slot whose generations are used up is not given again.
  * 3. A lease is a bit per participant: idempotent, so that a dead participant's leases end with one `and`, however often it is
@@ -20,7 +22,7 @@
  *    hint taken, word not yet swapped    a free slot without a hint      the scan finds it
  *    CLAIMED, not published              a slot that nobody can name     theus_slots_reap() recycles it
  *    LIVE or RETIRED                     its tenant                      theus_slots_reap() retires it; free after its last lease
- *    recycled, hint not yet given        a free slot without a hint      the scan finds it
+ *    recycled, hint not given, or kept   a free slot without a hint      the scan finds it
  *    lease bit set                       a lease                         theus_slots_reap() clears it
  * Only one may reap a participant at a time, and only a dead one: the arena sees to that with the participant's lock. A reaper
  * that dies is followed by another one; each step may be done twice.
@@ -42,6 +44,7 @@ typedef struct {
     _Atomic(uint64_t) *hints;
     uint32_t capacity;
     _Atomic(uint32_t) cursor; /* of this process: the group of 64 where a hint was found last */
+    _Atomic(uint32_t) kept;   /* of this process: 1 + a slot that is free and has no hint, probably; 0: none */
 } theus_slots;
 
 /* A table over memory that is laid out as shm_layout.h says. init: it is new, all zeroes; every slot is free. */

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -308,6 +309,29 @@ die_at_once(void *arg)
     (void)arg;
 }
 
+/* In the process that borrows: what a record says is read where no page of the data can be touched. */
+static void
+test_a_look_at_the_record_alone(void)
+{
+    theus_zone *zone = zone_new(0);
+    theus_block block = alloc_of(zone, "a label", 3000);
+    pid_t child = fork(); /* it inherits the lease, as a borrower */
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        const theus_slot *record = theus_block_record(&block);
+        REQUIRE(mprotect(block.arena->data, block.arena->data_size, PROT_NONE) == 0);
+        CHECK(record->size == 3000 && record->extent == 3008 && theus_slot_label_length(record) == 7);
+        CHECK(memcmp(record->label, "a label", 7) == 0 && !theus_block_is_published(&block) && theus_block_is_live(&block));
+        _exit(check_result());
+    }
+    int status;
+    memset(theus_block_data(&block), 1, block.size); /* meanwhile */
+    REQUIRE(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    theus_block_release(&block);
+    (void)theus_zone_tidy(zone);
+    theus_zone_free(zone);
+}
+
 static void
 test_the_dead_are_found_before_the_zone_grows(void)
 {
@@ -401,6 +425,7 @@ test_backend(void)
     test_each_borrower_has_a_number_of_its_own();
     test_a_borrower_writes_to_the_records();
     test_a_look_at_a_slot_that_is_given_back();
+    test_a_look_at_the_record_alone();
     test_the_dead_are_found_before_the_zone_grows();
     test_forks_while_files_come_and_go();
 }

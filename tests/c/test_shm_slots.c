@@ -1,9 +1,31 @@
-/* The slot table: one owner per slot, stale for ever, and nothing lost whenever and wherever somebody is killed. */
+/* The slot table: one owner per slot, stale for ever, and nothing lost whenever and wherever somebody is killed.
+ *
+ * What is asked of a table of slots, and where it is shown (without a file: here):
+ *
+ *     a token for what is stored, for every dtype and order    unit/test_shm_array.py, model/test_shm_views.py
+ *     a free list that no recycled head can break              sim/sim_slots.c (every schedule), test_threads
+ *     readers at the same time, in two processes               test_two_processes_look_at_once
+ *     whoever reads sees one tenant, whole                     test_shm_storm.c (contents), test_threads (generations)
+ *     the record can be read without the data                  test_shm_processes.c: test_a_look_at_the_record_alone
+ *     free at once, given again after the last lease           test_life, test_shm_processes.c: test_borrowers
+ *     full is an answer, and passes                            test_capacity, unit/test_heavy.py
+ *     given back twice, forged, read when freed, also later    test_stale_for_ever, test_shm_zone.c: test_names, test_shm_fuzz.c
+ *     used last, given next, under another name                test_life
+ *     taken is never below 0 or above the capacity             test_taken_is_within_bounds
+ *     kinds of memory, their default, sets of them             test_shm_memory.c, unit/test_memory.py
+ *     a writer that dies: nobody reads it, the slot comes back test_killed_at_steps, test_shm_storm.c
+ *     busy and borrowed are answers                            test_shm_processes.c: test_each_borrower_has_a_number_of_its_own
+ *     many who want one slot get on                            test_many_want_one_slot
+ *     the largest table, and none                              test_a_large_table, test_shm_fuzz.c (capacity 0)
+ *     one suite for every backend                              zone_scene.c, unit/test_heavy.py by THEUS_SHM_BACKEND
+ *     admission is a pure decision                             test_shm_zone.c: test_quota_decisions
+ *     one thread and many processes: the same code             everything here; benchmarks/c/bench_slots.c for its price */
 #define _GNU_SOURCE
 
 #include "shm_slots.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -231,6 +253,124 @@ test_threads(void)
     shared_free(&it);
 }
 
+/* Two leases at a time, of two processes: each waits, with its own, until the other one has its. */
+static void
+test_two_processes_look_at_once(void)
+{
+    shared it = shared_new(64);
+    uint32_t slot, generation;
+    int here[2], there[2], status;
+    char byte = 0;
+    REQUIRE(theus_slot_claim(&it.table, 0, &slot, &generation) && pipe(here) == 0 && pipe(there) == 0);
+    theus_slot_publish(&it.table, slot);
+    pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        REQUIRE(theus_slot_lease(&it.table, slot, generation, 2) == THEUS_LEASED);
+        REQUIRE(write(there[1], &byte, 1) == 1 && read(here[0], &byte, 1) == 1);
+        (void)theus_slot_unlease(&it.table, slot, 2);
+        _exit(check_result());
+    }
+    REQUIRE(theus_slot_lease(&it.table, slot, generation, 1) == THEUS_LEASED);
+    REQUIRE(read(there[0], &byte, 1) == 1);
+    CHECK(atomic_load(&it.table.slots[slot].leases) == (1u << 1 | 1u << 2));
+    CHECK(theus_slot_retire(&it.table, slot, generation) && !theus_slot_recycle(&it.table, slot, generation));
+    REQUIRE(write(here[1], &byte, 1) == 1 && waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK(!theus_slot_recycle(&it.table, slot, generation)); /* one still looks */
+    CHECK(theus_slot_unlease(&it.table, slot, 1) && theus_slot_recycle(&it.table, slot, generation));
+    for (int i = 0; i < 2; i++) {
+        close(here[i]);
+        close(there[i]);
+    }
+    shared_free(&it);
+}
+
+static void *
+want_main(void *arg)
+{
+    shared *it = ((worker *)arg)->it;
+    uint32_t slot, generation;
+    for (int got = 0; got < 200;) {
+        if (theus_slot_claim(&it->table, ((worker *)arg)->who, &slot, &generation)) {
+            uint32_t before = atomic_fetch_add(&it->owner[slot], 1);
+            REQUIRE(before == 0);
+            atomic_fetch_sub(&it->owner[slot], 1);
+            theus_slot_publish(&it->table, slot);
+            REQUIRE(theus_slot_retire(&it->table, slot, generation) && theus_slot_recycle(&it->table, slot, generation));
+            got++;
+        }
+        else {
+            sched_yield();
+        }
+    }
+    return NULL;
+}
+
+static void
+test_many_want_one_slot(void)
+{
+    enum { MANY = 64 };
+    shared it = shared_new(64);
+    uint32_t slot, generation;
+    pthread_t threads[MANY];
+    worker workers[MANY];
+    for (int i = 0; i < 63; i++) {
+        REQUIRE(theus_slot_claim(&it.table, 0, &slot, &generation));
+    }
+    for (uint32_t i = 0; i < MANY; i++) {
+        workers[i] = (worker){&it, i};
+        REQUIRE(pthread_create(&threads[i], NULL, want_main, &workers[i]) == 0);
+    }
+    for (int i = 0; i < MANY; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    CHECK(theus_slots_taken(&it.table) == 63);
+    shared_free(&it);
+}
+
+static void *
+count_main(void *arg)
+{
+    worker *self = arg;
+    for (int i = 0; i < 20000; i++) {
+        CHECK(theus_slots_taken(&self->it->table) <= 64);
+    }
+    return NULL;
+}
+
+static void
+test_taken_is_within_bounds(void)
+{
+    shared it = shared_new(64);
+    pthread_t threads[WORKERS];
+    worker workers[WORKERS];
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        workers[i] = (worker){&it, i};
+        REQUIRE(pthread_create(&threads[i], NULL, i == 0 ? count_main : worker_main, &workers[i]) == 0);
+    }
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    check_whole(&it);
+    shared_free(&it);
+}
+
+static void
+test_a_large_table(void)
+{
+    enum { LARGE = 1 << 16 };
+    shared it = shared_new(LARGE);
+    uint32_t slot, generation;
+    for (int i = 0; i < LARGE; i++) {
+        REQUIRE(theus_slot_claim(&it.table, 0, &slot, &generation) && generation == 1);
+    }
+    CHECK(!theus_slot_claim(&it.table, 0, &slot, &generation) && theus_slots_taken(&it.table) == LARGE);
+    CHECK(theus_slot_recycle(&it.table, LARGE - 1, 1) && theus_slot_claim(&it.table, 0, &slot, &generation));
+    CHECK(slot == LARGE - 1 && generation == 2);
+    shared_free(&it);
+}
+
 /* ---- kill -9 ---------------------------------------------------------------------------------------- */
 
 static const char *const steps[] = {
@@ -369,6 +509,10 @@ main(void)
     test_worn_out();
     test_wrong_hints();
     test_threads();
+    test_two_processes_look_at_once();
+    test_many_want_one_slot();
+    test_taken_is_within_bounds();
+    test_a_large_table();
     test_killed_at_steps();
     test_killed_reaper();
     test_killed_anywhere();
