@@ -36,7 +36,7 @@
     X(BORROWED, -21, "the shared array belongs to another process: only that one can free it")         \
     X(CROWDED, -22, "63 processes look at this shared memory already")        \
     X(NO_FILES, -23, "no file descriptor is left for shared memory: close files, or raise the limit (ulimit -n)") \
-    X(NO_FOLDER, -24, "a folder of shared memory cannot be written: that of names is /dev/shm or THEUS_SHM_DIR, that of files /var/tmp or THEUS_SPILL_DIR") \
+    X(NO_FOLDER, -24, "named shared memory needs a folder that this user can write: /dev/shm, or what THEUS_SHM_DIR names; memory of the kind FILE: /var/tmp, or THEUS_SPILL_DIR") \
     X(OVER, -25, "this loan is over, or somebody has taken it: have the rows lent once more")          \
     X(LENT, -26, "others may still write to ranges of the shared array")
 
