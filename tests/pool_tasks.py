@@ -220,3 +220,8 @@ def keep(array: Any) -> int:
     """Looks at it for as long as this worker lives."""
     KEPT.append(array)
     return os.getpid()
+
+
+def transfer(n: int) -> dict[str, int]:
+    """What changes in a bank of ten accounts."""
+    return {str(n % 10): -1 - n, str((n + 3) % 10): 1 + n}

@@ -64,6 +64,7 @@ def gone(pid: int) -> bool:
 def begin(program: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -71,19 +72,34 @@ def begin(program: str) -> subprocess.Popen[str]:
     )
 
 
-def check(process: subprocess.Popen[str], way: str, code: int, says: str) -> None:
+def check(process: subprocess.Popen[str], way: str, code: int, says: str, said: str = "") -> None:
+    """It ends like that; of the pids and inodes that it prints, or has `said`, none is left."""
     with process:
         # Far less than the minute that the tasks take: nobody has waited for them.
         out, err = process.communicate(timeout=PATIENCE / 2)
     assert process.returncode == code, (way, process.returncode, err)
     assert says in err if says else err == "", (way, err)
     assert err.count("Traceback") <= 1, (way, err)
-    pids = [int(pid) for pid in out.split()]
+    first, _, rest = (said + out).partition("\n")
+    pids = [int(pid) for pid in first.split()]
     assert len(pids) == 2, way
     end = time.monotonic() + PATIENCE / 2
     while not all(map(gone, pids)):
         assert time.monotonic() < end, f"{way}: workers live on: {pids}"
         time.sleep(0.005)
+    memory = set(rest.split())
+    while users := [pid for pid in os.listdir("/proc") if pid.isdigit() and maps(pid) & memory]:
+        assert time.monotonic() < end, f"{way}: {users} have memory of the pool"
+        time.sleep(0.005)
+
+
+def maps(pid: int | str) -> set[str]:
+    """The inodes of the shared memory without names that a process has mapped."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:  # gone meanwhile, or somebody else's
+        return set()
+    return {line.split()[4] for line in lines if "/memfd:theus-" in line}
 
 
 OFTEN = ("with an error", "by SIGKILL", "by Ctrl-C while it waits")
@@ -160,12 +176,20 @@ def test_functions_of_a_script(tmp_path: Path) -> None:
 def test_the_pool_ends_with_its_process_also_in_the_middle_of_c_code() -> None:
     """A worker that never comes back to Python is ended by the kernel."""
     program = PREFACE.replace("METHOD", "forkserver") + (
+        "large = pool.submit(bytes, 200_000).result()\n"
+        "with open('/proc/self/maps') as maps:\n"
+        "    print(*{it.split()[4] for it in maps if 'memfd:theus-' in it}, flush=True)\n"
+        "sys.stdin.readline()\n"
         "pool.submit(pow, 7, 10**9); pool.submit(pow, 7, 10**9); time.sleep(0.05)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    check(begin(program), "in C", -signal.SIGKILL, "")
-    assert os.path.exists("/dev/shm")
-    assert not [name for name in os.listdir("/dev/shm") if name.startswith("theus-pool")]
+    process = begin(program)
+    assert process.stdin is not None and process.stdout is not None
+    pids, memory = process.stdout.readline(), process.stdout.readline()
+    assert memory.split() and set(memory.split()) <= maps(process.pid)
+    process.stdin.write("\n")
+    process.stdin.flush()
+    check(process, "in C", -signal.SIGKILL, "", pids + memory)
 
 
 def test_threads_that_have_left_leave_no_interrupt_behind() -> None:

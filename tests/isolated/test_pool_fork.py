@@ -145,3 +145,43 @@ def test_forks_while_tasks_run_and_threads_wait() -> None:
     assert pool.stats().died == 0
     """
     )
+
+
+MATRIX = """
+    import multiprocessing
+
+    def by_fork():
+        in_child(pool.stats)
+
+    def by_subprocess():
+        assert subprocess.run(["true"], preexec_fn=os.getpid).returncode == 0
+
+    def by_multiprocessing():
+        process = multiprocessing.get_context("fork").Process(target=pool.stats)
+        process.start()
+        process.join(30)
+        assert process.exitcode == 0, process.exitcode
+
+    def in_thread(way):
+        # None of an executor: a child of multiprocessing would join that at its end, itself.
+        done = []
+        thread = threading.Thread(target=lambda: done.append(way()))
+        thread.start()
+        thread.join(60)
+        assert done
+
+    for _ in range(ROUNDS):
+        for way in (by_fork, by_subprocess, by_multiprocessing):
+            running = [pool.submit(time.sleep, 0.002) for _ in range(4)]
+            way()
+            in_thread(way)
+            assert [future.result(30) for future in running] == [None] * 4
+            way()  # nothing runs
+    assert pool.stats().died == 0
+    """
+
+
+@pytest.mark.parametrize("rounds", [5, pytest.param(100, marks=pytest.mark.long)])
+def test_every_way_to_fork(rounds: int) -> None:
+    """In the main thread and in another one, with tasks running and without."""
+    silent(PREFACE + MATRIX.replace("ROUNDS", str(rounds)), timeout=300)
