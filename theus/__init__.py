@@ -95,6 +95,7 @@ CORE_AVAILABLE = True
 
 # Made when somebody asks for them: the modules behind them load dataclasses or json.
 _LATER = {
+    "ArrayView": "theus.array_view",
     "BaseDomainContext": "theus.context",
     "BaseGlobalContext": "theus.context",
     "BaseSystemContext": "theus.context",
@@ -114,6 +115,7 @@ _LATER = {
 }
 
 if TYPE_CHECKING:
+    from theus.array_view import ArrayView
     from theus.context import BaseDomainContext, BaseGlobalContext, BaseSystemContext
     from theus.engine import SupervisorProxy
     from theus.guards import ContextGuard, OutboxCollector, ProcessContext
@@ -142,6 +144,7 @@ __all__ = [
     "SET",
     "AdminTransaction",
     "ArgumentError",
+    "ArrayView",
     "BadTokenError",
     "BaseDomainContext",
     "BaseGlobalContext",

@@ -13,9 +13,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from theus._theus import SharedBlock, place_in_block
+from theus.array_view import name_of
 from theus.errors import BorrowedArrayError, StaleArrayError, _shown
 from theus.heavy import ManagedAllocator
-from theus.shm_array import OWNERS, Owner, ShmArray, array_from_token, name_of
+from theus.shm_array import OWNERS, Owner, ShmArray, array_from_token
 
 __all__ = [
     "BufferDescriptor",

@@ -22,8 +22,8 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from theus._theus import ABSENT, SharedBlock, borrow_block, place_in_block, token_in_block
+from theus.array_view import array_arriving, name_of, placed
 from theus.errors import BadTokenError, BorrowedArrayError, LoanError, _shown
-from theus.memory import MemoryClass
 
 if TYPE_CHECKING:
     from theus.loans import Loan
@@ -75,30 +75,11 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
         `block_bytes`, `mode` ("shared": rows of it can be lent; else "sealed").
         Always: `address`, `bytes`, `writeable`.
         """
-        place = place_in_block(self)
-        about: dict[str, Any] = {
-            "shared": place is not None,
+        return placed(place_in_block(self)) | {
             "address": self.__array_interface__["data"][0],
             "bytes": self.nbytes,
             "writeable": self.flags.writeable,
         }
-        if place is not None:
-            block, offset = place
-            about |= {
-                "name": name_of(block),
-                "key": block.label,
-                "pid": block.pid,
-                "file": block.file,
-                "owned": block.owned,
-                "memory": MemoryClass.of(self).name,
-                "live": block.live,
-                "published": block.published,
-                "leases": block.leases,
-                "offset": offset,
-                "block_bytes": block.size,
-                "mode": "shared" if block.lends else "sealed",
-            }
-        return about
 
     def cow(self) -> PlainArray:
         """The same content, writable: pages that are written become this process's own.
@@ -227,7 +208,7 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
         if found is None:
             return self.view(np.ndarray).__reduce_ex__(protocol)
         strides = None if self.flags.c_contiguous else self.strides
-        return array_from_token, (found[0], self.shape, wire_dtype(self.dtype), found[1], strides)
+        return array_arriving, (found[0], self.shape, wire_dtype(self.dtype), found[1], strides)
 
     def __reduce__(self) -> Any:
         return self.__reduce_ex__(2)
@@ -293,10 +274,6 @@ OWNERS: WeakValueDictionary[str, Owner] = WeakValueDictionary()
 
 
 # ---- arrays and blocks ----------------------------------------------------------------
-
-
-def name_of(block: SharedBlock) -> str:
-    return f"theus:{block.session}:{block.pid}:{block.label}"
 
 
 def array_over(

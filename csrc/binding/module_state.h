@@ -32,6 +32,7 @@ typedef struct RecordClass RecordClass;
 /* Each owned reference once: (C type, name). The struct, traverse and clear expand this list. */
 #define THEUS_STATE_FIELDS(X)                                                               \
     X(PyTypeObject, Heap_type)                                                              \
+    X(PyTypeObject, ArrayView_type)                                                         \
     X(PyTypeObject, FrozenDict_type)                                                        \
     X(PyTypeObject, FrozenList_type)                                                        \
     X(PyTypeObject, FrozenSet_type)                                                         \
@@ -154,5 +155,6 @@ int add_turn_types(PyObject *module, module_state *st);
 int add_shm_types(PyObject *module, module_state *st);
 int add_mail_types(PyObject *module, module_state *st);
 int add_interp_type(PyObject *module, module_state *st);
+int add_array_view_type(PyObject *module, module_state *st);
 
 #endif

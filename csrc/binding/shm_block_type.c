@@ -5,6 +5,7 @@
  * view goes, whatever happened to zone, engine and owner. */
 #include "shm_type.h"
 
+#include "array_view.h"
 #include "errors.h"
 
 #include <stddef.h>
@@ -479,24 +480,11 @@ block_below(const module_state *st, PyObject *array)
 static bool
 place_of_view(const Py_buffer *view, const char *data, uint64_t size, int64_t *offset)
 {
-    int64_t low = (int64_t)((intptr_t)view->buf - (intptr_t)data), high = low;
-    bool empty = false;
-    *offset = low;
-    for (int i = 0; i < view->ndim; i++) {
-        int64_t reach;
-        empty = empty || view->shape[i] == 0;
-        if (__builtin_mul_overflow((int64_t)view->shape[i] - 1, (int64_t)view->strides[i], &reach)
-            || (reach < 0 ? __builtin_add_overflow(low, reach, &low) : __builtin_add_overflow(high, reach, &high))) {
-            return false;
-        }
-    }
-    if (empty) {
-        low = high = *offset;
-    }
-    else if (__builtin_add_overflow(high, (int64_t)view->itemsize, &high)) {
-        return false;
-    }
-    return low >= 0 && high >= 0 && (uint64_t)high <= size;
+    int64_t low, high;
+    *offset = (int64_t)((intptr_t)view->buf - (intptr_t)data);
+    return array_extent(view->ndim, view->shape, view->strides, view->itemsize, &low, &high)
+           && !__builtin_add_overflow(*offset, low, &low) && !__builtin_add_overflow(*offset, high, &high) && low >= 0
+           && high >= 0 && (uint64_t)high <= size;
 }
 
 /* The block in which all data of an array lie (1, a new reference in *block), and where in it; 0: in none, and -1. */

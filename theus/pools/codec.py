@@ -24,7 +24,8 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from theus._theus import DELETE, MISSING, decode, encode
+from theus import array_view
+from theus._theus import DELETE, MISSING, ArrayView, decode, encode
 from theus._types import SET, StateUpdate
 from theus.errors import CodecError, SendError, StaleArrayError, _shown
 
@@ -227,13 +228,20 @@ def extend_other(held: Held, pickled: bool, it: Any) -> tuple[int, Any]:
         return MARK, mark
     if type(it).__module__ == "theus.shm_array" and type(it).__name__ == "ShmArray":
         rebuild, args, *_ = it.__reduce_ex__(5)
-        if rebuild.__name__ == "array_from_token":
+        if rebuild is array_view.array_arriving:
             held.append(it)
             return SHARED_ARRAY, args
         import numpy
 
         it = it.view(numpy.ndarray)
         return ARRAY, of_array(it)
+    if type(it) is ArrayView:
+        rebuild, args = array_view.reduced(it)
+        if rebuild is array_view.array_arriving:
+            held.append(it)
+            return SHARED_ARRAY, args
+        data, shape, dtype = args
+        return ARRAY, (dtype, shape, "C", data)
     if not pickled:
         raise SendError(
             f"{_shown(it)}, a {type(it).__module__}.{type(it).__qualname__},",
@@ -315,9 +323,12 @@ def path_of(parts: Any) -> Any:
 
 
 def array_of(parts: Any) -> Any:
-    import numpy
-
     dtype, shape, order, data = parts
+    numpy = array_view.numpy_here()
+    if numpy is None:
+        return array_view.array_of_data(data, shape, dtype, order)
+    if isinstance(dtype, str):  # from where there is no NumPy
+        dtype = numpy.dtype(dtype)
     if not isinstance(dtype, numpy.dtype) or dtype.hasobject:
         raise CodecError("the elements of an array are not described")
     if 0 in shape:
@@ -326,24 +337,27 @@ def array_of(parts: Any) -> Any:
 
 
 def scalar_of(parts: Any) -> Any:
-    import numpy
-
     dtype, content = parts
+    numpy = array_view.numpy_here()
+    if numpy is None:
+        return array_view.array_of_data(content, (), dtype)[()]
     if not isinstance(dtype, numpy.dtype) or dtype.hasobject or dtype.names is not None:
         raise CodecError("a scalar of NumPy is not described")
     return numpy.ndarray((), dtype, content)[()]
 
 
 def dtype_of(described: Any) -> Any:
+    if array_view.numpy_here() is None:
+        if not isinstance(described, str):
+            raise CodecError("a structured dtype needs NumPy, which cannot load here")
+        return described
     from numpy.lib import format
 
     return format.descr_to_dtype(described)
 
 
 def shared_array_of(args: Any) -> Any:
-    from theus.shm_array import array_from_token
-
-    return array_from_token(*args)
+    return array_view.array_arriving(*args)
 
 
 def enum_of(parts: Any, load: bool) -> Any:
