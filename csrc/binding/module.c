@@ -9,6 +9,7 @@
 #include "freeze.h"
 #include "heavy_root.h"
 #include "interrupt.h"
+#include "kernels.h"
 #include "records.h"
 #include "scope.h"
 #include "shm_type.h"
@@ -200,6 +201,14 @@ static PyMethodDef module_methods[] = {
      PyDoc_STR("hide_arenas($module, /)\n--\n\n"
                "Takes the names of this process's shared memory away, as its end does: nobody else\n"
                "finds it from now on.")},
+    {"kernel_elementwise", module_kernel_elementwise, METH_VARARGS,
+     PyDoc_STR("kernel_elementwise($module, operation, out, a, b=None, /)\n--\n\nSee theus.kernels, as for the other kernels.")},
+    {"kernel_sum", module_kernel_sum, METH_O, PyDoc_STR("kernel_sum($module, a, /)\n--\n\nThe sum of all elements.")},
+    {"kernel_dot", module_kernel_dot, METH_VARARGS, PyDoc_STR("kernel_dot($module, a, b, /)\n--\n\nThe sum of all products.")},
+    {"kernel_extreme", module_kernel_extreme, METH_VARARGS,
+     PyDoc_STR("kernel_extreme($module, a, greatest, /)\n--\n\nThe least element, or the greatest.")},
+    {"kernel_gather", module_kernel_gather, METH_VARARGS,
+     PyDoc_STR("kernel_gather($module, out, a, indices, /)\n--\n\nElements of a by their indices.")},
     {"interrupt_thread", module_interrupt_thread, METH_VARARGS,
      PyDoc_STR("interrupt_thread($module, ident, exception, /)\n--\n\n"
                "Raises an exception, given by its class, in the thread with this number as soon as it runs\n"
