@@ -3,13 +3,13 @@
  * Exact types only, since a subclass may add a __dict__; except subclasses of str, bytes and
  * numbers that add nothing to the layout, and members of enums. Functions and classes pass as
  * constants, although Python lets one write to their attributes. Types of the standard library
- * are looked up when an object of that name first comes by, and only in modules that are
+ * and of Pydantic are looked up when an object of that name first comes by, and only in modules that are
  * loaded: judging an object imports nothing. */
 #include "atoms.h"
 
 #include <string.h>
 
-/* ---- types of the standard library ----------------------------------------------- */
+/* ---- types of the standard library and of Pydantic ----------------------------------------------- */
 
 typedef struct {
     const char *module, *name;
@@ -39,6 +39,30 @@ static const known_type known[] = {
     {"ipaddress", "IPv6Network", ATOM_ACCEPTED},
     {"ipaddress", "IPv4Interface", ATOM_ACCEPTED},
     {"ipaddress", "IPv6Interface", ATOM_ACCEPTED},
+    /* Nothing that these offer changes them, and they hash by what they hold. */
+    {"pydantic.types", "SecretStr", ATOM_ACCEPTED},
+    {"pydantic.types", "SecretBytes", ATOM_ACCEPTED},
+    {"pydantic.types", "ByteSize", ATOM_ACCEPTED},
+    {"pydantic_core", "Url", ATOM_ACCEPTED},
+    {"pydantic_core", "MultiHostUrl", ATOM_ACCEPTED},
+    {"pydantic.networks", "AnyUrl", ATOM_ACCEPTED},
+    {"pydantic.networks", "AnyHttpUrl", ATOM_ACCEPTED},
+    {"pydantic.networks", "HttpUrl", ATOM_ACCEPTED},
+    {"pydantic.networks", "AnyWebsocketUrl", ATOM_ACCEPTED},
+    {"pydantic.networks", "WebsocketUrl", ATOM_ACCEPTED},
+    {"pydantic.networks", "FileUrl", ATOM_ACCEPTED},
+    {"pydantic.networks", "FtpUrl", ATOM_ACCEPTED},
+    {"pydantic.networks", "PostgresDsn", ATOM_ACCEPTED},
+    {"pydantic.networks", "CockroachDsn", ATOM_ACCEPTED},
+    {"pydantic.networks", "AmqpDsn", ATOM_ACCEPTED},
+    {"pydantic.networks", "RedisDsn", ATOM_ACCEPTED},
+    {"pydantic.networks", "MongoDsn", ATOM_ACCEPTED},
+    {"pydantic.networks", "KafkaDsn", ATOM_ACCEPTED},
+    {"pydantic.networks", "NatsDsn", ATOM_ACCEPTED},
+    {"pydantic.networks", "MySQLDsn", ATOM_ACCEPTED},
+    {"pydantic.networks", "MariaDBDsn", ATOM_ACCEPTED},
+    {"pydantic.networks", "ClickHouseDsn", ATOM_ACCEPTED},
+    {"pydantic.networks", "SnowflakeDsn", ATOM_ACCEPTED},
     {"collections", "OrderedDict", ATOM_AS_DICT},
     {"collections", "defaultdict", ATOM_AS_DICT},
     {"collections", "Counter", ATOM_AS_DICT},
@@ -249,6 +273,7 @@ typedef struct {
 
 static const type_mark marks[] = {
     {"__attrs_attrs__", "store attrs.asdict(value)" OR_OPAQUE},
+    {"get_secret_value", "what it hides may be anything; store value.get_secret_value(), or a SecretStr" OR_OPAQUE},
     {"__array_interface__", "store engine.heavy.put(key, value), value.tolist() or bytes(value)" OR_OPAQUE},
     {"__array__", "store its plain values, such as a list or bytes" OR_OPAQUE},
     {"fileno", "it is a handle on something outside; store its path, or what it holds" OR_OPAQUE},

@@ -472,3 +472,49 @@ def test_what_a_model_holds_must_be_storable() -> None:
     with pytest.raises(UnfreezableError) as caught:
         freeze({"a": Any_(thing=[bytearray()])})
     assert caught.value.path == ("a", "thing", 0)
+
+
+# ---- values of Pydantic's own types ------------------------------------------------------------
+
+
+class Access(BaseModel):
+    token: pydantic.SecretStr
+    raw: pydantic.SecretBytes
+    site: pydantic.HttpUrl
+    store: pydantic.PostgresDsn
+    limit: pydantic.ByteSize
+
+
+def access() -> Access:
+    return Access.model_validate(
+        {
+            "token": "t0p",
+            "raw": b"t0p",
+            "site": "https://example.org/x",
+            "store": "postgresql://me@host/db",
+            "limit": "2kb",
+        }
+    )
+
+
+def test_secrets_addresses_and_sizes_are_values() -> None:
+    """Nothing that they offer changes them, so a state holds the very objects."""
+    engine = TheusEngine({"domain": {"access": access()}})
+    held = engine.state["domain"]["access"]
+    assert held == access() and held.token.get_secret_value() == "t0p"
+    assert held.site.host == "example.org" and held.limit == 2000
+    assert "t0p" not in repr(engine.state.data) and "t0p" not in str(held)
+    engine.run(lambda tx: tx.set("domain.access.token", pydantic.SecretStr("new")))
+    assert engine.state["domain"]["access"].token == pydantic.SecretStr("new")
+    assert pickle.loads(pickle.dumps(engine.state))["domain"]["access"].raw == held.raw
+
+
+def test_a_secret_of_anything_says_what_to_store() -> None:
+    with pytest.raises(UnfreezableError, match=r"store value\.get_secret_value\(\), or a"):
+        freeze({"a": pydantic.Secret[list]([1])})
+
+    class Loose(pydantic.SecretStr):
+        """A class of the program's own may offer more: of that nothing is known."""
+
+    with pytest.raises(UnfreezableError, match="get_secret_value"):
+        freeze({"a": Loose("x")})
