@@ -12,68 +12,20 @@ import contextlib
 import contextvars
 import copy
 import dataclasses
-import gc
-import logging
 import pickle
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 import theus
+from counting import SLACK, WINDOW, drift, fails
 from theus import ConflictError, FrozenDict, Opaque, State, TheusEngine, freeze, process
 from theus._theus import abandon
 
 if not hasattr(sys, "gettotalrefcount"):
     pytest.skip("this Python does not count references", allow_module_level=True)
-
-WINDOW = 20  # rounds per measurement
-SLACK = WINDOW // 2  # a reference lost or gained in each round is more
-
-
-@pytest.fixture(scope="module", autouse=True)
-def others_at_rest() -> Iterator[None]:
-    """Nobody else counts meanwhile, and what was there before is not looked through in each of many
-    collections."""
-    others = threading.enumerate()
-    others.remove(threading.main_thread())
-    if others:
-        pytest.skip(f"threads of other tests still run, {others}: run tests/refcount by itself")
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.fixture(autouse=True)
-def nothing_kept_of_the_log() -> Iterator[None]:
-    """pytest keeps all records of a test."""
-    logging.disable()
-    yield
-    logging.disable(logging.NOTSET)
-
-
-def drift(work: Callable[[], Any]) -> int:
-    """References gained over a window of rounds, in the calmest of a few."""
-    found = []
-    for window in range(8):
-        before = settled()
-        for _ in range(WINDOW):
-            work()
-        found.append(settled() - before)
-        if window > 0 and abs(found[-1]) < SLACK:
-            break  # the first window warms up
-    return min(found, key=abs)
-
-
-def settled() -> int:
-    sys._clear_internal_caches()  # type: ignore[attr-defined]  # types remember names they were asked for
-    gc.collect()
-    gc.collect()
-    return sys.gettotalrefcount()  # type: ignore[attr-defined, no-any-return]
-
 
 # ---- the pool ---------------------------------------------------------------------------
 
@@ -329,11 +281,6 @@ def test_properties_and_copies(kind: str) -> None:
 
 
 # ---- whole stories ---------------------------------------------------------------------
-
-
-def fails(kind: type[BaseException], fn: Callable[..., Any], *args: Any, **options: Any) -> None:
-    with pytest.raises(kind):
-        fn(*args, **options)
 
 
 def conflict(of: TheusEngine) -> None:
