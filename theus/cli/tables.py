@@ -123,6 +123,7 @@ def _sections(report: Report) -> Iterator[Section]:
             for path, problem in sorted(summary.problems.items())
         ],
     )
+    yield _workers(report)
     yield _engine(report)
     yield _heavy(report)
 
@@ -172,6 +173,30 @@ def _engine(report: Report) -> Section:
         ],
         len(by_path) - ROWS,
     )
+
+
+def _workers(report: Report) -> Section:
+    facts = report.workers
+    if facts is None:
+        rows: list[tuple[object, ...]] = []
+        if report.alone is not None:
+            rows = [("", f"No workers: {report.alone}. The threads have parsed.")]
+        return Section("Workers", (">", ""), rows)
+    rows = [
+        (f"{facts.seconds:.2f} s", f"with {facts.workers}, to parse and to merge what they found"),
+        (facts.bytes_shared, "bytes shared: the text, read where it lies"),
+        (facts.bytes_encoded, f"bytes encoded, to and fro, for {facts.shares:,} tasks"),
+        (facts.bytes_pickled, "bytes pickled"),
+    ]
+    if facts.one_seconds is not None and facts.speedup is not None:
+        measured = (
+            ""
+            if facts.one_bytes == facts.bytes_shared
+            else (f", by the {facts.one_bytes:,} bytes that it was timed on")
+        )
+        rows.insert(0, (f"{facts.one_seconds:.2f} s", f"with one worker{measured}"))
+        rows.insert(2, (f"{facts.speedup:.2f}", "times as fast"))
+    return Section(f"Workers: {facts.pool}", (">", ""), rows)
 
 
 def _heavy(report: Report) -> Section:

@@ -11,28 +11,32 @@
     ├── size        files, lines, bytes                   deferred additions: never
     └── ranking     the most complex functions            read by all, written by few
     heavy
+    ├── text        all files, side by side               with workers; see `texts.py`
+    ├── offsets     where each of them begins             the same
     └── metrics     six numbers for each module           one array in shared memory, at the end
 
 Each file costs one PURE process, which parses it and returns what it found, and
 a few EFFECT processes, which merge that into the state. Each of these is a
 transaction. Those that touch different keys pass one another; those that read
 and write the same counter in the same moment conflict, and the engine runs the
-loser again on the newer state. `count_plainly` does the same work in a loop over
-dicts: both must come to the same numbers, or an update was lost.
+loser again on the newer state. With workers, the PURE process is one for many
+files, runs in a pool, and reads the text where it lies. `count_plainly` does the
+same work in a loop over dicts: both must come to the same numbers, or an update
+was lost.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib.util
+import os
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from theus import SemanticType, TheusEngine, process
 from theus.examples.crew import work_through
@@ -47,10 +51,25 @@ from theus.examples.pysource import (
     read_source,
     resolve_imports,
 )
+from theus.examples.texts import (
+    Parsed,
+    Share,
+    parse_share,
+    quiet_parser,
+    shares,
+    store_texts,
+    unpacked,
+)
 from theus.paths import format_path
+from theus.pools.codec import dumps
+
+if TYPE_CHECKING:
+    from theus.pools import Pool
 
 RANKED = 25
 """How many functions the ranking keeps."""
+
+PoolKind = Literal["interpreters", "processes", "threads"]
 
 Ranked = tuple[int, str, str, int]
 """Complexity, module, function, line: as the ranking holds them."""
@@ -296,14 +315,45 @@ class HeavyFacts:
     """What `engine.heavy.report()` says is still in use when the engine is gone."""
 
 
-class CodeMap:
-    """One tree, the engine that holds its map, and the threads that draw it."""
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """How workers have parsed and threads merged what they found; the pool was warm."""
 
-    def __init__(self, root: Path) -> None:
+    pool: str
+    workers: int
+    shares: int
+    """Tasks: runs of files that lie side by side."""
+    seconds: float
+    bytes_shared: int
+    """The text, which no worker copies."""
+    bytes_encoded: int
+    """What went to workers and back through the codec: names, the tree, findings."""
+    bytes_pickled: int
+    one_seconds: float | None = None
+    """What one worker takes for the same, by what it took for `one_bytes` of the text."""
+    one_bytes: int = 0
+
+    @property
+    def speedup(self) -> float | None:
+        return None if self.one_seconds is None else self.one_seconds / self.seconds
+
+
+class CodeMap:
+    """One tree, the engine that holds its map, and the threads that draw it.
+
+    `workers` of a pool of that kind (None: what suits this Python) parse for the threads, from
+    one shared array, which needs NumPy; 0: the threads parse.
+    """
+
+    def __init__(self, root: Path, *, workers: int = 0, pool: PoolKind | None = None) -> None:
+        self.root = root
         self.base = root if root.is_dir() else root.parent
         self.skipped: list[Problem] = []
         self.sources = find_sources(root, self.skipped)
+        self.workers = workers
+        self.pool = pool
         self.seconds = 0.0
+        self.crowd: WorkerFacts | None = None
         nothing = Summary()
         self.engine = TheusEngine(
             {
@@ -312,7 +362,9 @@ class CodeMap:
                     **{part.name: getattr(nothing, part.name) for part in fields(Summary)},
                 },
                 "heavy": {},
-            }
+            },
+            pool=pool,
+            pool_size=workers or None,
         )
         for problem in self.skipped:
             self.engine.run_process(record_problem, problem)
@@ -321,20 +373,122 @@ class CodeMap:
         """Map every file. Ctrl-C comes through; what was found until then stays."""
         started = time.perf_counter()
         try:
-            with _quiet_parser():
-                work_through(self.sources, self._map, threads=threads, finished=finished)
+            with quiet_parser():
+                if self.workers:
+                    self._run_workers(self.sources, threads, finished)
+                else:
+                    work_through(self.sources, self._map, threads=threads, finished=finished)
         finally:
             self.seconds = time.perf_counter() - started
+
+    def _run_workers(self, sources: Sequence[Source], threads: int, finished: Finished) -> None:
+        """Read everything into one array, have it parsed share by share, merge what comes back."""
+        texts: dict[Source, bytes] = {}
+        for source in sources:
+            data = read_source(self.base, source.path)
+            if isinstance(data, Problem):
+                self.engine.run_process(record_problem, data)
+                finished(source)
+            else:
+                texts[source] = data
+        if not texts:
+            return
+        sizes = [*map(len, texts.values())]
+        dealt = shares([*texts], sizes, self.workers)
+        self.engine.run_process(store_texts, [*texts.values()])
+        del texts, data
+        self._warm()
+
+        tree = len(dumps(self.engine.state.domain.tree))
+        encoded: list[int] = []
+        separate = self.open_pool().stats().kind != "threads"
+
+        def work(share: Share) -> None:
+            # Without pickle: dumps() refuses what would need it.
+            names = share.names
+            results = self.engine.run_process(parse_share, share.first, names)
+            if separate:
+                encoded.append(tree + len(dumps((share.first, names))) + len(dumps(results)))
+            for source, size, found in zip(
+                share.sources, sizes[share.first :], results, strict=False
+            ):
+                self._merge(source, size, found)
+
+        def each_finished(share: Share) -> None:
+            for source in share.sources:
+                finished(source)
+
+        started = time.perf_counter()
+        try:
+            work_through(
+                dealt, work, threads=max(threads, 2 * self.workers), finished=each_finished
+            )
+        except BaseException:
+            self.open_pool().kill()  # threads that wait for a worker would wait on
+            raise
+        stats = self.open_pool().stats()
+        self.crowd = WorkerFacts(
+            pool=stats.kind,
+            workers=stats.size,
+            shares=len(dealt),
+            seconds=time.perf_counter() - started,
+            bytes_shared=sum(sizes),
+            bytes_encoded=sum(encoded),
+            bytes_pickled=0,
+        )
 
     def _map(self, source: Source) -> None:
         """One file: parse it in a PURE process, merge what it holds in EFFECT ones."""
         data = read_source(self.base, source.path)
         found = data if isinstance(data, Problem) else self.engine.run_process(parse, source, data)
+        self._store(found)
+
+    def _merge(self, source: Source, size: int, parsed: Parsed) -> None:
+        found = unpacked(parsed)
+        if isinstance(found, Problem):
+            self._store(found)
+        else:
+            self._store(Finding(source, size, *found))
+
+    def _store(self, found: Finding | Problem) -> None:
         if isinstance(found, Problem):
             self.engine.run_process(record_problem, found)
             return
         for merge in MERGES:
             self.engine.run_process(merge, found)
+
+    def text_size(self) -> int:
+        """Bytes of source that the files seem to hold."""
+        size = 0
+        for source in self.sources:
+            with suppress(OSError):
+                size += os.stat(self.base / source.path).st_size
+        return size
+
+    def open_pool(self) -> Pool:
+        """The pool of the workers. Raises what its kind does where it cannot be made."""
+        return self.engine.get_pool()
+
+    def _warm(self) -> None:
+        """Start the workers, and have them load what they need: that is not what is timed."""
+        work_through(
+            range(self.workers),
+            lambda _: self.engine.run_process(parse_share, 0, []),
+            threads=self.workers,
+        )
+
+    def time_one_worker(self, *, every: int, threads: int, finished: Finished) -> None:
+        """Have a pool of one do the same with one file of `every`, for an engine of its own."""
+        crowd = self.crowd
+        if crowd is None:
+            return
+        alone = CodeMap(self.root, workers=1, pool=self.pool)
+        with alone.engine, quiet_parser():
+            alone._run_workers(alone.sources[::every], threads, finished)
+        one = alone.crowd
+        if one is not None and one.bytes_shared:
+            takes = one.seconds * crowd.bytes_shared / one.bytes_shared
+            self.crowd = replace(crowd, one_seconds=takes, one_bytes=one.bytes_shared)
 
     def summary(self) -> Summary:
         """The map as it stands in the engine's state now, copied out of it."""
@@ -405,7 +559,7 @@ def count_plainly(codemap: CodeMap, *, finished: Finished) -> Summary:
 
     for problem in codemap.skipped:
         note(problem)
-    with _quiet_parser():
+    with quiet_parser():
         work_through(codemap.sources, count, threads=1, finished=finished)
     return plain
 
@@ -438,15 +592,3 @@ def heavy_differences(found: Summary, heavy: HeavyFacts) -> list[str]:
     if heavy.leaked:
         lines.append(f"shared memory: {heavy.leaked} bytes were not given back")
     return lines
-
-
-@contextmanager
-def _quiet_parser() -> Iterator[None]:
-    """Keep the parser's warnings about other people's code to itself.
-
-    Around whole runs and not around each parse, because the filters belong to
-    the process: threads that each set and restored them would trip one another.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import stat
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from typing import Any, NamedTuple
 
 MAX_BYTES = 16 * 1024 * 1024
 """Larger files are listed as problems: nobody wrote them by hand."""
+
+_LINE_END = re.compile(rb"\n")
 
 SKIPPED = frozenset({"__pycache__", "site-packages", "dist-packages", "node_modules"})
 
@@ -173,8 +176,11 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def parse_source(path: str, data: bytes) -> Module | Problem:
-    """What the source defines and imports, or why Python cannot parse it."""
+def parse_source(path: str, data: bytes | memoryview) -> Module | Problem:
+    """What the source defines and imports, or why Python cannot parse it.
+
+    A view is parsed where it lies.
+    """
     try:
         tree = ast.parse(data, path)
     except SyntaxError as error:
@@ -183,7 +189,7 @@ def parse_source(path: str, data: bytes) -> Module | Problem:
         return Problem(path, str(error))
     except (RecursionError, MemoryError):
         return Problem(path, "is nested too deeply to parse")
-    lines = data.count(b"\n") + (not data.endswith(b"\n") and data != b"")
+    lines = len(_LINE_END.findall(data)) + (data[-1:] not in (b"\n", b""))
     return _Survey(tree).module(lines)
 
 
