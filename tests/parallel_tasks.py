@@ -82,7 +82,10 @@ def fails(ctx: Any) -> None:
 
 @process(parallel=True, timeout=0.3)
 def sleeps(ctx: Any, seconds: float) -> None:
-    time.sleep(seconds)
+    """In short naps, between which an interpreter can be interrupted."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
 
 
 @process(parallel=True)

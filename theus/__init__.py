@@ -100,6 +100,7 @@ _LATER = {
     "BaseGlobalContext": "theus.context",
     "BaseSystemContext": "theus.context",
     "ContextGuard": "theus.guards",
+    "InterpreterPool": "theus.pools",
     "MetaLogEntry": "theus.structures",
     "NamespacePolicy": "theus.namespaces",
     "NamespaceRegistry": "theus.namespaces",
@@ -121,7 +122,7 @@ if TYPE_CHECKING:
     from theus.guards import ContextGuard, OutboxCollector, ProcessContext
     from theus.interop import TheusEncoder
     from theus.namespaces import NamespacePolicy, NamespaceRegistry
-    from theus.pools import ProcessPool, ThreadPool
+    from theus.pools import InterpreterPool, ProcessPool, ThreadPool
     from theus.structures import MetaLogEntry, SupervisorCore
     from theus.zones import clear_physics_overrides, register_physics_override
 
@@ -168,6 +169,7 @@ __all__ = [
     "HeavyMemoryError",
     "LoanError",
     "InterpreterImportError",
+    "InterpreterPool",
     "LockViolationError",
     "MergeError",
     "MetaLogEntry",

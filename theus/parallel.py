@@ -45,6 +45,10 @@ and ended by `engine.close()`; `engine.get_pool()` gives it, and `engine.map_par
 function over many items through it.
 
 With "threads", a process runs as one that is not parallel; only in a thread of the pool.
+
+With "interpreters", which no engine takes unless it is told to, what a process imports must load
+there: NumPy does not, and then InterpreterImportError says so. A worker that is out of time is
+interrupted, not killed; see theus.pools.interpreter for what that cannot end.
 """
 
 from __future__ import annotations
@@ -140,9 +144,9 @@ def make_pool(kind: str, size: int) -> Pool:
 
         return ThreadPool(size)
     if kind == "interpreters":
-        raise NotImplementedError(
-            "parallel processes do not run in interpreters yet; take 'processes' or 'threads'"
-        )
+        from theus.pools import InterpreterPool
+
+        return InterpreterPool(size)
     from theus.pools import ProcessPool
 
     return ProcessPool(size)

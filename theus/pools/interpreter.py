@@ -35,7 +35,7 @@ from typing import Any, TypeVar
 
 from theus._compat import HAS_INTERPRETERS
 from theus._theus import encode
-from theus.pools.base import Pool, PoolStats, checked_size, cores
+from theus.pools.base import Due, Pool, PoolStats, checked_size, cores
 from theus.pools.calls import reference
 from theus.pools.codec import extend
 from theus.pools.registry import arrange_for_the_end
@@ -94,6 +94,16 @@ class InterpreterPool(Pool):
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         return self.crew.submit(fn, args, kwargs)
+
+    def submit_task(
+        self,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        shown: object = None,
+        due: Due | None = None,
+    ) -> Future[T]:
+        return self.crew.submit(fn, args, kwargs, shown, due)
 
     def stats(self) -> PoolStats:
         crew = self.crew

@@ -43,6 +43,7 @@ from typing import Any, NamedTuple, TypeVar
 from theus._theus import InterpreterWorker, Letter, Mailbox, encode, hide_arenas
 from theus.errors import BrokenPoolError, ClosedError, TaskStoppedError, WorkerTimeoutError
 from theus.pools import wire
+from theus.pools.base import Due
 from theus.pools.calls import reference, shown_name
 from theus.pools.codec import decode_with, extend
 from theus.pools.registry import CREWS, at_exit, enlist
@@ -117,6 +118,7 @@ class Task(NamedTuple):
     future: LetterFuture[Any]
     held: list[Any]
     """What it refers to without owning: shared arrays, until they were read."""
+    due: Due | None = None
 
 
 class Resident:
@@ -188,6 +190,8 @@ class Residents:
         self.died = 0
         self.wakes_at = float("inf")
         """When the watcher looks at the clock next."""
+        self.next_due = float("inf")
+        """No open task is due earlier; the one that was may be done."""
 
         self.pump = threading.RLock()
         # Guarded by pump:
@@ -205,7 +209,9 @@ class Residents:
 
     # ---- tasks in -----------------------------------------------------------------------
 
-    def submit(self, fn: Any, args: Any, kwargs: Any) -> Future[Any]:
+    def submit(
+        self, fn: Any, args: Any, kwargs: Any, shown: Any = None, due: Due | None = None
+    ) -> Future[Any]:
         held: list[Any] = []
         buffers: list[Any] = []
         call = (reference(fn, False), args, kwargs)
@@ -217,7 +223,7 @@ class Residents:
             if self.failure is not None:
                 raise self.failure
             future.number = number = next(self.numbers)
-            self.open[number] = Task(fn, future, held)
+            self.open[number] = Task(shown or fn, future, held, due)
             try:
                 future.letter = self.tasks.post(wire.CALL, number, body, buffers)
             except BaseException:
@@ -227,6 +233,9 @@ class Residents:
                 self.call_watcher(0.0)
             elif self.timeout is not None and self.wakes_at == float("inf"):
                 self.call_watcher(monotonic() + self.timeout)
+            if due is not None and due[0] < self.next_due:
+                self.next_due = due[0]
+                self.call_watcher(due[0])
         return future
 
     def dropped(self, number: int) -> None:
@@ -332,7 +341,7 @@ class Residents:
             self.wakes_at = float("inf")
             now = monotonic()
             self.bury_the_dead()
-            late = self.check_timeouts(now)
+            late = self.check_timeouts(now) + self.check_dues(now)
             if not self.paused:
                 if self.closing:
                     self.tasks.hold() if self.killed is not None else self.tasks.drain()
@@ -401,6 +410,31 @@ class Residents:
                     member.interrupt(current[0])
                     due = now + GRACE
             self.wakes_at = min(self.wakes_at, due)
+        return found
+
+    def check_dues(self, now: float) -> list[tuple[Task, BaseException]]:
+        """The same for tasks that have a time of their own. Caller holds the lock."""
+        found: list[tuple[Task, BaseException]] = []
+        if self.next_due <= now:
+            self.next_due = float("inf")
+            running = {}
+            for member in self.members:
+                current = member.worker.current()
+                if current is not None:
+                    running[current[0]] = member
+            for number, task in list(self.open.items()):
+                if task.due is None:
+                    continue
+                due, seconds = task.due
+                if due <= now and number in running:
+                    if self.open.pop(number, None) is not None:
+                        name = shown_name(task.fn)
+                        found.append((task, WorkerTimeoutError(name, None, seconds)))
+                        running[number].interrupt(number)
+                        self.wakes_at = min(self.wakes_at, now + GRACE)
+                else:  # if it should begin before its caller cancels it, it is seen soon after
+                    self.next_due = min(self.next_due, max(due, now + 0.01))
+        self.wakes_at = min(self.wakes_at, self.next_due)
         return found
 
     def abandon(self, member: Resident) -> None:
