@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from support import PATIENCE, silent
+from theus import InterpreterImportError
 from theus._compat import HAS_INTERPRETERS
+from theus.pools.resident import explained
 
 if not HAS_INTERPRETERS:
     pytest.skip("interpreters work beside each other from 3.13 on", allow_module_level=True)
@@ -168,3 +170,22 @@ def test_numpy_is_refused_with_the_way_out() -> None:
             raise AssertionError("NumPy loads in interpreters: a day to celebrate")
         """)
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "module"),
+    [
+        ("module one._two does not support loading in subinterpreters", "one._two", "one"),
+        ("Why: module one._two does not support loading in subinterpreters\n", None, "one"),
+        ("cannot load module more than once per process", "one._two", "one"),
+        ("cannot load module more than once per process", None, "a module"),
+    ],
+)
+def test_refusals_name_the_package(text: str, name: str | None, module: str) -> None:
+    """However the package has wrapped the sentence of Python."""
+    failed = ImportError(text, name=name)
+    told = explained(failed)
+    assert isinstance(told, InterpreterImportError) and told.__cause__ is failed
+    assert told.module == module and 'parallel="processes"' in str(told)
+    other = ImportError("No module named 'one'")
+    assert explained(other) is other

@@ -69,9 +69,9 @@ def explained(error: BaseException) -> BaseException:
 
 
 def module_of(error: ImportError) -> str:
-    """The name of the module that was refused, or of the package that it belongs to."""
-    words = str(error).split()
-    name = error.name or (words[1] if words[:1] == ["module"] and len(words) > 1 else "a module")
+    """The package of the refused module. Packages wrap the sentence of Python into their own."""
+    before, found, _ = str(error).partition(" does not support loading in subinterpreters")
+    name = before.split()[-1] if found and before.split() else error.name or "a module"
     return name.partition(".")[0]
 
 
