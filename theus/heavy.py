@@ -71,7 +71,7 @@ from theus.heavy_arguments import (
 )
 from theus.heavy_report import HeavyArray, HeavyReport, MemoryReport, QuotaReport
 from theus.heavy_watch import HeavyWatch
-from theus.memory import MemoryClass, kinds_of, set_of
+from theus.memory import MemoryClass, kinds_of, lendable_of, set_of
 from theus.shm_array import OWNERS, PlainArray, ShmArray, array_over
 
 if TYPE_CHECKING:
@@ -201,9 +201,9 @@ class ManagedAllocator:
         `zero=False` leaves whatever an earlier array of this allocator had there. `order` is
         that of memory: "C" or "F" (Fortran). `mode="shared"` is for scratch results of many
         workers: rows of it can be lent (`ShmArray.lend`), its file is not sealed against other
-        writers, and what a state stores is a copy; it takes whole pages. `memory` is the kind of
-        memory, or the set of kinds of which the first that has room is taken (`theus.memory`;
-        default: the allocator's).
+        writers, and what a state stores is a copy; it takes whole pages, SHARED or
+        PINNED ones. `memory` is the kind of memory, or the set of kinds of which the first that has
+        room is taken (`theus.memory`; default: the allocator's).
 
         In a transaction it is a draft of that attempt; other attempts may have theirs under the
         same key, and meet at the commit.
@@ -220,6 +220,8 @@ class ManagedAllocator:
         if mode not in ("sealed", "shared"):
             raise ValueError(f"mode is 'sealed' or 'shared', not {_shown(mode)}")
         kinds = self.memory if memory is None else kinds_of(memory)
+        if mode == "shared":
+            kinds = lendable_of(kinds)
         check_key(key)
         self._check_open()
         tx = None if self._engine is None else self._attempt()

@@ -49,6 +49,9 @@ class MemoryClass(Flag):
 BLOCKS = MemoryClass.HUGE | MemoryClass.PINNED | MemoryClass.SHARED | MemoryClass.FILE
 """What a shared array can lie in."""
 
+LENDABLE = MemoryClass.PINNED | MemoryClass.SHARED
+"""What rows can be lent of: ordinary memory, whose pages a borrower may be let write."""
+
 
 def set_of(memory: Any) -> MemoryClass:
     """`memory`, as an argument, looked at: TypeError if it is something else."""
@@ -64,5 +67,16 @@ def kinds_of(memory: Any) -> MemoryClass:
         raise ValueError(
             f"a shared array lies in one of {BLOCKS!r}, not in {kinds!r}: for memory of this "
             "process alone use np.empty()"
+        )
+    return kinds
+
+
+def lendable_of(memory: MemoryClass) -> MemoryClass:
+    """Those of `kinds_of` whose rows can be lent: ValueError if none can."""
+    kinds = memory & LENDABLE
+    if not kinds:
+        raise ValueError(
+            f"mode='shared' lends memory of {LENDABLE!r}, and this is to lie in {memory!r}: "
+            "accept one of them, too, with memory="
         )
     return kinds

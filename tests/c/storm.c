@@ -339,15 +339,21 @@ make_and_die(void)
 }
 
 void
+storm_leave_files(void)
+{
+    pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        make_and_die();
+    }
+    REQUIRE(waitpid(child, NULL, 0) == child);
+}
+
+void
 storm_sweep(long rounds)
 {
     for (long round = 0; round < rounds; round++) {
-        pid_t child = fork();
-        REQUIRE(child >= 0);
-        if (child == 0) {
-            make_and_die();
-        }
-        REQUIRE(waitpid(child, NULL, 0) == child);
+        storm_leave_files();
         REQUIRE(theus_sweep(theus_files_folder(), true, NULL, NULL) == THEUS_OK);
     }
 }

@@ -51,7 +51,10 @@ void storm_claim(unsigned long long *chance, long rounds, uint32_t who);
 void storm_leave_in_disorder(unsigned long long *chance, uint32_t who); /* as a claimer does who is killed */
 void storm_reap(uint32_t who);
 
-/* Has somebody make a named arena and die, and clears up behind him and all others, so many times. */
+/* Has somebody make a named arena and die. */
+void storm_leave_files(void);
+
+/* Does that, and clears up behind him and all others, so many times. */
 void storm_sweep(long rounds);
 
 #endif

@@ -5,24 +5,25 @@
  * came from outside. About a million mutations, by one seed, and for each the right answer is known:
  *
  *     headers    one to eight bytes, or one field, is another one
- *     files      of other sizes, unsealed, under other labels, or no files at all
+ *     files      of other sizes, unsealed, under other labels, under second names, or no files at all
  *     slots      word, leases and record, with right and wrong numbers in the token
  *     names      pids, descriptors and ids at random
  *     stale      each of a million names of one slot, after it was given back
  *     scribbles  another process writes anywhere in the control file, all the time
  *
+ * All that on both backends, half of it on each.
+ *
  *     test_shm_fuzz [TIMES [SEED]]     TIMES as many of each; 1 by default */
 #define _GNU_SOURCE
 
-#include "shm_zone.h"
+#include "zone_scene.h"
 
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include "check.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { SLOWER = 5 };
@@ -45,11 +46,19 @@ typedef struct {
     char *as_made; /* a copy of the control file */
 } arena_files;
 
+static bool
+is_named(void)
+{
+    return zone_backend() == THEUS_NAMED;
+}
+
 static int
-file_new(const char *label, uint64_t size, char **memory)
+file_new(theus_file_kind kind, uint64_t size, char **memory)
 {
     int fd;
-    theus_status status = theus_shm_create(label, false, size, &fd);
+    bool is_data = kind == THEUS_FILE_DATA;
+    theus_status status = is_named() ? theus_name_create(theus_files_folder(), is_data, size, &fd)
+                                     : theus_shm_create(is_data ? "theus-data" : "theus-control", false, size, &fd);
     if (status == THEUS_UNSUPPORTED || status == THEUS_REFUSED) {
         exit(77); /* no memfd here */
     }
@@ -60,12 +69,24 @@ file_new(const char *label, uint64_t size, char **memory)
     return fd;
 }
 
+static void
+give_name(const arena_files *it, theus_file_kind kind, int fd)
+{
+    REQUIRE(theus_name_give(fd, theus_files_folder(), theus_file_name_of(&it->name, kind).text) == THEUS_OK);
+}
+
+static void
+take_name(const arena_files *it, theus_file_kind kind)
+{
+    REQUIRE(theus_name_remove(theus_files_folder(), theus_file_name_of(&it->name, kind).text));
+}
+
 static arena_files
 files_new(void)
 {
     arena_files it = {.control_size = theus_shm_control_size(CAPACITY, 0)};
-    it.control_fd = file_new("theus-control", it.control_size, &it.control);
-    it.data_fd = file_new("theus-data", DATA_BYTES, &it.data);
+    it.control_fd = file_new(THEUS_FILE_CONTROL, it.control_size, &it.control);
+    it.data_fd = file_new(THEUS_FILE_DATA, DATA_BYTES, &it.data);
     theus_shm_header *header = (theus_shm_header *)it.control;
     header->format = THEUS_SHM_FORMAT;
     header->capacity = CAPACITY;
@@ -73,7 +94,7 @@ files_new(void)
     header->control_size = it.control_size;
     header->data_size = DATA_BYTES;
     header->pid = it.name.pid = theus_process_id();
-    header->control_fd = it.name.control_fd = it.control_fd;
+    header->control_fd = it.name.control_fd = is_named() ? THEUS_BY_NAME : it.control_fd;
     header->data_fd = it.data_fd;
     header->memory = THEUS_MEMORY_SHARED;
     for (int i = 0; i < 16; i++) {
@@ -92,8 +113,14 @@ files_new(void)
         theus_slot_publish(&it.slots, i);
     }
     atomic_store(&header->magic, THEUS_SHM_MAGIC);
-    REQUIRE(theus_shm_seal(it.control_fd, false) == THEUS_OK && theus_shm_seal(it.data_fd, true) == THEUS_OK);
     REQUIRE(theus_byte_try_lock(it.control_fd, THEUS_SHM_OWNER));
+    if (is_named()) {
+        give_name(&it, THEUS_FILE_CONTROL, it.control_fd);
+        give_name(&it, THEUS_FILE_DATA, it.data_fd);
+    }
+    else {
+        REQUIRE(theus_shm_seal(it.control_fd, false) == THEUS_OK && theus_shm_seal(it.data_fd, true) == THEUS_OK);
+    }
     it.as_made = malloc(it.control_size);
     REQUIRE(it.as_made != NULL);
     memcpy(it.as_made, it.control, it.control_size);
@@ -104,6 +131,10 @@ static void
 files_free(arena_files *it)
 {
     theus_arenas_forget();
+    if (is_named()) {
+        take_name(it, THEUS_FILE_CONTROL);
+        take_name(it, THEUS_FILE_DATA);
+    }
     theus_shm_unmap(it->control, it->control_size);
     theus_shm_unmap(it->data, DATA_BYTES);
     theus_shm_close(it->control_fd);
@@ -170,9 +201,15 @@ enum { ESSENTIAL = sizeof(essential) / sizeof(essential[0]) };
 static bool
 header_is_good(const arena_files *it)
 {
-    bool good = ((theus_shm_header *)it->control)->memory < THEUS_MEMORY_FILE; /* others have no seals: not these */
+    const theus_shm_header *header = (const theus_shm_header *)it->control;
+    /* Where there are seals, data without them are in a file on a disk: not these. */
+    bool good = header->memory < (is_named() ? THEUS_MEMORY_BLOCKS : THEUS_MEMORY_FILE);
+    /* Where there are none, nothing but the size of the control file says whether an arena lends. */
+    bool loans_fit = header->loans <= UINT16_MAX && theus_shm_control_size(CAPACITY, header->loans) == it->control_size;
     for (unsigned i = 0; i < ESSENTIAL; i++) {
-        good = good && memcmp(it->control + essential[i].at, it->as_made + essential[i].at, essential[i].size) == 0;
+        bool unused = is_named() && (essential[i].at == offsetof(theus_shm_header, data_fd)
+                                     || (essential[i].at == offsetof(theus_shm_header, loans) && loans_fit));
+        good = good && (unused || memcmp(it->control + essential[i].at, it->as_made + essential[i].at, essential[i].size) == 0);
     }
     return good;
 }
@@ -232,14 +269,14 @@ is_refused(const arena_files *it, int control_fd, int data_fd)
 }
 
 static void
-test_files(void)
+test_files_by_descriptor(void)
 {
     arena_files it = files_new();
     CHECK(!is_refused(&it, it.control_fd, it.data_fd));
     const uint64_t sizes[] = {1, 100, 4095, 4096, 4097, it.control_size - 1, it.control_size + 1, it.control_size * 2};
     for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) { /* cut, or grown, before it was sealed */
         char *memory;
-        int fd = file_new("theus-control", sizes[i], &memory);
+        int fd = file_new(THEUS_FILE_CONTROL, sizes[i], &memory);
         memcpy(memory, it.control, sizes[i] < it.control_size ? sizes[i] : it.control_size);
         REQUIRE(theus_shm_seal(fd, false) == THEUS_OK);
         CHECK(is_refused(&it, fd, it.data_fd));
@@ -248,17 +285,17 @@ test_files(void)
     }
     const uint64_t data_sizes[] = {0, 1, DATA_BYTES - 4096, DATA_BYTES - 1, DATA_BYTES + 1};
     for (unsigned i = 0; i < sizeof(data_sizes) / sizeof(data_sizes[0]); i++) {
-        int fd = file_new("theus-data", data_sizes[i], NULL);
+        int fd = file_new(THEUS_FILE_DATA, data_sizes[i], NULL);
         REQUIRE(theus_shm_seal(fd, true) == THEUS_OK);
         CHECK(is_refused(&it, it.control_fd, fd));
         theus_shm_close(fd);
     }
     char *memory;
-    int unsealed = file_new("theus-control", it.control_size, &memory);
+    int unsealed = file_new(THEUS_FILE_CONTROL, it.control_size, &memory);
     memcpy(memory, it.control, it.control_size);
     CHECK(is_refused(&it, unsealed, it.data_fd));
     CHECK(is_refused(&it, it.data_fd, it.data_fd) && is_refused(&it, it.control_fd, it.control_fd)); /* under the other's label */
-    int writable = file_new("theus-data", DATA_BYTES, NULL);
+    int writable = file_new(THEUS_FILE_DATA, DATA_BYTES, NULL);
     REQUIRE(theus_shm_seal(writable, false) == THEUS_OK);
     CHECK(is_refused(&it, it.control_fd, writable));
 
@@ -277,6 +314,124 @@ test_files(void)
     theus_shm_unmap(memory, it.control_size);
     theus_shm_close(unsealed);
     theus_shm_close(writable);
+    files_free(&it);
+}
+
+typedef struct {
+    char there[512], aside[512];
+} two_paths;
+
+/* Is the arena refused with something else under the name of one of its files? `put` makes that something. */
+static void
+check_instead(const arena_files *it, theus_file_kind kind, bool (*put)(const two_paths *paths))
+{
+    two_paths paths;
+    theus_block block;
+    snprintf(paths.there, sizeof(paths.there), "%s/%s", theus_files_folder(), theus_file_name_of(&it->name, kind).text);
+    snprintf(paths.aside, sizeof(paths.aside), "%s/aside", theus_files_folder());
+    REQUIRE(rename(paths.there, paths.aside) == 0);
+    if (put(&paths)) {
+        theus_status status = theus_block_lease(&it->name, 3, 1, &block);
+        CHECK(status == THEUS_STALE || status == THEUS_BAD_TOKEN || status == THEUS_REFUSED);
+        theus_arenas_forget();
+    }
+    (void)remove(paths.there);
+    REQUIRE(rename(paths.aside, paths.there) == 0);
+}
+
+static bool
+put_nothing(const two_paths *paths)
+{
+    (void)paths;
+    return true;
+}
+
+static bool
+put_second_name(const two_paths *paths)
+{
+    return link(paths->aside, paths->there) == 0;
+}
+
+static bool
+put_link(const two_paths *paths)
+{
+    return symlink(paths->aside, paths->there) == 0;
+}
+
+static bool
+put_pipe(const two_paths *paths)
+{
+    return mkfifo(paths->there, 0600) == 0;
+}
+
+static bool
+put_folder(const two_paths *paths)
+{
+    return mkdir(paths->there, 0700) == 0;
+}
+
+/* A file with what is in the right one, of another size. */
+static bool
+put_size(const two_paths *paths, off_t size)
+{
+    static char bytes[DATA_BYTES];
+    int from = open(paths->aside, O_RDONLY), to = open(paths->there, O_RDWR | O_CREAT | O_EXCL, 0600);
+    REQUIRE(from >= 0 && to >= 0);
+    uint64_t length = theus_file_read(from, bytes, sizeof(bytes));
+    REQUIRE(theus_file_append(to, bytes, length) && ftruncate(to, size) == 0);
+    close(from);
+    close(to);
+    return true;
+}
+
+static bool
+put_empty(const two_paths *paths)
+{
+    return put_size(paths, 0);
+}
+
+static bool
+put_byte(const two_paths *paths)
+{
+    return put_size(paths, 1);
+}
+
+static bool
+put_page(const two_paths *paths)
+{
+    return put_size(paths, THEUS_SHM_PAGE);
+}
+
+static bool
+put_large(const two_paths *paths)
+{
+    return put_size(paths, DATA_BYTES * 2);
+}
+
+/* Of the right size and content, but locked by nobody: its owner is dead, or never was. */
+static bool
+put_copy(const two_paths *paths)
+{
+    struct stat about;
+    REQUIRE(stat(paths->aside, &about) == 0);
+    return put_size(paths, about.st_size);
+}
+
+static void
+test_files_by_name(void)
+{
+    static bool (*const puts[])(const two_paths *) = {put_nothing, put_second_name, put_link,  put_pipe, put_folder,
+                                                      put_empty,   put_byte,        put_page, put_large};
+    arena_files it = files_new();
+    theus_block block;
+    for (unsigned i = 0; i < sizeof(puts) / sizeof(puts[0]); i++) {
+        check_instead(&it, THEUS_FILE_CONTROL, puts[i]);
+        check_instead(&it, THEUS_FILE_DATA, puts[i]);
+    }
+    check_instead(&it, THEUS_FILE_CONTROL, put_copy);
+    REQUIRE(theus_block_lease(&it.name, 3, 1, &block) == THEUS_OK); /* all is as it was */
+    CHECK(look_at(&block) == 3 * 4);
+    theus_block_release(&block);
     files_free(&it);
 }
 
@@ -376,11 +531,10 @@ test_names(long times)
 static void
 test_stale_names(uint32_t times)
 {
-    theus_zone *zone;
+    theus_zone *zone = zone_new(0);
     theus_block block, other;
     theus_refusal refusal;
     theus_arena_name name;
-    REQUIRE(theus_zone_new("stale", 0, &zone) == THEUS_OK);
     for (uint32_t i = 1; i <= times; i++) {
         theus_status status = theus_zone_alloc(zone, "x", 1, 64, THEUS_ZEROED, &block, &refusal);
         REQUIRE(status == THEUS_OK && block.slot == 0 && block.generation == i);
@@ -447,18 +601,31 @@ test_scribbles(long times)
     files_free(&it);
 }
 
+static long times = 1;
+
+static void
+test_backend(void)
+{
+    test_headers(times * 25000 / SLOWER);
+    if (is_named()) {
+        test_files_by_name();
+    }
+    else {
+        test_files_by_descriptor();
+    }
+    test_slots(times * 400000);
+    test_names(times * 25000 / SLOWER);
+    test_stale_names((uint32_t)times * 1000000 / SLOWER);
+    test_scribbles(times * 50000);
+}
+
 int
 main(int argc, char **argv)
 {
-    long times = argc > 1 ? strtol(argv[1], NULL, 10) : 1;
+    times = argc > 1 ? strtol(argv[1], NULL, 10) : times;
     chance = argc > 2 ? strtoull(argv[2], NULL, 10) : chance;
     long live = theus_alloc_live();
-    test_headers(times * 50000 / SLOWER);
-    test_files();
-    test_slots(times * 800000);
-    test_names(times * 50000 / SLOWER);
-    test_stale_names((uint32_t)times * 1000000 / SLOWER);
-    test_scribbles(times * 100000);
+    zone_on_both_backends(test_backend);
     CHECK(theus_alloc_live() == live);
     return check_result();
 }

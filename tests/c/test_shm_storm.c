@@ -171,7 +171,11 @@ start_victim(unsigned lane)
     unsigned reach = named ? STEPS : NAMED, one = check_random(&chance, reach), other = check_random(&chance, reach);
     doom.step = atomic_load(&storm->died[one]) < atomic_load(&storm->died[other]) ? one : other; /* some are hard to reach */
     doom.passes = check_random(&chance, steps[doom.step].passes);
-    doom.armed = it.at_step = check_random(&chance, 5) > 0;
+    it.at_step = check_random(&chance, 5) > 0;
+    if (it.at_step && doom.step == STEPS - 1) {
+        storm_leave_files(); /* an owner sweeps once: he is to find something */
+    }
+    doom.armed = it.at_step;
     it.who = doom.armed ? steps[doom.step].who : (role)check_random(&chance, named ? ROLES : SWEEPER);
     it.pid = start(it.who, lane, ROUNDS);
     doom.armed = false;

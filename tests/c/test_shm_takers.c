@@ -28,15 +28,25 @@ errand_of(const theus_block *block, theus_loan_name name)
 static pid_t
 start(void (*body)(const errand *), const errand *it)
 {
+    int go[2];
+    char byte = 0;
+    REQUIRE(pipe(go) == 0);
     pid_t child = fork();
     REQUIRE(child >= 0);
     if (child == 0) {
+        /* Until our parent is back from fork(), it holds the number that it made for us: we would get the next one. */
+        REQUIRE(read(go[0], &byte, 1) == 1);
+        close(go[0]);
+        close(go[1]);
         theus_block mine = *it->block;
         theus_block_release(&mine);
         theus_arenas_forget();
         body(it);
         _exit(check_result());
     }
+    REQUIRE(write(go[1], &byte, 1) == 1);
+    close(go[0]);
+    close(go[1]);
     return child;
 }
 

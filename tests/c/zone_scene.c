@@ -8,6 +8,12 @@
 
 static theus_backend backend; /* whose turn it is */
 
+theus_backend
+zone_backend(void)
+{
+    return backend;
+}
+
 theus_zone *
 zone_new(uint64_t limit)
 {

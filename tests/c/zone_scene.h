@@ -14,7 +14,7 @@
 /* Calls `test` on both backends: what it says is true of both, and nothing is left in the folder. */
 void zone_on_both_backends(void (*test)(void));
 
-/* Of the backend whose turn it is. */
+theus_backend zone_backend(void); /* whose turn it is */
 theus_zone *zone_new(uint64_t limit);
 
 /* Ends the program with 77 where there is no such memory. */

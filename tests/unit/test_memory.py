@@ -12,6 +12,7 @@ import pytest
 from helpers import run_fresh
 from theus import HeavyMemoryError, TheusEngine
 from theus.heavy import ManagedAllocator, MemoryClass
+from theus.heavy_arguments import Backend
 from theus.memory import BLOCKS
 
 KINDS = [MemoryClass.HUGE, MemoryClass.PINNED, MemoryClass.SHARED, MemoryClass.FILE]
@@ -127,6 +128,28 @@ def test_what_cannot_be_had_is_said(heavy: ManagedAllocator) -> None:
     assert MemoryClass.of(named.alloc("a", 10, memory=BLOCKS & ~MemoryClass.PINNED))
     assert "a" in named
     named.shutdown()
+
+
+@pytest.mark.parametrize("backend", ["anonymous", "named"])
+def test_rows_are_lent_of_ordinary_memory(backend: Backend) -> None:
+    huge_or_file = MemoryClass.HUGE | MemoryClass.FILE
+    with ManagedAllocator(64, backend=backend) as heavy:
+        for kinds in (MemoryClass.HUGE, MemoryClass.FILE, huge_or_file):
+            with pytest.raises(ValueError, match=r"mode='shared' lends .*PINNED.*memory="):
+                heavy.alloc("a", (4, 10), mode="shared", memory=kinds)
+            assert "a" not in heavy
+        for kinds in (MemoryClass.SHARED, MemoryClass.SHARED | huge_or_file):
+            array = heavy.alloc("a", (4, 10), mode="shared", memory=kinds)
+            with array.lend(1, 3) as rows:
+                rows[:] = 5
+            assert (
+                MemoryClass.of(array) is MemoryClass.SHARED
+                and (array.sum(axis=1) == [0, 50, 50, 0]).all()
+            )
+            heavy.free("a")
+    with ManagedAllocator(64, backend=backend, memory=MemoryClass.FILE) as heavy:
+        with pytest.raises(ValueError, match="FILE"):
+            heavy.alloc("a", 10, mode="shared")
 
 
 def test_a_refusal_names_the_kind() -> None:
