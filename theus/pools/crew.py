@@ -41,7 +41,7 @@ from theus.pools.base import Due
 from theus.pools.calls import reference
 from theus.pools.member import PACKETS, Member, Task
 from theus.pools.pump import PoolFuture, Pump
-from theus.pools.registry import CREWS, enlist
+from theus.pools.registry import delist, enlist
 from theus.pools.reports import log_here, restored_answer
 from theus.pools.worker import Setup
 
@@ -563,7 +563,7 @@ class Crew:
         with self.pump.turn, self.lock:
             self.pump.close()
             self.shelf = wire.Shelf(self.setup.name)  # its memory goes
-        CREWS.discard(self)
+        delist(self)
 
     def join(self) -> None:
         """Waits for the end; not in a callback of a future, for which the end would wait."""

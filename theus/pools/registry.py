@@ -8,7 +8,7 @@ import threading
 import weakref
 from typing import Protocol
 
-__all__ = ["CREWS", "arrange_for_the_end", "in_forked_child"]
+__all__ = ["arrange_for_the_end", "delist", "enlist", "in_forked_child"]
 
 
 class Crew(Protocol):
@@ -32,7 +32,10 @@ class Crew(Protocol):
         """Gives them a moment for it."""
 
 
-CREWS: weakref.WeakSet[Crew] = weakref.WeakSet()
+roll: set[weakref.ref[Crew]] = set()
+"""Weakly: a pool that is dropped is off it. Pools end in threads of their own, and are dropped in
+any, so this is a plain set: each change to it, and a copy of it, is one step for other threads. To
+iterate over a WeakSet is not."""
 
 forking = threading.RLock()
 """Held throughout a fork: two threads that fork take turns, and no pool is added meanwhile."""
@@ -40,13 +43,23 @@ forking = threading.RLock()
 
 def enlist(crew: Crew) -> None:
     with forking:
-        CREWS.add(crew)
+        roll.add(weakref.ref(crew, roll.discard))
+
+
+def delist(crew: Crew) -> None:
+    """Takes off one that has ended. Without the lock: a fork may be waiting for that end."""
+    roll.discard(weakref.ref(crew))
+
+
+def living() -> list[Crew]:
+    """All of them. Those that end from here on are on the list, too."""
+    return [crew for ref in roll.copy() if (crew := ref()) is not None]
 
 
 def before_fork() -> None:
     """Nobody is inside a region of a pool when the child is made."""
     forking.acquire()
-    for crew in sorted(CREWS, key=id):
+    for crew in sorted(living(), key=id):
         crew.pause()
         paused.append(crew)
     for crew in list(paused):
@@ -68,7 +81,7 @@ def after_in_child() -> None:
         crew.lock.release()
         crew.forget()
     paused.clear()
-    CREWS.clear()
+    roll.clear()
     forked.set()
     forking.release()
 
@@ -88,7 +101,7 @@ def in_forked_child() -> bool:
 
 def at_exit() -> None:
     with forking:
-        crews = list(CREWS)
+        crews = living()
     for crew in crews:
         crew.kill(at_exit=True)
     for crew in crews:

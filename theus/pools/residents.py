@@ -46,7 +46,7 @@ from theus.pools import wire
 from theus.pools.base import Due
 from theus.pools.calls import reference, shown_name
 from theus.pools.codec import decode_with, extend
-from theus.pools.registry import CREWS, at_exit, enlist
+from theus.pools.registry import at_exit, delist, enlist
 from theus.pools.reports import log_here, restored_answer
 
 __all__ = ["Residents"]
@@ -528,7 +528,7 @@ class Residents:
         with self.lock:
             living = [*self.members, *self.abandoned]
         if not any(member.thread.is_alive() for member in living):
-            CREWS.discard(self)  # else a fork, and the end of the program, have to wait for them
+            delist(self)  # else a fork, and the end of the program, have to wait for them
 
     def join(self) -> None:
         """Waits for the end; not in a callback of a future, for which the end would wait."""
