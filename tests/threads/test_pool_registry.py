@@ -5,11 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from collections.abc import Iterator
+from typing import Any
 
-import pytest
-
-from helpers import run_threads
 from theus.pools import registry
 
 
@@ -30,40 +27,34 @@ class Crew:
     def join_at_exit(self) -> None: ...
 
 
-@pytest.fixture(autouse=True)
-def frequent_switches() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
-def test_pools_end_and_are_dropped_while_a_fork_looks_at_them() -> None:
-    stays = [Crew() for _ in range(20)]
-    for crew in stays:
+def test_pools_end_while_a_fork_looks_at_them() -> None:
+    """At each line that the looking runs, one ends: as it may in another thread."""
+    stay, ending = [Crew() for _ in range(100)], [Crew() for _ in range(100)]
+    for crew in (*stay, *ending):
         registry.enlist(crew)
-    looking = threading.Event()
-    looking.set()
 
-    def come_and_go() -> None:
-        crews = [Crew() for _ in range(20)]
-        while looking.is_set():
-            for crew in crews:
-                registry.enlist(crew)
-            for crew in crews[::2]:
-                registry.delist(crew)
-            crews = [Crew() for _ in range(20)]  # the others are dropped
+    def one_ends(*_: object) -> Any:
+        if ending:
+            registry.delist(ending.pop())
+        return one_ends
 
-    def look() -> None:
-        try:
-            for _ in range(300):
-                assert set(stays) <= set(registry.living())
-        finally:
-            looking.clear()
+    before = sys.gettrace()
+    sys.settrace(one_ends)
+    try:
+        found = registry.living()
+    finally:
+        sys.settrace(before)
+    assert len(ending) < 100
+    assert set(stay) <= set(found)
 
-    run_threads(3, lambda index: come_and_go() if index else look())
-    for crew in stays:
-        registry.delist(crew)
-        registry.delist(crew)  # twice is as once
+
+def test_a_pool_that_is_dropped_or_ends_twice_is_off_the_list() -> None:
+    ends, dropped = Crew(), Crew()
+    for crew in (ends, dropped):
+        registry.enlist(crew)
+    assert {ends, dropped} <= set(registry.living())
+    registry.delist(ends)
+    registry.delist(ends)
+    del crew, dropped
     gc.collect()
     assert not any(isinstance(crew, Crew) for crew in registry.living())
