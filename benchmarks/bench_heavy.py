@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from harness import Bar, Contender, Row, main
 
+from theus import ArrayView, kernels
 from theus.heavy import ManagedAllocator
 from theus.registry import sweep
 
@@ -29,6 +30,7 @@ BY_HAND = "one memfd, filled again by hand"
 OWNER = """
 import os, pickle, sys
 from multiprocessing import shared_memory
+from theus import ArrayView, kernels
 from theus.heavy import ManagedAllocator
 heavy = ManagedAllocator(2048)
 for size in pickle.load(sys.stdin.buffer):
@@ -219,6 +221,29 @@ def sweeping() -> Row:
     )
 
 
+# Without NumPy: the same numbers through an ArrayView. NumPy's dot is that of BLAS, whose threads
+# count as processor time, also while they wait for each other: OPENBLAS_NUM_THREADS=1 says what it
+# takes alone.
+KERNELS: dict[str, tuple[Callable[..., object], Callable[..., object]]] = {
+    "sum(a)": (lambda a, _: kernels.sum(a), lambda a, _: a.sum()),
+    "dot(a, b), with all threads of BLAS,": (kernels.dot, np.dot),
+    "b += 0.5 * a": (lambda a, b: kernels.axpy(0.5, a, b), lambda a, b: np.add(b, 0.5 * a, out=b)),
+}
+
+
+def without_numpy(name: str) -> Row:
+    a, b = np.linspace(0, 1, 1_000_000), np.zeros(1_000_000)
+    views = tuple(ArrayView(array, (len(array),), "d") for array in (a, b))
+    ours, numpys = KERNELS[name]
+    return Row(
+        f"{name} of 1,000,000 float64",
+        {
+            "theus.kernels": repeat(lambda: ours(*views)),
+            "NumPy": repeat(lambda: numpys(a, b)),
+        },
+    )
+
+
 if __name__ == "__main__":
     main(
         __doc__,
@@ -229,6 +254,7 @@ if __name__ == "__main__":
             travelling,
             weight,
             sweeping,
+            *(partial(without_numpy, name) for name in KERNELS),
             *(partial(computing, name, n) for name in WORK for n in (1_000, 10_000, 100_000)),
         ],
     )
