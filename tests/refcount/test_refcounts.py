@@ -22,7 +22,7 @@ import pytest
 import theus
 from counting import SLACK, WINDOW, drift, fails
 from theus import ConflictError, FrozenDict, Opaque, State, TheusEngine, freeze, process
-from theus._theus import abandon
+from theus._theus import SharedBlock, SharedZone, abandon, take_loan
 
 if not hasattr(sys, "gettotalrefcount"):
     pytest.skip("this Python does not count references", allow_module_level=True)
@@ -175,6 +175,16 @@ def ended() -> Any:
         return tx
 
 
+ZONE = SharedZone("references", 2**26)
+"""With it go the names of its blocks: so it stays for all rounds."""
+
+
+def lending() -> SharedBlock:
+    block = ZONE.alloc("out", 4096, True, True)
+    assert isinstance(block, SharedBlock)
+    return block
+
+
 def finished() -> Any:
     mutation = FrozenDict(DATA).mutate()
     mutation.finish()
@@ -240,6 +250,8 @@ OBJECTS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
     "idle Transaction": lambda: just(engine().transaction()),
     "ended Transaction": lambda: just(ended()),
     "Engine": lambda: just(engine()),
+    "SharedBlock": lambda: just(lending()),
+    "SharedLoan": lambda: just(lending().lend(0, 1000)),
 }
 
 
@@ -372,6 +384,25 @@ def callbacks(of: TheusEngine) -> None:
         tx.d.n = "text"
 
 
+def lent_ranges(of: TheusEngine) -> None:
+    block = lending()
+    first, second = block.lend(0, 1000), block.lend(1000, 1000)
+    assert block.lend(500, 600) == (0, 1000, 0) and len(block.loans()) == 2
+    fails(ValueError, block.lend, 4000, 1000)
+    fails(TypeError, block.lend, 1)
+    taken = take_loan(first.token)
+    fails(theus.StaleArrayError, take_loan, first.token)
+    fails(theus.BadTokenError, take_loan, first.token[:-4] + b"\xff\xff\xff\xff")
+    fails(theus.BadTokenError, take_loan, b"no token")
+    taken.end(True)
+    assert first.look() == ("returned", 0) and second.recall() and block.recall() == 0
+    held = take_loan(block.lend(0, 1000).token)
+    fails(BufferError, block.publish)
+    del held
+    block.publish()
+    fails(ValueError, block.lend, 0, 1)
+
+
 @process(inputs=["d.n"], outputs=["d.n"])
 def doubling(ctx: Any) -> Any:
     return [ctx.d.n]
@@ -457,6 +488,7 @@ STORIES = [
     messages,
     records,
     callbacks,
+    lent_ranges,
     processes,
     bounded,
     coroutines,
