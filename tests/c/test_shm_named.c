@@ -18,6 +18,8 @@
 
 #include "check.h"
 
+enum { PATIENCE_S = 20 }; /* for what has to come, and may be slow to */
+
 static char folder[] = "/dev/shm/theus-test-XXXXXX";
 
 /* ---- helpers -------------------------------------------------------------------------------- */
@@ -317,7 +319,10 @@ orphan_a_child(void)
     REQUIRE(child >= 0);
     if (child == 0) {
         kill(parent, SIGKILL);
-        while (getppid() == parent) { /* its files are closed before it loses its children */
+        /* Its files are closed before it loses its children, but where it had more threads (of a sanitizer): by the last of
+         * them, a moment later. */
+        uint64_t end = theus_clock_fine_ns() + PATIENCE_S * 1000000000ull;
+        while ((getppid() == parent || theus_block_is_live(&block)) && theus_clock_fine_ns() < end) {
             theus_yield();
         }
         bool gone = !theus_block_is_live(&block);
