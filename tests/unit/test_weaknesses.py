@@ -563,7 +563,8 @@ def test_w24_all_of_the_initial_data_arrives() -> None:
 def test_w25_a_parallel_process_sees_the_state_and_its_arrays_are_not_copied() -> None:
     """Nor is a pool useless when a worker has died. More of it in test_parallel.py."""
     numpy = pytest.importorskip("numpy")
-    with TheusEngine({"domain": {"n": 1}, "heavy": {}}, pool_size=1) as engine:
+    start: dict[str, Any] = {"domain": {"n": 1}, "heavy": {}}
+    with TheusEngine(start, pool="processes", pool_size=1) as engine:
         with engine.edit() as ctx:
             ctx.heavy["a"] = engine.heavy.put("a", numpy.ones((2, 3)))
         view = engine.run_process(parallel_tasks.gives_a_view)

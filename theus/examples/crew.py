@@ -60,7 +60,7 @@ def work_through(
     crew = [threading.Thread(target=body, name=f"crew-{n}", daemon=True) for n in range(threads)]
     try:
         for thread in crew:
-            thread.start()
+            _start(thread)
         left = len(crew)
         while left:
             result = results.get()
@@ -76,3 +76,17 @@ def work_through(
         for thread in crew:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _start(thread: threading.Thread) -> None:
+    """thread.start(), in which an interrupt is an interrupt.
+
+    Start waits for the thread with its lock let go. Where an interrupt comes then, Python without a
+    GIL lets the lock go once more, and raises a RuntimeError over the interrupt.
+    """
+    try:
+        thread.start()
+    except RuntimeError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -42,6 +41,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from theus._theus import InterpreterWorker, Letter, Mailbox, encode, hide_arenas
 from theus.errors import BrokenPoolError, ClosedError, TaskStoppedError, WorkerTimeoutError
+from theus.helpers import get_logger
 from theus.pools import wire
 from theus.pools.base import Due
 from theus.pools.calls import reference, shown_name
@@ -63,7 +63,7 @@ FORK_PATIENCE = 5.0
 """Seconds that a fork waits for tasks before it interrupts them, and between two lines of the
 log."""
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class LetterFuture(Future[T]):
@@ -150,12 +150,10 @@ class Resident:
             target=self.worker.interrupt, args=(number,), name="theus-interrupt", daemon=True
         ).start()
 
-    def interrupt_current(self) -> int | None:
+    def interrupt_current(self) -> None:
         current = self.worker.current()
-        if current is None:
-            return None
-        self.interrupt(current[0])
-        return current[0]
+        if current is not None:
+            self.interrupt(current[0])
 
 
 class Residents:
@@ -569,8 +567,11 @@ class Residents:
 
     def interrupt_for_fork(self, living: list[Resident]) -> None:
         for member in living:
-            number = member.interrupt_current()
-            task = None if number is None else self.open.pop(number, None)
+            current = member.worker.current()
+            if current is None:
+                continue
+            task = self.open.pop(current[0], None)  # before it can answer to the interrupt
+            member.interrupt(current[0])
             if task is not None:
                 why = f"the process forks, and has waited for it for {FORK_PATIENCE:g} s"
                 task.future.settle(False, TaskStoppedError(shown_name(task.fn), why))
