@@ -234,8 +234,9 @@ view_get_buffer(PyObject *op, Py_buffer *view, int flags)
     view->readonly = self->readonly;
     view->ndim = (flags & PyBUF_ND) == PyBUF_ND ? self->ndim : 1;
     view->format = (flags & PyBUF_FORMAT) == PyBUF_FORMAT ? (char *)self->format->format : NULL;
-    view->shape = (flags & PyBUF_ND) == PyBUF_ND ? self->dims : NULL;
-    view->strides = (flags & PyBUF_STRIDES) == PyBUF_STRIDES ? self->dims + self->ndim : NULL;
+    bool has_axes = self->ndim > 0; /* without any, the protocol has neither shape nor strides */
+    view->shape = has_axes && (flags & PyBUF_ND) == PyBUF_ND ? self->dims : NULL;
+    view->strides = has_axes && (flags & PyBUF_STRIDES) == PyBUF_STRIDES ? self->dims + self->ndim : NULL;
     view->suboffsets = NULL;
     view->internal = NULL;
     return 0;
