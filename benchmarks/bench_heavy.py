@@ -96,7 +96,7 @@ def filling(mib: int) -> Row:
 def attaching(size: int) -> Row:
     """The first array of an arena maps it; what is measured is every later one."""
     owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-P", "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert owner.stdin is not None and owner.stdout is not None
     pickle.dump([size], owner.stdin)

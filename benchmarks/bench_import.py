@@ -18,7 +18,7 @@ def children_ns() -> int:
 
 
 def importing(module: str) -> Contender:
-    command = [sys.executable, "-c", f"import {module}"]
+    command = [sys.executable, "-P", "-c", f"import {module}"]
 
     def run(count: int) -> None:
         for _ in repeat(None, count):
