@@ -637,6 +637,23 @@ def test_a_callback_that_raises_anything_costs_nobody_else_an_answer(
     assert [result(future) for future in futures] == list(range(1, 41))
 
 
+@pytest.mark.skipif(not HAS_INTERPRETERS, reason="from Python 3.13 on")
+def test_nor_an_answer_that_came_together_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", lambda about: seen.append(about.exc_type))
+    done = threading.Event()
+    with InterpreterPool(1) as pool:
+        with pool.crew.pump:  # so the watcher cannot take the one before the other is there
+            pool.submit(tasks.nothing).add_done_callback(lambda future: sys.exit(3))
+            pool.submit(tasks.nothing).add_done_callback(lambda future: done.set())
+            until(lambda: pool.crew.answers.waiting >= 2)
+        assert done.wait(PATIENCE)
+        assert seen == [SystemExit]
+        until(lambda: not pool.crew.open)
+
+
 @pytest.mark.parametrize("by_watcher", [True, False])
 def test_a_callback_may_shut_the_pool_down(fresh: Any, by_watcher: bool) -> None:
     pool = fresh()

@@ -278,8 +278,9 @@ class Residents:
                 try:
                     self.deliver(*letter)
                 finally:
-                    # A callback may have pumped, and gone past it.
-                    if self.arrived and self.arrived[0] is letter:
+                    # A callback may have pumped, and gone past it. It stays if an exception came
+                    # before its task had ended: then it is delivered once more.
+                    if self.arrived and self.arrived[0] is letter and letter[1] not in self.open:
                         del self.arrived[0]
         finally:
             self.reader = before
@@ -331,6 +332,7 @@ class Residents:
                     break
             except BaseException:  # a callback's SystemExit, a filter of logging: not our end
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self.thread)))
+                self.answers.ring()  # what had arrived with it is no longer in the box
         self.end()
 
     def look_after(self) -> bool:
