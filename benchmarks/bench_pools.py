@@ -1,137 +1,24 @@
-"""What does it cost to have a call run in another process, and to make bytes of values?"""
+"""What does it cost to have a call run in another process?"""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import pickle
+import asyncio
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
-from functools import cache, partial
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
-from harness import Bar, Contender, Row, main
+import workers
+from harness import Bar, Contender, Row, main, peer
+from tasks import add, nothing
+from workers import at_once, one_by_one, repeated
 
 from theus import TheusEngine, process
-from theus.pools import ProcessPool
-from theus.pools.codec import dumps, loads
 
 WALL = time.perf_counter_ns
-THEUS, APPLY, EXECUTOR = "theus ProcessPool", "multiprocessing.Pool", "ProcessPoolExecutor"
-PIPE, CONNECTION = "a pipe ping-pong", "a multiprocessing.Pipe ping-pong"
+THEUS = "theus ProcessPool"
+MAPPED = workers.APPLY + ".map"
 MANY = 2000
-
-
-def nothing() -> None:
-    pass
-
-
-def add(n: int) -> int:
-    return n + 1
-
-
-def first(array: Any) -> float:
-    return float(array.flat[0])
-
-
-def total(array: Any) -> float:
-    return float(array.sum())
-
-
-# ---- contenders: made once, in the main process only -------------------------------------
-
-
-@cache
-def ours() -> ProcessPool:
-    return ProcessPool(2)
-
-
-@cache
-def executor() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(2, multiprocessing.get_context("forkserver"))
-
-
-@cache
-def pool() -> Any:
-    return multiprocessing.get_context("forkserver").Pool(2)
-
-
-def one_by_one(make: Callable[[], Executor], fn: Callable[..., Any], *args: Any) -> Contender:
-    executor = make()
-
-    def contender(times: int) -> None:
-        for _ in range(times):
-            executor.submit(fn, *args).result()
-
-    return contender
-
-
-def at_once(make: Callable[[], Executor]) -> Contender:
-    executor = make()
-
-    def contender(times: int) -> None:
-        for _ in range(times):
-            futures = [executor.submit(add, n) for n in range(MANY)]
-            for future in futures:
-                future.result()
-
-    return contender
-
-
-def applying(times: int) -> None:
-    apply = pool().apply
-    for _ in range(times):
-        apply(nothing)
-
-
-def mapping(times: int) -> None:
-    for _ in range(times):
-        pool().map(add, range(MANY), 1)
-
-
-def pinging() -> Contender:
-    """A byte there and back, between two processes: what no pool can be faster than."""
-    down, task = os.pipe()
-    answer, up = os.pipe()
-    if os.fork() == 0:
-        os.close(task)
-        while message := os.read(down, 64):
-            os.write(up, message)
-        os._exit(0)
-    os.close(down)
-
-    def contender(times: int) -> None:
-        for _ in range(times):
-            os.write(task, b"x")
-            os.read(answer, 64)
-
-    return contender
-
-
-def echo(connection: Any) -> None:
-    while True:
-        try:
-            connection.send(connection.recv())
-        except EOFError:
-            return
-
-
-def exchanging() -> Contender:
-    near, far = multiprocessing.Pipe()
-    context = multiprocessing.get_context("forkserver")
-    context.Process(target=echo, args=(far,), daemon=True).start()
-    far.close()
-
-    def contender(times: int) -> None:
-        for _ in range(times):
-            near.send(1)
-            near.recv()
-
-    return contender
-
-
-# ---- rows ----------------------------------------------------------------------------------
 
 
 def row_empty() -> Row:
@@ -139,68 +26,61 @@ def row_empty() -> Row:
     return Row(
         "an empty task, there and back",
         {
-            THEUS: one_by_one(ours, nothing),
-            PIPE: pinging(),
-            CONNECTION: exchanging(),
-            APPLY: applying,
-            EXECUTOR: one_by_one(executor, nothing),
+            THEUS: one_by_one(workers.processes(), nothing),
+            workers.PIPE: workers.pinging(),
+            workers.CONNECTION: workers.exchanging(),
+            workers.APPLY: repeated(partial(workers.pool().apply, nothing)),
+            **{name: one_by_one(other, nothing) for name, other in workers.executors().items()},
         },
-        (Bar(1.4, PIPE), Bar(1.0, APPLY)),
+        (Bar(1.4, workers.PIPE), Bar(1.0, workers.APPLY)),
         clock=WALL,
     )
 
 
 def row_many() -> Row:
+    """`Pool.map` knows all tasks when it begins, and gets one Future for all."""
+    items = range(MANY)
     return Row(
-        f"{MANY} small tasks at once, each",
-        {THEUS: at_once(ours), APPLY + ".map": mapping, EXECUTOR: at_once(executor)},
-        (Bar(10_000), Bar(1.0, APPLY + ".map")),
+        f"{MANY:,} small tasks at once, each",
+        {
+            THEUS: at_once(workers.processes(), add, items),
+            MAPPED: repeated(partial(workers.pool().map, add, items, 1)),
+            **{name: at_once(other, add, items) for name, other in workers.executors().items()},
+        },
+        (Bar(10_000), Bar(1.0, MAPPED)),
         per=MANY,
         clock=WALL,
     )
 
 
-@cache
-def arrays() -> tuple[TheusEngine, Any, Any]:
-    import numpy
+def row_map() -> Row:
+    """Each with the size of chunk that it takes by itself; `imap` and executors take one item."""
+    items, pool = range(10 * MANY), workers.pool()
+    engine = TheusEngine(pool="processes", pool_size=workers.SIZE)
+    ours, mapped = "theus map_parallel", MAPPED
 
-    engine = TheusEngine()
-    shared = engine.heavy.alloc("frame", (8, 1024, 1024), "float64")
-    shared[:] = 1.5
-    return engine, shared, numpy.full((8, 1024, 1024), 1.5)
+    def all_of(results: Callable[[], Any]) -> Contender:
+        return repeated(lambda: sum(1 for _ in results()))
 
-
-def row_array() -> Row:
-    _, shared, plain = arrays()
+    chunked = {
+        f"{name}.map, chunks of 256": all_of(partial(other.map, add, items, chunksize=256))
+        for name, other in workers.executors().items()
+    }
     return Row(
-        "64 MiB array to a worker",
+        f"a small function over {len(items):,} items, each",
         {
-            "theus, a shared array": one_by_one(ours, first, shared),
-            "theus, an empty task": one_by_one(ours, nothing),
-            "theus, an ordinary array": one_by_one(ours, first, plain),
-            EXECUTOR: one_by_one(executor, first, plain),
+            ours: all_of(partial(engine.map_parallel, add, items)),
+            f"{ours}, ordered=False": all_of(
+                partial(engine.map_parallel, add, items, ordered=False)
+            ),
+            mapped: all_of(partial(pool.map, add, items)),
+            f"{workers.APPLY}.imap": all_of(partial(pool.imap, add, items)),
+            f"{workers.APPLY}.imap, chunks of 256": all_of(partial(pool.imap, add, items, 256)),
+            **chunked,
         },
-        (Bar(1.2, "theus, an empty task"),),
+        per=len(items),
         clock=WALL,
-    )
-
-
-def row_sum() -> Row:
-    _, shared, plain = arrays()
-
-    def here(times: int) -> None:
-        for _ in range(times):
-            plain.sum()
-
-    return Row(
-        "64 MiB array to a worker, its sum back",
-        {
-            "theus, a shared array": one_by_one(ours, total, shared),
-            "the sum, here": here,
-            EXECUTOR: one_by_one(executor, total, plain),
-        },
-        (Bar(1.1, "the sum, here"),),
-        clock=WALL,
+        rounds=7,
     )
 
 
@@ -210,85 +90,83 @@ def empty_process(ctx: Any) -> None:
 
 
 def row_execute() -> Row:
-    engine = TheusEngine({"domain": {"n": 1}}, pool_size=2)
+    engine = TheusEngine({"domain": {"n": 1}}, pool_size=workers.SIZE)
     pool = engine.get_pool("processes")
+    runner = asyncio.Runner()
 
-    def running(times: int) -> None:
-        for _ in range(times):
-            engine.run_process(empty_process)
-
-    def submitting(times: int) -> None:
-        for _ in range(times):
-            pool.submit(nothing).result()
-
-    ours, alone = "a parallel process", "a task of its pool"
-    return Row(
-        "a parallel process, beside a task of its pool",
-        {ours: running, alone: submitting},
-        (Bar(15_000, beyond=alone),),
-        clock=WALL,
-    )
-
-
-def row_start() -> Row:
-    def starting(make: Callable[[], Any]) -> Contender:
-        def contender(times: int) -> None:
+    def awaited(start: Callable[[], Awaitable[Any]]) -> Contender:
+        async def again(times: int) -> None:
             for _ in range(times):
-                with make() as made:
-                    made.submit(nothing).result()
+                await start()
 
-        return contender
+        return lambda times: runner.run(again(times))
 
-    context = multiprocessing.get_context("forkserver")
+    executed, task = "theus await execute", "a task of its pool, awaited"
+    run, alone = "theus run_process", "a task of its pool"
     return Row(
-        "a pool of 2, from its start to its first result, and its end",
+        "an empty parallel process, beside a task of its pool",
         {
-            THEUS: starting(lambda: ProcessPool(2)),
-            EXECUTOR: starting(lambda: ProcessPoolExecutor(2, context)),
+            executed: awaited(lambda: engine.execute(empty_process)),
+            task: awaited(lambda: asyncio.wrap_future(pool.submit(nothing))),
+            run: repeated(lambda: engine.run_process(empty_process)),
+            alone: one_by_one(pool, nothing),
         },
-        (Bar(150_000_000),),
+        (Bar(15_000, beyond=task), Bar(15_000, of=run, beyond=alone)),
         clock=WALL,
     )
 
 
-VALUES: dict[str, Any] = {
-    "the arguments of a call": (("abc", 5, 2.5), {"mode": "fast", "n": 10}),
-    "1 000 rows": [
-        {"id": n, "name": f"user{n}", "score": n / 2, "tags": ["a"]} for n in range(1000)
-    ],
-    "10 000 floats": [n / 2 for n in range(10_000)],
-}
-
-
-def codec(write: bool, name: str) -> Row:
-    value = VALUES[name]
-
-    def repeat(work: Callable[[Any], Any], of: Any) -> Contender:
-        def contender(times: int) -> None:
-            for _ in range(times):
-                work(of)
-
-        return contender
-
-    theirs = partial(pickle.dumps, protocol=5) if write else pickle.loads
-    given = (value, value) if write else (dumps(value), pickle.dumps(value, 5))
+def row_start(first: bool) -> Row:
+    forkserver = "multiprocessing.get_context('forkserver')"
+    made = {
+        THEUS: ("theus.pools", "theus.pools.ProcessPool(2)"),
+        workers.EXECUTOR: (
+            "concurrent.futures.process",
+            f"concurrent.futures.ProcessPoolExecutor(2, {forkserver})",
+        ),
+    }
+    if peer("loky") is not None:
+        made[workers.LOKY] = ("loky", "loky.ProcessPoolExecutor(2)")
     return Row(
-        f"{name} {'to' if write else 'from'} bytes",
-        {"theus": repeat(dumps if write else loads, given[0]), "pickle": repeat(theirs, given[1])},
-        (Bar(1.0, "pickle"),),
+        f"the {'first' if first else 'second'} pool of 2 of a program, to its first result",
+        {name: workers.starting(*how, first) for name, how in made.items()},
+        (Bar(150),),
+        unit="ms",
+        rounds=9,
+    )
+
+
+def row_ray_empty() -> Row:
+    ours = {THEUS: one_by_one(workers.processes(), nothing)}
+    return Row(
+        "beside Ray: an empty task, there and back",
+        {**ours, **workers.by_ray(nothing, [()])},
+        clock=WALL,
+    )
+
+
+def row_ray_many() -> Row:
+    items = range(MANY)
+    ours = {THEUS: at_once(workers.processes(), add, items)}
+    return Row(
+        f"beside Ray: {MANY:,} small tasks at once, each",
+        {**ours, **workers.by_ray(add, [(n,) for n in items])},
+        per=MANY,
+        clock=WALL,
+        rounds=5,
     )
 
 
 def rows() -> Iterator[Callable[[], Row]]:
-    for name in VALUES:
-        yield partial(codec, True, name)
-        yield partial(codec, False, name)
     yield row_empty
     yield row_many
-    yield row_array
-    yield row_sum
+    yield row_map
     yield row_execute
-    yield row_start
+    yield partial(row_start, True)
+    yield partial(row_start, False)
+    if peer("ray") is not None:
+        yield row_ray_empty
+        yield row_ray_many
 
 
 if __name__ == "__main__":

@@ -40,9 +40,13 @@ PEERS = (
     "apache-burr",
     "pydantic-graph",
     "langgraph",
+    "numpy",
+    "joblib",
+    "loky",
+    "ray",
 )
-ROUNDS = 15
-ROUND_SECONDS = 0.03
+ROUNDS, QUICK_ROUNDS = 15, 3
+ROUND_SECONDS, QUICK_SECONDS = 0.03, 0.005
 FIGURE_ROUNDS = 3
 
 
@@ -61,7 +65,7 @@ class Bar:
     def describe(self, unit: str = "ns") -> str:
         """The promise in words."""
         if self.peer is not None:
-            return f"<= {self.limit:g} x {self.peer}"
+            return f"<= {self.limit:.3g} x {self.peer}"
         text = f"<= {show(self.limit, unit)}"
         return f"{text} more than {self.beyond}" if self.beyond else text
 
@@ -78,6 +82,8 @@ class Row:
     clock: Callable[[], int] = time.process_time_ns
     unit: str = "ns"
     """Other than that: a contender is called with 1, and what it returns is the figure."""
+    rounds: int | None = None
+    """Turns, where the usual number would be too many: for work that takes seconds."""
 
 
 @dataclass
@@ -102,14 +108,17 @@ def peer(module: str) -> ModuleType | None:
         return None
 
 
-def measure(row: Row, *, rounds: int = ROUNDS, seconds: float = ROUND_SECONDS) -> Result:
+def measure(row: Row, *, quick: bool = False) -> Result:
     """Runs the contenders of a row in turns."""
+    seconds = QUICK_SECONDS if quick else ROUND_SECONDS
+    if row.rounds is not None:
+        rounds = 1 if quick else row.rounds
+    else:
+        rounds = FIGURE_ROUNDS if row.unit != "ns" else QUICK_ROUNDS if quick else ROUNDS
     counts = {
         name: _calibrate(row.clock, contender, seconds) if row.unit == "ns" else 1
         for name, contender in row.contenders.items()
     }
-    if row.unit != "ns":
-        rounds = min(rounds, FIGURE_ROUNDS)
     times: dict[str, list[float]] = {name: [] for name in row.contenders}
     names = list(row.contenders)
     for turn in range(rounds):
@@ -237,7 +246,6 @@ def main(question: str | None, rows: Iterable[Callable[[], Row]]) -> None:
     parser.add_argument("--quick", action="store_true", help="a few short turns: for a first look")
     parser.add_argument("--only", metavar="TEXT", default="", help="rows whose title holds TEXT")
     options = parser.parse_args()
-    turns = {"rounds": 3, "seconds": 0.005} if options.quick else {}
 
     results: list[Result] = []
     titles: list[str] = []
@@ -249,7 +257,7 @@ def main(question: str | None, rows: Iterable[Callable[[], Row]]) -> None:
         titles.append(row.title)
         if options.only not in row.title:
             continue
-        result = measure(row, **turns)  # type: ignore[arg-type]
+        result = measure(row, quick=options.quick)
         results.append(result)
         if not options.json:
             _print(result)
