@@ -201,8 +201,17 @@ def repeat(transaction: Transaction, account: Any, /) -> None:
     """Sees and does in a transaction what an account says. Nothing is held against the guard here;
     the commit holds what was written against the contract."""
 
-def set_run(transaction: Transaction, run: int, /) -> None:
-    """The transaction is an attempt of a run that has this number in another engine."""
+def rehearse(
+    engine: Engine,
+    roots: dict[str, Any],
+    version: int,
+    run: int,
+    isolation: Isolation,
+    process: str,
+    /,
+) -> Transaction:
+    """An open transaction on a version of these roots that the engine does not have, for a body
+    whose account is repeated in another engine. It ends as a with block that raises."""
 
 HOME: Final[ContextVar[Any]]  # who runs: of the thread or task itself, never to be handed on
 
@@ -678,7 +687,6 @@ class Engine:
         ring_timeout_ms: int = 1000,
         history: int = 128,
         zones: Mapping[str, tuple[int, Mapping[str, int]]] | None = None,
-        version: int | None = None,
     ) -> None: ...
     @property
     def state(self) -> State: ...

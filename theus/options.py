@@ -136,9 +136,7 @@ class Options(NamedTuple):
         timeout = plan.timeout if self.timeout is None else self.timeout
         if kind == "threads":  # this one is as good as another
             return self._run(plan, plan.attempt, arguments, timeout)
-        from theus.parallel import Errand
-
-        errand = Errand(plan, self.engine.get_pool(kind), timeout)
+        errand = self.engine.workers.errand(plan, kind, timeout)
         return self._run(plan, errand, arguments, None)
 
     async def _elsewhere(self, plan: Plan, arguments: Arguments, timeout: float | None) -> Any:
@@ -148,11 +146,9 @@ class Options(NamedTuple):
         if kind == "threads":
             running = self._in_thread(plan, arguments, timeout, engine.get_pool(kind))
             return await (running if timeout is None else _in_time(running, plan, timeout))
-        from theus.parallel import Errand
-
         return await run_async(
             engine,
-            Errand(plan, engine.get_pool(kind), timeout).in_task,
+            engine.workers.errand(plan, kind, timeout).in_task,
             (engine, *arguments),
             retries=self.retries,
             deadline=_no_longer(self.deadline, timeout, engine),

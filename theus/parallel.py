@@ -62,7 +62,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from theus._theus import MISSING, FrozenDict, Transaction, repeat, run_body
+from theus._theus import MISSING, FrozenDict, Transaction, repeat
 from theus._types import POOL_KINDS, PoolKind
 from theus.errors import ClosedError, ProcessTimeoutError, _shown
 from theus.helpers import get_logger
@@ -191,6 +191,10 @@ class Workers:
                 log.info("parallel processes run in %d workers: %s (%s)", made.size, kind, why)
         return made
 
+    def errand(self, plan: Plan, kind: str, timeout: float | None) -> Errand:
+        """A run of a process by the pool of that kind."""
+        return Errand(plan, self.pool(kind), timeout)
+
     def _begin_anew(self) -> None:
         """In a forked child: the pools are the parent's, and so is whoever holds the lock."""
         self._lock = threading.Lock()
@@ -281,22 +285,15 @@ class Errand:
             roots = {**state.data, "heavy": state.heavy}
         else:
             roots = part_of(state, places(contract.inputs + contract.outputs))
-        rules = engine.field_rules
-        order = (self.target, plan.name, tx.version, tx.run_id, strict, rules)
+        order = (self.target, plan.name, tx.version, tx.run_id, strict, engine.field_rules)
         due = None if self.end is None else (self.end, self.timeout or 0.0)
-        return self.pool.submit_task(perform, (order, roots, *arguments), {}, plan.function, due)
+        return self.pool.submit_task(perform, (*order, roots, *arguments), {}, plan.function, due)
 
     def take(self, tx: Transaction, engine: TheusEngine, answer: tuple[Any, Any]) -> Any:
         """Does here what the worker's transaction has done, and stores what the body returned."""
-        plan = self.plan
-        scope = plan.scope if engine.checks_reads else plan.lenient_scope
-        bound = plan.bound
-        if engine.has_rules:
-            scope, bound = engine.scope_of(scope), engine.scope_of(bound)
         result, account = answer
-        body = functools.partial(repeated, tx, account)
-        run_body(tx, plan, scope, bound, (), {}, body)
-        return plan.settle(engine, tx, result)
+        body = functools.partial(repeated, tx, account, result)
+        return self.plan.attempt_here(tx, engine, (), {}, body)
 
     def too_late(self) -> ProcessTimeoutError:
         return ProcessTimeoutError(self.plan.name, self.timeout or 0.0)
@@ -366,9 +363,10 @@ class Errand:
             timer.cancel()
 
 
-def repeated(tx: Transaction, account: Any, context: object) -> None:
+def repeated(tx: Transaction, account: Any, result: Any, context: object) -> Any:
     """The body that the engine runs in place of the process."""
     repeat(tx, account)
+    return result
 
 
 # ---- names of older programs ----------------------------------------------------------

@@ -139,7 +139,7 @@ class Plan:
         self.name = name
         self.contract = contract
         self.is_coroutine = is_coroutine_function(function)
-        self.attempt = self._attempt_async if self.is_coroutine else self._attempt
+        self.attempt = self._attempt_async if self.is_coroutine else self.attempt_here
         # What the body may do, strictly and with strict_guards=False.
         self.scope: Scope | None = None
         self.lenient_scope: Scope | None = None
@@ -177,7 +177,7 @@ class Plan:
         for slot in Plan.__slots__:
             setattr(plan, slot, getattr(self, slot))
         plan.function = method
-        plan.attempt = plan._attempt_async if plan.is_coroutine else plan._attempt
+        plan.attempt = plan._attempt_async if plan.is_coroutine else plan.attempt_here
         plan._parameters = None
         return plan
 
@@ -187,19 +187,21 @@ class Plan:
 
     # ---- running ------------------------------------------------------------------
 
-    def _attempt(
+    def attempt_here(
         self,
         tx: Transaction,
         engine: TheusEngine,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        body: Callable[..., Any] | None = None,
     ) -> Any:
+        """`body`: what is called in place of the function, which a worker has run."""
         scope = self.scope if engine.checks_reads else self.lenient_scope
         bound = self.bound
         if engine.has_rules:
             scope, bound = engine.scope_of(scope), engine.scope_of(bound)
         try:
-            result = run_body(tx, self, scope, bound, args, kwargs, self.function)
+            result = run_body(tx, self, scope, bound, args, kwargs, body or self.function)
         except BaseException as error:
             self.failed(error, args, kwargs)
             raise

@@ -459,17 +459,3 @@ module_repeat(PyObject *module, PyObject *const *args, Py_ssize_t count)
     txn_leave(txn);
     return result < 0 ? NULL : Py_NewRef(Py_None);
 }
-
-/* _theus.set_run(transaction, run): it is an attempt of the run that has this number in another engine. run_of() there. */
-PyObject *
-module_set_run(PyObject *module, PyObject *const *args, Py_ssize_t count)
-{
-    TxnObject *txn = errors_check_count("set_run", count, 2, 2) < 0 ? NULL : transaction_of(module, args[0], "set_run");
-    unsigned long long run = txn == NULL ? 0 : PyLong_AsUnsignedLongLong(args[1]);
-    if (txn == NULL || PyErr_Occurred() || txn_enter(txn) < 0) {
-        return NULL;
-    }
-    txn->run = run;
-    txn_leave(txn);
-    return Py_NewRef(Py_None);
-}

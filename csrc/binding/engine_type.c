@@ -143,10 +143,9 @@ engine_over(HeapObject *heap, theus_version *version)
     return self;
 }
 
-/* A store with a first version made of `data` and `heavy`. Its number: `version`, or for NULL 1, and 0 if it is empty. */
+/* A store with a first version made of `data` and `heavy`: number 1, or 0 if it is empty. */
 static int
-engine_fill(EngineObject *self, PyObject *data, PyObject *heavy, PyObject *rules, const uint64_t *version,
-            const theus_store_limits *limits)
+engine_fill(EngineObject *self, PyObject *data, PyObject *heavy, PyObject *rules, const theus_store_limits *limits)
 {
     theus_container *root = NULL, *signals = NULL;
     theus_version *first = NULL;
@@ -166,8 +165,7 @@ engine_fill(EngineObject *self, PyObject *data, PyObject *heavy, PyObject *rules
             status = theus_edit_seal(signals);
         }
         if (status == THEUS_OK) {
-            uint64_t number = version != NULL ? *version : root->count != 0;
-            status = theus_version_new(NULL, number, root, signals, NULL, &first);
+            status = theus_version_new(NULL, root->count != 0, root, signals, NULL, &first);
         }
         result = status == THEUS_OK ? engine_set_store(self, first, limits) : errors_fail(heap->st, status);
     }
@@ -193,7 +191,7 @@ engine_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kw
     if (self->heap != NULL) {
         self->heap->engine = PyWeakref_NewRef((PyObject *)self, NULL);
     }
-    if (self->heap == NULL || self->heap->engine == NULL || engine_fill(self, NULL, NULL, NULL, NULL, &limits) < 0) {
+    if (self->heap == NULL || self->heap->engine == NULL || engine_fill(self, NULL, NULL, NULL, &limits) < 0) {
         Py_CLEAR(self);
     }
     return (PyObject *)self;
@@ -203,17 +201,15 @@ static int
 engine_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"data", "heavy", "strict_cas", "write_timeout_ms", "ring_capacity", "ring_mode",
-                            "ring_timeout_ms", "history", "zones", "version", NULL};
+                            "ring_timeout_ms", "history", "zones", NULL};
     EngineObject *self = engine_of(op);
     PyObject *data = NULL, *heavy = NULL, *timeout = Py_None, *ring = NULL, *history = NULL;
-    PyObject *mode = NULL, *patience = NULL, *zones = Py_None, *cas = Py_False, *number = NULL;
-    uint64_t version;
+    PyObject *mode = NULL, *patience = NULL, *zones = Py_None, *cas = Py_False;
     bool strict = false;
     theus_store_limits limits = {.ring_capacity = DEFAULT_RING, .history_count = ENGINE_DEFAULT_HISTORY};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO$OOOOOOOO:Engine", names, &data, &heavy, &cas,
-                                     &timeout, &ring, &mode, &patience, &history, &zones, &number)
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO$OOOOOOO:Engine", names, &data, &heavy, &cas,
+                                     &timeout, &ring, &mode, &patience, &history, &zones)
         || engine_parse_flag(cas, "strict_cas", &strict) < 0
-        || (number != NULL && engine_parse_version(number, &version) < 0)
         || (ring != NULL && engine_parse_size(ring, "ring_capacity", &limits.ring_capacity) < 0)
         || (mode != NULL && engine_parse_ring_mode(mode, &limits.ring_mode) < 0)
         || (history != NULL && engine_parse_size(history, "history", &limits.history_count) < 0)) {
@@ -232,7 +228,7 @@ engine_init(PyObject *op, PyObject *args, PyObject *kwargs)
         Py_XDECREF(rules);
         return refuse_again();
     }
-    if (engine_check_unused(self) < 0 || engine_fill(self, data, heavy, rules, number == NULL ? NULL : &version, &limits) < 0) {
+    if (engine_check_unused(self) < 0 || engine_fill(self, data, heavy, rules, &limits) < 0) {
         Py_XDECREF(rules);
         self->initialised = false;
         return -1;

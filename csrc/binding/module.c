@@ -153,9 +153,10 @@ static PyMethodDef module_methods[] = {
      PyDoc_STR("repeat($module, transaction, account, /)\n--\n\n"
                "Sees and does in a transaction what an account says. Nothing is held against the guard here;\n"
                "the commit holds what was written against the contract.")},
-    {"set_run", THEUS_FASTCALL(module_set_run), METH_FASTCALL,
-     PyDoc_STR("set_run($module, transaction, run, /)\n--\n\n"
-               "The transaction is an attempt of a run that has this number in another engine.")},
+    {"rehearse", THEUS_FASTCALL(module_rehearse), METH_FASTCALL,
+     PyDoc_STR("rehearse($module, engine, roots, version, run, isolation, process, /)\n--\n\n"
+               "An open transaction on a version of these roots that the engine does not have, for a body whose\n"
+               "account is repeated in another engine. It ends as a with block that raises.")},
     {"encode", THEUS_FASTCALL(module_encode), METH_FASTCALL,
      PyDoc_STR("encode($module, value, extend=None, buffers=None, large=0, /)\n--\n\n"
                "A value as bytes. `extend(part)` gives (code, value) for what is neither plain nor a\n"

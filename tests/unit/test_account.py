@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from support import begin
-from theus import ConflictError, TheusEngine, TransactionError
-from theus._theus import Engine, account, decode, encode, repeat
+from theus import ClosedError, ConflictError, TheusEngine, TransactionError
+from theus._theus import Engine, account, decode, encode, rehearse, repeat
 from theus.pools.codec import dumps, loads
 
 Body = Callable[[Any], Any]
@@ -136,11 +136,14 @@ def as_it_is(tx: Any, body: Body) -> None:
     body(tx)
 
 
+THERE = Engine()
+
+
 def by_account(tx: Any, body: Body, send: Callable[[Any], Any] = lambda it: it) -> None:
-    there = Engine({name: tx.state.data[name] for name in tx.state.data}, version=tx.version)
-    mine = begin(there, tx.isolation)
+    roots = {name: tx.state.data[name] for name in tx.state.data}
+    mine = rehearse(THERE, roots, tx.version, tx.run_id, tx.isolation, "there")
     body(mine)
-    assert mine.version == tx.version
+    assert (mine.version, mine.run_id) == (tx.version, tx.run_id)
     repeat(tx, send(account(mine)))
     assert sorted(tx.operations(False, True), key=repr) == sorted(
         mine.operations(False, True), key=repr
@@ -182,6 +185,38 @@ def test_callbacks_cannot_be_told() -> None:
     tx.on_commit(print)
     with pytest.raises(TransactionError, match="worker"):
         account(tx)
+
+
+def test_a_rehearsal_leaves_its_engine_as_it_was() -> None:
+    engine = TheusEngine({"domain": {"n": 1}})
+    for n in range(3):
+        tx: Any = rehearse(engine, {"other": {"n": n}}, 40 + n, 1, "serializable", "there")
+        assert tx.state.data == {"other": {"n": n}} and tx.version == 40 + n
+        tx.other.n += 1
+        assert account(tx)[0]
+        tx.__exit__(ValueError, ValueError(), None)
+    assert engine.version == 1 and engine.state.data == {"domain": {"n": 1}}
+    assert engine.current() is None
+
+
+def test_what_cannot_be_rehearsed_is_refused() -> None:
+    engine = TheusEngine()
+    good: Any = (engine, {}, 1, 1, "serializable", "there")
+    for place, wrong, error in (
+        (0, object(), TypeError),
+        (1, {1: 2}, TypeError),
+        (1, {"domain": object()}, TypeError),
+        (2, -1, ValueError),
+        (3, -1, OverflowError),
+        (4, "none", ValueError),
+        (5, None, TypeError),
+    ):
+        with pytest.raises(error):
+            rehearse(*good[:place], wrong, *good[place + 1 :])
+    engine.close()
+    with pytest.raises(ClosedError):
+        rehearse(*good)
+    assert engine.current() is None
 
 
 def test_what_is_no_account_is_refused() -> None:

@@ -1,38 +1,25 @@
 """One attempt of a parallel process, as it happens in a worker.
 
-The worker makes an engine of what it was sent, of that version, and runs the process there as any
-engine does: with its contract, its guard, its drafts. Nothing is committed. What goes back is what
-the function returned, and the *account* of its transaction: each read, each write, each message and
-signal, by path. `theus.parallel` repeats it in a transaction of the engine that has asked.
+The worker runs the process as any engine does, with its contract, its guard, its drafts, on a
+version of its own: of what it was sent. Nothing is committed. What goes back is what the function
+returned, and the *account* of its transaction: each read, each write, each message and signal, by
+path. `theus.parallel` repeats it in a transaction of the engine that has asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
-from theus._theus import Engine, account, run_body, set_run
+from theus._theus import Engine, Scope, account, rehearse, run_body
 from theus.outputs import release
 from theus.plan import Plan, plan_of
 from theus.pools.calls import resolve
 
-__all__ = ["Order", "perform"]
+__all__ = ["Rules", "perform"]
 
 Rules = Mapping[str, tuple[int, Mapping[str, int]]]
-
-
-class Order(NamedTuple):
-    """What a worker has to know of an attempt, apart from its arguments."""
-
-    target: Any
-    """What `theus.pools.worker.reference` gave for the function."""
-    process: str
-    version: int
-    run: int
-    strict: bool
-    """Whether undeclared reads are refused."""
-    rules: Rules | None
 
 
 class _NoAllocator:
@@ -55,37 +42,73 @@ NOTHING_STAYS = Done()
 
 
 class Desk(Engine):
-    """The engine that a worker runs one attempt on."""
+    """What a worker runs all attempts on that have these rules about fields: it never has a
+    version of its own, only their memory."""
 
     heavy = _NoAllocator()
 
+    def __init__(self, rules: Rules | None) -> None:
+        super().__init__(zones=rules, ring_capacity=1, history=1)
+        self.rules = rules
+        self._scopes: dict[Scope, Scope] = {}
 
-@lru_cache(maxsize=256)
-def named_plan(function: Callable[..., Any], process: str) -> Plan:
-    return plan_of(function, process)
+    def scope_of(self, scope: Scope | None) -> Scope | None:
+        """The scope of a contract under these rules."""
+        if scope is None or self.rules is None:
+            return scope
+        ruled = self._scopes.get(scope)
+        if ruled is None:
+            ruled = self._scopes[scope] = scope.under(self.rules)
+        return ruled
+
+
+desks: list[Desk] = []
+"""Of a worker, which runs one attempt at a time: the one in use last."""
+
+
+def desk_for(rules: Rules | None) -> Desk:
+    if not desks or desks[0].rules != rules:
+        desks[:] = [Desk(rules)]
+    return desks[0]
 
 
 def plan_for(target: Any, process: str) -> Plan:
-    function = resolve(target) if type(target) is tuple else target[0]
+    """`target` is what `theus.pools.calls.reference` gave for the function."""
+    return known_plan(target, process) if type(target) is tuple else new_plan(target[0], process)
+
+
+@lru_cache(maxsize=1024)
+def known_plan(name: tuple[str, str], process: str) -> Plan:
+    return new_plan(resolve(name), process)
+
+
+def new_plan(function: Any, process: str) -> Plan:
     plan = plan_of(function)
-    return plan if plan.name == process else named_plan(function, process)
+    return plan if plan.name == process else plan_of(function, process)
 
 
 def perform(
-    order: tuple[Any, ...], roots: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    target: Any,
+    process: str,
+    version: int,
+    run: int,
+    strict: bool,
+    rules: Rules | None,
+    roots: dict[str, Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> tuple[Any, Any]:
-    """(what the function returned, the account). Raises what it raises, as an engine would."""
-    target, process, version, run, strict, rules = order
+    """(what the function returned, the account). Raises what it raises, as an engine would.
+
+    `strict`: undeclared reads are refused.
+    """
     plan = plan_for(target, process)
+    desk = desk_for(rules)
     scope, bound = plan.scope if strict else plan.lenient_scope, plan.bound
     if rules is not None:
-        scope = None if scope is None else scope.under(rules)
-        bound = None if bound is None else bound.under(rules)
-    desk = Desk(roots, zones=rules, version=version, ring_capacity=1, history=1)
-    tx = desk.transaction(0, plan.isolation, process=process)
-    tx.__enter__()
+        scope, bound = desk.scope_of(scope), desk.scope_of(bound)
+    tx = rehearse(desk, roots, version, run, plan.isolation, process)
     try:
-        set_run(tx, run)
         try:
             result = run_body(tx, plan, scope, bound, args, kwargs, plan.function)
         except BaseException as error:

@@ -105,7 +105,7 @@ def _attempt(plan: Plan, chain: _Chain) -> Callable[..., Any]:
             watched.function = lambda ctx, *args, **kwargs: bare(
                 plan.function(RecordingContext(ctx, recording), *args, **kwargs)
             )
-            return watched._attempt(tx, engine, args, kwargs)
+            return watched.attempt_here(tx, engine, args, kwargs)
 
     return attempt
 
