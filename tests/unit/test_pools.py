@@ -30,7 +30,7 @@ from support import PATIENCE
 from theus import BrokenPoolError, ClosedError, RemoteError, SendError, WorkerDied
 from theus._compat import HAS_INTERPRETERS
 from theus._theus import forget_arenas
-from theus.pools import InterpreterPool, Pool, ProcessPool, ThreadPool, WorkerTraceback
+from theus.pools import InterpreterPool, Pool, ProcessPool, ThreadPool, WorkerTraceback, pump
 
 if not sys.platform.startswith("linux"):
     pytest.skip("the pools that there are need Linux", allow_module_level=True)
@@ -637,8 +637,30 @@ def test_a_callback_that_raises_anything_costs_nobody_else_an_answer(
     assert [result(future) for future in futures] == list(range(1, 41))
 
 
+@processes
+def test_nor_an_answer_that_a_process_sent_together_with_it(
+    fresh: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", lambda about: seen.append(about.exc_type))
+    monkeypatch.setattr(pump, "TICK", 10 * PATIENCE)  # nothing is found by looking now and then
+    done = threading.Event()
+    crew = fresh(1).crew
+    crew.members[0].pace = 0.0  # all are sent at once
+    with crew.pump.turn:  # so the watcher cannot take the one before the other is there
+        crew.pump.take()
+        crew.submit(tasks.nothing, (), {}).add_done_callback(lambda future: sys.exit(3))
+        crew.submit(tasks.nothing, (), {}).add_done_callback(lambda future: done.set())
+        crew.submit(tasks.touch, (str(tmp_path / "behind"),), {})
+        until((tmp_path / "behind").exists)
+        crew.pump.taken = False
+    crew.leave_to_watcher()
+    assert done.wait(PATIENCE)
+    assert seen == [SystemExit]
+
+
 @pytest.mark.skipif(not HAS_INTERPRETERS, reason="from Python 3.13 on")
-def test_nor_an_answer_that_came_together_with_it(
+def test_nor_an_answer_that_an_interpreter_posted_together_with_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen: list[Any] = []

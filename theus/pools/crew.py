@@ -92,8 +92,8 @@ class Crew:
 
         self.pump = Pump()
         # Guarded by the turn of the pump:
-        self.arrived: deque[tuple[Member, Task, int, int, memoryview]] = deque()
-        """Answers that are not delivered yet."""
+        self.arrived: deque[tuple[Member, Task | None, int, int, memoryview]] = deque()
+        """What is not delivered yet: answers to tasks, and what workers say of themselves."""
         self.reader: int | None = None
         """The thread that reads answers; its callbacks cannot wait for the end of the pool."""
         self.ended = threading.Event()
@@ -199,6 +199,7 @@ class Crew:
             self.watch_for(future, end)
         elif (turn := self.pump.turn).acquire(blocking=False):
             # Ctrl-C in just this place leaves it taken: see Pump.free_abandoned().
+            inside = self.pump.taken  # in a callback of somebody who pumps: this thread
             try:
                 self.pump.take()
                 while not (Future.done(future) or self.ended.is_set()):
@@ -207,9 +208,10 @@ class Crew:
                         break
                     self.read_answers(left)
             finally:
-                self.pump.taken = False
+                self.pump.taken = inside
                 turn.release()
-                self.leave_to_watcher()
+                if not inside:
+                    self.leave_to_watcher()
         return None if end is None else max(0.0, end - monotonic())
 
     def leave_to_watcher(self) -> None:
@@ -254,6 +256,10 @@ class Crew:
         while more:
             found, more = member.read()
             answers = [it for it in found if it[0] in wire.ANSWERS]
+            if len(found) > len(answers):
+                self.arrived.extend(
+                    (member, None, *it) for it in found if it[0] not in wire.ANSWERS
+                )
             if answers:
                 with self.lock:
                     tasks = member.answered([number for _, number, _ in answers])
@@ -268,13 +274,24 @@ class Crew:
                         self.look_for_idle()
                         if self.closing:
                             self.call_watcher(0.0)
-            if len(found) > len(answers):
-                self.hear(member, found)
             self.deliver()
 
     def deliver(self) -> None:
+        """In order. An answer stays until its future has ended: a signal handler may raise between
+        any two instructions. A callback that pumps goes past it."""
         while self.arrived:
-            self.deliver_one(*self.arrived.popleft())
+            first = self.arrived[0]
+            member, task, kind, number, body = first
+            if task is None:
+                self.arrived.popleft()
+                self.hear(member, kind, body)
+                continue
+            try:
+                if not Future.done(task.future):
+                    self.deliver_one(member, task, kind, number, body)
+            finally:
+                if Future.done(task.future) and self.arrived and self.arrived[0] is first:
+                    self.arrived.popleft()
 
     def deliver_one(
         self, member: Member, task: Task, kind: int, number: int, body: memoryview
@@ -291,20 +308,19 @@ class Crew:
         else:
             task.future.set_exception(found)
 
-    def hear(self, member: Member, found: list[wire.Frame]) -> None:
+    def hear(self, member: Member, kind: int, body: memoryview) -> None:
         """What a worker says of itself."""
-        for kind, _, body in found:
-            if kind == wire.LOG:
-                log_here(body)
-            elif kind == wire.READY:
-                with self.lock:
-                    self.failed_starts = 0
-                    member.ready = True
-                    member.since = monotonic()  # what it was sent before begins now
-                    if self.timed:
-                        self.call_watcher(0.0)
-            elif kind == wire.STILLBORN:
-                self.broken(unpacked(wire.ERROR, body)[1])
+        if kind == wire.LOG:
+            log_here(body)
+        elif kind == wire.READY:
+            with self.lock:
+                self.failed_starts = 0
+                member.ready = True
+                member.since = monotonic()  # what it was sent before begins now
+                if self.timed:
+                    self.call_watcher(0.0)
+        elif kind == wire.STILLBORN:
+            self.broken(unpacked(wire.ERROR, body)[1])
 
     # ---- the watcher --------------------------------------------------------------------------
 
@@ -354,7 +370,9 @@ class Crew:
     def look_after(self) -> bool:
         """What is due by the clock. True: all is done, and the pool ends."""
         with self.lock:
-            self.wakes_at = float("inf")
+            # A callback has raised: what came together with its answer is in no pipe any more.
+            left = self.arrived and not self.pump.taken
+            self.wakes_at = 0.0 if left else float("inf")
             now = monotonic()
             self.check_timeouts(now)
             self.take_back(now)
