@@ -4,7 +4,7 @@ A fault is one replaced piece of one file: what a slip of the pen, or a clever s
 have made of it. Nothing of this is in the product. For each, the copy is built three times; asked are
 
     c          the C tests of commits, isolation, savepoints, versions, nodes and threads; for a fault
-               of shared memory, those of shared memory
+               of shared memory, of the mailbox or of kernels, those of that room
     schedules  the deterministic scheduler (tests/c/sim), likewise
     history    recorded runs of threads and tasks, replayed by theus.testing.check_history
 
@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import faults_pools
 import faults_shm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +42,13 @@ SHM_TESTS = [
     *("test_shm_processes", "test_shm_named", "test_shm_fuzz"),
     *("test_shm_loans", "test_shm_takers", "test_shm_storm"),  # the longest one last
 ]
-SHM_SCENES = ["sim_slots"]
+POOL_TESTS = ["test_mailbox", "test_kernels"]
+
+
+def room_of(name: str) -> str:
+    """What a file of the core, or a test, is about. One room knows nothing of another."""
+    rooms = {"shm": "shm", "slots": "shm", "mailbox": "mailbox", "kernels": "kernels"}
+    return next((room for word, room in rooms.items() if word in name), "transactions")
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,13 @@ class Fault:
     new: str
 
     def concerns(self, program: str) -> bool:
-        """Might this test find it? Shared memory and transactions know nothing of each other."""
-        return ("shm" in self.file) == (program in (*SHM_TESTS, *SHM_SCENES))
+        """Might this test find it?"""
+        return room_of(self.file) == room_of(program)
+
+    @property
+    def unit(self) -> str:
+        """The file that is compiled anew for it."""
+        return "kernels.c" if self.file == "kernels_loops.h" else self.file
 
 
 FAULTS = [
@@ -301,7 +313,7 @@ FAULTS = [
         "    atomic_fetch_add_explicit(&bell->waiting, 1, memory_order_relaxed);",
         "    atomic_fetch_add_explicit(&bell->waiting, bell->first->next == NULL, memory_order_relaxed);",
     ),
-    *(Fault(*it) for it in faults_shm.FAULTS),
+    *(Fault(*it) for it in (*faults_shm.FAULTS, *faults_pools.FAULTS)),
 ]
 
 
@@ -354,7 +366,7 @@ class Copy:
             "binding": (MODULE, (ROOT / "csrc" / "binding").glob("*.c")),
             "shared": (TESTING, shared),
             "schedule": (TESTING, [tests / "sim" / "schedule.c"]),
-            "c": (TESTING, [tests / f"{name}.c" for name in (*C_TESTS, *SHM_TESTS)]),
+            "c": (TESTING, [tests / f"{name}.c" for name in (*C_TESTS, *SHM_TESTS, *POOL_TESTS)]),
             "schedules": (TESTING, (tests / "sim").glob("sim_*.c")),
         }
         made = {
@@ -372,14 +384,15 @@ class Copy:
         objects = self.objects[flavour.name]
         if fault is None:
             return objects
-        bad = compile_to(flavour, folder / fault.file, folder / f"{flavour.name}.o")
-        return [bad if o.stem == Path(fault.file).stem else o for o in objects]
+        bad = compile_to(flavour, folder / fault.unit, folder / f"{flavour.name}.o")
+        return [bad if o.stem == Path(fault.unit).stem else o for o in objects]
 
     def ask(self, fault: Fault | None, everybody: bool) -> dict[str, str]:
         """By each who finds something wrong, or by the first one: what it says."""
         with tempfile.TemporaryDirectory(dir=self.scratch) as name:
             folder = Path(name)
             if fault is not None:
+                (folder / fault.unit).write_text((CORE / fault.unit).read_text())
                 (folder / fault.file).write_text(faulty(fault))
             judges: dict[str, Callable[[], str]] = {
                 "c": lambda: self.ask_programs("c", TESTING, fault, folder),

@@ -16,6 +16,7 @@ int sim_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct tim
 int sim_cond_signal(pthread_cond_t *cond, bool all, const char *site);
 int sim_clock(struct timespec *now);
 int sim_sleep(const struct timespec *wait, const char *site);
+void sim_pause(void);
 pthread_t sim_self(void);
 
 #endif

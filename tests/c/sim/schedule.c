@@ -2,6 +2,7 @@
 
 #include "points.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,7 @@ typedef struct {
     const pthread_cond_t *awaits; /* or for this signal, */
     uint64_t until_ns;            /* until then; 0: no limit */
     bool sleeps;                  /* or only for the time to pass */
+    bool late;                    /* the time has come before the signal */
     uint32_t held_ranks; /* what port_posix.c knows of the thread, while another one runs */
     unsigned priority;   /* pct */
 } thread_state;
@@ -207,6 +209,7 @@ pass_time(void)
     for (int i = 0; i < sim.scene->threads; i++) {
         thread_state *thread = &sim.threads[i];
         if (thread->until_ns != 0 && thread->until_ns <= sim.now_ns) {
+            thread->late = thread->awaits != NULL;
             thread->awaits = NULL;
             thread->sleeps = false;
             thread->until_ns = 0;
@@ -336,9 +339,10 @@ sim_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct timespe
     me->awaits = cond;
     me->until_ns =
         until == NULL ? 0 : (uint64_t)until->tv_sec * 1000000000u + (uint64_t)until->tv_nsec;
+    me->late = false;
     reschedule(site);
     mutex_get(mutex_of(mutex), site);
-    return 0;
+    return me->late ? ETIMEDOUT : 0;
 }
 
 int
@@ -376,6 +380,12 @@ sim_sleep(const struct timespec *wait, const char *site)
         reschedule(site);
     }
     return 0;
+}
+
+void
+sim_pause(void)
+{
+    sim.now_ns++;
 }
 
 pthread_t

@@ -17,7 +17,8 @@
  * What this does not show: orders that a weak memory model allows and no interleaving has.
  * Those are for the thread sanitizer.
  *
- * Time stands still while somebody can go on; when all wait, it goes to the earliest deadline.
+ * Time stands still while somebody can go on, but for a pause, which is a nanosecond; when all wait, it goes
+ * to the earliest deadline.
  * When all wait and there is no deadline, that is a deadlock. A check that fails ends the
  * program and prints the switches that led to it. */
 #ifndef THEUS_SIM_SCHEDULE_H

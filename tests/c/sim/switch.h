@@ -93,5 +93,7 @@
 #define clock_gettime(clock, now) ((void)(clock), sim_clock(now))
 #define nanosleep(wait, rest) ((void)(rest), sim_sleep(wait, SIM_SITE))
 #define sched_yield() sim_sleep(NULL, SIM_SITE)
+/* A loop that looks at the clock comes to its end. */
+#define __builtin_ia32_pause() sim_pause()
 
 #endif
