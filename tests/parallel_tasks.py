@@ -184,3 +184,9 @@ def refuses_seven(n: int) -> int:
     if n == 7:
         raise ValueError("seven")
     return n
+
+
+@process(inputs=["domain.bank"], outputs=["domain.bank"], parallel=True)
+def move(ctx: Any, source: str, target: str, amount: int) -> None:
+    ctx.domain.bank[source] -= amount
+    ctx.domain.bank[target] += amount

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
 from support import silent
+from theus._compat import HAS_INTERPRETERS
 
 if not sys.platform.startswith("linux"):
     pytest.skip("ProcessPool is Linux's", allow_module_level=True)
@@ -149,15 +151,29 @@ def test_forks_while_tasks_run_and_threads_wait() -> None:
 
 MATRIX = """
     import multiprocessing
+    sys.path.insert(0, TESTS)
+    import parallel_tasks
+    from theus import TheusEngine
+    from theus.pools import *
+
+    own = {"processes": ProcessPool, "threads": ThreadPool, "interpreters": InterpreterPool}
+    engine = TheusEngine({"domain": {"n": 1}}, pool=KINDS[0], pool_size=2)
+    pools = [engine.get_pool(kind) for kind in KINDS] + [own[kind](1) for kind in KINDS]
+    pool.shutdown()
+
+    def look():
+        for pool in pools:
+            pool.stats()
+        assert engine.state.domain.n >= 1
 
     def by_fork():
-        in_child(pool.stats)
+        in_child(look)
 
     def by_subprocess():
-        assert subprocess.run(["true"], preexec_fn=os.getpid).returncode == 0
+        assert subprocess.run(["true"], preexec_fn=look).returncode == 0
 
     def by_multiprocessing():
-        process = multiprocessing.get_context("fork").Process(target=pool.stats)
+        process = multiprocessing.get_context("fork").Process(target=look)
         process.start()
         process.join(30)
         assert process.exitcode == 0, process.exitcode
@@ -169,19 +185,58 @@ MATRIX = """
         thread.start()
         thread.join(60)
         assert done
-
-    for _ in range(ROUNDS):
-        for way in (by_fork, by_subprocess, by_multiprocessing):
-            running = [pool.submit(time.sleep, 0.002) for _ in range(4)]
-            way()
-            in_thread(way)
-            assert [future.result(30) for future in running] == [None] * 4
-            way()  # nothing runs
-    assert pool.stats().died == 0
     """
 
+ROUNDS = """
+    for _ in range(ROUNDS):
+        for way in (by_fork, by_subprocess, by_multiprocessing):
+            running = [pool.submit(time.sleep, 0.002) for pool in pools for _ in range(4)]
+            way()
+            in_thread(way)
+            assert [future.result(30) for future in running] == [None] * len(running)
+            assert engine.run_process(parallel_tasks.count_up) == engine.state.domain.n
+            way()  # nothing runs
+    assert engine.stats().commits == 3 * ROUNDS
+    for pool in pools:
+        assert pool.stats().died == 0
+        pool.shutdown()
+    engine.close()
+    """
 
-@pytest.mark.parametrize("rounds", [5, pytest.param(100, marks=pytest.mark.long)])
-def test_every_way_to_fork(rounds: int) -> None:
-    """In the main thread and in another one, with tasks running and without."""
-    silent(PREFACE + MATRIX.replace("ROUNDS", str(rounds)), timeout=300)
+KINDS = ["processes", "threads"] + ["interpreters"] * HAS_INTERPRETERS
+
+
+def matrix(kinds: list[str], script: str) -> None:
+    made = MATRIX.replace("TESTS", repr(str(Path(__file__).resolve().parent.parent)))
+    silent(PREFACE + made.replace("KINDS", repr(kinds)) + script, timeout=500)
+
+
+@pytest.mark.parametrize("kinds", [*([kind] for kind in KINDS), KINDS], ids=[*KINDS, "all"])
+@pytest.mark.parametrize("rounds", [1, pytest.param(100, marks=pytest.mark.long)])
+def test_every_way_to_fork(rounds: int, kinds: list[str]) -> None:
+    """In the main thread and in another one, with tasks running and without; pools of an engine and
+    others."""
+    matrix(kinds, ROUNDS.replace("ROUNDS", str(rounds)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_engine_has_pools_of_its_own_in_the_child(kind: str) -> None:
+    """And a state that is its own from there on."""
+    matrix(
+        [kind],
+        """
+    assert engine.run_process(parallel_tasks.count_up) == 2
+
+    def child():
+        assert engine.workers.stats() == ()
+        assert engine.run_process(parallel_tasks.count_up) == 3
+        assert list(engine.map_parallel(parallel_tasks.double, range(9))) == list(range(0, 18, 2))
+        assert engine.get_pool() is not pools[0] and engine.state.domain.n == 3
+        engine.close()
+
+    in_child(child)
+    in_thread(lambda: in_child(child))
+    assert engine.state.domain.n == 2
+    assert engine.run_process(parallel_tasks.count_up) == 3
+    """,
+    )
