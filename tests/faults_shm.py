@@ -97,7 +97,7 @@ FAULTS = [
     (
         "the number of slots is believed",
         "shm_arena.c",
-        "        || theus_shm_control_size(*capacity, *loans) != arena->control_size) {",
+        "        || theus_shm_control_size(*capacity, theus_shm_id_lends(name->id)) != arena->control_size) {",
         ") {",
     ),
     (
@@ -239,7 +239,7 @@ FAULTS = [
     (
         "who gets a dead one's number leaves his loans",
         "shm_arena.c",
-        '        theus_loans_reap(arena, number);\n        THEUS_SHM_STEP("predecessor reaped");',
+        '        theus_lendings_reap(arena->loans, arena->loan_count, number);\n        THEUS_SHM_STEP("predecessor reaped");',
         '        THEUS_SHM_STEP("predecessor reaped");',
     ),
     (

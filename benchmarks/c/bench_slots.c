@@ -184,7 +184,7 @@ compare(const char *what, void (*ours)(void), void (*peers)(void), double bar)
 int
 main(void)
 {
-    uint64_t size = theus_shm_control_size(CAPACITY, 0);
+    uint64_t size = theus_shm_control_size(CAPACITY, false);
     void *control = aligned_alloc(THEUS_SHM_PAGE, size);
     if (control == NULL) {
         fail("out of memory");

@@ -38,7 +38,7 @@ settle(theus_arena *arena, uint32_t number)
     theus_participant *participant = theus_arena_participant(arena, number);
     if (atomic_load(&participant->pid) != 0) {
         theus_slots_reap(&arena->slots, number);
-        theus_loans_reap(arena, number);
+        theus_lendings_reap(arena->loans, arena->loan_count, number);
         THEUS_SHM_STEP("predecessor reaped");
     }
     atomic_store(&participant->pid, theus_process_id());
@@ -65,7 +65,7 @@ theus_arena_bury_locked(theus_arena *arena, uint32_t number)
     uint32_t leases = 0;
     if (theus_byte_try_lock(arena->control_fd, number)) {
         leases = theus_slots_reap(&arena->slots, number);
-        theus_loans_reap(arena, number);
+        theus_lendings_reap(arena->loans, arena->loan_count, number);
         THEUS_SHM_STEP("dead reaped");
         atomic_store(&theus_arena_participant(arena, number)->pid, 0);
         theus_byte_unlock(arena->control_fd, number);
@@ -76,7 +76,7 @@ theus_arena_bury_locked(theus_arena *arena, uint32_t number)
 void
 theus_arena_reap_locked(theus_arena *arena)
 {
-    uint64_t holders = theus_loans_takers(arena);
+    uint64_t holders = theus_lendings_takers(arena->loans, arena->loan_count);
     for (uint32_t i = 0; i < arena->lingering_count; i++) {
         holders |= atomic_load(&arena->slots.slots[arena->lingering[i]].leases);
     }
@@ -244,6 +244,7 @@ write_header(theus_arena *arena, const char *session, uint32_t capacity)
     if (status != THEUS_OK) {
         return status;
     }
+    header->id[15] = (unsigned char)((header->id[15] & ~1u) | (arena->loan_count > 0));
     header->format = THEUS_SHM_FORMAT;
     header->capacity = capacity;
     header->fingerprint = THEUS_SHM_FINGERPRINT;
@@ -256,7 +257,6 @@ write_header(theus_arena *arena, const char *session, uint32_t capacity)
     arena->name = (theus_arena_name){.pid = header->pid, .control_fd = header->control_fd};
     memcpy(arena->name.id, header->id, sizeof(header->id));
     header->made_ns = theus_clock_wall_ns();
-    header->loans = arena->loan_count;
     strncpy(header->session, session, THEUS_SESSION_MAX);
     open_tables(arena, capacity);
     theus_slots_init(&arena->slots);
@@ -333,8 +333,8 @@ theus_arena_create(theus_zone *zone, const theus_arena_kind *kind, const char *s
     arena->backend = kind->backend;
     arena->memory = kind->memory;
     arena->self = THEUS_SHM_OWNER;
-    arena->loan_count = kind->loans;
-    arena->control_size = theus_shm_control_size(kind->capacity, kind->loans);
+    arena->loan_count = kind->lends ? THEUS_SHM_LOANS : 0;
+    arena->control_size = theus_shm_control_size(kind->capacity, kind->lends);
     arena->data_size = kind->data_size;
     theus_mutex_lock(&process.files);
     status = make_arena(arena, session, kind->capacity);
@@ -379,18 +379,17 @@ theus_arena_show(theus_arena *arena, char **data)
 
 /* ---- borrowing ---------------------------------------------------------------------------------- */
 
-/* The files come from whoever made a token: nothing of the header is believed before it fits them. `capacity` and `loans` are
- * what was looked at: somebody may write others there at any time. */
+/* The files come from whoever made a token: nothing of the header is believed before it fits them. `capacity` is what was
+ * looked at: somebody may write another one there at any time. */
 static theus_status
-check_header(const theus_arena *arena, const theus_arena_name *name, uint32_t *capacity, uint32_t *loans)
+check_header(const theus_arena *arena, const theus_arena_name *name, uint32_t *capacity)
 {
     theus_shm_header *header = arena->header;
     *capacity = *(volatile uint32_t *)&header->capacity;
-    *loans = *(volatile uint32_t *)&header->loans;
     if (atomic_load(&header->magic) != THEUS_SHM_MAGIC || header->format != THEUS_SHM_FORMAT
         || header->fingerprint != THEUS_SHM_FINGERPRINT || *capacity == 0 || *capacity % 64 != 0 || *capacity > 1u << 24
-        || *loans > 1u << 16 || header->control_size != arena->control_size
-        || theus_shm_control_size(*capacity, *loans) != arena->control_size) {
+        || header->control_size != arena->control_size
+        || theus_shm_control_size(*capacity, theus_shm_id_lends(name->id)) != arena->control_size) {
         return THEUS_BAD_TOKEN;
     }
     bool same = memcmp(header->id, name->id, sizeof(name->id)) == 0;
@@ -410,9 +409,10 @@ open_files(theus_arena *arena, const theus_arena_name *name, uint32_t *capacity)
     }
     THEUS_SHM_STEP("control opened");
     status = theus_shm_map(arena->control_fd, 0, arena->control_size, THEUS_MAP_WRITE, (void **)&arena->header);
-    if (status != THEUS_OK || (status = check_header(arena, name, capacity, &arena->loan_count)) != THEUS_OK) {
+    if (status != THEUS_OK || (status = check_header(arena, name, capacity)) != THEUS_OK) {
         return status;
     }
+    arena->loan_count = theus_shm_id_lends(name->id) ? THEUS_SHM_LOANS : 0;
     uint32_t memory = *(volatile uint32_t *)&arena->header->memory;
     if (memory >= THEUS_MEMORY_BLOCKS) {
         return THEUS_BAD_TOKEN;
@@ -436,7 +436,7 @@ arena_open(const theus_arena_name *name, theus_arena **out)
     if (arena == NULL) {
         return THEUS_NOMEM;
     }
-    uint32_t capacity, unused[2];
+    uint32_t capacity, unused;
     arena->backend = name->control_fd == THEUS_BY_NAME ? THEUS_NAMED : THEUS_ANONYMOUS;
     arena->name = *name;
     status = open_files(arena, name, &capacity);
@@ -447,7 +447,7 @@ arena_open(const theus_arena_name *name, theus_arena **out)
         open_tables(arena, capacity);
         arena->self = join(arena, arena->control_fd);
         /* The owner may have died, or closed it, after the files were opened and before we had a number. */
-        status = arena->self == THEUS_SHM_NOBODY ? THEUS_CROWDED : check_header(arena, name, &unused[0], &unused[1]);
+        status = arena->self == THEUS_SHM_NOBODY ? THEUS_CROWDED : check_header(arena, name, &unused);
     }
     if (status != THEUS_OK) {
         close_arena(arena);

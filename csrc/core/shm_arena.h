@@ -24,6 +24,7 @@
 #define THEUS_SHM_ARENA_H
 
 #include "shm_files.h"
+#include "shm_lendings.h"
 #include "shm_runs.h"
 #include "shm_slots.h"
 
@@ -39,9 +40,8 @@ typedef struct {
 
 /* What an owner knows of a range that it lends, as of a tenant. */
 typedef struct {
-    uint64_t from, size;
-    uint32_t slot, tenant;
-    uint32_t generation; /* of the loan */
+    theus_range range;
+    uint32_t generation; /* of the loan; 0: there was none in this record */
     bool watched;        /* somebody will ask what has become of it */
 } theus_lent;
 
@@ -94,7 +94,7 @@ typedef struct {
     theus_memory memory;
     uint64_t data_size; /* whole pages of that memory */
     uint32_t capacity;  /* slots */
-    uint32_t loans;     /* above 0: it lends */
+    bool lends;
 } theus_arena_kind;
 
 /* One more arena, with one reference, for `zone`. NO_ROOM, NOMEM, REFUSED, UNSUPPORTED, NO_FOLDER. */

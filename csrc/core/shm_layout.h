@@ -6,7 +6,7 @@
  *         4096     participants    64 lines of 64 bytes: who has it mapped
  *         8192     hints           one bit per slot: is it free, probably?
  *         ...      slots           256 bytes each: one word of truth, who leases it, what it is
- *         ...      loans           32 bytes each, only in an arena that lends: which range who may write (shm_loans.h)
+ *         ...      loans           512 of 32 bytes each, only in an arena that lends: which range who may write (shm_lendings.h)
  *
  *     data file (its owner maps it for writing, everybody else for reading; sealed against any other writer; that of an arena
  *                that lends is sealed against a change of its size alone)
@@ -31,6 +31,7 @@
 
 #include <assert.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -42,6 +43,7 @@ enum {
     THEUS_SHM_OWNER = 0,     /* participant */
     THEUS_SHM_NOBODY = THEUS_PARTICIPANTS, /* who got no number; in memory only */
     THEUS_SHM_PAGE = 4096,   /* of this format; the machine's pages may be larger */
+    THEUS_SHM_LOANS = 512,   /* of an arena that lends */
     THEUS_LABEL_MAX = 191,   /* bytes */
     THEUS_SESSION_MAX = 63,
 };
@@ -53,15 +55,13 @@ typedef struct {
     uint64_t fingerprint;    /* THEUS_SHM_FINGERPRINT of the maker */
     uint64_t control_size;
     uint64_t data_size;
-    unsigned char id[16];    /* random: names this arena for ever */
+    unsigned char id[16];    /* random, but for one bit (theus_shm_id_lends): names this arena for ever */
     uint32_t pid;            /* of the maker, which with the next two is where others find the files; that it lives is said by */
     int32_t control_fd;      /* the lock on byte 0 alone. -1: the files have names, in which pid and id stand (shm_files.h) */
     int32_t data_fd;
     uint32_t memory;         /* a theus_memory: what the data lie in */
     _Atomic(uint32_t) closed; /* its owner has let go of it: nothing new will come */
     uint64_t made_ns;        /* wall clock */
-    uint32_t loans;          /* 0: its blocks are lent to nobody, and its data sealed */
-    uint32_t reserved;
     char session[THEUS_SESSION_MAX + 1];
 } theus_shm_header;
 
@@ -109,7 +109,7 @@ typedef enum {
 } theus_loan_state;
 
 typedef struct {
-    _Atomic(uint64_t) word; /* the truth: shm_loans.h */
+    _Atomic(uint64_t) word; /* the truth: shm_lendings.h */
     /* constant while it is OFFERED or TAKEN: */
     uint64_t from, size;    /* bytes of the block */
     uint32_t slot, tenant;  /* the block: its slot, and the generation there */
@@ -133,9 +133,17 @@ static_assert(sizeof(_Atomic(uint64_t)) == 8, "an atomic word is a word");
 #define THEUS_SHM_FINGERPRINT                                                                                   \
     ((uint64_t)sizeof(theus_slot) << 48 | (uint64_t)sizeof(theus_participant) << 40                              \
      | (uint64_t)offsetof(theus_shm_header, session) << 28 | (uint64_t)offsetof(theus_slot, tick_ns) << 20       \
-     | (uint64_t)sizeof(theus_loan_record) << 14 | (uint64_t)THEUS_PARTICIPANTS << 7 | sizeof(void *))
+     | (uint64_t)(sizeof(theus_loan_record) + THEUS_SHM_LOANS / 64) << 14 | (uint64_t)THEUS_PARTICIPANTS << 7 | sizeof(void *))
 
-/* Where the parts of a control file with `capacity` slots and so many loans begin, and its size. */
+/* Does the arena of this id lend? The id says so, and no field of the header: whoever has the name of an arena has it from its owner,
+ * while anybody may write to the header, and where memory has names there is no seal that would contradict him. */
+static inline bool
+theus_shm_id_lends(const unsigned char id[16])
+{
+    return (id[15] & 1) != 0;
+}
+
+/* Where the parts of a control file with `capacity` slots begin, and its size. */
 static inline uint64_t
 theus_shm_hints_at(void)
 {
@@ -155,9 +163,9 @@ theus_shm_loans_at(uint32_t capacity)
 }
 
 static inline uint64_t
-theus_shm_control_size(uint32_t capacity, uint32_t loans)
+theus_shm_control_size(uint32_t capacity, bool lends)
 {
-    uint64_t end = theus_shm_loans_at(capacity) + (uint64_t)loans * sizeof(theus_loan_record);
+    uint64_t end = theus_shm_loans_at(capacity) + (lends ? (uint64_t)THEUS_SHM_LOANS * sizeof(theus_loan_record) : 0);
     return (end + THEUS_SHM_PAGE - 1) / THEUS_SHM_PAGE * THEUS_SHM_PAGE;
 }
 

@@ -3,37 +3,6 @@
 
 #include <assert.h>
 
-static uint64_t
-loan_word(uint32_t generation, theus_loan_state state, uint32_t taker)
-{
-    return (uint64_t)generation << 32 | (uint64_t)state << 24 | (uint64_t)taker << 16;
-}
-
-static theus_loan_state
-state_of(uint64_t word)
-{
-    return (theus_loan_state)(word >> 24 & 0xff);
-}
-
-static uint32_t
-generation_of(uint64_t word)
-{
-    return (uint32_t)(word >> 32);
-}
-
-static uint32_t
-taker_of(uint64_t word)
-{
-    return (uint32_t)(word >> 16 & 0xff);
-}
-
-/* One step of a loan. False: another one was made meanwhile. */
-static bool
-step(theus_loan_record *record, uint64_t from, theus_loan_state state, uint32_t taker)
-{
-    return atomic_compare_exchange_strong(&record->word, &from, loan_word(generation_of(from), state, taker));
-}
-
 /* ---- by the owner ------------------------------------------------------------------------- */
 
 /* What a record says of the loan that the book has there. */
@@ -42,20 +11,20 @@ look_locked(theus_arena *arena, uint32_t number, uint32_t *taker)
 {
     theus_loan_record *record = &arena->loans[number];
     uint64_t word = atomic_load(&record->word);
-    *taker = taker_of(word);
-    if (generation_of(word) != arena->lent[number].generation) {
+    *taker = theus_lending_taker_of(word);
+    if (theus_lending_generation_of(word) != arena->lent[number].generation) {
         return THEUS_LOAN_NONE;
     }
-    if (state_of(word) != THEUS_LOAN_TAKEN || *taker == THEUS_SHM_OWNER) {
-        return state_of(word);
+    if (theus_lending_state_of(word) != THEUS_LOAN_TAKEN || *taker == THEUS_SHM_OWNER) {
+        return theus_lending_state_of(word);
     }
     if (*taker >= THEUS_PARTICIPANTS) { /* somebody has written to the table */
-        (void)step(record, word, THEUS_LOAN_BROKEN, 0);
+        theus_lending_break(record, word);
     }
     else if (!theus_byte_is_locked(arena->control_fd, *taker)) {
         theus_arena_bury_locked(arena, *taker);
     }
-    return state_of(atomic_load(&record->word));
+    return theus_lending_state_of(atomic_load(&record->word));
 }
 
 static bool
@@ -67,7 +36,7 @@ is_out(theus_loan_state state)
 static bool
 is_of(const theus_lent *lent, uint32_t slot, uint32_t tenant)
 {
-    return lent->slot == slot && lent->tenant == tenant && lent->generation > 0;
+    return lent->range.slot == slot && lent->range.tenant == tenant && lent->generation > 0;
 }
 
 static theus_loan_facts
@@ -75,7 +44,7 @@ facts_locked(theus_arena *arena, uint32_t number)
 {
     const theus_lent *lent = &arena->lent[number];
     uint32_t taker;
-    theus_loan_facts facts = {.state = look_locked(arena, number, &taker), .from = lent->from, .size = lent->size};
+    theus_loan_facts facts = {.state = look_locked(arena, number, &taker), .from = lent->range.from, .size = lent->range.size};
     if (facts.state == THEUS_LOAN_TAKEN) {
         facts.pid = atomic_load(&theus_arena_participant(arena, taker)->pid);
     }
@@ -100,7 +69,7 @@ find_record_locked(const theus_block *block, uint64_t from, uint64_t size, uint3
     *found = arena->loan_count;
     for (uint32_t i = 0; i < arena->loan_count; i++) {
         const theus_lent *lent = &arena->lent[i];
-        bool overlaps = is_of(lent, block->slot, block->generation) && lent->from < from + size && from < lent->from + lent->size;
+        bool overlaps = is_of(lent, block->slot, block->generation) && lent->range.from < from + size && from < lent->range.from + lent->range.size;
         if (overlaps && is_out(look_locked(arena, i, &taker))) {
             *other = facts_locked(arena, i);
             return THEUS_LENDS_OVERLAP;
@@ -122,15 +91,9 @@ theus_loan_offer(const theus_block *block, uint64_t from, uint64_t size, theus_l
     theus_shm_lock();
     theus_lending answer = lends_locked(block) ? find_record_locked(block, from, size, &number, other) : THEUS_LENDS_NOT;
     if (answer == THEUS_LENDS) {
-        theus_loan_record *record = &arena->loans[number];
         theus_lent *lent = &arena->lent[number];
-        *lent = (theus_lent){from, size, block->slot, block->generation, lent->generation + 1, true};
-        record->from = from;
-        record->size = size;
-        record->slot = block->slot;
-        record->tenant = block->generation;
-        atomic_store(&record->word, loan_word(lent->generation, THEUS_LOAN_OFFERED, 0));
-        THEUS_SHM_STEP("loan offered");
+        *lent = (theus_lent){{from, size, block->slot, block->generation}, lent->generation + 1, true};
+        theus_lending_offer(&arena->loans[number], &lent->range, lent->generation);
         *loan = (theus_loan_name){number, lent->generation};
     }
     theus_shm_unlock();
@@ -160,8 +123,7 @@ theus_loan_look(const theus_block *block, theus_loan_name loan)
 static bool
 recall_locked(theus_arena *arena, theus_loan_name loan)
 {
-    uint64_t offered = loan_word(loan.generation, THEUS_LOAN_OFFERED, 0);
-    return step(&arena->loans[loan.number], offered, THEUS_LOAN_RECALLED, 0);
+    return theus_lending_recall(&arena->loans[loan.number], loan.generation);
 }
 
 bool
@@ -228,24 +190,23 @@ theus_loans_out_locked(theus_arena *arena, uint32_t slot, uint32_t tenant)
 
 /* ---- by a worker ------------------------------------------------------------------------------ */
 
-/* The range that the record of the loan gives, looked at once: others can write there. */
+/* The range that the record of the loan gives, if it lies in our block. */
 static theus_status
 read_range(theus_loan *loan)
 {
     const theus_arena *arena = loan->block.arena;
-    if (loan->name.number >= arena->loan_count || loan->name.generation == 0) {
+    theus_range range;
+    if (loan->name.number >= arena->loan_count) {
         return THEUS_BAD_TOKEN;
     }
-    const theus_loan_record *record = &arena->loans[loan->name.number];
-    uint64_t word = atomic_load(&record->word);
-    if (word != loan_word(loan->name.generation, THEUS_LOAN_OFFERED, 0)) {
-        return generation_of(word) < loan->name.generation ? THEUS_BAD_TOKEN : THEUS_OVER;
+    theus_status status = theus_lending_read(&arena->loans[loan->name.number], loan->name.generation, &range);
+    if (status != THEUS_OK) {
+        return status;
     }
-    const volatile theus_loan_record *seen = record;
-    loan->from = seen->from;
-    loan->size = seen->size;
-    bool fits = seen->slot == loan->block.slot && seen->tenant == loan->block.generation && loan->size > 0
-                && loan->from <= loan->block.size && loan->size <= loan->block.size - loan->from;
+    loan->from = range.from;
+    loan->size = range.size;
+    bool fits = range.slot == loan->block.slot && range.tenant == loan->block.generation && range.size > 0
+                && range.from <= loan->block.size && range.size <= loan->block.size - range.from;
     return fits ? THEUS_OK : THEUS_BAD_TOKEN;
 }
 
@@ -271,11 +232,9 @@ static bool
 take_locked(theus_loan *loan)
 {
     theus_arena *arena = loan->block.arena;
-    uint64_t offered = loan_word(loan->name.generation, THEUS_LOAN_OFFERED, 0);
-    if (!step(&arena->loans[loan->name.number], offered, THEUS_LOAN_TAKEN, arena->self)) {
+    if (!theus_lending_take(&arena->loans[loan->name.number], loan->name.generation, arena->self)) {
         return false;
     }
-    THEUS_SHM_STEP("loan taken");
     loan->mine = true;
     loan->next = arena->taken;
     arena->taken = loan;
@@ -327,10 +286,8 @@ theus_loan_end(theus_loan *loan, bool finished)
     THEUS_SHM_STEP("loan read-only");
     theus_shm_lock();
     if (loan->mine) {
-        uint64_t taken = loan_word(loan->name.generation, THEUS_LOAN_TAKEN, arena->self);
         loan->mine = false;
-        (void)step(&arena->loans[loan->name.number], taken, finished ? THEUS_LOAN_RETURNED : THEUS_LOAN_BROKEN, 0);
-        THEUS_SHM_STEP("loan ended");
+        theus_lending_end(&arena->loans[loan->name.number], loan->name.generation, arena->self, finished);
     }
     theus_shm_unlock();
 }
@@ -357,31 +314,6 @@ theus_loan_free(theus_loan *loan)
 }
 
 /* ---- for the arena ---------------------------------------------------------------------------- */
-
-void
-theus_loans_reap(theus_arena *arena, uint32_t number)
-{
-    for (uint32_t i = 0; i < arena->loan_count; i++) {
-        uint64_t word = atomic_load(&arena->loans[i].word);
-        if (state_of(word) == THEUS_LOAN_TAKEN && taker_of(word) == number) {
-            (void)step(&arena->loans[i], word, THEUS_LOAN_BROKEN, 0);
-            THEUS_SHM_STEP("loan broken");
-        }
-    }
-}
-
-uint64_t
-theus_loans_takers(const theus_arena *arena)
-{
-    uint64_t takers = 0;
-    for (uint32_t i = 0; i < arena->loan_count; i++) {
-        uint64_t word = atomic_load(&arena->loans[i].word);
-        if (state_of(word) == THEUS_LOAN_TAKEN && taker_of(word) < THEUS_PARTICIPANTS) {
-            takers |= (uint64_t)1 << taker_of(word);
-        }
-    }
-    return takers;
-}
 
 void
 theus_loans_in_child(theus_arena *arena)

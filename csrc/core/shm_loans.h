@@ -6,20 +6,16 @@
  *     look: is it taken, by whom, has he finished?         end(finished): the mapping can only read any more; then the range
  *                                                          is the owner's again
  *
- *                offer               take                    end
- *     (over) g ────────▶ OFFERED g+1 ─────▶ TAKEN g+1 by n ────────▶ RETURNED g+1: n has finished
- *                            │ recall                          └───▶ BROKEN g+1: n gave up, or is dead
- *                            └─────▶ RECALLED g+1
+ * What becomes of a loan stands in the control file, for all to see: shm_lendings.h, which says who gets it and when it is over. Here
+ * are the ranges, the mappings and the deaths:
  *
  * 1. Loans of one block that are OFFERED or TAKEN do not overlap. Only its owner offers, under theus_shm_lock(), and compares with
  *    its own book (`lent`), where nobody else can write.
- * 2. A loan is taken once, by one compare-and-swap; a generation is given once. So whoever has its name comes first, or gets
- *    nothing.
- * 3. TAKEN ends through its taker, or after his death through whoever holds his byte lock: the owner, or the next one with his
- *    number. So a kill -9 ends a loan as it ends a lease, and no lie about a process id can.
- * 4. The taker gives his right to write away before he says so: what is over is not written to. He leases the block before he
- *    takes the loan, and a block is not recycled under a lease.
- * 5. Who publishes a block finds no loan of it OFFERED or TAKEN, and none is offered afterwards: both happen under the lock.
+ * 2. The taker leases the block before he takes the loan, and gives his right to write away before he says that it is over: what
+ *    is over is not written to.
+ * 3. A dead taker's byte lock is free: its owner finds that out when he looks, and so does the next one with that number. So a
+ *    kill -9 ends a loan as it ends a lease, and no lie about a process id can.
+ * 4. Who publishes a block finds no loan of it OFFERED or TAKEN, and none is offered afterwards: both happen under the lock.
  *
  * Who can break it. The data of an arena that lends are not sealed against writers, or no worker could write: any participant can
  * open the file himself and write where he likes, and the pages at both ends of a range are shared with its neighbours. The word
@@ -96,12 +92,6 @@ void theus_loan_end(theus_loan *loan, bool finished);
 void theus_loan_free(theus_loan *loan);
 
 /* ---- for the arena ---------------------------------------------------------------------------- */
-
-/* Breaks what the dead participant `number` had taken. By whoever holds its byte lock; may be done twice. */
-void theus_loans_reap(theus_arena *arena, uint32_t number);
-
-/* By the owner: a bit for each participant that has a loan. */
-uint64_t theus_loans_takers(const theus_arena *arena);
 
 /* By the owner: how many ranges of the block somebody may still write, or will. */
 uint32_t theus_loans_out_locked(theus_arena *arena, uint32_t slot, uint32_t tenant);

@@ -11,7 +11,6 @@ enum {
     ARENA_SLOTS = 4096,
     LARGE_FROM = ARENA_BYTES / 2, /* larger extents get an arena of their own */
     LARGE_SLOTS = 64,
-    LOANS = 512,          /* of an arena that lends */
     BACK_STEP = 1 << 20,
     KEEP_BYTES = 256 << 20,  /* of pages in arenas without a block */
     KEEP_SECONDS = 10,
@@ -416,7 +415,7 @@ grow(theus_zone *zone, const request *wanted, theus_refusal *refusal)
         .memory = wanted->memory,
         .data_size = large ? whole_pages(wanted->extent, theus_memory_page(wanted->memory, THEUS_SHM_PAGE)) : (uint64_t)ARENA_BYTES,
         .capacity = large ? LARGE_SLOTS : ARENA_SLOTS,
-        .loans = wanted->lending ? LOANS : 0,
+        .lends = wanted->lending,
     };
     sweep_once(zone);
     theus_status status = check_room(zone, wanted->memory, wanted->extent, refusal);

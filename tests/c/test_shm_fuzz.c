@@ -1,22 +1,21 @@
 /* Shared memory that somebody has written into, and names that nobody gave out: a clean refusal, never a wrong block, a crash
  * or a look beyond the data.
  *
- * The arena here is made by hand, byte by byte as shm_layout.h draws it, so that this process can be its borrower: whatever it opens
- * came from outside. About a million mutations, by one seed, and for each the right answer is known:
+ * About a million mutations of an arena made by hand (fuzz_scene.h), by one seed, and for each the right answer is known:
  *
- *     headers    one to eight bytes, or one field, is another one
+ *     headers    one to eight bytes, or one field, is another one, of an arena that lends and of one that does not
  *     files      of other sizes, unsealed, under other labels, under second names, or no files at all
  *     slots      word, leases and record, with right and wrong numbers in the token
  *     names      pids, descriptors and ids at random
  *     stale      each of a million names of one slot, after it was given back
  *     scribbles  another process writes anywhere in the control file, all the time
  *
- * All that on both backends, half of it on each.
+ * All that on both backends, half of it on each. Loans: test_shm_fuzz_loans.c.
  *
  *     test_shm_fuzz [TIMES [SEED]]     TIMES as many of each; 1 by default */
 #define _GNU_SOURCE
 
-#include "zone_scene.h"
+#include "fuzz_scene.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -24,167 +23,6 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { SLOWER = 5 };
-#else
-enum { SLOWER = 1 };
-#endif
-
-enum { CAPACITY = 64, BLOCKS = 16, DATA_BYTES = 64 * 1024, BLOCK_BYTES = 1000 };
-
-static unsigned long long chance = 23;
-
-/* ---- an arena made by hand ------------------------------------------------------------------ */
-
-typedef struct {
-    char *control, *data;
-    uint64_t control_size;
-    int control_fd, data_fd;
-    theus_slots slots;
-    theus_arena_name name;
-    char *as_made; /* a copy of the control file */
-} arena_files;
-
-static bool
-is_named(void)
-{
-    return zone_backend() == THEUS_NAMED;
-}
-
-static int
-file_new(theus_file_kind kind, uint64_t size, char **memory)
-{
-    int fd;
-    bool is_data = kind == THEUS_FILE_DATA;
-    theus_status status = is_named() ? theus_name_create(theus_files_folder(), is_data, size, &fd)
-                                     : theus_shm_create(is_data ? "theus-data" : "theus-control", false, size, &fd);
-    if (status == THEUS_UNSUPPORTED || status == THEUS_REFUSED) {
-        exit(77); /* no memfd here */
-    }
-    REQUIRE(status == THEUS_OK);
-    if (memory != NULL) {
-        REQUIRE(theus_shm_map(fd, 0, size, THEUS_MAP_WRITE, (void **)memory) == THEUS_OK);
-    }
-    return fd;
-}
-
-static void
-give_name(const arena_files *it, theus_file_kind kind, int fd)
-{
-    REQUIRE(theus_name_give(fd, theus_files_folder(), theus_file_name_of(&it->name, kind).text) == THEUS_OK);
-}
-
-static void
-take_name(const arena_files *it, theus_file_kind kind)
-{
-    REQUIRE(theus_name_remove(theus_files_folder(), theus_file_name_of(&it->name, kind).text));
-}
-
-static arena_files
-files_new(void)
-{
-    arena_files it = {.control_size = theus_shm_control_size(CAPACITY, 0)};
-    it.control_fd = file_new(THEUS_FILE_CONTROL, it.control_size, &it.control);
-    it.data_fd = file_new(THEUS_FILE_DATA, DATA_BYTES, &it.data);
-    theus_shm_header *header = (theus_shm_header *)it.control;
-    header->format = THEUS_SHM_FORMAT;
-    header->capacity = CAPACITY;
-    header->fingerprint = THEUS_SHM_FINGERPRINT;
-    header->control_size = it.control_size;
-    header->data_size = DATA_BYTES;
-    header->pid = it.name.pid = theus_process_id();
-    header->control_fd = it.name.control_fd = is_named() ? THEUS_BY_NAME : it.control_fd;
-    header->data_fd = it.data_fd;
-    header->memory = THEUS_MEMORY_SHARED;
-    for (int i = 0; i < 16; i++) {
-        header->id[i] = it.name.id[i] = (unsigned char)(100 + i);
-    }
-    strcpy(header->session, "fuzz");
-    theus_slots_open(&it.slots, it.control, CAPACITY);
-    theus_slots_init(&it.slots);
-    for (uint32_t i = 0; i < BLOCKS; i++) {
-        uint32_t slot, generation;
-        REQUIRE(theus_slot_claim(&it.slots, THEUS_SHM_OWNER, &slot, &generation) && slot == i && generation == 1);
-        it.slots.slots[i].offset = i * 1024;
-        it.slots.slots[i].size = BLOCK_BYTES;
-        it.slots.slots[i].extent = 1024;
-        memset(it.data + (size_t)i * 1024, (int)i + 1, BLOCK_BYTES);
-        theus_slot_publish(&it.slots, i);
-    }
-    atomic_store(&header->magic, THEUS_SHM_MAGIC);
-    REQUIRE(theus_byte_try_lock(it.control_fd, THEUS_SHM_OWNER));
-    if (is_named()) {
-        give_name(&it, THEUS_FILE_CONTROL, it.control_fd);
-        give_name(&it, THEUS_FILE_DATA, it.data_fd);
-    }
-    else {
-        REQUIRE(theus_shm_seal(it.control_fd, false) == THEUS_OK && theus_shm_seal(it.data_fd, true) == THEUS_OK);
-    }
-    it.as_made = malloc(it.control_size);
-    REQUIRE(it.as_made != NULL);
-    memcpy(it.as_made, it.control, it.control_size);
-    return it;
-}
-
-static void
-files_free(arena_files *it)
-{
-    theus_arenas_forget();
-    if (is_named()) {
-        take_name(it, THEUS_FILE_CONTROL);
-        take_name(it, THEUS_FILE_DATA);
-    }
-    theus_shm_unmap(it->control, it->control_size);
-    theus_shm_unmap(it->data, DATA_BYTES);
-    theus_shm_close(it->control_fd);
-    theus_shm_close(it->data_fd);
-    free(it->as_made);
-}
-
-static void
-restore(arena_files *it)
-{
-    memcpy(it->control, it->as_made, it->control_size);
-}
-
-/* Numbers at which programs go wrong. */
-static uint64_t
-odd_number(void)
-{
-    static const uint64_t numbers[] = {0, 1, 63, 64, 65, 128, 1u << 24, (1u << 24) + 64, INT32_MAX, UINT32_MAX,
-                                       (uint64_t)UINT32_MAX + 1, DATA_BYTES - 1, DATA_BYTES, DATA_BYTES + 1, INT64_MAX,
-                                       (uint64_t)INT64_MAX + 1, UINT64_MAX - 63, UINT64_MAX};
-    unsigned i = check_random(&chance, sizeof(numbers) / sizeof(numbers[0]) + 1);
-    if (i < sizeof(numbers) / sizeof(numbers[0])) {
-        return numbers[i];
-    }
-    return (uint64_t)check_random(&chance, 1u << 31) << check_random(&chance, 34);
-}
-
-static void
-damage_bytes(char *memory, size_t size)
-{
-    for (unsigned i = 1 + check_random(&chance, 8); i > 0; i--) {
-        memory[check_random(&chance, (unsigned)size)] ^= (char)(1 + check_random(&chance, 255));
-    }
-}
-
-static void
-damage_number(char *memory, size_t size)
-{
-    uint64_t number = odd_number();
-    memcpy(memory, &number, size);
-}
-
-/* Everything that a lease gives can be looked at. */
-static uint64_t
-look_at(const theus_block *block)
-{
-    const volatile char *data = theus_block_data(block);
-    REQUIRE(block->size <= DATA_BYTES && block->offset <= DATA_BYTES - block->size);
-    return block->size == 0 ? 0 : (uint64_t)(data[0] + data[block->size / 2] + data[block->size - 1]);
-}
 
 /* ---- headers --------------------------------------------------------------------------------------- */
 
@@ -194,7 +32,7 @@ static const struct {
     size_t at, size;
 } essential[] = {
     FIELD(magic), FIELD(format), FIELD(capacity), FIELD(fingerprint), FIELD(control_size),
-    FIELD(data_size), FIELD(id), FIELD(data_fd), FIELD(closed), FIELD(loans),
+    FIELD(data_size), FIELD(id), FIELD(data_fd), FIELD(closed),
 };
 enum { ESSENTIAL = sizeof(essential) / sizeof(essential[0]) };
 
@@ -204,20 +42,17 @@ header_is_good(const arena_files *it)
     const theus_shm_header *header = (const theus_shm_header *)it->control;
     /* Where there are seals, data without them are in a file on a disk: not these. */
     bool good = header->memory < (is_named() ? THEUS_MEMORY_BLOCKS : THEUS_MEMORY_FILE);
-    /* Where there are none, nothing but the size of the control file says whether an arena lends. */
-    bool loans_fit = header->loans <= UINT16_MAX && theus_shm_control_size(CAPACITY, header->loans) == it->control_size;
     for (unsigned i = 0; i < ESSENTIAL; i++) {
-        bool unused = is_named() && (essential[i].at == offsetof(theus_shm_header, data_fd)
-                                     || (essential[i].at == offsetof(theus_shm_header, loans) && loans_fit));
+        bool unused = is_named() && essential[i].at == offsetof(theus_shm_header, data_fd);
         good = good && (unused || memcmp(it->control + essential[i].at, it->as_made + essential[i].at, essential[i].size) == 0);
     }
     return good;
 }
 
 static void
-test_headers(long times)
+test_headers(long times, bool lends)
 {
-    arena_files it = files_new();
+    arena_files it = files_new(lends);
     theus_block block;
     long refused = 0;
     for (long i = 0; i < times; i++) {
@@ -271,12 +106,12 @@ is_refused(const arena_files *it, int control_fd, int data_fd)
 static void
 test_files_by_descriptor(void)
 {
-    arena_files it = files_new();
+    arena_files it = files_new(false);
     CHECK(!is_refused(&it, it.control_fd, it.data_fd));
     const uint64_t sizes[] = {1, 100, 4095, 4096, 4097, it.control_size - 1, it.control_size + 1, it.control_size * 2};
     for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) { /* cut, or grown, before it was sealed */
         char *memory;
-        int fd = file_new(THEUS_FILE_CONTROL, sizes[i], &memory);
+        int fd = file_new(THEUS_FILE_CONTROL, false, sizes[i], &memory);
         memcpy(memory, it.control, sizes[i] < it.control_size ? sizes[i] : it.control_size);
         REQUIRE(theus_shm_seal(fd, false) == THEUS_OK);
         CHECK(is_refused(&it, fd, it.data_fd));
@@ -285,17 +120,17 @@ test_files_by_descriptor(void)
     }
     const uint64_t data_sizes[] = {0, 1, DATA_BYTES - 4096, DATA_BYTES - 1, DATA_BYTES + 1};
     for (unsigned i = 0; i < sizeof(data_sizes) / sizeof(data_sizes[0]); i++) {
-        int fd = file_new(THEUS_FILE_DATA, data_sizes[i], NULL);
+        int fd = file_new(THEUS_FILE_DATA, false, data_sizes[i], NULL);
         REQUIRE(theus_shm_seal(fd, true) == THEUS_OK);
         CHECK(is_refused(&it, it.control_fd, fd));
         theus_shm_close(fd);
     }
     char *memory;
-    int unsealed = file_new(THEUS_FILE_CONTROL, it.control_size, &memory);
+    int unsealed = file_new(THEUS_FILE_CONTROL, false, it.control_size, &memory);
     memcpy(memory, it.control, it.control_size);
     CHECK(is_refused(&it, unsealed, it.data_fd));
     CHECK(is_refused(&it, it.data_fd, it.data_fd) && is_refused(&it, it.control_fd, it.control_fd)); /* under the other's label */
-    int writable = file_new(THEUS_FILE_DATA, DATA_BYTES, NULL);
+    int writable = file_new(THEUS_FILE_DATA, false, DATA_BYTES, NULL);
     REQUIRE(theus_shm_seal(writable, false) == THEUS_OK);
     CHECK(is_refused(&it, it.control_fd, writable));
 
@@ -422,7 +257,7 @@ test_files_by_name(void)
 {
     static bool (*const puts[])(const two_paths *) = {put_nothing, put_second_name, put_link,  put_pipe, put_folder,
                                                       put_empty,   put_byte,        put_page, put_large};
-    arena_files it = files_new();
+    arena_files it = files_new(false);
     theus_block block;
     for (unsigned i = 0; i < sizeof(puts) / sizeof(puts[0]); i++) {
         check_instead(&it, THEUS_FILE_CONTROL, puts[i]);
@@ -463,7 +298,7 @@ damage_slot(theus_slot *slot)
 static void
 test_slots(long times)
 {
-    arena_files it = files_new();
+    arena_files it = files_new(false);
     theus_block known, block;
     REQUIRE(theus_block_lease(&it.name, 0, 1, &known) == THEUS_OK); /* so that the arena stays known */
     long leased = 0;
@@ -504,7 +339,7 @@ test_slots(long times)
 static void
 test_names(long times)
 {
-    arena_files it = files_new();
+    arena_files it = files_new(false);
     theus_block block;
     for (long i = 0; i < times; i++) {
         theus_arena_name name = it.name;
@@ -573,7 +408,7 @@ scribble(arena_files *it)
 static void
 test_scribbles(long times)
 {
-    arena_files it = files_new();
+    arena_files it = files_new(false);
     pid_t child = fork();
     REQUIRE(child >= 0);
     if (child == 0) {
@@ -606,7 +441,8 @@ static long times = 1;
 static void
 test_backend(void)
 {
-    test_headers(times * 25000 / SLOWER);
+    test_headers(times * 15000 / SLOWER, false);
+    test_headers(times * 10000 / SLOWER, true);
     if (is_named()) {
         test_files_by_name();
     }

@@ -258,7 +258,7 @@ main(int argc, char **argv)
     long operations = argc > 1 ? strtol(argv[1], NULL, 10) : OPERATIONS;
     chance = argc > 2 ? strtoull(argv[2], NULL, 10) : chance;
     theus_slots table;
-    size_t size = theus_shm_control_size(CAPACITY, 0);
+    size_t size = theus_shm_control_size(CAPACITY, false);
     memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     REQUIRE(memory != MAP_FAILED);
     theus_slots_open(&table, memory, CAPACITY);

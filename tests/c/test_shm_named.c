@@ -296,7 +296,7 @@ test_what_a_sweep_tells(void)
     tally found = sweep(false);
     CHECK(found.seen[THEUS_LEFT_DEAD] == 2 && found.removed == 0 && files() == 4);
     CHECK(strcmp(found.last.session, "test") == 0 && found.last.pid > 0 && found.last.made_ns > 0);
-    CHECK(found.last.bytes >= theus_shm_control_size(64, 0));
+    CHECK(found.last.bytes >= theus_shm_control_size(64, false));
     theus_block out;
     CHECK(theus_block_lease(&found.last_name, 0, 1, &out) == THEUS_STALE); /* its files are there, and it is dead */
     found = sweep(true);

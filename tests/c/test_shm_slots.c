@@ -48,12 +48,12 @@ typedef struct {
 static shared
 shared_new(uint32_t capacity)
 {
-    shared made = {.size = theus_shm_control_size(capacity, 0) + capacity * sizeof(uint32_t)};
+    shared made = {.size = theus_shm_control_size(capacity, false) + capacity * sizeof(uint32_t)};
     made.memory = mmap(NULL, made.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     REQUIRE(made.memory != MAP_FAILED);
     theus_slots_open(&made.table, made.memory, capacity);
     theus_slots_init(&made.table);
-    made.owner = (_Atomic(uint32_t) *)((char *)made.memory + theus_shm_control_size(capacity, 0));
+    made.owner = (_Atomic(uint32_t) *)((char *)made.memory + theus_shm_control_size(capacity, false));
     return made;
 }
 

@@ -350,7 +350,7 @@ static void
 storm_over(theus_backend backend, uint64_t wanted)
 {
     unsigned files = descriptors();
-    size_t size = sizeof(storm_board), table_size = theus_shm_control_size(CLAIMABLE, 0);
+    size_t size = sizeof(storm_board), table_size = theus_shm_control_size(CLAIMABLE, false);
     storm = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     void *table = mmap(NULL, table_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     REQUIRE(storm != MAP_FAILED && table != MAP_FAILED);
