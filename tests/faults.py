@@ -48,7 +48,13 @@ POOL_TESTS = ["test_mailbox", "test_kernels"]
 
 def room_of(name: str) -> str:
     """What a file of the core, or a test, is about. One room knows nothing of another."""
-    rooms = {"shm": "shm", "slots": "shm", "mailbox": "mailbox", "kernels": "kernels"}
+    rooms = {
+        "shm": "shm",
+        "slots": "shm",
+        "loans": "shm",
+        "mailbox": "mailbox",
+        "kernels": "kernels",
+    }
     return next((room for word, room in rooms.items() if word in name), "transactions")
 
 

@@ -239,8 +239,46 @@ FAULTS = [
     (
         "who gets a dead one's number leaves his loans",
         "shm_arena.c",
-        '        theus_lendings_reap(arena->loans, arena->loan_count, number);\n        THEUS_SHM_STEP("predecessor reaped");',
-        '        THEUS_SHM_STEP("predecessor reaped");',
+        "        theus_lendings_reap(arena->loans, arena->loan_count, number);\n        got = ",
+        "        got = ",
+    ),
+    (
+        "whoever gets a dead one's number hides his death",
+        "shm_arena.c",
+        "    if (arena->loan_count == 0) {\n        return theus_byte_try_lock",
+        "    if (arena->loan_count != 1) {\n        return theus_byte_try_lock",
+    ),
+    (
+        "a loan is offered before it is described",
+        "shm_lendings.c",
+        "    record->from = range->from;\n",
+        "    atomic_store(&record->word, theus_lending_word(generation, THEUS_LOAN_OFFERED, 0));\n"
+        '    THEUS_SHM_STEP("loan offered");\n'
+        "    record->from = range->from;\n",
+    ),
+    (
+        "a loan is taken by whoever comes",
+        "shm_lendings.c",
+        "    bool taken = step(record, theus_lending_word(generation, THEUS_LOAN_OFFERED, 0), THEUS",
+        "    bool taken = generation != 0 && step(record, atomic_load(&record->word), THEUS",
+    ),
+    (
+        "the loans of the living are broken, too",
+        "shm_lendings.c",
+        "THEUS_LOAN_TAKEN && theus_lending_taker_of(seen) == who) {",
+        "THEUS_LOAN_TAKEN && who != THEUS_PARTICIPANTS) {",
+    ),
+    (
+        "what is recalled can be taken",
+        "shm_lendings.c",
+        "    return step(record, theus_lending_word(generation, THEUS_LOAN_OFFERED, 0), THEUS_LOAN_RECALLED, 0);",
+        "    return theus_lending_state_of(atomic_load(&record->word)) == THEUS_LOAN_OFFERED && generation > 0;",
+    ),
+    (
+        "where there is room, an arena lends",
+        "shm_arena.c",
+        "    arena->loan_count = theus_shm_id_lends(name->id) ? THEUS_SHM_LOANS : 0;",
+        "    arena->loan_count = 8;",
     ),
     (
         "what is over can be written",

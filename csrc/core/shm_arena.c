@@ -38,11 +38,32 @@ settle(theus_arena *arena, uint32_t number)
     theus_participant *participant = theus_arena_participant(arena, number);
     if (atomic_load(&participant->pid) != 0) {
         theus_slots_reap(&arena->slots, number);
-        theus_lendings_reap(arena->loans, arena->loan_count, number);
         THEUS_SHM_STEP("predecessor reaped");
     }
     atomic_store(&participant->pid, theus_process_id());
     THEUS_SHM_STEP("joined");
+}
+
+/* Locks a number, if nobody has it. What a dead holder had taken of lent ranges is broken before: once we hold his lock, he would look
+ * alive to the owner until we get to it. A second lock, the door of the number, keeps others from getting it between the two. */
+static bool
+try_number(theus_arena *arena, int fd, uint32_t number)
+{
+    uint32_t door = THEUS_PARTICIPANTS + number;
+    if (arena->loan_count == 0) {
+        return theus_byte_try_lock(fd, number);
+    }
+    if (theus_byte_is_locked(fd, number) || !theus_byte_try_lock(fd, door)) {
+        return false;
+    }
+    bool got = false;
+    if (!theus_byte_is_locked(fd, number)) {
+        theus_lendings_reap(arena->loans, arena->loan_count, number);
+        got = theus_byte_try_lock(fd, number);
+        THEUS_SHM_STEP("behind the door");
+    }
+    theus_byte_unlock(fd, door);
+    return got;
 }
 
 /* A number of our own, locked through `fd`; NOBODY: all are taken. */
@@ -50,7 +71,7 @@ static uint32_t
 join(theus_arena *arena, int fd)
 {
     for (uint32_t number = THEUS_SHM_OWNER + 1; number < THEUS_PARTICIPANTS; number++) {
-        if (theus_byte_try_lock(fd, number)) {
+        if (try_number(arena, fd, number)) {
             settle(arena, number);
             return number;
         }

@@ -8,8 +8,8 @@
  * 1. Who does the compare-and-swap OFFERED -> TAKEN has the loan, and nobody else ever: a generation is offered once.
  * 2. A record changes only while its last loan is over, and before the next one is OFFERED. So a taker reads it first and takes
  *    afterwards: what he has read is what he gets, or he gets nothing.
- * 3. TAKEN ends through its taker, or after his death through whoever holds his byte lock. A reaper that dies is followed by
- *    another one; to break a loan twice is to break it once.
+ * 3. TAKEN ends through its taker, or after his death through whoever has seen his byte lock free after he read the word, or keeps others from
+ *    taking that number. A reaper that dies is followed by another one; to break a loan twice is to break it once.
  * 4. Who has a lease of the block when he takes has a loan of the block that he looks at: the tenant stands in the record, and a
  *    slot is not recycled under a lease (shm_slots.h).
  *
@@ -69,10 +69,10 @@ THEUS_MUST_CHECK bool theus_lending_take(theus_loan_record *record, uint32_t gen
 /* By its taker, who cannot write there any more. */
 void theus_lending_end(theus_loan_record *record, uint32_t generation, uint32_t who, bool finished);
 
-/* Breaks a loan that is TAKEN, as `seen`. Nothing happens if it has changed meanwhile. */
+/* Breaks a loan that is TAKEN by somebody dead, as `seen`. Nothing happens if it has changed meanwhile. */
 void theus_lending_break(theus_loan_record *record, uint64_t seen);
 
-/* Breaks what the dead participant `who` had taken. By whoever holds its byte lock. */
+/* Breaks what the dead participant `who` had taken. By whoever holds its byte lock, or its door (shm_arena.c). */
 void theus_lendings_reap(theus_loan_record *records, uint32_t count, uint32_t who);
 
 /* A bit for each participant that has a loan. */

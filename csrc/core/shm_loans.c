@@ -22,6 +22,7 @@ look_locked(theus_arena *arena, uint32_t number, uint32_t *taker)
         theus_lending_break(record, word);
     }
     else if (!theus_byte_is_locked(arena->control_fd, *taker)) {
+        theus_lending_break(record, word); /* `word` was read before, so it is the dead one's */
         theus_arena_bury_locked(arena, *taker);
     }
     return theus_lending_state_of(atomic_load(&record->word));

@@ -13,8 +13,8 @@
  *    its own book (`lent`), where nobody else can write.
  * 2. The taker leases the block before he takes the loan, and gives his right to write away before he says that it is over: what
  *    is over is not written to.
- * 3. A dead taker's byte lock is free: its owner finds that out when he looks, and so does the next one with that number. So a
- *    kill -9 ends a loan as it ends a lease, and no lie about a process id can.
+ * 3. A dead taker's byte lock is free until his loans are broken: by the owner, who finds it free when he looks, or by the next one with that
+ *    number, before he locks it. So no loan of a dead one looks taken, a kill -9 ends it at once, and no lie about a process id can.
  * 4. Who publishes a block finds no loan of it OFFERED or TAKEN, and none is offered afterwards: both happen under the lock.
  *
  * Who can break it. The data of an arena that lends are not sealed against writers, or no worker could write: any participant can

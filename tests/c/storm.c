@@ -26,23 +26,35 @@ word_of(uint64_t seed, uint64_t i)
 }
 
 void
-storm_fill(const theus_block *block, uint64_t seed)
+storm_fill_words(char *data, uint64_t size, uint64_t seed)
 {
-    uint64_t *words = (uint64_t *)theus_block_data(block);
-    for (uint64_t i = 0; i < block->size / 8; i++) {
+    uint64_t *words = (uint64_t *)data;
+    for (uint64_t i = 0; i < size / 8; i++) {
         words[i] = word_of(seed, i);
     }
 }
 
 bool
-storm_is_filled(const theus_block *block, uint64_t seed)
+storm_words_are(const char *data, uint64_t size, uint64_t seed)
 {
-    const uint64_t *words = (const uint64_t *)theus_block_data(block);
+    const uint64_t *words = (const uint64_t *)data;
     uint64_t i = 0;
-    while (i < block->size / 8 && words[i] == word_of(seed, i)) {
+    while (i < size / 8 && words[i] == word_of(seed, i)) {
         i++;
     }
-    return i == block->size / 8;
+    return i == size / 8;
+}
+
+void
+storm_fill(const theus_block *block, uint64_t seed)
+{
+    storm_fill_words(theus_block_data(block), block->size, seed);
+}
+
+bool
+storm_is_filled(const theus_block *block, uint64_t seed)
+{
+    return storm_words_are(theus_block_data(block), block->size, seed);
 }
 
 bool
@@ -101,8 +113,8 @@ storm_new_seed(unsigned long long *chance)
 
 /* ---- borrowers ---------------------------------------------------------------------------------------- */
 
-static void
-nap(void)
+void
+storm_nap(void)
 {
     struct timespec wait = {0, 500000};
     nanosleep(&wait, NULL);
@@ -136,7 +148,7 @@ storm_borrow(unsigned long long *chance, long rounds)
             atomic_fetch_add(&storm->looked, 1);
         }
         if (rounds < 0) {
-            nap();
+            storm_nap();
         }
     }
     while (count > 0) {
@@ -245,7 +257,7 @@ storm_own(unsigned long long *chance, long rounds, storm_post *posts)
         }
         CHECK_SOUND(theus_zone_check(it.zone));
         if (rounds < 0) {
-            nap();
+            storm_nap();
         }
     }
     while (it.count > 0) {
@@ -295,7 +307,7 @@ storm_claim(unsigned long long *chance, long rounds, uint32_t who)
             }
         }
         if (rounds < 0) {
-            nap();
+            storm_nap();
         }
     }
     while (count > 0) {

@@ -2,11 +2,13 @@
  *
  *     keeper      this process: owns blocks that must survive, replaces them all the time, and looks at everything after each
  *                 round of deaths
- *     survivors   a borrower, an owner and a claimer that live from the beginning to the end
+ *     survivors   a borrower, an owner, a claimer, a lender and a taker that live from the beginning to the end
  *     victims     two at a time; each dies at a step of the core that has a name (THEUS_SHM_STEP), or at any moment:
  *        borrower   leases what the board says, and compares it with what was posted there
  *        owner      an engine of its own: allocates, posts, retires, tidies up, forks
  *        claimer    one of several processes that take slots from one table
+ *        lender     lends the rows of a block, and looks at what comes back
+ *        taker      takes what is lent, and fills it
  *        reaper     clears away what a dead claimer left
  *        sweeper    removes the files of dead owners; where memory has names
  *
@@ -41,13 +43,13 @@ enum { KILLS = 2000 };
 #endif
 
 enum {
-    SURVIVORS = 3, /* one of each role but the last */
+    SURVIVORS = 5, /* one of each role but the last two */
     ROUNDS = 60,   /* of a victim that does not reach its step */
 };
 
-typedef enum { BORROWER, OWNER, CLAIMER, REAPER, SWEEPER, ROLES } role;
+typedef enum { BORROWER, OWNER, CLAIMER, LENDER, TAKER, REAPER, SWEEPER, ROLES } role;
 
-static const char *const role_names[ROLES] = {"borrowers", "owners", "claimers", "reapers", "sweepers"};
+static const char *const role_names[ROLES] = {"borrowers", "owners", "claimers", "lenders", "takers", "reapers", "sweepers"};
 
 /* Where somebody may die, and who gets there; those from NAMED on only where memory has names. */
 static const struct {
@@ -66,6 +68,9 @@ static const struct {
     {"files mapped", OWNER, 2},     {"header filled in", OWNER, 2}, {"place taken", OWNER, 20},
     {"backed", OWNER, 2},           {"birth counted", OWNER, 20},  {"dead reaped", OWNER, 1},
     {"closed", OWNER, 1},
+    {"loan described", LENDER, 20}, {"loan offered", LENDER, 20},  {"loan broken", LENDER, 2},
+    {"loan read", TAKER, 3},        {"loan mapped", TAKER, 3},     {"loan taken", TAKER, 3},
+    {"loan read-only", TAKER, 3},   {"loan ended", TAKER, 3},      {"behind the door", TAKER, 1},
     {"show: no name", OWNER, 2},    {"show: control", OWNER, 2},    {"show: both", OWNER, 2},
     {"hide: both", OWNER, 2},       {"hide: control", OWNER, 2},    {"hide: none", OWNER, 2},
     {"sweep: dead", SWEEPER, 3},    {"sweep: data", SWEEPER, 3},    {"sweep: control", SWEEPER, 3},
@@ -123,6 +128,12 @@ play(role who, unsigned lane, long rounds, unsigned long long *seed)
     case CLAIMER:
         storm_claim(seed, rounds < 0 ? rounds : 20 * rounds, 1 + lane);
         break;
+    case LENDER:
+        storm_lend(seed, rounds, &storm->offers[lane * ROWS]);
+        break;
+    case TAKER:
+        storm_take(seed, rounds);
+        break;
     case SWEEPER:
         storm_sweep(6);
         break;
@@ -159,6 +170,9 @@ bury(const victim *it)
     }
     for (unsigned i = 0; i < POSTS_OF_OWNER && it->who == OWNER; i++) {
         storm_take_down(&storm->posts[KEPT + it->lane * POSTS_OF_OWNER + i]);
+    }
+    for (unsigned i = 0; i < ROWS && it->who == LENDER; i++) {
+        storm_take_back(&storm->offers[it->lane * ROWS + i]);
     }
     return WIFSIGNALED(status);
 }
@@ -314,7 +328,7 @@ check_the_end(void)
 }
 
 /* Over both backends. */
-static uint64_t died[STEPS], killed[ROLES], looked;
+static uint64_t died[STEPS], killed[ROLES], looked, taken;
 
 /* The victims, until so many are dead. */
 static void
@@ -371,7 +385,10 @@ storm_over(theus_backend backend, uint64_t wanted)
     atomic_store(&storm->ends, true);
     int status;
     for (pid_t child; (child = waitpid(-1, &status, 0)) > 0;) { /* the survivors, and who lost its parent */
-        bool survived = child == survivors[0] || child == survivors[1] || child == survivors[2];
+        bool survived = false;
+        for (unsigned i = 0; i < SURVIVORS; i++) {
+            survived = survived || child == survivors[i];
+        }
         CHECK(WIFEXITED(status) ? WEXITSTATUS(status) == 0 : !survived && WTERMSIG(status) == SIGKILL);
     }
     for (unsigned lane = 0; lane < LANES; lane++) {
@@ -382,6 +399,7 @@ storm_over(theus_backend backend, uint64_t wanted)
         died[i] += atomic_load(&storm->died[i]);
     }
     looked += atomic_load(&storm->looked);
+    taken += atomic_load(&storm->taken);
     munmap(storm, size);
     munmap(table, table_size);
     CHECK(descriptors() == files);
@@ -414,7 +432,8 @@ main(int argc, char **argv)
     for (unsigned i = 0; i < ROLES; i++) {
         printf(" %llu %s", (unsigned long long)killed[i], role_names[i]);
     }
-    printf("; %llu blocks compared by borrowers\n", (unsigned long long)looked);
+    printf("; %llu blocks compared by borrowers, %llu rows filled by takers\n", (unsigned long long)looked,
+           (unsigned long long)taken);
     for (unsigned i = 0; i < (named ? STEPS : NAMED); i++) {
         CHECK(died[i] > 0 || wanted < KILLS || KILLS < 2000);
         if (argc > 1) {

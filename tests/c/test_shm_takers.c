@@ -238,12 +238,61 @@ fill_until_doom(const errand *it)
 }
 
 static void
+stop_at_step(const char *step)
+{
+    if (doom != NULL && strcmp(step, doom) == 0) {
+        doom = NULL;
+        raise(SIGSTOP);
+    }
+}
+
+static void
+stop_and_fill(const errand *it)
+{
+    raise(SIGSTOP);
+    fill_until_doom(it);
+}
+
+static void
+await_stop(pid_t child)
+{
+    int status;
+    REQUIRE(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status));
+}
+
+/* Whoever gets a dead taker's number holds his lock, and has not yet cleared up behind him: the dead one looks dead all the same. */
+static void
+test_a_successor_hides_no_death(void)
+{
+    theus_zone *zone = zone_new(0);
+    theus_block block = alloc_lending(zone, 100);
+    errand it = errand_of(&block, offer(&block, 0, 60)), next = errand_of(&block, offer(&block, 60, 40));
+    theus_shm_at_step = stop_at_step;
+    next.dies_at = "lease ended"; /* that of the dead one */
+    pid_t child = start(stop_and_fill, &next); /* before: a fork would clear up, too */
+    await_stop(child);
+    CHECK(in_stranger(die, &it) == -SIGKILL);
+    REQUIRE(kill(child, SIGCONT) == 0);
+    await_stop(child);
+    CHECK(theus_byte_is_locked(block.arena->control_fd, 1));
+    CHECK(state_of(&block, it.name) == THEUS_LOAN_BROKEN && state_of(&block, next.name) == THEUS_LOAN_OFFERED);
+    CHECK(answer_to(&block, 0, 60) == THEUS_LENDS);
+    REQUIRE(kill(child, SIGCONT) == 0);
+    CHECK(end_of(child) == 0 && state_of(&block, next.name) == THEUS_LOAN_RETURNED);
+    theus_shm_at_step = NULL;
+    theus_block_release(&block);
+    theus_zone_free(zone);
+}
+
+static void
 test_killed_at_every_step(void)
 {
     static const struct {
         const char *step;
         theus_loan_state state;
     } deaths[] = {
+        {"behind the door", THEUS_LOAN_OFFERED},
+        {"loan read", THEUS_LOAN_OFFERED},
         {"loan mapped", THEUS_LOAN_OFFERED},
         {"loan taken", THEUS_LOAN_BROKEN},
         {"loan read-only", THEUS_LOAN_BROKEN},
@@ -359,6 +408,7 @@ test_backend(void)
     test_another_process_writes();
     test_what_the_dead_had_is_lent_again();
     test_killed_at_every_step();
+    test_a_successor_hides_no_death();
     test_a_loan_is_not_inherited();
 }
 
