@@ -27,6 +27,7 @@ def row_empty() -> Row:
         {
             THEUS: one_by_one(workers.interpreters(), nothing),
             workers.PIPE: workers.pinging(),
+            workers.FUTURES: workers.pinging_with_futures(),
             PROCESSES: one_by_one(workers.processes(), nothing),
             workers.APPLY: repeated(partial(workers.pool().apply, nothing)),
             **{name: one_by_one(peer, nothing) for name, peer in peers().items()},

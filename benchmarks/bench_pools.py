@@ -28,6 +28,7 @@ def row_empty() -> Row:
         {
             THEUS: one_by_one(workers.processes(), nothing),
             workers.PIPE: workers.pinging(),
+            workers.FUTURES: workers.pinging_with_futures(),
             workers.CONNECTION: workers.exchanging(),
             workers.APPLY: repeated(partial(workers.pool().apply, nothing)),
             **{name: one_by_one(other, nothing) for name, other in workers.executors().items()},

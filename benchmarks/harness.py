@@ -124,7 +124,11 @@ def measure(row: Row, *, quick: bool = False) -> Result:
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             if row.unit == "ns":
-                taken = _time(row.clock, row.contenders[name], counts[name]) / row.per
+                one = _time(row.clock, row.contenders[name], counts[name])
+                # What was slow when it was new (a pool whose last worker still starts) would get
+                # short turns for ever, of which the first call is a large part.
+                counts[name] = max(1, round(seconds * 1e9 / (one or 1.0)))
+                taken = one / row.per
             else:
                 taken = float(row.contenders[name](1))  # type: ignore[arg-type]
             times[name].append(taken)
@@ -161,7 +165,13 @@ def measure(row: Row, *, quick: bool = False) -> Result:
 
 
 def _calibrate(clock: Callable[[], int], contender: Contender, seconds: float) -> int:
-    """A count that keeps the contender busy for about so long. Warms it up as well."""
+    """A count that keeps the contender busy for about so long.
+
+    The first call says nothing about that, but for work that is longer than any start: a pool's
+    workers may have to start for it.
+    """
+    if _time(clock, contender, 1) >= 1e9:
+        return 1
     count = 1
     while True:
         elapsed = _time(clock, contender, count) * count / 1e9

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from functools import cache
 from itertools import repeat
 from pathlib import Path
@@ -30,6 +30,7 @@ SIZE = 2
 TURNS = 1_500_000
 """For `tasks.burn`: some 0.1 s."""
 PIPE, CONNECTION = "a pipe ping-pong", "a multiprocessing.Pipe ping-pong"
+FUTURES = "a pipe ping-pong, with a Future each"
 APPLY, EXECUTOR, LOKY, RAY = "multiprocessing.Pool", "ProcessPoolExecutor", "loky", "Ray"
 INTERPRETER_EXECUTOR, JOBLIB = "InterpreterPoolExecutor", "joblib, a memmap"
 
@@ -209,6 +210,21 @@ def pinging() -> Contender:
             os.read(bare.answer, 64)
 
     return contender
+
+
+def pinging_with_futures() -> Contender:
+    """The same, with a Future for each byte: what no pool of `concurrent.futures` can be faster
+    than."""
+    ping = pinging()
+
+    def once() -> None:
+        future: Future[None] = Future()
+        future.set_running_or_notify_cancel()
+        ping(1)
+        future.set_result(None)
+        future.result()
+
+    return repeated(once)
 
 
 def echo(connection: Any) -> None:
