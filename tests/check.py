@@ -9,6 +9,7 @@
     tsan    the C tests under ThreadSanitizer
     sim     the commit protocol under a deterministic scheduler, deeper than `c` does: minutes
     storm   kill -9, a hundred thousand times: minutes
+    huge    tests of shared memory with pages of 2 MiB, 64 of which are set aside meanwhile: as root
     cov     the C tests, and which lines of the core they reach (at least 90 %)
     asanpy  the quick Python tests over a module built with AddressSanitizer and UBSan
     wheel   sdist and wheel: what is in them, and that they work
@@ -128,6 +129,20 @@ def storm() -> None:
         "c", "CMAKE_BUILD_TYPE=RelWithDebInfo", "THEUS_WERROR=ON", only="test_shm_storm"
     )
     run(build / "test_shm_storm", "100000")
+
+
+def huge() -> None:
+    pages = Path("/proc/sys/vm/nr_hugepages")
+    before = int(pages.read_text())
+    try:
+        pages.write_text(f"{before + 64}\n")
+    except OSError as error:
+        raise Failed(f"no pages of 2 MiB can be set aside: {error}") from None
+    try:
+        c_tests("c", "CMAKE_BUILD_TYPE=RelWithDebInfo", "THEUS_WERROR=ON", only="test_shm_memory")
+        run(sys.executable, "-P", "-m", "pytest", "-q", "-rs", "tests/unit/test_memory.py")
+    finally:
+        pages.write_text(f"{before}\n")
 
 
 def faults() -> None:
@@ -348,7 +363,9 @@ def full() -> None:
 
 LANES: dict[str, Callable[[], None]] = {
     lane.__name__: lane
-    for lane in (quick, full, lint, c, sim, storm, faults, asan, tsan, cov, asanpy, wheel, py)
+    for lane in (
+        *(quick, full, lint, c, sim, storm, huge, faults, asan, tsan, cov, asanpy, wheel, py),
+    )
 }
 
 

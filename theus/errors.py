@@ -658,7 +658,10 @@ class HeavyMemoryError(TheusError, MemoryError):
     ) -> None:
         if memory is not None:
             why = f"of memory of the kind {memory} {limit:,} bytes are to be had"
-            way = f"free arrays, or accept another kind, too: memory=MemoryClass.{memory} | ..."
+            more = "set more pages aside (vm.nr_hugepages), " if memory == "HUGE" else ""
+            way = (
+                f"{more}free arrays, or accept another kind, too: memory=MemoryClass.{memory} | ..."
+            )
         elif prefix is None:
             why = f"the system has {limit:,} bytes left"
             way = "free arrays, or give the process more memory"

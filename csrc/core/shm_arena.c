@@ -408,7 +408,7 @@ check_header(const theus_arena *arena, const theus_arena_name *name, uint32_t *c
     theus_shm_header *header = arena->header;
     *capacity = *(volatile uint32_t *)&header->capacity;
     if (atomic_load(&header->magic) != THEUS_SHM_MAGIC || header->format != THEUS_SHM_FORMAT
-        || header->fingerprint != THEUS_SHM_FINGERPRINT || *capacity == 0 || *capacity % 64 != 0 || *capacity > 1u << 24
+        || header->fingerprint != THEUS_SHM_FINGERPRINT || *capacity == 0 || *capacity % 64 != 0 || *capacity > THEUS_SHM_SLOTS_MOST
         || header->control_size != arena->control_size
         || theus_shm_control_size(*capacity, theus_shm_id_lends(name->id)) != arena->control_size) {
         return THEUS_BAD_TOKEN;

@@ -43,6 +43,7 @@ enum {
     THEUS_SHM_OWNER = 0,     /* participant */
     THEUS_SHM_NOBODY = THEUS_PARTICIPANTS, /* who got no number; in memory only */
     THEUS_SHM_PAGE = 4096,   /* of this format; the machine's pages may be larger */
+    THEUS_SHM_SLOTS_MOST = 1 << 24,
     THEUS_SHM_LOANS = 512,   /* of an arena that lends */
     THEUS_LABEL_MAX = 191,   /* bytes */
     THEUS_SESSION_MAX = 63,

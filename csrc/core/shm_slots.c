@@ -12,7 +12,7 @@ void (*theus_shm_at_step)(const char *step);
 void
 theus_slots_open(theus_slots *table, void *control, uint32_t capacity)
 {
-    assert(capacity % GROUP == 0 && capacity > 0);
+    assert(capacity % GROUP == 0 && capacity > 0 && capacity <= THEUS_SHM_SLOTS_MOST);
     table->hints = (_Atomic(uint64_t) *)((char *)control + theus_shm_hints_at());
     table->slots = (theus_slot *)((char *)control + theus_shm_slots_at(capacity));
     table->capacity = capacity;

@@ -15,8 +15,8 @@
  *     kinds of memory, their default, sets of them             test_shm_memory.c, unit/test_memory.py
  *     a writer that dies: nobody reads it, the slot comes back test_killed_at_steps, test_shm_storm.c
  *     busy and borrowed are answers                            test_shm_processes.c: test_each_borrower_has_a_number_of_its_own
- *     many who want one slot get on                            test_many_want_one_slot
- *     the largest table, and none                              test_a_large_table, test_shm_fuzz.c (capacity 0)
+ *     many who want one slot get on, though nobody waits       test_many_want_one_slot
+ *     the largest table, and none                              test_the_largest_table, test_shm_fuzz.c (capacity 0)
  *     one suite for every backend                              zone_scene.c, unit/test_heavy.py by THEUS_SHM_BACKEND
  *     admission is a pure decision                             test_shm_zone.c: test_quota_decisions
  *     one thread and many processes: the same code             everything here; benchmarks/c/bench_slots.c for its price */
@@ -371,6 +371,40 @@ test_a_large_table(void)
     shared_free(&it);
 }
 
+/* As many slots as a header may say: 4 GiB, of which this touches a few pages for writing. What is only read costs no memory. */
+static void
+test_the_largest_table(void)
+{
+    const uint32_t last = THEUS_SHM_SLOTS_MOST - 1, groups = THEUS_SHM_SLOTS_MOST / 64;
+    size_t size = theus_shm_control_size(THEUS_SHM_SLOTS_MOST, true);
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) {
+        fprintf(stderr, "no room for addresses here: the largest table is left out\n");
+        return;
+    }
+    theus_slots table;
+    uint32_t slot, generation;
+    theus_slots_open(&table, memory, THEUS_SHM_SLOTS_MOST);
+    CHECK((char *)&table.slots[last + 1] + THEUS_SHM_LOANS * sizeof(theus_loan_record) <= (char *)memory + size);
+    theus_slots_init(&table);
+    memset(table.hints, 0, (groups - 1) * sizeof(uint64_t)); /* none but for the last group */
+    for (uint32_t i = last - 63; i <= last; i++) {
+        REQUIRE(theus_slot_claim(&table, 7, &slot, &generation) && slot == i && generation == 1);
+    }
+    theus_slot_publish(&table, last);
+    CHECK(theus_slot_lease(&table, last, 1, 63) == THEUS_LEASED);
+    CHECK(theus_slot_lease(&table, last + 1, 1, 63) == THEUS_LEASE_BAD);
+    CHECK(theus_slot_lease(&table, UINT32_MAX, 1, 63) == THEUS_LEASE_BAD);
+    CHECK(theus_slots_taken(&table) == 64);
+    REQUIRE(theus_slot_claim(&table, 7, &slot, &generation) && slot == 0); /* by the scan, which gives the hints back */
+    CHECK(table.hints[0] == UINT64_MAX << 1 && table.hints[groups - 2] == UINT64_MAX && table.hints[groups - 1] == 0);
+    REQUIRE(theus_slot_claim(&table, 7, &slot, &generation) && slot < last - 63);
+    CHECK(theus_slots_reap(&table, 63) == 1 && theus_slots_reap(&table, 7) == 0); /* a death costs one walk */
+    CHECK(theus_slots_taken(&table) == 0);
+    REQUIRE(theus_slot_claim(&table, 7, &slot, &generation) && generation == 2); /* the slot that was recycled last */
+    munmap(memory, size);
+}
+
 /* ---- kill -9 ---------------------------------------------------------------------------------------- */
 
 static const char *const steps[] = {
@@ -513,6 +547,7 @@ main(void)
     test_many_want_one_slot();
     test_taken_is_within_bounds();
     test_a_large_table();
+    test_the_largest_table();
     test_killed_at_steps();
     test_killed_reaper();
     test_killed_anywhere();

@@ -15,6 +15,7 @@ from theus.heavy import ManagedAllocator, MemoryClass
 from theus.heavy_arguments import Backend
 from theus.memory import BLOCKS
 
+MIB = 2**20
 KINDS = [MemoryClass.HUGE, MemoryClass.PINNED, MemoryClass.SHARED, MemoryClass.FILE]
 
 
@@ -158,6 +159,20 @@ def test_a_refusal_names_the_kind() -> None:
     error = pickle.loads(pickle.dumps(caught.value))
     assert error.memory == "FILE" and error.asked == 2**58 and error.prefix is None
     assert "MemoryClass.FILE" in str(error)
+
+
+def test_huge_pages_are_those_that_are_set_aside(heavy: ManagedAllocator) -> None:
+    """And no others, whatever there is of ordinary memory: also where none are."""
+    try:
+        free = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").read_text()
+    except OSError:
+        free = "0"
+    with ManagedAllocator(2**39) as large, pytest.raises(HeavyMemoryError) as caught:
+        large.alloc("a", 2 * MIB * (int(free) + 2**20), "u1", memory=MemoryClass.HUGE)
+    error = caught.value
+    assert error.memory == "HUGE" and error.limit < error.asked and "vm.nr_hugepages" in str(error)
+    assert MemoryClass.of(heavy.alloc("a", 10, memory=MemoryClass.HUGE | MemoryClass.SHARED))
+    assert heavy.report().used < 4 * MIB
 
 
 def test_the_report_tells_kinds_apart(heavy: ManagedAllocator) -> None:
