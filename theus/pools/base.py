@@ -33,23 +33,27 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from time import monotonic
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from theus._types import PoolStats
 from theus.arguments import check_seconds
 from theus.errors import _shown
 
-__all__ = ["Due", "Pool", "PoolStats", "WorkerTraceback"]
+__all__ = ["Due", "Look", "Pool", "PoolStats", "SeparatePool", "WorkerTraceback"]
 
 T = TypeVar("T")
 
 Due = tuple[float, float]
 """When a task has to be done, by time.monotonic(), and the seconds that it was given."""
+
+Look = Callable[[Any], object]
+"""Is shown each part of a call that travels as more than plain data. May raise."""
 
 
 class WorkerTraceback(Exception):
@@ -87,11 +91,12 @@ class Pool(Executor):
         kwargs: dict[str, Any],
         shown: object = None,
         due: Due | None = None,
+        look: Look | None = None,
     ) -> Future[T]:
         """`submit` for those who run somebody else's function with one of their own: errors name
         `shown` in its place. What has begun and is not done when it is `due` ends with its
         worker, as by the timeout of a pool; what has not begun is the caller's to cancel.
-        Pools whose workers nobody can end take no notice of either.
+        Threads take no notice of all that; only pools of interpreters use `look`.
         """
         return self.submit(fn, *args, **kwargs)
 
@@ -149,6 +154,71 @@ class Pool(Executor):
         else:
             self.shutdown()
         return None
+
+
+class Crew(Protocol):
+    """The workers of a pool, and what they have to do; see crew.py and residents.py."""
+
+    @property
+    def foreign(self) -> bool:
+        """Whether this is a forked child, and nothing of it ours."""
+
+    def submit(
+        self,
+        fn: Any,
+        args: Any,
+        kwargs: Any,
+        shown: Any = None,
+        due: Due | None = None,
+        look: Look | None = None,
+    ) -> Future[Any]: ...
+
+    def close(self, cancel: bool) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def join(self) -> None: ...
+
+
+class SeparatePool(Pool):
+    """A pool whose workers share no objects with this interpreter: calls travel as bytes."""
+
+    crew: Crew
+
+    def __init__(self, crew: Crew, size: int) -> None:
+        self.crew = crew
+        self.size = size
+        # A pool that is dropped ends as by shutdown(wait=False).
+        self._finalizer = weakref.finalize(self, crew.close, False)
+        self._finalizer.atexit = False
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        return self.crew.submit(fn, args, kwargs)
+
+    def submit_task(
+        self,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        shown: object = None,
+        due: Due | None = None,
+        look: Look | None = None,
+    ) -> Future[T]:
+        return self.crew.submit(fn, args, kwargs, shown, due, look)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._finalizer.detach()
+        if self.crew.foreign:
+            return
+        self.crew.close(cancel_futures)
+        if wait:
+            self.crew.join()
+
+    def kill(self) -> None:
+        self._finalizer.detach()
+        if not self.crew.foreign:
+            self.crew.kill()
+            self.crew.join()
 
 
 def cores() -> int:

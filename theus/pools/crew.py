@@ -37,7 +37,7 @@ from typing import Any
 from theus._theus import recover_leases
 from theus.errors import BrokenPoolError, ClosedError, WorkerDied, WorkerTimeoutError
 from theus.pools import wire
-from theus.pools.base import Due
+from theus.pools.base import Due, Look
 from theus.pools.calls import reference
 from theus.pools.member import PACKETS, Member, Task
 from theus.pools.pump import PoolFuture, Pump
@@ -113,7 +113,13 @@ class Crew:
     # ---- tasks in -----------------------------------------------------------------------
 
     def submit(
-        self, fn: Any, args: Any, kwargs: Any, shown: Any = None, due: Due | None = None
+        self,
+        fn: Any,
+        args: Any,
+        kwargs: Any,
+        shown: Any = None,
+        due: Due | None = None,
+        look: Look | None = None,
     ) -> Future[Any]:
         held: list[Any] = []
         number = next(self.numbers)

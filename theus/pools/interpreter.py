@@ -26,16 +26,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 
 from theus._compat import HAS_INTERPRETERS
 from theus._theus import encode
-from theus.pools.base import Due, Pool, PoolStats, checked_size, cores
+from theus.pools.base import PoolStats, SeparatePool, checked_size, cores
 from theus.pools.calls import reference
 from theus.pools.codec import extend
 from theus.pools.registry import arrange_for_the_end
@@ -43,7 +41,6 @@ from theus.pools.residents import Residents
 
 __all__ = ["InterpreterPool"]
 
-T = TypeVar("T")
 POOLS = count(1)
 
 SPIN = 50e-6
@@ -51,7 +48,7 @@ SPIN = 50e-6
 take a result and submit the next task, short enough not to be seen in anybody's bill."""
 
 
-class InterpreterPool(Pool):
+class InterpreterPool(SeparatePool):
     """A pool of worker interpreters, each with a GIL of its own; Python 3.13 or newer.
 
     size            how many; default: the cores that this process may use
@@ -62,8 +59,11 @@ class InterpreterPool(Pool):
                     replaced. Default: no limit
 
     Workers start with the pool, and have the sys.path of that moment. See theus.pools.base for what
-    becomes of tasks. Raises NotImplementedError on older Pythons.
+    becomes of tasks. `kill()` interrupts Python code, and waits a second for it; C code goes on
+    until it returns, and its worker ends then. Raises NotImplementedError on older Pythons.
     """
+
+    crew: Residents
 
     def __init__(
         self,
@@ -81,29 +81,11 @@ class InterpreterPool(Pool):
         size = checked_size(size, initializer, initargs, timeout)
         # Classes of the script, that a worker has made, are called so there; see MainModule.
         sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
-        first = None if initializer is None else reference(initializer, False)
-        level = logging.getLogger().getEffectiveLevel()
-        setup = encode((level, main_source(), first, tuple(initargs)), partial(extend, [], True))
+        setup = setup_for(initializer, initargs)
         arrange_for_the_end()
-        self.size = size
         spin = SPIN if cores() > 1 else 0.0
         name = f"theus-interpreters-{next(POOLS)}"
-        self.crew = Residents(name, size, setup, timeout, spin)
-        self._finalizer = weakref.finalize(self, self.crew.close, False)
-        self._finalizer.atexit = False
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        return self.crew.submit(fn, args, kwargs)
-
-    def submit_task(
-        self,
-        fn: Callable[..., T],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        shown: object = None,
-        due: Due | None = None,
-    ) -> Future[T]:
-        return self.crew.submit(fn, args, kwargs, shown, due)
+        super().__init__(Residents(name, size, setup, timeout, spin), size)
 
     def stats(self) -> PoolStats:
         crew = self.crew
@@ -114,28 +96,17 @@ class InterpreterPool(Pool):
             figures = (alive, len(tasks) - running, running, crew.done, crew.died, 0)
         return PoolStats("interpreters", self.size, *figures)
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        self._finalizer.detach()
-        if self.crew.pid != os.getpid():
-            return
-        self.crew.close(cancel_futures)
-        if wait:
-            self.crew.join()
-
-    def kill(self) -> None:
-        """Interrupts Python code, and waits a second for it. Unfinished tasks end with ClosedError.
-
-        C code cannot be interrupted: it goes on until it returns, and its worker ends then.
-        """
-        self._finalizer.detach()
-        if self.crew.pid == os.getpid():
-            self.crew.kill()
-            self.crew.join()
-
     def __repr__(self) -> str:
         figures = self.stats()
         alive, queued = figures.alive, figures.queued
         return f"<InterpreterPool: {alive} of {self.size} workers, {queued} tasks wait>"
+
+
+def setup_for(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> bytes:
+    """What theus.pools.resident.start() has to know."""
+    first = None if initializer is None else reference(initializer, False)
+    level = logging.getLogger().getEffectiveLevel()
+    return encode((level, main_source(), first, tuple(initargs)), partial(extend, [], True))
 
 
 def main_source() -> tuple[str | None, str | None] | None:

@@ -20,27 +20,24 @@ from __future__ import annotations
 import logging
 import os
 import select
-import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
 from itertools import count
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 from theus.arguments import check_flag
 from theus.errors import _shown
-from theus.pools.base import Due, Pool, PoolStats, checked_size, cores
+from theus.pools.base import PoolStats, SeparatePool, checked_size, cores
 from theus.pools.crew import Crew
 from theus.pools.registry import arrange_for_the_end, in_forked_child
 from theus.pools.worker import Setup
 
 __all__ = ["ProcessPool"]
 
-T = TypeVar("T")
 StartMethod = Literal["forkserver", "spawn", "fork"]
 POOLS = count(1)
 
 
-class ProcessPool(Pool):
+class ProcessPool(SeparatePool):
     """A pool of worker processes; Linux.
 
     size            how many; default: the cores that this process may use
@@ -58,6 +55,8 @@ class ProcessPool(Pool):
 
     Workers start with the pool. See theus.pools.base for what becomes of tasks and workers.
     """
+
+    crew: Crew
 
     def __init__(
         self,
@@ -90,24 +89,8 @@ class ProcessPool(Pool):
         level = logging.getLogger().getEffectiveLevel()
         setup = Setup(f"theus-pool-{next(POOLS)}", threads, level, initializer, tuple(initargs))
         arrange_for_the_end()
-        self.size = size
         self.by_fork = start_method == "fork"
-        self.crew = Crew(size, context, setup, timeout, retry_dead)
-        self._finalizer = weakref.finalize(self, self.crew.close, False)
-        self._finalizer.atexit = False
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        return self.crew.submit(fn, args, kwargs)
-
-    def submit_task(
-        self,
-        fn: Callable[..., T],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        shown: object = None,
-        due: Due | None = None,
-    ) -> Future[T]:
-        return self.crew.submit(fn, args, kwargs, shown, due)
+        super().__init__(Crew(size, context, setup, timeout, retry_dead), size)
 
     def stats(self) -> PoolStats:
         crew = self.crew
@@ -118,20 +101,6 @@ class ProcessPool(Pool):
             past = (crew.done, crew.died, crew.recalled, crew.reclaimed)
             figures = (alive, len(crew.queue), running, *past)
         return PoolStats("processes", self.size, *figures)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        self._finalizer.detach()
-        if self.crew.foreign:
-            return
-        self.crew.close(cancel_futures)
-        if wait:
-            self.crew.join()
-
-    def kill(self) -> None:
-        self._finalizer.detach()
-        if not self.crew.foreign:
-            self.crew.kill()
-            self.crew.join()
 
     def __repr__(self) -> str:
         figures = self.stats()

@@ -33,28 +33,26 @@ import signal
 import sys
 import threading
 from _thread import interrupt_main
-from concurrent.futures import Future, InvalidStateError
+from collections.abc import Iterable
+from concurrent.futures import Future
 from functools import partial
 from itertools import count
 from time import monotonic
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
-from theus._theus import InterpreterWorker, Letter, Mailbox, encode, hide_arenas
+from theus._theus import InterpreterWorker, Mailbox, encode, hide_arenas
 from theus.errors import BrokenPoolError, ClosedError, TaskStoppedError, WorkerTimeoutError
 from theus.helpers import get_logger
 from theus.pools import wire
-from theus.pools.base import Due
+from theus.pools.base import Due, Look
 from theus.pools.calls import reference, shown_name
-from theus.pools.codec import decode_with, extend
+from theus.pools.codec import Held, decode_with, extend
+from theus.pools.letters import UNBORN, LetterFuture, Task, unpacked
 from theus.pools.registry import at_exit, delist, enlist
 from theus.pools.reports import log_here, restored_answer
 
 __all__ = ["Residents"]
 
-T = TypeVar("T")
-
-LOST, UNBORN = 12, 13
-"""Kinds of letters that C writes: see interp_type.c."""
 STARTS = 3
 """So many workers in a row that do not even start: the pool is broken."""
 GRACE = 1.0
@@ -64,61 +62,6 @@ FORK_PATIENCE = 5.0
 log."""
 
 logger = get_logger(__name__)
-
-
-class LetterFuture(Future[T]):
-    """A Future whose waiting thread takes the answers of the pool itself, if nobody else does.
-
-    Only the letter knows whether a worker has begun its task: in other interpreters nobody can
-    touch a Future.
-    """
-
-    letter: Letter
-    number: int
-
-    def __init__(self, crew: Residents) -> None:
-        super().__init__()
-        self.crew = crew
-
-    def result(self, timeout: float | None = None) -> T:
-        """As Future.result(); ClosedError in a forked child, where no answer can come."""
-        left = self.crew.pump_for(self, timeout)
-        return super().result(left)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        left = self.crew.pump_for(self, timeout)
-        return super().exception(left)
-
-    def running(self) -> bool:
-        """Whether a worker has begun it, and has not answered yet."""
-        return self.letter.taken and not self.done()
-
-    def cancel(self) -> bool:
-        """True if no worker had begun it."""
-        if not self.letter.recall():
-            return self.cancelled()
-        super().cancel()
-        self.set_running_or_notify_cancel()
-        self.crew.dropped(self.number)
-        return True
-
-    def settle(self, good: bool, found: Any) -> bool:
-        """Ends with that, if it has not ended: by a timeout, or because it was delivered twice."""
-        try:
-            self.set_result(found) if good else self.set_exception(found)
-        except InvalidStateError:
-            return False
-        return True
-
-
-class Task(NamedTuple):
-    """One call, from submit() to its end."""
-
-    fn: Any
-    future: LetterFuture[Any]
-    held: list[Any]
-    """What it refers to without owning: shared arrays, until they were read."""
-    due: Due | None = None
 
 
 class Resident:
@@ -135,25 +78,19 @@ class Resident:
         )
 
     def live(self, crew: Residents) -> None:
-        path = "\n".join(entry for entry in sys.path if "\n" not in entry)
         try:
-            self.worker.run(path.encode("utf-8", "surrogatepass"), crew.setup)
+            self.worker.run(worker_path(), crew.setup)
         except BaseException as error:  # no memory, no thread state
             self.failed = error
         crew.call_watcher(0.0)
 
     def interrupt(self, number: int) -> None:
-        """Has Python raise KeyboardInterrupt in that task, as soon as it can."""
-        self.late, self.late_since = number, monotonic()
+        """Has Python raise KeyboardInterrupt in that task, as soon as it can. No lock is held: the
+        thread for it has to begin before start() comes back."""
         # Of its own: it waits for as long as C code keeps the GIL of the worker.
         threading.Thread(
             target=self.worker.interrupt, args=(number,), name="theus-interrupt", daemon=True
         ).start()
-
-    def interrupt_current(self) -> None:
-        current = self.worker.current()
-        if current is not None:
-            self.interrupt(current[0])
 
 
 class Residents:
@@ -190,6 +127,8 @@ class Residents:
         """When the watcher looks at the clock next."""
         self.next_due = float("inf")
         """No open task is due earlier; the one that was may be done."""
+        self.to_interrupt: list[tuple[Resident, int]] = []
+        """Workers and what they are at, for when the lock is let go."""
 
         self.pump = threading.RLock()
         # Guarded by pump:
@@ -205,18 +144,29 @@ class Residents:
         self.thread.start()
         enlist(self)
 
+    @property
+    def foreign(self) -> bool:
+        return self.pid != os.getpid()
+
     # ---- tasks in -----------------------------------------------------------------------
 
     def submit(
-        self, fn: Any, args: Any, kwargs: Any, shown: Any = None, due: Due | None = None
+        self,
+        fn: Any,
+        args: Any,
+        kwargs: Any,
+        shown: Any = None,
+        due: Due | None = None,
+        look: Look | None = None,
     ) -> Future[Any]:
         held: list[Any] = []
         buffers: list[Any] = []
         call = (reference(fn, False), args, kwargs)
-        body = encode(call, partial(extend, held, True), buffers, wire.LARGE)
+        part = partial(extend, held, True) if look is None else partial(seen, look, held)
+        body = encode(call, part, buffers, wire.LARGE)
         future: LetterFuture[Any] = LetterFuture(self)
         with self.lock:
-            if self.closing or self.pid != os.getpid():
+            if self.closing or self.foreign:
                 raise ClosedError("the pool")
             if self.failure is not None:
                 raise self.failure
@@ -247,7 +197,7 @@ class Residents:
         """Takes answers until the future is done, if nobody else does. What is left of the time."""
         if future.done():
             return timeout
-        if self.pid != os.getpid():
+        if self.foreign:
             raise ClosedError("the pool of the parent process")
         end = None if timeout is None else monotonic() + timeout
         self.answers.attend()
@@ -348,8 +298,8 @@ class Residents:
                 eager = not self.closing and not self.resting
                 if self.failure is None and (eager or self.tasks.waiting):
                     self.start_missing()
-        for task, error in late:
-            task.future.settle(False, error)
+        self.lost(late)
+        self.interrupt_late()
         with self.lock:
             if not self.closing or self.paused or self.arrived or self.answers.waiting:
                 return False
@@ -407,7 +357,7 @@ class Residents:
                     if task is not None:
                         name = shown_name(task.fn)
                         found.append((task, WorkerTimeoutError(name, None, self.timeout)))
-                    member.interrupt(current[0])
+                    self.is_late(member, current[0])
                     due = now + GRACE
             self.wakes_at = min(self.wakes_at, due)
         return found
@@ -430,12 +380,23 @@ class Residents:
                     if self.open.pop(number, None) is not None:
                         name = shown_name(task.fn)
                         found.append((task, WorkerTimeoutError(name, None, seconds)))
-                        running[number].interrupt(number)
+                        self.is_late(running[number], number)
                         self.wakes_at = min(self.wakes_at, now + GRACE)
                 else:  # if it should begin before its caller cancels it, it is seen soon after
                     self.next_due = min(self.next_due, max(due, now + 0.01))
         self.wakes_at = min(self.wakes_at, self.next_due)
         return found
+
+    def is_late(self, member: Resident, number: int) -> None:
+        """Caller holds the lock, and calls interrupt_late() without it."""
+        member.late, member.late_since = number, monotonic()
+        self.to_interrupt.append((member, number))
+
+    def interrupt_late(self) -> None:
+        with self.lock:
+            late, self.to_interrupt = self.to_interrupt, []
+        for member, number in late:
+            member.interrupt(number)
 
     def abandon(self, member: Resident) -> None:
         """Caller holds the lock."""
@@ -461,8 +422,17 @@ class Residents:
             self.tasks.empty()
             waiting = self.forget_open()
             self.call_watcher(0.0)
-        for task in waiting:
-            task.future.settle(False, failure)
+        self.lost((task, failure) for task in waiting)
+
+    def lost(self, tasks: Iterable[tuple[Task, BaseException]]) -> None:
+        """Ends tasks for which no answer comes any more. Without a lock: futures have callbacks.
+
+        Who waits for one of them may sleep at the box, and looks at its future when that rings: a
+        ring before the future is done, or the answer to an interrupt, it would sleep through.
+        """
+        settled = [task.future.settle(False, error) for task, error in tasks]
+        if settled:
+            self.answers.ring()
 
     def forget_open(self) -> list[Task]:
         """All open tasks, which have no letter any more, or whose answers nobody waits for."""
@@ -496,10 +466,13 @@ class Residents:
             self.tasks.empty()
             waiting = self.forget_open()
             for member in self.members:
-                member.interrupt_current()
+                current = member.worker.current()
+                if current is not None:
+                    self.is_late(member, current[0])
             self.call_watcher(0.0)
-        for task in waiting if not at_exit else ():
-            task.future.settle(False, ClosedError("the pool"))
+        self.interrupt_late()
+        if not at_exit:
+            self.lost((task, ClosedError("the pool")) for task in waiting)
 
     def join_at_exit(self) -> None:
         """No interpreter may be in use when Python takes them down.
@@ -523,8 +496,8 @@ class Residents:
     def end(self) -> None:
         self.ended.set()
         self.answers.ring()  # whoever pumps sees that it is over
-        for task in self.forget_open():  # a worker was lost with its answer: no memory
-            task.future.settle(False, ClosedError("the pool"))
+        # A worker was lost with its answer: no memory.
+        self.lost((task, ClosedError("the pool")) for task in self.forget_open())
         with self.lock:
             living = [*self.members, *self.abandoned]
         if not any(member.thread.is_alive() for member in living):
@@ -573,10 +546,11 @@ class Residents:
             if current is None:
                 continue
             task = self.open.pop(current[0], None)  # before it can answer to the interrupt
+            member.late, member.late_since = current[0], monotonic()
             member.interrupt(current[0])
             if task is not None:
                 why = f"the process forks, and has waited for it for {FORK_PATIENCE:g} s"
-                task.future.settle(False, TaskStoppedError(shown_name(task.fn), why))
+                self.lost([(task, TaskStoppedError(shown_name(task.fn), why))])
 
     def resume(self) -> None:
         """After it, in the parent. Workers start when there is a task."""
@@ -595,14 +569,16 @@ class Residents:
         self.ended.set()
 
 
-def unpacked(kind: int, body: Any, buffers: Any) -> tuple[bool, Any]:
-    """(True, the value) or (False, the exception) of an answer."""
-    try:
-        if kind == LOST:
-            return False, TaskStoppedError("the task", "its worker could not answer")
-        return restored_answer(kind, decode_with(body, True, buffers))
-    except BaseException as error:  # restoring a value is code of anybody; its future has to end
-        return False, error
+def seen(look: Look, held: Held, it: Any) -> tuple[int, Any]:
+    """`extend` of a part that somebody looks at first."""
+    look(it)
+    return extend(held, True, it)
+
+
+def worker_path() -> bytes:
+    """sys.path, as InterpreterWorker.run() takes it."""
+    path = "\n".join(entry for entry in sys.path if "\n" not in entry)
+    return path.encode("utf-8", "surrogatepass")
 
 
 def leave(error: BaseException) -> None:
