@@ -190,3 +190,21 @@ def refuses_seven(n: int) -> int:
 def move(ctx: Any, source: str, target: str, amount: int) -> None:
     ctx.domain.bank[source] -= amount
     ctx.domain.bank[target] += amount
+
+
+@process(inputs=["domain.n"], outputs=["domain.n"], parallel=True)
+def imports_late(ctx: Any) -> int:
+    import numpy
+
+    return int(numpy.int64(ctx.domain.n) + 1)
+
+
+def doubles_with_numpy(n: int) -> int:
+    import numpy
+
+    return int(numpy.int64(n) * 2)
+
+
+@process(inputs=["domain.model"], parallel=True)
+def reads_a_model(ctx: Any) -> int:
+    return int(ctx.domain.model.n)

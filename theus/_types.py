@@ -15,6 +15,7 @@ __all__ = [
     "SET",
     "EngineStats",
     "Isolation",
+    "PoolChoice",
     "PoolKind",
     "PoolStats",
     "SemanticType",
@@ -25,7 +26,7 @@ Isolation = Literal["serializable", "snapshot"]
 """Under which rule a transaction commits: see `TheusEngine.run_async`."""
 
 PoolKind = Literal["interpreters", "processes", "threads"]
-"""What the workers of a pool are: see `theus.parallel`."""
+"""What the workers of a pool are: see `theus.workers`."""
 
 POOL_KINDS: tuple[PoolKind, ...] = get_args(PoolKind)
 
@@ -145,6 +146,19 @@ class PoolStats(NamedTuple):
     reclaimed: int = 0
 
 
+class PoolChoice(NamedTuple):
+    """Where an engine runs a function that is declared parallel, and why.
+
+    function  its module and name
+    kind      "processes", "interpreters" or "threads"
+    why       a few words
+    """
+
+    function: str
+    kind: PoolKind
+    why: str
+
+
 class EngineStats(NamedTuple):
     """What an engine has done since it was made.
 
@@ -171,6 +185,7 @@ class EngineStats(NamedTuple):
     tries              runs that needed more than one, by the number of attempts (16 stands
                        for 16 and more)
     pools              figures of the pools that run parallel processes, of those that were made
+    choices            which kind of pool runs a function, where the engine was left to choose
     """
 
     version: int
@@ -193,3 +208,4 @@ class EngineStats(NamedTuple):
     tries_max: int
     tries: Mapping[int, int]
     pools: tuple[PoolStats, ...]
+    choices: tuple[PoolChoice, ...]

@@ -120,7 +120,7 @@ def process(
     own thread when it is awaited.
 
     `parallel` has the body run by a worker: True in those that the engine has chosen, "processes",
-    "interpreters" or "threads" in such (see `theus.parallel`).
+    "interpreters" or "threads" in such (see `theus.workers`).
 
     `errors` names the exceptions, by class or by the name of one, that are part of what the
     process does. All exceptions reach the caller as they are; one that is not among them, where

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from theus.heavy import ManagedAllocator
     from theus.locks import LockManager
     from theus.namespaces import NamespaceRegistry
-    from theus.parallel import Workers
     from theus.parallel_map import ParallelMap
     from theus.paths import Path
     from theus.pools import Pool
+    from theus.workers import Workers
     from theus.zones import Rules
 
 # The errors are exported here, too, because older programs import them from here.
@@ -107,7 +107,7 @@ class TheusEngine(EngineHistory):
     `ring_timeout_ms`; 0: no limit) or "strict" (the commit fails). See `reader`.
     `shm_backend` is where the arrays of `heavy` lie: "anonymous" or "named" (default: the
     environment's THEUS_SHM_BACKEND, else "anonymous"); see `theus.heavy`. `pool` and `pool_size`
-    say which workers run parallel processes, and how many: see `theus.parallel`.
+    say which workers run parallel processes, and how many: see `theus.workers`.
 
     Engines share nothing. All methods may be called from any thread and any task.
     """
@@ -146,7 +146,7 @@ class TheusEngine(EngineHistory):
             strict_guards = check_flag("strict_mode", strict_mode)
         self._shm_backend: Any = shm_backend
         if pool is not None or pool_size is not None:
-            from theus.parallel import check_pool
+            from theus.workers import check_pool
 
             check_pool(pool, pool_size)
         self._pool = (pool, pool_size)
@@ -361,10 +361,10 @@ class TheusEngine(EngineHistory):
 
     @property
     def workers(self) -> Workers:
-        """The pools of this engine: see `theus.parallel`."""
+        """The pools of this engine: see `theus.workers`."""
         made = self.__dict__.get("_workers")
         if made is None:
-            from theus.parallel import Workers
+            from theus.workers import Workers
 
             # Of two threads that come here at once, one is given the other's.
             made = self.__dict__.setdefault("_workers", Workers(*self._pool))
@@ -373,17 +373,17 @@ class TheusEngine(EngineHistory):
         return cast("Workers", made)
 
     def get_pool(self, kind: PoolKind | str | None = None) -> Pool:
-        """The pool that runs parallel processes (`kind`: the one of this kind), made if need be.
+        """The pool of a kind, made if need be; None: the one that takes any function.
 
-        It takes any function: `submit`, `map`, as `concurrent.futures` has them. It ends with the
-        engine. Raises ClosedError when that is closed, NotImplementedError for a kind that this
-        system does not have.
+        It has `submit` and `map`, as `concurrent.futures` has them, and ends with the engine. Which
+        pool runs a process is for `theus.workers` to say. Raises ClosedError when the engine is
+        closed, NotImplementedError for a kind that this system does not have.
         """
-        from theus.parallel import check_pool
+        from theus.workers import check_pool
 
         check_pool(kind, None)
         workers = self.workers
-        return workers.pool(workers.kind_for(True) if kind is None else kind)
+        return workers.pool(workers.kind_for_anything() if kind is None else kind)
 
     def map_parallel(
         self,
@@ -395,8 +395,8 @@ class TheusEngine(EngineHistory):
         ordered: bool = True,
         progress: Callable[[int, int | None], object] | None = None,
     ) -> ParallelMap[R]:
-        """fn(item) for each item, by the workers of `get_pool()`: iterate over it, with `for` or
-        `async for`.
+        """fn(item) for each item, by workers of the kind that suits it: iterate over it, with `for`
+        or `async for`.
 
         Items are taken as results are, so both may be endless. `chunk` of them are one task (None:
         by their number, if it is known, else one); `ordered=False` gives results as they are
@@ -408,8 +408,7 @@ class TheusEngine(EngineHistory):
         """
         from theus.parallel_map import ParallelMap
 
-        kind = self.workers.kind_for(True)
-        return ParallelMap(self.get_pool(kind), kind, fn, items, chunk, ordered, progress)
+        return ParallelMap(self.workers, fn, items, chunk, ordered, progress)
 
     def options(
         self,

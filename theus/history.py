@@ -165,4 +165,5 @@ class EngineHistory(_theus.Engine):
             tries_max=max(counters["tries_max"], min(counters["commits"], 1)),
             tries=counters["tries"],
             pools=() if workers is None else workers.stats(),
+            choices=() if workers is None else workers.choices(),
         )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from theus.engine import TheusEngine
+    from theus.workers import Choice
 
 __all__ = ["Options", "check_options"]
 
@@ -132,33 +133,49 @@ class Options(NamedTuple):
 
     def run_elsewhere(self, plan: Plan, arguments: Arguments, wanted: bool | str) -> Any:
         """Runs a process in a worker, and waits for it."""
-        kind = self._kind_of_worker(plan, wanted)
+        workers = self.engine.workers
         timeout = plan.timeout if self.timeout is None else self.timeout
-        if kind == "threads":  # this one is as good as another
-            return self._run(plan, plan.attempt, arguments, timeout)
-        errand = self.engine.workers.errand(plan, kind, timeout)
-        return self._run(plan, errand, arguments, None)
+        while True:
+            try:
+                choice = self._choice_of_workers(plan, wanted)
+                if choice.kind == "threads":  # this one is as good as another
+                    return self._run(plan, plan.attempt, arguments, timeout)
+                errand = workers.errand(plan, choice, timeout)
+                return self._run(plan, errand, arguments, None)
+            except workers.untried as found:
+                found.try_it()
+            except workers.unfit as found:
+                workers.is_unfit(plan.function, found)
 
     async def _elsewhere(self, plan: Plan, arguments: Arguments, timeout: float | None) -> Any:
         """Runs a process in a worker, and awaits it."""
-        engine = self.engine
-        kind = self._kind_of_worker(plan, plan.parallel)
-        if kind == "threads":
-            running = self._in_thread(plan, arguments, timeout, engine.get_pool(kind))
-            return await (running if timeout is None else _in_time(running, plan, timeout))
-        return await run_async(
-            engine,
-            engine.workers.errand(plan, kind, timeout).in_task,
-            (engine, *arguments),
-            retries=self.retries,
-            deadline=_no_longer(self.deadline, timeout, engine),
-            isolation=plan.isolation,
-            detached=self.detached,
-            process=plan.name,
-        )
+        engine, workers = self.engine, self.engine.workers
+        while True:
+            try:
+                choice = self._choice_of_workers(plan, plan.parallel)
+                if choice.kind == "threads":
+                    threads = engine.get_pool("threads")
+                    running = self._in_thread(plan, arguments, timeout, threads)
+                    return await (running if timeout is None else _in_time(running, plan, timeout))
+                return await run_async(
+                    engine,
+                    workers.errand(plan, choice, timeout).in_task,
+                    (engine, *arguments),
+                    retries=self.retries,
+                    deadline=_no_longer(self.deadline, timeout, engine),
+                    isolation=plan.isolation,
+                    detached=self.detached,
+                    process=plan.name,
+                )
+            except workers.untried as found:
+                from asyncio import get_running_loop
 
-    def _kind_of_worker(self, plan: Plan, wanted: bool | str) -> str:
-        """Of what kind its worker is. Raises TransactionError in a body."""
+                await get_running_loop().run_in_executor(None, found.try_it)
+            except workers.unfit as found:
+                workers.is_unfit(plan.function, found)
+
+    def _choice_of_workers(self, plan: Plan, wanted: bool | str) -> Choice:
+        """Of what kind its worker is. Raises TransactionError in a body, and Untried."""
         engine = self.engine
         if not self.detached and engine.current() is not None:
             raise TransactionError(
@@ -166,7 +183,7 @@ class Options(NamedTuple):
                 "it has written and not committed: run it outside, or with "
                 "engine.options(detached=True), in a transaction of its own"
             )
-        return engine.workers.kind_for(wanted)
+        return engine.workers.choice(wanted, plan.function)
 
     def _run(
         self,

@@ -34,40 +34,24 @@ What is different
     ProcessTimeoutError if it had not begun. If the awaiting task is cancelled, the transaction ends
     at once, and what the worker finds out later is dropped.
 
-Which pool
-----------
-`parallel=True` leaves it to the engine: its argument `pool=`, else the environment's
-THEUS_USE_PROCESSES=1 or THEUS_FORCE_INTERPRETERS=1, else what suits this Python: threads where it
-has no GIL, processes where it has one. `parallel="processes"` and the like are what one process
-needs. `pool_size=`, else THEUS_POOL_SIZE, else the number of cores, is the number of workers. The
-pool is made when it is first needed, which is told to the logger "theus.pools", kept warm,
-and ended by `engine.close()`; `engine.get_pool()` gives it, and `engine.map_parallel` streams a
-function over many items through it.
-
-With "threads", a process runs as one that is not parallel; only in a thread of the pool.
-
-With "interpreters", which no engine takes unless it is told to, what a process imports must load
-there: NumPy does not, and then InterpreterImportError says so. A worker that is out of time is
-interrupted, not killed; see theus.pools.interpreter for what that cannot end.
+`theus.workers` says in which pool. With "threads", a process runs as one that is not parallel; only
+in a thread of the pool. With "interpreters", a worker that is out of time is interrupted, not
+killed; see theus.pools.interpreter for what that cannot end.
 """
 
 from __future__ import annotations
 
 import functools
-import os
-import sys
-import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from theus._theus import MISSING, FrozenDict, Transaction, repeat
-from theus._types import POOL_KINDS, PoolKind
-from theus.errors import ClosedError, ProcessTimeoutError, _shown
-from theus.helpers import get_logger
+from theus.errors import InterpreterImportError, ProcessTimeoutError, SendError
 from theus.pools.attempt import perform
-from theus.pools.calls import reference
+from theus.pools.calls import reference, shown_name
+from theus.pools.fit import CAREFUL, FORCED, Unfit, place_of, unfit_by_import
 from theus.scope import is_literal, parse_pattern
 
 if TYPE_CHECKING:
@@ -75,7 +59,8 @@ if TYPE_CHECKING:
     from theus.engine import TheusEngine
     from theus.paths import Path
     from theus.plan import Plan
-    from theus.pools import Pool, PoolStats, ProcessPool
+    from theus.pools import Pool, ProcessPool
+    from theus.workers import Choice
 
     INTERPRETERS_SUPPORTED: bool
 
@@ -84,137 +69,9 @@ __all__ = [
     "Errand",
     "ParallelContext",
     "ProcessPool",
-    "Workers",
-    "check_pool",
 ]
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-# ---- which pool -----------------------------------------------------------------------
-
-
-def check_pool(kind: object, size: object) -> None:
-    """Raises TypeError or ValueError for what an engine cannot be told about its pool."""
-    kinds = ", ".join(map(repr, POOL_KINDS))
-    if kind is not None and not isinstance(kind, str):
-        raise TypeError(f"pool is one of {kinds}, or None, not {_shown(kind)}")
-    if kind is not None and kind not in POOL_KINDS:
-        raise ValueError(f"pool is one of {kinds}, or None, not {_shown(kind)}")
-    if size is not None and (type(size) is not int or size < 1):
-        raise ValueError(f"pool_size is a number of workers above 0, or None, not {_shown(size)}")
-
-
-def size_of(given: int | None) -> int:
-    """The number of workers: as given, else by the environment, else the cores."""
-    if given is not None:
-        return given
-    text = os.environ.get("THEUS_POOL_SIZE")
-    if text is None:
-        from theus.pools.base import cores
-
-        return cores()
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise ValueError(f"THEUS_POOL_SIZE is a number of workers, at least 1, not {_shown(text)}")
-    return int(text)
-
-
-def has_processes() -> bool:
-    import select
-
-    return hasattr(select, "epoll") and hasattr(os, "eventfd")
-
-
-def chosen_kind() -> tuple[PoolKind, str]:
-    """What an engine takes that was told nothing, and why."""
-    if os.environ.get("THEUS_USE_PROCESSES") == "1":
-        return "processes", "THEUS_USE_PROCESSES says so"
-    if os.environ.get("THEUS_FORCE_INTERPRETERS") == "1":
-        return "interpreters", "THEUS_FORCE_INTERPRETERS says so"
-    if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        return "threads", "this Python has no GIL"
-    if not has_processes():
-        return "threads", "there are no worker processes on this system"
-    return "processes", "this Python has a GIL"
-
-
-def make_pool(kind: str, size: int) -> Pool:
-    if kind == "threads":
-        from theus.pools import ThreadPool
-
-        return ThreadPool(size)
-    if kind == "interpreters":
-        from theus.pools import InterpreterPool
-
-        return InterpreterPool(size)
-    from theus.pools import ProcessPool
-
-    return ProcessPool(size)
-
-
-class Workers:
-    """The pools of one engine, each made when it is first asked for. Any thread may ask."""
-
-    def __init__(self, kind: PoolKind | None, size: int | None) -> None:
-        self._asked = kind
-        self._size = size
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        # Guarded by lock:
-        self._pools: dict[str, Pool] = {}
-        self._closed = False
-
-    def kind_for(self, wanted: bool | str) -> str:
-        """The kind of pool for what a process declares as `parallel`."""
-        if isinstance(wanted, str):
-            return wanted
-        return self._asked or chosen_kind()[0]
-
-    def pool(self, kind: str) -> Pool:
-        """The pool of that kind. Raises ClosedError when the engine is closed."""
-        if self._pid != os.getpid():
-            self._begin_anew()
-        made = self._pools.get(kind)
-        if made is not None:
-            return made
-        with self._lock:
-            if self._closed:
-                raise ClosedError
-            made = self._pools.get(kind)
-            if made is None:
-                made = make_pool(kind, size_of(self._size))
-                self._pools[kind] = made
-                why = "asked for"
-                if self._asked is None and kind == chosen_kind()[0]:
-                    why = chosen_kind()[1]
-                log = get_logger("theus.pools")
-                log.info("parallel processes run in %d workers: %s (%s)", made.size, kind, why)
-        return made
-
-    def errand(self, plan: Plan, kind: str, timeout: float | None) -> Errand:
-        """A run of a process by the pool of that kind."""
-        return Errand(plan, self.pool(kind), timeout)
-
-    def _begin_anew(self) -> None:
-        """In a forked child: the pools are the parent's, and so is whoever holds the lock."""
-        self._lock = threading.Lock()
-        self._pools = {}
-        self._pid = os.getpid()
-
-    def stats(self) -> tuple[PoolStats, ...]:
-        if self._pid != os.getpid():
-            return ()
-        return tuple(pool.stats() for pool in list(self._pools.values()))
-
-    def close(self) -> None:
-        """Ends the pools. What their workers are at ends with ClosedError."""
-        if self._pid != os.getpid():
-            self._begin_anew()
-        with self._lock:
-            self._closed = True
-            pools, self._pools = self._pools, {}
-        for pool in pools.values():
-            pool.kill()
 
 
 # ---- what a worker is sent ------------------------------------------------------------
@@ -266,15 +123,19 @@ class Errand:
     """One run of a parallel process, with all its attempts. Called, it is one attempt.
 
     `end` is when it is to be over, by time.monotonic(), and `timeout` the seconds that it was
-    given; None: no limit.
+    given; None: no limit. Unfit or Untried, and it begins anew: see theus.pools.fit.
     """
 
-    __slots__ = ("end", "plan", "pool", "target", "timeout")
+    __slots__ = ("end", "look", "plan", "pool", "target", "tentative", "timeout")
 
-    def __init__(self, plan: Plan, pool: Pool, timeout: float | None) -> None:
+    def __init__(self, plan: Plan, pool: Pool, choice: Choice, timeout: float | None) -> None:
         self.plan = plan
         self.pool = pool
         self.target = reference(plan.function, pool.by_fork)
+        self.tentative = choice.tentative
+        self.look = None
+        if choice.kind == "interpreters":
+            self.look = CAREFUL if choice.tentative else FORCED
         self.timeout = timeout
         self.end = None if timeout is None else time.monotonic() + timeout
 
@@ -287,7 +148,14 @@ class Errand:
             roots = part_of(state, places(contract.inputs + contract.outputs))
         order = (self.target, plan.name, tx.version, tx.run_id, strict, engine.field_rules)
         due = None if self.end is None else (self.end, self.timeout or 0.0)
-        return self.pool.submit_task(perform, (*order, roots, *arguments), {}, plan.function, due)
+        call = (*order, roots, *arguments)
+        try:
+            return self.pool.submit_task(perform, call, {}, plan.function, due, self.look)
+        except Unfit as unfit:
+            what = f"{place_of(unfit.kind, roots, arguments)}, a {shown_name(unfit.kind)},"
+            if self.tentative:
+                raise Unfit(f"it is sent {what} and {unfit.why}") from None
+            raise SendError(what, unfit.why, 'use parallel="processes"') from None
 
     def take(self, tx: Transaction, engine: TheusEngine, answer: tuple[Any, Any]) -> Any:
         """Does here what the worker's transaction has done, and stores what the body returned."""
@@ -310,11 +178,18 @@ class Errand:
             answer = self.wait(future)
         except BaseException as error:
             future.cancel()
-            self.plan.failed(error, args, kwargs)
+            self.went_wrong(error, args, kwargs)
             raise
         result = self.take(tx, engine, answer)
         self.check_time()
         return result
+
+    def went_wrong(
+        self, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        if self.tentative and isinstance(error, InterpreterImportError):
+            raise unfit_by_import(error) from error
+        self.plan.failed(error, args, kwargs)
 
     def wait(self, future: Future[Any]) -> Any:
         """The answer. When time is over, the pool ends what has begun; the rest is ours."""
@@ -335,7 +210,7 @@ class Errand:
             answer = await self.answer(future)
         except BaseException as error:
             future.cancel()
-            self.plan.failed(error, args, kwargs)
+            self.went_wrong(error, args, kwargs)
             raise
         result = self.take(tx, engine, answer)
         self.check_time()

@@ -9,6 +9,9 @@ Items are taken as results are: no more than a few chunks for each worker are on
 and not yet taken, so an endless iterator is as good as a list, and a slow consumer makes everybody
 wait instead of filling the memory. When the function raises, the iteration raises that, and ends;
 so it does with the loop that is left early. What has not begun then is cancelled.
+
+Where the engine has chosen interpreters by itself, and an item or what the function imports turns
+out not to fit there, processes go on: see `theus.workers`. A chunk that had begun is done anew.
 """
 
 from __future__ import annotations
@@ -27,13 +30,15 @@ from collections.abc import (
 )
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from theus.arguments import check_flag
 from theus.contracts import contract_of
-from theus.errors import ProcessError, _shown
-from theus.pools.base import Pool, run_chunk
-from theus.pools.calls import reference
+from theus.errors import InterpreterImportError, ProcessError, _shown
+from theus.pools.base import run_chunk
+from theus.pools.calls import reference, shown_name
+from theus.pools.fit import CAREFUL, Unfit, Untried, unfit_by_import
+from theus.workers import Choice, Workers
 
 __all__ = ["ParallelMap"]
 
@@ -47,6 +52,15 @@ SHARES = 16
 LARGEST = 256
 
 Progress = Callable[[int, "int | None"], object]
+Calls = list[tuple[Any]]
+
+
+class Chunk(NamedTuple, Generic[R]):
+    """Some calls, what becomes of them, and whether they may be done anew elsewhere."""
+
+    calls: Calls
+    future: Future[list[R]]
+    tentative: bool
 
 
 class Chunks(Generic[R]):
@@ -55,47 +69,76 @@ class Chunks(Generic[R]):
 
     def __init__(
         self,
-        pool: Pool,
+        workers: Workers,
+        choice: Choice,
         fn: Callable[[T], R],
         items: Iterable[T],
         chunk: int | None,
         ordered: bool,
         progress: Progress | None,
     ) -> None:
+        self.workers = workers
+        self.choice = choice
+        self.pool = pool = workers.pool(choice.kind)
         self.total = len(items) if isinstance(items, Collection) else None
         if chunk is None:
             chunk = 1
             if self.total is not None:
                 chunk = max(1, min(LARGEST, self.total // (pool.size * SHARES)))
-        self.pool = pool
         self.fn = fn
         self.items: Iterator[T] = iter(items)
         self.chunk = chunk
         self.ordered = ordered
         self.progress = progress
         self.window = pool.size * AHEAD
-        self.waiting: deque[Future[list[R]]] = deque()
+        self.waiting: deque[Chunk[R]] = deque()
+        self.next: Calls = []
+        """Taken, and not sent yet: somebody has to find out whether it fits."""
         self.taken = 0
         self.wake: Callable[[Future[list[R]]], object] | None = None
         """Called when a chunk is done, in whatever thread."""
 
     def fill(self) -> bool:
-        """Sends what there is room for. Whether anything is on its way, or done."""
+        """Sends what there is room for. Whether anything is on its way, or done. Raises Untried."""
         while len(self.waiting) < self.window:
-            calls = [(item,) for item in itertools.islice(self.items, self.chunk)]
-            if not calls:
+            if not self.next:
+                self.next = [(item,) for item in itertools.islice(self.items, self.chunk)]
+            if not self.next:
                 break
-            future = self.pool.submit_task(run_chunk, (self.fn, calls), {}, self.fn)
-            self.waiting.append(future)
-            if self.wake is not None:
-                future.add_done_callback(self.wake)
+            self.waiting.append(self.send(self.next))
+            self.next = []
         return bool(self.waiting)
 
-    def one_done(self) -> Future[list[R]] | None:
-        """The chunk that is to be taken, if that is known already."""
+    def send(self, calls: Calls) -> Chunk[R]:
+        call = (self.fn, calls)
+        look = CAREFUL if self.choice.tentative else None
+        try:
+            future = self.pool.submit_task(run_chunk, call, {}, self.fn, None, look)
+        except Unfit as unfit:
+            self.move(Unfit(f"it is sent a {shown_name(unfit.kind)}, and {unfit.why}"))
+            future = self.pool.submit_task(run_chunk, call, {}, self.fn)
+        if self.wake is not None:
+            future.add_done_callback(self.wake)
+        return Chunk(calls, future, self.choice.tentative)
+
+    def move(self, unfit: Unfit) -> None:
+        """From now on to where anything can be."""
+        self.choice = self.workers.is_unfit(self.fn, unfit)
+        self.pool = self.workers.pool(self.choice.kind)
+
+    def begin_anew(self, chunk: Chunk[R], error: InterpreterImportError) -> None:
+        """That has come of a chunk. Raises it where interpreters were asked for."""
+        if not chunk.tentative:
+            raise error
+        if self.choice.tentative:
+            self.move(unfit_by_import(error))
+        self.waiting.appendleft(self.send(chunk.calls))
+
+    def one_done(self) -> Chunk[R] | None:
+        """The one that is to be taken, if that is known already."""
         if self.ordered:
             return self.waiting[0]
-        return next((future for future in self.waiting if future.done()), None)
+        return next((chunk for chunk in self.waiting if chunk.future.done()), None)
 
     def took(self) -> None:
         self.taken += 1
@@ -105,20 +148,30 @@ class Chunks(Generic[R]):
     def cancel(self) -> None:
         self.items = iter(())
         while self.waiting:
-            self.waiting.popleft().cancel()
+            self.waiting.popleft().future.cancel()
 
 
 def stream(chunks: Chunks[R]) -> Generator[R, None, None]:
     try:
-        while chunks.fill():
-            future = chunks.one_done()
-            if future is None:
-                future = next(iter(wait(chunks.waiting, return_when=FIRST_COMPLETED).done))
-            chunks.waiting.remove(future)
+        while True:
             try:
-                results = future.result()
+                if not chunks.fill():
+                    break
+            except Untried as found:
+                found.try_it()
+                continue
+            chunk = chunks.one_done()
+            if chunk is None:
+                wait([it.future for it in chunks.waiting], return_when=FIRST_COMPLETED)
+                continue
+            chunks.waiting.remove(chunk)
+            try:
+                results = chunk.future.result()
+            except InterpreterImportError as error:
+                chunks.begin_anew(chunk, error)
+                continue
             except BaseException:  # Ctrl-C, for one
-                future.cancel()
+                chunk.future.cancel()
                 raise
             for result in results:
                 chunks.took()
@@ -139,17 +192,36 @@ async def stream_awaited(chunks: Chunks[R]) -> AsyncGenerator[R, None]:
     if not chunks.ordered:
         chunks.wake = wake
     try:
-        while chunks.fill():
+        while True:
+            try:
+                if not chunks.fill():
+                    break
+            except Untried as found:
+                await loop.run_in_executor(None, found.try_it)
+                continue
             event.clear()
-            while (future := chunks.one_done()) is None:
+            while (chunk := chunks.one_done()) is None:
                 await event.wait()
                 event.clear()
-            chunks.waiting.remove(future)
-            for result in await wrap_future(future):
+            chunks.waiting.remove(chunk)
+            try:
+                results = await wrap_future(chunk.future)
+            except InterpreterImportError as error:
+                chunks.begin_anew(chunk, error)
+                continue
+            for result in results:
                 chunks.took()
                 yield result
     finally:
         chunks.cancel()
+
+
+def choice_of(workers: Workers, fn: Callable[..., object]) -> Choice:
+    while True:
+        try:
+            return workers.choice(True, fn)
+        except Untried as found:
+            found.try_it()
 
 
 class ParallelMap(Generic[R]):
@@ -161,8 +233,7 @@ class ParallelMap(Generic[R]):
 
     def __init__(
         self,
-        pool: Pool,
-        kind: str,
+        workers: Workers,
         fn: Callable[[T], R],
         items: Iterable[T],
         chunk: int | None,
@@ -182,9 +253,11 @@ class ParallelMap(Generic[R]):
         check_flag("ordered", ordered)
         if progress is not None and not callable(progress):
             raise TypeError(f"progress is a function(taken, total), not {_shown(progress)}")
-        if kind != "threads":
-            reference(fn, pool.by_fork)  # says what is wrong, before anything has begun
-        self._chunks: Chunks[R] = Chunks(pool, fn, items, chunk, ordered, progress)
+        choice = choice_of(workers, fn)
+        if choice.kind != "threads":
+            # Says what is wrong, before anything has begun.
+            reference(fn, workers.pool(choice.kind).by_fork)
+        self._chunks: Chunks[R] = Chunks(workers, choice, fn, items, chunk, ordered, progress)
         self._results: Generator[R, None, None] | None = None
         self._awaited: AsyncGenerator[R, None] | None = None
 

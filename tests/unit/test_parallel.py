@@ -399,16 +399,22 @@ def test_arrays_are_borrowed_and_results_copied_once(engine: TheusEngine, kind: 
 
 
 def test_which_pool(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    from theus.parallel import chosen_kind
+    from theus.workers import general_choice
 
     for variable in ("THEUS_USE_PROCESSES", "THEUS_FORCE_INTERPRETERS", "THEUS_POOL_SIZE"):
         monkeypatch.delenv(variable, raising=False)
     free = not getattr(sys, "_is_gil_enabled", lambda: True)()
-    assert (chosen_kind()[0] == "threads") >= free
+    general = general_choice()
+    if free:
+        assert general is not None and general.kind == "threads"
+    else:
+        assert (general is None) == HAS_INTERPRETERS
     monkeypatch.setenv("THEUS_FORCE_INTERPRETERS", "1")
-    assert chosen_kind()[0] == "interpreters"
+    general = general_choice()
+    assert general is not None and general.kind == "interpreters"
     monkeypatch.setenv("THEUS_USE_PROCESSES", "1")
-    assert chosen_kind()[0] == "processes"
+    general = general_choice()
+    assert general is not None and general.kind == "processes" and "USE_PRO" in general.why
     monkeypatch.setenv("THEUS_POOL_SIZE", "3")
     with TheusEngine(pool="threads") as engine, caplog.at_level(logging.INFO, "theus.pools"):
         assert engine.stats().pools == ()

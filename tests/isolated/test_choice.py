@@ -1,0 +1,281 @@
+"""What an engine chooses for parallel processes where interpreters work beside each other, and how
+it finds out what can be there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import parallel_tasks as tasks
+from helpers import run_threads
+from support import PATIENCE, silent
+from theus import InterpreterImportError, SendError, TheusEngine
+from theus._compat import HAS_INTERPRETERS
+from theus._types import PoolChoice
+from theus.pools import trial
+from theus.pools.fit import place_of
+
+if not HAS_INTERPRETERS or not getattr(sys, "_is_gil_enabled", lambda: True)():
+    pytest.skip("another kind of pool suits this Python", allow_module_level=True)
+
+slow = pytest.mark.slow
+
+Write = Callable[[str, str], Any]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
+    """Writes a module that can be imported."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for variable in ("THEUS_USE_PROCESSES", "THEUS_FORCE_INTERPRETERS"):
+        monkeypatch.delenv(variable, raising=False)
+    written: list[str] = []
+
+    def make(name: str, text: str) -> None:
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+        written.append(name)
+
+    yield make
+    for name in written:
+        sys.modules.pop(name, None)
+        trial.verdicts.pop(name, None)
+
+
+def chosen(engine: TheusEngine) -> dict[str, tuple[str, str]]:
+    return {it.function.rpartition(".")[2]: (it.kind, it.why) for it in engine.stats().choices}
+
+
+# ---- trials -------------------------------------------------------------------------------------
+
+
+@slow
+@pytest.mark.parametrize(
+    ("text", "loads", "refused", "why"),
+    [
+        ("import other_good\nprint('aloud')\ndef f(): ...", True, False, ""),
+        ("import numpy", False, True, "numpy"),
+        ("try: import numpy\nexcept ImportError: raise KeyError(3)", False, True, "numpy"),
+        ("raise SystemExit(0)", False, False, "SystemExit"),
+        ("def g(): ...", False, False, "no attribute 'f'"),
+        ("import os\nos.abort()", False, False, "status -6"),
+        ("import os\nos._exit(0)", False, False, "status 0"),
+        ("import time\ntime.sleep(4000)", False, False, "not come to an end"),
+        ("import threading, time\nthreading.Thread(target=time.sleep, args=(4000,)).start()",
+         False, False, "not come to an end"),
+    ],
+)  # fmt: skip
+def test_trials(
+    write: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    loads: bool,
+    refused: bool,
+    why: str,
+) -> None:
+    """Whatever an import does, this process only waits, and hears of it."""
+    if "numpy" in text:
+        pytest.importorskip("numpy")
+    if "4000" in text:
+        monkeypatch.setattr(trial, "LIMIT", 1.0)
+    write("other_good", "")
+    import_module("other_good")
+    write("tried", text)
+    assert trial.known("tried") is None
+    found = trial.try_name("tried", "f")
+    assert (found.loads, found.refused) == (loads, refused) and why in found.why
+    assert trial.known("tried") is found is trial.try_name("tried", "f")
+    assert (trial.known("other_good") == trial.LOADS) == loads  # it has loaded with it
+
+
+@slow
+def test_a_trial_is_silent_and_leaves_nothing(write: Write) -> None:
+    write("loud", "import sys\nprint(1)\nprint(2, file=sys.stderr)\n")
+    silent(
+        f"""
+        import os, sys, threading
+        sys.path.insert(0, {sys.path[0]!r})
+        from theus.pools.trial import try_name
+        before = os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd") else []
+        assert try_name("loud", None).loads
+        assert threading.active_count() == 1
+        assert before == (os.listdir("/proc/self/fd") if before else [])
+        assert "loud" not in sys.modules
+        """
+    )
+
+
+def test_what_needs_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise AssertionError("a trial")
+
+    monkeypatch.setattr(trial, "trial", refuse)
+    for name in ("json", "os.path", "collections.abc", "theus.examples.texts", "builtins"):
+        assert trial.try_name(name, None) == trial.LOADS
+
+
+@slow
+def test_no_trial_within_a_trial(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THEUS_TRIAL", "1")
+    write("tried", "")
+    assert "no Python can be started here" in trial.try_name("tried", None).why
+
+
+@slow
+def test_threads_wait_for_one_trial(write: Write, tmp_path: Path) -> None:
+    write("tried", f"open({str(tmp_path / 'log')!r}, 'a').write('x')")
+    found = run_threads(4, lambda number: trial.try_name("tried", None), timeout=PATIENCE)
+    assert all(it.loads for it in found) and (tmp_path / "log").read_text() == "x"
+
+
+# ---- choices ------------------------------------------------------------------------------------
+
+
+@slow
+def test_it_takes_interpreters_where_they_do(
+    write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    with TheusEngine({"domain": {"n": 1}}, pool_size=1) as engine:
+        assert engine.stats().choices == ()
+        with caplog.at_level(logging.INFO, "theus.pools"):
+            assert engine.run_process(tasks.where) == (os.getpid(), 1)
+            assert asyncio.run(engine.execute(tasks.where)) == (os.getpid(), 1)
+            assert list(engine.map_parallel(tasks.double, [1, 2])) == [2, 4]
+        assert caplog.text.count("where runs in interpreters") == 1
+        assert "1 workers: interpreters" in caplog.text
+        assert [pool.kind for pool in engine.stats().pools] == ["interpreters"]
+        why = "its module loads there"
+        assert engine.stats().choices == (
+            PoolChoice("parallel_tasks.where", "interpreters", why),
+            PoolChoice("parallel_tasks.double", "interpreters", why),
+        )
+        # This one takes any function.
+        assert engine.get_pool().stats().kind == "processes"
+
+
+@slow
+def test_numpy_has_a_run_begin_anew_in_a_process() -> None:
+    np = pytest.importorskip("numpy")
+    with TheusEngine({"domain": {"n": 1}}, pool_size=1) as engine:
+        assert engine.run_process(tasks.imports_late) == 2
+        assert asyncio.run(engine.execute(tasks.count_up, np.int64(3))) == 5
+        assert engine.state.domain.n == 5 and engine.version == 3
+        assert engine.run_process(tasks.imports_late) == 6
+        kind, why = chosen(engine)["imports_late"]
+        assert kind == "processes" and "imports numpy" in why
+        kind, why = chosen(engine)["count_up"]
+        assert kind == "processes" and "argument 1, a numpy.int64," in why
+
+
+@slow
+def test_arrays_are_a_matter_for_processes() -> None:
+    np = pytest.importorskip("numpy")
+    with TheusEngine({"domain": {}, "heavy": {}}, pool_size=1) as engine:
+        with engine.edit() as ctx:
+            ctx.heavy["a"] = engine.heavy.put("a", np.ones((2, 3)))
+        assert engine.run_process(tasks.sums).tolist() == [2.0, 2.0, 2.0]
+        kind, why = chosen(engine)["sums"]
+        assert kind == "processes" and "heavy.a, a theus.shm_array.ShmArray," in why
+
+
+@slow
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("awaited", [True, False])
+def test_maps_go_on_in_processes(ordered: bool, awaited: bool) -> None:
+    np = pytest.importorskip("numpy")
+
+    def results(engine: TheusEngine, fn: Any, items: Any) -> Any:
+        found = engine.map_parallel(fn, items, chunk=1, ordered=ordered)
+
+        async def take() -> list[Any]:
+            return [it async for it in found]
+
+        return sorted(asyncio.run(take()) if awaited else found)
+
+    with TheusEngine(pool_size=2) as engine:
+        items = [1, 2, 3, np.int64(4), 5]
+        assert results(engine, tasks.double, items) == [2, 4, 6, 8, 10]
+        assert results(engine, tasks.doubles_with_numpy, range(30)) == list(range(0, 60, 2))
+        assert {kind for kind, _ in chosen(engine).values()} == {"processes"}
+        assert "numpy.int64" in chosen(engine)["double"][1]
+
+
+MODEL = """
+import pydantic
+class Model(pydantic.BaseModel):
+    n: int
+"""
+
+
+@slow
+def test_records_need_their_class_there(write: Write) -> None:
+    """Found before anything runs, with path and type."""
+    pytest.importorskip("pydantic")
+    write("models", MODEL)
+    import models  # type: ignore[import-not-found]
+
+    state = {"domain": {"model": models.Model(n=3)}}
+    with TheusEngine(state, pool_size=1) as engine:
+        assert engine.run_process(tasks.reads_a_model) == 3
+        kind, why = chosen(engine)["reads_a_model"]
+        assert kind == "processes" and "domain.model, a models.Model," in why
+        assert "pydantic" in why
+    with (
+        TheusEngine(state, pool="interpreters", pool_size=1) as engine,
+        pytest.raises(SendError, match=r"domain\.model, a models\.Model, cannot be sent.*pydantic"),
+    ):
+        engine.run_process(tasks.reads_a_model)
+
+
+@slow
+def test_interpreters_that_were_asked_for_stay() -> None:
+    pytest.importorskip("numpy")
+    with TheusEngine({"domain": {"n": 1}}, pool="interpreters", pool_size=1) as engine:
+        with pytest.raises(InterpreterImportError):
+            engine.run_process(tasks.imports_late)
+        with pytest.raises(InterpreterImportError):
+            list(engine.map_parallel(tasks.doubles_with_numpy, [1]))
+        assert engine.stats().choices == ()
+
+
+@slow
+def test_functions_of_a_script(tmp_path: Path) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(
+        textwrap.dedent("""
+        from dataclasses import dataclass
+        from functools import partial
+        from operator import add
+        from theus import TheusEngine, process
+        @dataclass
+        class Row:
+            n: int
+        @process(inputs=["domain.row"], parallel=True)
+        def double(ctx, by): return ctx.domain.row.n * by.n
+        if __name__ == "__main__":
+            with TheusEngine({"domain": {"row": Row(4)}}, pool_size=1) as engine:
+                print(engine.run_process(double, Row(2)), *engine.stats().choices[0][:2])
+                print(*engine.map_parallel(partial(add, 1), [1]))
+        """)
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", str(script)], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (done.stdout, done.stderr) == ("8 __main__.double interpreters\n2\n", "")
+
+
+def test_places_in_messages() -> None:
+    roots = {"domain": {"users": [1, {"ann": tasks.Point(1, 2)}]}}
+    assert place_of(tasks.Point, roots, ((), {})) == "domain.users[1].ann"
+    assert place_of(tasks.Point, {}, ((1, tasks.Point(1, 2)), {})) == "argument 2"
+    assert place_of(tasks.Point, {}, ((), {"at": [tasks.Point(1, 2)]})) == "argument 'at' at [0]"
+    assert place_of(tasks.Point, roots | {"domain": 1}, ((), {})) == "a part of the call"
