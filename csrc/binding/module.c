@@ -181,6 +181,9 @@ static PyMethodDef module_methods[] = {
      PyDoc_STR("token_in_block($module, array, /)\n--\n\n"
                "(token, offset) of the block in which all data of an array lie, if other processes may\n"
                "borrow it; or None.")},
+    {"count_leases", module_count_leases, METH_NOARGS,
+     PyDoc_STR("count_leases($module, /)\n--\n\n"
+               "How many blocks of shared memory this process looks at, its own and others'.")},
     {"forget_arenas", module_forget_arenas, METH_NOARGS,
      PyDoc_STR("forget_arenas($module, /)\n--\n\n"
                "Unmaps the borrowed shared memory that no array of this process lies in any more. It\n"

@@ -128,6 +128,12 @@ module_borrow_block(PyObject *module, PyObject *bytes)
 }
 
 PyObject *
+module_count_leases(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    return PyLong_FromUnsignedLongLong(theus_arenas_held());
+}
+
+PyObject *
 module_forget_arenas(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     theus_arenas_forget();

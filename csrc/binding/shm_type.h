@@ -35,6 +35,7 @@ PyObject *module_take_loan(PyObject *module, PyObject *token);
 PyObject *module_place_in_block(PyObject *module, PyObject *array);
 PyObject *module_token_in_block(PyObject *module, PyObject *array);
 PyObject *module_forget_arenas(PyObject *module, PyObject *ignored);
+PyObject *module_count_leases(PyObject *module, PyObject *ignored);
 PyObject *module_recover_leases(PyObject *module, PyObject *ignored);
 PyObject *module_system_memory(PyObject *module, PyObject *ignored);
 PyObject *module_sweep_shared(PyObject *module, PyObject *args);

@@ -541,6 +541,18 @@ theus_arenas_forget(void)
     } while (unused != NULL);
 }
 
+uint64_t
+theus_arenas_held(void)
+{
+    uint64_t held = 0;
+    theus_shm_lock();
+    for (theus_arena *it = process.first; it != NULL; it = it->next) {
+        held += it->held_slots;
+    }
+    theus_shm_unlock();
+    return held;
+}
+
 void
 theus_arenas_hide(void)
 {

@@ -122,6 +122,9 @@ THEUS_MUST_CHECK theus_status theus_arena_attach(const theus_arena_name *name, t
 /* Unmaps every borrowed arena that nobody here looks at: they are kept for the next array of theirs. */
 void theus_arenas_forget(void);
 
+/* Blocks that this process looks at, its own and others': its leases. */
+uint64_t theus_arenas_held(void);
+
 /* Takes the names of this process's own arenas away, as whoever finds them after its death would: at a clean exit. */
 void theus_arenas_hide(void);
 

@@ -7,8 +7,9 @@
             run_pipeline(engine)
 
 At the end of the block, everything that theus holds of the system has to be what it was at its
-beginning: descriptors and mappings of shared memory, its files with names, and of the allocators
-that are given, their arrays, bytes and freed arrays that other processes still look at.
+beginning: descriptors and mappings of shared memory, its files with names, leases (arrays that this
+process looks at, its own and others'), and of the allocators that are given, their arrays, bytes
+(those of each quota, too) and freed arrays that other processes still look at.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from theus._theus import forget_arenas, shared_folder
+from theus._theus import count_leases, forget_arenas, shared_folder
 from theus.errors import _shown
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ def leak_check(*allocators: ManagedAllocator) -> Iterator[None]:
     before = _held(allocators)
     yield
     after = _held(allocators)
-    leaks = tuple((name, before[name], now) for name, now in after.items() if now > before[name])
+    leaks = tuple(
+        (name, before.get(name, 0), now) for name, now in after.items() if now > before.get(name, 0)
+    )
     if leaks:
         raise LeakError(leaks)
 
@@ -74,6 +77,9 @@ def _held(allocators: tuple[ManagedAllocator, ...]) -> dict[str, int]:
         held[f"arrays{of}"] = len(report.arrays)
         held[f"bytes{of}"] = report.used
         held[f"freed arrays that others look at{of}"] = report.lingering
+        for quota in report.quotas[1:]:  # the first is all of it
+            held[f"bytes of {quota.prefix!r}{of}"] = quota.used
+    held["leases"] = count_leases()
     held["descriptors"] = sum(map(_is_ours, _targets("/proc/self/fd")))
     held["mappings"] = _mappings()
     own = re.compile(rf"theus_\d+_{os.getpid()}_")
