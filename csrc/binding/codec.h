@@ -60,6 +60,22 @@ enum {
     CODEC_KEYS = 1 << 16, /* keys that get a number */
 };
 
+/* What a value is written with; all borrowed. */
+typedef struct {
+    PyObject *extend;  /* None: nothing is extended */
+    PyObject *buffers; /* a list, or NULL */
+    Py_ssize_t large;
+} codec_way;
+
+/* (extend, buffers, large) as encode() has them, some of which are not given: -1 with an exception set. */
+int codec_way_from(codec_way *way, PyObject *const *args, Py_ssize_t count);
+
+/* Bytes: `before` zeroes (64 at most) for the caller to fill, then the value. */
+PyObject *codec_write(module_state *st, PyObject *value, const codec_way *way, size_t before);
+
+/* `extend` may be None, `buffers` (a tuple) NULL; both borrowed. `data` stays for as long as this takes. */
+PyObject *codec_read(module_state *st, const void *data, size_t size, PyObject *extend, PyObject *buffers);
+
 /* _theus.encode and _theus.decode */
 PyObject *module_encode(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *module_decode(PyObject *module, PyObject *const *args, Py_ssize_t count);

@@ -486,6 +486,22 @@ read_message(reader *r)
 }
 
 PyObject *
+codec_read(module_state *st, const void *data, size_t size, PyObject *extend, PyObject *buffers)
+{
+    reader r = {
+        .st = st,
+        .extend = extend,
+        .buffers = buffers,
+        .start = data,
+        .at = data,
+        .end = (const unsigned char *)data + size,
+    };
+    PyObject *value = read_message(&r);
+    Py_XDECREF(r.keys);
+    return value;
+}
+
+PyObject *
 module_decode(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     if (errors_check_count("decode", count, 1, 3) < 0) {
@@ -499,16 +515,8 @@ module_decode(PyObject *module, PyObject *const *args, Py_ssize_t count)
     if (PyObject_GetBuffer(args[0], &data, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
-    reader r = {
-        .st = module_state_of(module),
-        .extend = count > 1 ? args[1] : Py_None,
-        .buffers = buffers,
-        .start = data.buf,
-        .at = data.buf,
-        .end = (const unsigned char *)data.buf + data.len,
-    };
-    PyObject *value = read_message(&r);
-    Py_XDECREF(r.keys);
+    PyObject *extend = count > 1 ? args[1] : Py_None;
+    PyObject *value = codec_read(module_state_of(module), data.buf, (size_t)data.len, extend, buffers);
     PyBuffer_Release(&data);
     return value;
 }

@@ -489,34 +489,26 @@ write_value(writer *w, PyObject *object)
 }
 
 PyObject *
-module_encode(PyObject *module, PyObject *const *args, Py_ssize_t count)
+codec_write(module_state *st, PyObject *value, const codec_way *way, size_t before)
 {
-    if (errors_check_count("encode", count, 1, 4) < 0) {
-        return NULL;
-    }
     writer w;
-    w.st = module_state_of(module);
-    w.extend = count > 1 ? args[1] : Py_None;
-    w.buffers = count > 2 && args[2] != Py_None ? args[2] : NULL;
-    w.large = count > 3 ? PyLong_AsSsize_t(args[3]) : 0;
-    if (PyErr_Occurred()) {
-        return NULL;
-    }
-    if (w.buffers != NULL && !PyList_CheckExact(w.buffers)) {
-        return PyErr_Format(PyExc_TypeError, "buffers is a list or None, not %R", w.buffers);
-    }
+    w.st = st;
+    w.extend = way->extend;
+    w.buffers = way->buffers;
+    w.large = way->large;
     w.data = w.first;
-    w.size = 2;
+    w.size = before + 2;
     w.room = FIRST_ROOM;
     w.depth = 0;
     w.frozen = false;
     w.keys = 0;
     memset(w.key, 0, sizeof(w.key));
-    w.first[0] = (char)CODEC_MARK;
-    w.first[1] = CODEC_VERSION;
+    memset(w.first, 0, before);
+    w.first[before] = (char)CODEC_MARK;
+    w.first[before + 1] = CODEC_VERSION;
 
     PyObject *result = NULL;
-    if (write_value(&w, args[0]) == 0) {
+    if (write_value(&w, value) == 0) {
         result = PyBytes_FromStringAndSize(w.data, (Py_ssize_t)w.size);
     }
     if (w.data != w.first) {
@@ -526,4 +518,30 @@ module_encode(PyObject *module, PyObject *const *args, Py_ssize_t count)
         Py_XDECREF(w.key[i]);
     }
     return result;
+}
+
+int
+codec_way_from(codec_way *way, PyObject *const *args, Py_ssize_t count)
+{
+    way->extend = count > 0 ? args[0] : Py_None;
+    way->buffers = count > 1 && args[1] != Py_None ? args[1] : NULL;
+    way->large = count > 2 ? PyLong_AsSsize_t(args[2]) : 0;
+    if (PyErr_Occurred()) {
+        return -1;
+    }
+    if (way->buffers != NULL && !PyList_CheckExact(way->buffers)) {
+        PyErr_Format(PyExc_TypeError, "buffers is a list or None, not %R", way->buffers);
+        return -1;
+    }
+    return 0;
+}
+
+PyObject *
+module_encode(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    codec_way way;
+    if (errors_check_count("encode", count, 1, 4) < 0 || codec_way_from(&way, args + 1, count - 1) < 0) {
+        return NULL;
+    }
+    return codec_write(module_state_of(module), args[0], &way, 0);
 }

@@ -10,6 +10,7 @@
 #include "heavy_root.h"
 #include "interrupt.h"
 #include "kernels.h"
+#include "line.h"
 #include "records.h"
 #include "scope.h"
 #include "shm_type.h"
@@ -49,7 +50,7 @@ module_exec(PyObject *module)
         add_txn_type,         add_draft_types,     add_scope_types,       add_context_type,
         add_engine_type,      add_cursor_type,     add_turn_types,        add_outgoing_types,
         add_shm_types,        add_heavy_root_type, add_absent,          add_mail_types,
-        add_interp_type,      add_array_view_type,
+        add_interp_type,      add_array_view_type, add_line_type,
     };
     module_state *st = module_state_of(module);
     st->module = module;
@@ -161,6 +162,9 @@ static PyMethodDef module_methods[] = {
      PyDoc_STR("encode($module, value, extend=None, buffers=None, large=0, /)\n--\n\n"
                "A value as bytes. `extend(part)` gives (code, value) for what is neither plain nor a\n"
                "container. Content of at least `large` bytes goes to the list `buffers`, if there is one.")},
+    {"encode_frame", THEUS_FASTCALL(module_encode_frame), METH_FASTCALL,
+     PyDoc_STR("encode_frame($module, kind, number, value, extend=None, buffers=None, large=0, /)\n--\n\n"
+               "encode() behind a header for the wire: see theus.pools.wire.")},
     {"decode", THEUS_FASTCALL(module_decode), METH_FASTCALL,
      PyDoc_STR("decode($module, data, extend=None, buffers=None, /)\n--\n\n"
                "The value that encode() has written. `extend(code, value)` gives what was extended,\n"

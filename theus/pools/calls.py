@@ -61,7 +61,12 @@ def main_has_a_file() -> bool:
     if getattr(main, "__spec__", None) is not None:  # python -m
         return True
     file = getattr(main, "__file__", None)
-    return file is not None and os.path.exists(file)
+    return file is not None and is_there(file)
+
+
+@functools.lru_cache(maxsize=16)
+def is_there(file: str) -> bool:
+    return os.path.exists(file)
 
 
 @functools.lru_cache(maxsize=1024)

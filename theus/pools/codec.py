@@ -62,8 +62,13 @@ def decode_with(data: Data, pickled: bool, buffers: tuple[Any, ...] | None) -> A
         return decode(data, restore_any if pickled else restore_safe, buffers)
     except (CodecError, StaleArrayError):
         raise
-    except Exception as error:  # forged parts make constructors raise whatever they like
-        raise CodecError(f"a part cannot be restored: {type(error).__name__}: {error}") from error
+    except Exception as error:
+        raise not_restored(error) from error
+
+
+def not_restored(error: Exception) -> CodecError:
+    """Stands for what a constructor has raised: forged parts make them raise whatever they like."""
+    return CodecError(f"a part cannot be restored: {type(error).__name__}: {error}")
 
 
 # ---- classes by name ------------------------------------------------------------------

@@ -39,10 +39,10 @@ from theus.errors import BrokenPoolError, ClosedError, WorkerDied, WorkerTimeout
 from theus.pools import wire
 from theus.pools.base import Due, Look
 from theus.pools.calls import reference
-from theus.pools.member import PACKETS, Member, Task
-from theus.pools.pump import PoolFuture, Pump
+from theus.pools.member import PACKETS, Answer, Member, Task
+from theus.pools.pump import PoolFuture, Pump, is_anybody_in
 from theus.pools.registry import delist, enlist
-from theus.pools.reports import log_here, restored_answer
+from theus.pools.reports import log_here, unpacked
 from theus.pools.worker import Setup
 
 __all__ = ["Crew"]
@@ -92,11 +92,15 @@ class Crew:
 
         self.pump = Pump()
         # Guarded by the turn of the pump:
-        self.arrived: deque[tuple[Member, Task | None, int, int, memoryview]] = deque()
+        self.arrived: deque[Answer] = deque()
         """What is not delivered yet: answers to tasks, and what workers say of themselves."""
+        self.looks = 0
+        """At an only worker, since all were asked."""
         self.reader: int | None = None
         """The thread that reads answers; its callbacks cannot wait for the end of the pool."""
-        self.ended = threading.Event()
+        self.watcher = 0
+        """The thread that is."""
+        self.over = False
         try:
             for _ in range(size):
                 self.start_member()
@@ -128,15 +132,15 @@ class Crew:
         future: PoolFuture[Any] = PoolFuture(self)
         task = Task(number, shown or fn, future, frame, blocks, held, due)
         with self.lock:
-            if self.closing or self.foreign:
+            if self.closing or self.foreign or self.failure is not None:
                 task.release()
-                raise ClosedError("the pool")
-            if self.failure is not None:
-                task.release()
-                raise self.failure
-            self.timed = self.timed or due is not None
-            self.queue.append(task)
-            self.hand_out()
+                refused = self.failure
+                raise ClosedError("the pool") if self.closing or refused is None else refused
+            if due is not None:
+                self.timed = True
+            if self.queue or not self.begin(task, future):
+                self.queue.append(task)
+                self.hand_out()
             pump = self.pump
             if not (pump.armed or pump.taken or self.has_one_task()):
                 pump.arm()
@@ -144,7 +148,24 @@ class Crew:
 
     def has_one_task(self) -> bool:
         """Caller holds the lock."""
-        return not self.queue and sum([len(member.sent) for member in self.members]) == 1
+        return not self.queue and self.count_sent() == 1
+
+    def count_sent(self) -> int:
+        """The tasks that workers have. Caller holds the lock."""
+        return sum([len(member.sent) for member in self.members])
+
+    def begin(self, task: Task, future: PoolFuture[Any]) -> bool:
+        """Gives a new task to a worker, if one is free for it. Caller holds the lock."""
+        member = self.free_member()
+        if member is None:
+            return False
+        future.mark(begun=True)  # first: whatever the collector runs in between may read the answer
+        if not member.send([task]):
+            future.mark(begun=False)
+            return False
+        if self.timed:
+            self.call_watcher(self.next_due(member, monotonic()))
+        return True
 
     def hand_out(self) -> None:
         """Gives tasks of the queue to workers. Caller holds the lock."""
@@ -164,7 +185,7 @@ class Crew:
         """The worker that has the least to do, if it may have more."""
         best: Member | None = None
         for member in self.members:
-            if member.gone or member.late is not None or member.tasks < 0:
+            if member.gone or member.late is not None or not member.open:
                 continue
             if best is None or len(member.sent) < len(best.sent):
                 best = member
@@ -196,19 +217,17 @@ class Crew:
 
     def pump_for(self, future: PoolFuture[Any], timeout: float | None) -> float | None:
         """Reads answers until the future is done, if nobody else does. What is left of the time."""
-        if Future.done(future):
-            return timeout
         if self.foreign:
             raise ClosedError("the pool of the parent process")
         end = None if timeout is None else monotonic() + timeout
-        if get_ident() == self.thread.ident:
+        if get_ident() == self.watcher:
             self.watch_for(future, end)
         elif (turn := self.pump.turn).acquire(blocking=False):
             # Ctrl-C in just this place leaves it taken: see Pump.free_abandoned().
             inside = self.pump.taken  # in a callback of somebody who pumps: this thread
             try:
                 self.pump.take()
-                while not (Future.done(future) or self.ended.is_set()):
+                while not (future.over() or self.over):
                     left = -1.0 if end is None else end - monotonic()
                     if end is not None and left <= 0:
                         break
@@ -225,13 +244,13 @@ class Crew:
         with self.lock:
             if self.arrived:
                 self.call_watcher(0.0)  # these are not in any pipe: arming does not see them
-            if self.queue or any(member.sent for member in self.members):
+            if self.queue or self.count_sent():
                 self.pump.arm()
 
     def interrupt(self) -> None:
         """Whoever pumps shall look at its future again."""
         with self.lock:
-            if not self.ended.is_set() and not self.foreign:
+            if not self.over and not self.foreign:
                 self.pump.interrupt()
 
     def read_answers(self, timeout: float) -> None:
@@ -246,6 +265,8 @@ class Crew:
             self.reader = before
 
     def read_ready(self, timeout: float) -> None:
+        if timeout != 0 and self.look_at_the_only_one():
+            return
         for fd in self.pump.ready(timeout):
             member = self.by_descriptor.get(fd)
             if member is None:
@@ -256,65 +277,68 @@ class Crew:
                 self.read_member(member)
         self.bury_the_dead()
 
-    def read_member(self, member: Member) -> None:
-        """Delivers all that a worker has answered, and gives it more."""
-        more = True
-        while more:
-            found, more = member.read()
-            answers = [it for it in found if it[0] in wire.ANSWERS]
-            if len(found) > len(answers):
-                self.arrived.extend(
-                    (member, None, *it) for it in found if it[0] not in wire.ANSWERS
-                )
-            if answers:
-                with self.lock:
-                    tasks = member.answered([number for _, number, _ in answers])
-                    for task, answer in zip(tasks, answers, strict=True):
-                        if task is not None:
-                            self.arrived.append((member, task, *answer))
-                    self.done += len(tasks)
-                    self.hand_out()
-                    if self.timed and member.sent:
-                        self.call_watcher(self.due_of(member.sent[0], member.since))
-                    if not self.queue:
-                        self.look_for_idle()
-                        if self.closing:
-                            self.call_watcher(0.0)
-            self.deliver()
+    def look_at_the_only_one(self) -> bool:
+        """If one worker alone has something to do: looking for its answer may be quicker than to be
+        woken. Now and then the others have their turn, too."""
+        busy = [member for member in self.members if member.sent]
+        if len(busy) != 1 or self.looks >= 16:
+            self.looks = 0
+            return False
+        self.looks += 1
+        return self.read_member(busy[0], look=True)
+
+    def read_member(self, member: Member, look: bool = False) -> bool:
+        """Delivers what a worker has answered, and gives it more. False: there was nothing."""
+        found = member.line.receive(look)
+        answers = [it for it in found if it[0] in wire.ANSWERS]
+        if len(found) > len(answers):
+            said = (it for it in found if it[0] not in wire.ANSWERS)
+            self.arrived.extend((member, None, kind, body) for kind, _, body in said)
+        if answers:
+            with self.lock:
+                self.arrived += member.answered(answers)
+                self.done += len(answers)
+                self.hand_out()
+                if self.timed and member.sent:
+                    self.call_watcher(self.due_of(member.sent[0], member.since))
+                if not self.queue:
+                    self.look_for_idle()
+                    if self.closing:
+                        self.call_watcher(0.0)
+        self.deliver()
+        return bool(found)
 
     def deliver(self) -> None:
         """In order. An answer stays until its future has ended: a signal handler may raise between
         any two instructions. A callback that pumps goes past it."""
         while self.arrived:
             first = self.arrived[0]
-            member, task, kind, number, body = first
+            member, task, kind, body = first
             if task is None:
                 self.arrived.popleft()
                 self.hear(member, kind, body)
                 continue
             try:
-                if not Future.done(task.future):
-                    self.deliver_one(member, task, kind, number, body)
+                if not task.future.over():
+                    self.deliver_one(member, task, kind, body)
             finally:
-                if Future.done(task.future) and self.arrived and self.arrived[0] is first:
+                if task.future.over() and self.arrived and self.arrived[0] is first:
                     self.arrived.popleft()
 
-    def deliver_one(
-        self, member: Member, task: Task, kind: int, number: int, body: memoryview
-    ) -> None:
+    def deliver_one(self, member: Member, task: Task, kind: int, body: bytes) -> None:
         good, found = unpacked(kind, body)
         if task.blocks or task.held:
             task.release()
-        if kind in (wire.VALUE_IN_BLOCKS, wire.ERROR_IN_BLOCKS):
+        if kind in wire.INLINE:
             with self.lock:
-                member.owed.append(number)
+                member.owed.append(task.number)
                 member.give_back()
         if good:
             task.future.set_result(found)
         else:
             task.future.set_exception(found)
 
-    def hear(self, member: Member, kind: int, body: memoryview) -> None:
+    def hear(self, member: Member, kind: int, body: bytes) -> None:
         """What a worker says of itself."""
         if kind == wire.LOG:
             log_here(body)
@@ -339,11 +363,12 @@ class Crew:
     def look_for_idle(self) -> None:
         """If one worker is idle while others have more than they can begin, the clock decides.
         Caller holds the lock."""
-        waiting = [m for m in self.members if len(m.sent) > 1 and not m.gone]
+        waiting = [m for m in self.members if len(m.sent) > 1]
         if waiting and any(not m.sent and not m.gone for m in self.members):
             self.call_watcher(min(m.since for m in waiting) + PATIENCE)
 
     def watch(self) -> None:
+        self.watcher = get_ident()
         while not self.watch_once(float("inf")):
             pass
         self.end()
@@ -351,7 +376,7 @@ class Crew:
     def watch_for(self, future: PoolFuture[Any], end: float | None) -> None:
         """A callback, called by the watcher, waits: the watcher goes on, inside."""
         until = float("inf") if end is None else end
-        while not Future.done(future) and monotonic() < until:
+        while not future.over() and monotonic() < until:
             if self.watch_once(until):
                 break
 
@@ -387,7 +412,7 @@ class Crew:
             # All together: a task may come back from a worker that dies, or has too many.
             if self.closing and not self.queue and not any(m.sent for m in self.members):
                 for member in self.members:
-                    if member.tasks >= 0:
+                    if member.open:
                         member.dismiss()
                         member.since = now
                     elif now > member.since + LAST_CALL:
@@ -462,7 +487,8 @@ class Crew:
     def bury_the_dead(self) -> None:
         """Caller has the turn."""
         for member in [m for m in self.members if m.gone]:
-            self.read_member(member)
+            while self.read_member(member):
+                pass  # all that it has said
             with self.lock:
                 if member not in self.members:
                     continue  # what its last answers have called has come here, too
@@ -474,7 +500,7 @@ class Crew:
                     if self.by_descriptor.pop(fd, None) is not None:
                         self.pump.remove(fd, alarm=fd == member.alarm)
                 self.call_watcher(0.0)
-            expected = member.tasks < 0 and not lost
+            expected = not member.open and not lost
             signal, status = member.bury()
             # Else they would stay until memory is short, and what it looked at could not be freed.
             leases = recover_leases()
@@ -545,7 +571,7 @@ class Crew:
             if cancel:  # a task that was taken back is running to its caller
                 waiting = [task for task in self.queue if not Future.running(task.future)]
                 self.queue = deque(task for task in self.queue if Future.running(task.future))
-            if not self.ended.is_set():
+            if not self.over:
                 self.call_watcher(0.0)
         for task in waiting:
             task.release()
@@ -567,7 +593,7 @@ class Crew:
                 waiting += member.sent
                 member.sent.clear()
                 member.packets.clear()
-            if not self.ended.is_set():
+            if not self.over:
                 self.call_watcher(0.0)
         for task in waiting:
             task.release()
@@ -581,8 +607,8 @@ class Crew:
             member.kill()
 
     def end(self) -> None:
-        self.pump.interrupt()  # whoever pumps sees that it is over
-        self.ended.set()
+        self.over = True
+        self.pump.interrupt()  # whoever pumps sees that
         # With the lock, too: nobody rings a bell whose number is already another file's.
         with self.pump.turn, self.lock:
             self.pump.close()
@@ -610,25 +636,6 @@ class Crew:
             member.close()
             member.gone = True
         self.members.clear()
-        if not self.ended.is_set():
-            self.ended.set()
+        if not self.over:
+            self.over = True
             self.pump.shut()
-
-
-def unpacked(kind: int, body: memoryview) -> tuple[bool, Any]:
-    """(True, the value) or (False, the exception) of an answer."""
-    try:
-        return restored_answer(wire.INLINE.get(kind, kind), wire.unpack(body, kind in wire.INLINE))
-    except BaseException as error:  # restoring a value is code of anybody; its future has to end
-        return False, error
-
-
-def is_anybody_in(method: Any, of: object) -> bool:
-    """Whether a thread is in the middle of that method of that object."""
-    for frame in sys._current_frames().values():
-        at: Any = frame
-        while at is not None:
-            if at.f_code is method.__code__ and at.f_locals.get("self") is of:
-                return True
-            at = at.f_back
-    return False

@@ -4,10 +4,9 @@
     answers   worker writes a stream, pool reads; it ends when the worker does
     lifeline  the pool only holds its write end: the worker dies with it
 
-The pool keeps a second read end of `tasks`. It is opened anew, through /proc, because O_NONBLOCK
-belongs to the open file, and the worker shall wait in its reads while the pool never does.
+The pool keeps the read end of `tasks` that the worker has, too.
 
-Everything here is guarded by the pool's lock, but for reading answers, which only the thread that
+Everything here is guarded by the pool's lock, but for receiving answers, which only the thread that
 holds the pump does.
 """
 
@@ -16,18 +15,18 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from time import monotonic
 from typing import Any
 
-from theus._theus import SharedBlock
+from theus._theus import Line, SharedBlock
 from theus.pools import wire
 from theus.pools.base import Due
 from theus.pools.calls import shown_name
+from theus.pools.pump import PoolFuture
 from theus.pools.worker import Setup, main
 
-__all__ = ["Member", "Task"]
+__all__ = ["Answer", "Member", "Task"]
 
 PACKETS = 15
 """A pipe has sixteen places, one for each packet; one stays free for what is not a task."""
@@ -42,7 +41,7 @@ class Task:
         self,
         number: int,
         fn: Any,
-        future: Future[Any],
+        future: PoolFuture[Any],
         frame: bytes,
         blocks: tuple[SharedBlock, ...],
         held: list[Any],
@@ -95,18 +94,14 @@ class Member:
                     undo.callback(os.close, end)
                 return ends
 
-            task_end, self.tasks = pipe(os.O_DIRECT)
+            self.unread, tasks = pipe(os.O_DIRECT | os.O_NONBLOCK)
             self.answers, answer_end = pipe(0)
             life_end, self.lifeline = pipe(0)
-            again = f"/proc/self/fd/{task_end}"
-            self.unread = os.open(again, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            undo.callback(os.close, self.unread)
-            os.set_blocking(self.tasks, False)
             os.set_blocking(self.answers, False)
 
-            ours = (self.tasks, self.answers, self.lifeline, self.unread) if by_fork else ()
+            ours = (tasks, self.answers, self.lifeline, self.unread) if by_fork else ()
             theirs = (
-                Connection(os.dup(task_end), writable=False),
+                Connection(os.dup(self.unread), writable=False),
                 Connection(os.dup(answer_end), readable=False),
                 Connection(os.dup(life_end), writable=False),
             )
@@ -124,8 +119,9 @@ class Member:
                 self.alarm = os.pidfd_open(self.pid)
             except ProcessLookupError:  # gone already
                 self.alarm = -1
+            self.line = Line(self.answers, tasks, setup.look)
             undo.pop_all()
-        for end in (task_end, answer_end, life_end):
+        for end in (answer_end, life_end):
             os.close(end)
         self.ready = False
         self.gone = False
@@ -141,16 +137,19 @@ class Member:
         """Seconds that its last tasks took, newer ones counting more."""
         self.owed: list[int] = []
         """Results whose blocks we are through with, and the worker does not know it yet."""
-        self.rest = bytearray()
+
+    @property
+    def open(self) -> bool:
+        """Whether it may get more tasks."""
+        return self.line.writes >= 0
 
     # ---- tasks ------------------------------------------------------------------------
 
     def send(self, tasks: list[Task]) -> bool:
         """One packet with some tasks; False if there is no room for it now."""
-        self.give_back()
-        try:
-            os.write(self.tasks, b"".join([task.frame for task in tasks]))
-        except BlockingIOError:
+        if self.owed:
+            self.give_back()
+        if not self.line.send([task.frame for task in tasks]):
             return False
         if not self.sent:
             self.since = monotonic()
@@ -158,23 +157,22 @@ class Member:
         self.packets.append(len(tasks))
         return True
 
-    def answered(self, numbers: list[int]) -> list[Task | None]:
-        """Takes the tasks with these results off the list; None for one that is not there."""
-        sent = self.sent
-        tasks: list[Task | None] = []
-        for number in numbers:
+    def answered(self, answers: list[tuple[int, int, bytes]]) -> list[Answer]:
+        """Takes the tasks with these answers off the list. Some are not there any more: killed."""
+        sent, packets = self.sent, self.packets
+        found: list[Answer] = []
+        for kind, number, body in answers:
             if not sent or sent[0].number != number:
-                tasks.append(None)
                 continue
-            tasks.append(sent.popleft())
-            if self.packets[0] == 1:
-                self.packets.popleft()
+            found.append((self, sent.popleft(), kind, body))
+            if packets[0] == 1:
+                packets.popleft()
             else:
-                self.packets[0] -= 1
+                packets[0] -= 1
         now = monotonic()
-        self.pace += 0.3 * ((now - self.since) / len(numbers) - self.pace)
+        self.pace += 0.3 * ((now - self.since) / len(answers) - self.pace)
         self.since = now
-        return tasks
+        return found
 
     def recall(self) -> list[Task]:
         """Takes back the tasks that the worker has not read, in order.
@@ -205,38 +203,17 @@ class Member:
 
     def give_back(self) -> None:
         """Tells the worker which of its blocks we are through with; later, if the pipe is full."""
-        while self.owed and self.tasks >= 0:
+        while self.owed and self.open:
             some = self.owed[:64]
-            try:
-                os.write(self.tasks, b"".join(wire.frame(wire.RELEASED, n, b"") for n in some))
-            except BlockingIOError:
+            if not self.line.send([wire.frame(wire.RELEASED, number, b"") for number in some]):
                 return
             del self.owed[: len(some)]
-
-    # ---- answers ---------------------------------------------------------------------------
-
-    def read(self) -> tuple[list[wire.Frame], bool]:
-        """Answers that have arrived, and whether more may have."""
-        try:
-            data: bytes | bytearray = os.read(self.answers, wire.INLINE_RESULT + wire.HEADER.size)
-        except BlockingIOError:
-            return [], False
-        more = len(data) >= 4096
-        if self.rest:
-            self.rest += data
-            data = self.rest
-        found, end = wire.frames(data)
-        if found or not self.rest:  # a long frame grows where it is
-            self.rest = bytearray(memoryview(data)[end:])
-        return found, more
 
     # ---- end -------------------------------------------------------------------------------
 
     def dismiss(self) -> None:
         """No more tasks: the worker ends when it has done what it has."""
-        if self.tasks >= 0:
-            os.close(self.tasks)
-            self.tasks = -1
+        self.line.hang_up()
 
     def kill(self) -> None:
         if not self.gone:
@@ -256,7 +233,11 @@ class Member:
         return (-code, None) if code < 0 else (None, code)
 
     def close(self) -> None:
-        self.dismiss()
-        for fd in (self.answers, self.lifeline, self.unread, self.alarm):
+        self.line.close()
+        for fd in (self.lifeline, self.unread, self.alarm):
             if fd >= 0:
                 os.close(fd)
+
+
+Answer = tuple[Member, Task | None, int, bytes]
+"""Who gave it; the task, or None for what a worker says of itself; its kind and its body."""

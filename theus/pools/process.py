@@ -26,6 +26,7 @@ from typing import Any, Literal, get_args
 
 from theus.arguments import check_flag
 from theus.errors import _shown
+from theus.pools import wire
 from theus.pools.base import PoolStats, SeparatePool, checked_size, cores
 from theus.pools.crew import Crew
 from theus.pools.registry import arrange_for_the_end, in_forked_child
@@ -87,7 +88,9 @@ class ProcessPool(SeparatePool):
         context = multiprocessing.get_context(start_method)
         threads = max(1, cores() // size) if blas_threads is None else blas_threads
         level = logging.getLogger().getEffectiveLevel()
-        setup = Setup(f"theus-pool-{next(POOLS)}", threads, level, initializer, tuple(initargs))
+        look = wire.LOOK if cores() > 1 else 0.0
+        name = f"theus-pool-{next(POOLS)}"
+        setup = Setup(name, threads, level, initializer, tuple(initargs), look)
         arrange_for_the_end()
         self.by_fork = start_method == "fork"
         super().__init__(Crew(size, context, setup, timeout, retry_dead), size)

@@ -30,9 +30,11 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures._base import PENDING, RUNNING
 from typing import Any, Protocol, TypeVar
 
 __all__ = ["PoolFuture", "Pump"]
@@ -148,6 +150,17 @@ class Pump:
             os.close(fd)
 
 
+def is_anybody_in(method: Any, of: object) -> bool:
+    """Whether a thread is in the middle of that method of that object."""
+    for frame in sys._current_frames().values():
+        at: Any = frame
+        while at is not None:
+            if at.f_code is method.__code__ and at.f_locals.get("self") is of:
+                return True
+            at = at.f_back
+    return False
+
+
 # ---- futures -------------------------------------------------------------------------------
 
 
@@ -182,14 +195,25 @@ class PoolFuture(Future[T]):
         self._waiters = Waiters()
         self._waiters.pump = crew.pump
 
+    def mark(self, begun: bool) -> None:
+        """As set_running_or_notify_cancel(), for a future that nobody else has yet; and back."""
+        self._state = RUNNING if begun else PENDING
+
+    def over(self) -> bool:
+        """As done(), but nobody relies on the answer, and it costs no lock: the state is one
+        attribute, and once it is over it stays so."""
+        return self._state not in (PENDING, RUNNING)
+
     def result(self, timeout: float | None = None) -> T:
         """As Future.result(); ClosedError in a forked child, where no answer can come."""
-        left = self.crew.pump_for(self, timeout)
-        return super().result(left)
+        if not self.over():
+            timeout = self.crew.pump_for(self, timeout)
+        return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        left = self.crew.pump_for(self, timeout)
-        return super().exception(left)
+        if not self.over():
+            timeout = self.crew.pump_for(self, timeout)
+        return super().exception(timeout)
 
     def done(self) -> bool:
         found = super().done()

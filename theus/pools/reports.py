@@ -18,14 +18,15 @@ from theus.pools.base import WorkerTraceback
 from theus.pools.calls import resolve
 from theus.pools.codec import dumps, extend, loads
 
-__all__ = ["Reporter", "forward_logs", "log_here", "restored_answer", "restored_error"]
+__all__ = ["Reporter", "forward_logs", "log_here", "restored_answer", "restored_error", "unpacked"]
 
 
 def traceback_of(error: BaseException) -> str:
-    """As text, without the frame of this file."""
+    """As text, without our own frame, if there is one: some workers call their tasks from C."""
     trace = error.__traceback__
-    inner = trace.tb_next if trace is not None else None
-    return "".join(traceback.format_exception(type(error), error, inner))
+    if trace is not None and trace.tb_frame.f_globals is globals():
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace))
 
 
 class Reporter(ABC):
@@ -123,6 +124,17 @@ def restored_answer(kind: int, content: Any) -> tuple[bool, Any]:
     if kind == wire.ERROR:
         return False, restored_error(*content)
     return True, content
+
+
+def unpacked(kind: int, body: bytes) -> tuple[bool, Any]:
+    """(True, the value) or (False, the exception) of an answer."""
+    try:
+        content = wire.unpack(body, kind in wire.INLINE)
+        if kind == wire.VALUE:
+            return True, content
+        return restored_answer(wire.INLINE.get(kind, kind), content)
+    except BaseException as error:  # restoring a value is code of anybody; its future has to end
+        return False, error
 
 
 def restored_error(error: BaseException, text: str) -> BaseException:

@@ -21,13 +21,12 @@ pages change.
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pickle import PickleBuffer
 from struct import Struct
 from typing import Any
 
-from theus._theus import SharedBlock, SharedZone, borrow_block, decode, encode
+from theus._theus import SharedBlock, SharedZone, borrow_block, decode, encode, encode_frame
 from theus.errors import HeavyMemoryError
 from theus.pools.codec import Data, Held, decode_with, extend
 
@@ -39,6 +38,9 @@ PACKET = 4096
 INLINE_RESULT = 64 * 1024
 LARGE = 64 * 1024
 """Measured: from here on a copy into warm shared memory is cheaper than one through a pipe."""
+LOOK = 50e-6
+"""Seconds for which a side looks for a frame before it sleeps, if there is a core for that: longer
+than the other one needs to take a result and submit the next task."""
 
 # Of tasks.
 CALL, CALL_IN_BLOCKS, RELEASED = 1, 2, 3
@@ -103,9 +105,18 @@ def pack(
     `held` is what the sender keeps alive until the receiver is through, beside these blocks.
     """
     buffers: list[Any] = []
-    body = encode(value, partial(extend, held, True), buffers, LARGE)
-    if not buffers and len(body) + HEADER.size <= limit:
-        return frame(kind, number, body), ()
+    data = encode_frame(kind, number, value, partial(extend, held, True), buffers, LARGE)
+    if not buffers and len(data) <= limit:
+        return data, ()
+    return enclosed(kind, number, data, buffers, limit, shelf)
+
+
+def enclosed(
+    kind: int, number: int, data: bytes, buffers: list[Any], limit: int, shelf: Shelf
+) -> tuple[bytes, tuple[SharedBlock, ...]]:
+    """The frame that stands for one that is too long or has buffers, and the blocks with its
+    content."""
+    body = memoryview(data)[HEADER.size :]
     blocks = [shelf.store(part) for part in (body, *buffers)]
     sizes = map(size_of, (body, *buffers))
     tokens = encode([(block.token, size) for block, size in zip(blocks, sizes, strict=True)])
@@ -133,12 +144,3 @@ def unpack(body: Data, in_blocks: bool) -> Any:
 def content_of(token: bytes, size: int) -> memoryview:
     block: Any = borrow_block(token).private()
     return memoryview(block)[:size]
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """For a blocking descriptor."""
-    written = os.write(fd, data)
-    if written < len(data):
-        rest = memoryview(data)[written:]
-        while rest:
-            rest = rest[os.write(fd, rest) :]

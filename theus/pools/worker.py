@@ -1,5 +1,7 @@
 """What runs in a worker process: read a packet, run its tasks, write each result at once.
 
+The loop over tasks is C (csrc/binding/line_serve.c). It calls what stands in `Results`.
+
 A worker ends when the pipe of tasks is closed, when its pool kills it, or, wherever it is at that
 moment, when its pool's process is gone: it has the read end of a pipe that nobody ever writes to,
 and asks the kernel for SIGIO should that pipe lose its last writer.
@@ -12,12 +14,14 @@ import fcntl
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from theus._theus import SharedBlock
+from theus._theus import Line, SharedBlock
+from theus.errors import CodecError, StaleArrayError
 from theus.pools import wire
+from theus.pools.calls import resolve
+from theus.pools.codec import extend, not_restored, restore_any
 from theus.pools.reports import Reporter, forward_logs
 
 __all__ = ["Setup", "main"]
@@ -32,52 +36,66 @@ class Setup(NamedTuple):
     log_level: int
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
+    look: float
+    """Seconds for which it looks for a task before it sleeps."""
 
 
 # ---- results -------------------------------------------------------------------------------
 
 
 class Results(Reporter):
-    """The way back. Any thread of the worker may log, so what is written is whole."""
+    """The way back. Any thread of the worker may log: the line writes whole frames."""
 
-    def __init__(self, fd: int, name: str) -> None:
-        self.fd = fd
-        self.lock = threading.Lock()
+    restore = staticmethod(restore_any)
+    resolve = staticmethod(resolve)
+    large = wire.LARGE
+
+    def __init__(self, line: Line, name: str) -> None:
+        self.line = line
         self.shelf = wire.Shelf(name)
         self.lent: dict[int, tuple[SharedBlock, ...]] = {}
         """By the number of the task: blocks with a result that the pool may be reading."""
 
-    def write(self, data: bytes) -> None:
-        with self.lock:
-            wire.write_all(self.fd, data)
+    def run(self, kind: int, number: int, body: Any) -> None:
+        if kind == wire.RELEASED:
+            for block in self.lent.pop(number, ()):
+                block.retire()
+        else:
+            super().run(kind, number, body)
+
+    def extend(self, part: Any) -> tuple[int, Any]:
+        """What is sent by token stays as long as the value does: until it is written."""
+        return extend([], True, part)
 
     def answer(self, kind: int, number: int, value: Any) -> None:
-        data, blocks = wire.pack(kind, number, value, wire.INLINE_RESULT, self.shelf, [])
+        self.send(number, *wire.pack(kind, number, value, wire.INLINE_RESULT, self.shelf, []))
+
+    def enclose(self, number: int, data: bytes, buffers: list[Any]) -> None:
+        """A value that was encoded and does not go through the pipe in one piece."""
+        limit = wire.INLINE_RESULT
+        self.send(number, *wire.enclosed(wire.VALUE, number, data, buffers, limit, self.shelf))
+
+    def send(self, number: int, data: bytes, blocks: tuple[SharedBlock, ...]) -> None:
         if blocks:
             self.lent[number] = blocks
-        self.write(data)
+        self.line.answer(data)
 
     def say(self, kind: int, body: bytes) -> None:
-        self.write(wire.frame(kind, 0, body))
+        self.line.answer(wire.frame(kind, 0, body))
+
+    def unreadable(self, number: int, error: BaseException) -> None:
+        """A call that could not be decoded."""
+        if isinstance(error, Exception) and not isinstance(error, (CodecError, StaleArrayError)):
+            refused = not_restored(error)
+            refused.__cause__ = error
+            error = refused
+        self.fail(number, error)
 
     def unpack(self, kind: int, body: Any) -> Any:
         return wire.unpack(body, kind == wire.CALL_IN_BLOCKS)
 
-    def take_back(self, number: int) -> None:
-        for block in self.lent.pop(number, ()):
-            block.retire()
 
-
-# ---- the loop ------------------------------------------------------------------------------------
-
-
-def serve(tasks: int, results: Results) -> None:
-    while packet := os.read(tasks, 16 * wire.PACKET):
-        for kind, number, body in wire.frames(packet)[0]:
-            if kind == wire.RELEASED:
-                results.take_back(number)
-            else:
-                results.run(kind, number, body)
+# ---- its life ------------------------------------------------------------------------------------
 
 
 def main(tasks: Any, answers: Any, lifeline: Any, others: tuple[int, ...], setup: Setup) -> None:
@@ -90,7 +108,10 @@ def main(tasks: Any, answers: Any, lifeline: Any, others: tuple[int, ...], setup
             os.close(fd)
     end_with(lifeline.fileno())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the pool decides
-    results = Results(answers.fileno(), setup.name)
+    line = Line(os.dup(tasks.fileno()), os.dup(answers.fileno()), setup.look)
+    tasks.close()
+    answers.close()
+    results = Results(line, setup.name)
     forward_logs(results, setup.log_level)
     limit_blas(setup.threads)
     try:
@@ -100,7 +121,7 @@ def main(tasks: Any, answers: Any, lifeline: Any, others: tuple[int, ...], setup
         results.give_up(error)
         return
     results.say(wire.READY, b"")
-    serve(tasks.fileno(), results)
+    line.serve(results)
 
 
 def end_with(lifeline: int) -> None:

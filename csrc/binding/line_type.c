@@ -1,0 +1,375 @@
+/* The ends of the wire as objects; line.h says who does what. */
+#include "line.h"
+
+#include "errors.h"
+
+#include <string.h>
+
+enum { FIRST_ROOM = 4096 };
+
+static LineObject *
+line_of(PyObject *op)
+{
+    return (LineObject *)op;
+}
+
+static PyObject *
+os_error(void)
+{
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+/* ---- frames ------------------------------------------------------------------------------------- */
+
+static uint64_t
+read_little(const char *at, int bytes)
+{
+    uint64_t found = 0;
+    for (int i = bytes; i-- > 0;) {
+        found = found << 8 | (unsigned char)at[i];
+    }
+    return found;
+}
+
+static void
+write_little(char *at, int bytes, uint64_t value)
+{
+    for (int i = 0; i < bytes; i++, value >>= 8) {
+        at[i] = (char)(unsigned char)value;
+    }
+}
+
+bool
+line_next(const char **at, const char *end, line_frame *frame)
+{
+    if (end - *at < LINE_HEADER) {
+        return false;
+    }
+    size_t size = (size_t)read_little(*at, 4);
+    if ((size_t)(end - *at) - LINE_HEADER < size) {
+        return false;
+    }
+    *frame = (line_frame){(uint8_t)(*at)[4], read_little(*at + 5, 8), *at + LINE_HEADER, size};
+    *at += LINE_HEADER + size;
+    return true;
+}
+
+PyObject *
+line_frame_of(module_state *st, uint8_t kind, uint64_t number, PyObject *value, const codec_way *way)
+{
+    PyObject *data = codec_write(st, value, way, LINE_HEADER);
+    if (data == NULL) {
+        return NULL;
+    }
+    size_t size = (size_t)PyBytes_GET_SIZE(data) - LINE_HEADER;
+    if (size > UINT32_MAX && way->buffers == NULL) { /* with buffers, the caller looks at the size */
+        Py_DECREF(data);
+        PyErr_SetString(PyExc_OverflowError, "a value of 4 GiB is too long for a frame");
+        return NULL;
+    }
+    char *header = PyBytes_AS_STRING(data);
+    write_little(header, 4, size);
+    header[4] = (char)kind;
+    write_little(header + 5, 8, number);
+    return data;
+}
+
+PyObject *
+module_encode_frame(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    codec_way way;
+    if (errors_check_count("encode_frame", count, 3, 6) < 0 || codec_way_from(&way, args + 3, count - 3) < 0) {
+        return NULL;
+    }
+    unsigned long kind = PyLong_AsUnsignedLong(args[0]);
+    unsigned long long number = PyErr_Occurred() ? 0 : PyLong_AsUnsignedLongLong(args[1]);
+    return PyErr_Occurred() ? NULL : line_frame_of(module_state_of(module), (uint8_t)kind, number, args[2], &way);
+}
+
+/* ---- the worker's end ------------------------------------------------------------------------------ */
+
+/* Signals wait until the frame is whole: what follows half a frame is lost. */
+static theus_pipe
+write_all(int fd, const char *data, size_t size)
+{
+    theus_pipe done = THEUS_PIPE_DONE;
+    while (size > 0 && done != THEUS_PIPE_BROKEN) {
+        size_t count;
+        done = theus_pipe_write(fd, data, size, &count);
+        data += count;
+        size -= count;
+        if (done == THEUS_PIPE_LATER) {
+            done = theus_pipe_await(fd, false);
+        }
+    }
+    return done;
+}
+
+int
+line_answer(LineObject *line, const char *data, size_t size)
+{
+    int error = 0;
+    Py_BEGIN_ALLOW_THREADS
+    (void)PyThread_acquire_lock(line->answering, WAIT_LOCK);
+    if (write_all(line->out, data, size) == THEUS_PIPE_BROKEN) {
+        error = errno;
+    }
+    PyThread_release_lock(line->answering);
+    Py_END_ALLOW_THREADS
+    if (error != 0) {
+        errno = error;
+        (void)os_error();
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *
+line_answer_py(PyObject *op, PyObject *data)
+{
+    if (!PyBytes_CheckExact(data)) {
+        return PyErr_Format(PyExc_TypeError, "answer() takes bytes, not %R", data);
+    }
+    if (line_answer(line_of(op), PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data)) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- the pool's end ---------------------------------------------------------------------------------- */
+
+static PyObject *
+line_send(PyObject *op, PyObject *frames)
+{
+    char packet[LINE_PACKET];
+    size_t size = 0, count;
+    if (!PyList_CheckExact(frames)) {
+        return PyErr_Format(PyExc_TypeError, "send() takes a list, not %R", frames);
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(frames); i++) {
+        PyObject *frame = PyList_GET_ITEM(frames, i);
+        if (!PyBytes_CheckExact(frame) || (size_t)PyBytes_GET_SIZE(frame) > LINE_PACKET - size) {
+            return PyErr_Format(PyExc_ValueError, "frames of a packet are bytes, %d in all", LINE_PACKET);
+        }
+        memcpy(packet + size, PyBytes_AS_STRING(frame), (size_t)PyBytes_GET_SIZE(frame));
+        size += (size_t)PyBytes_GET_SIZE(frame);
+    }
+    theus_pipe done = theus_pipe_write(line_of(op)->out, packet, size, &count);
+    return done == THEUS_PIPE_BROKEN ? os_error() : PyBool_FromLong(done == THEUS_PIPE_DONE);
+}
+
+/* Room for one more read at least. */
+static int
+make_room(LineObject *line)
+{
+    if (line->room - line->held >= FIRST_ROOM / 2) {
+        return 0;
+    }
+    size_t room = line->room == 0 ? FIRST_ROOM : 2 * line->room;
+    char *rest = PyMem_Realloc(line->rest, room);
+    if (rest == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    line->rest = rest;
+    line->room = room;
+    return 0;
+}
+
+static void
+drop_rest(LineObject *line)
+{
+    PyMem_Free(line->rest);
+    line->rest = NULL;
+    line->held = line->room = 0;
+}
+
+/* Takes the whole frames out of `rest`; a list, new. */
+static PyObject *
+take_frames(LineObject *line)
+{
+    PyObject *found = PyList_New(0);
+    const char *at = line->rest, *end = at + line->held, *taken = at;
+    line_frame frame;
+    while (found != NULL && line->held > 0 && line_next(&at, end, &frame)) {
+        PyObject *entry = Py_BuildValue("(iKy#)", (int)frame.kind, (unsigned long long)frame.number, frame.body,
+                                        (Py_ssize_t)frame.size);
+        if (entry == NULL || PyList_Append(found, entry) < 0) {
+            Py_CLEAR(found); /* those that are in it come again: nothing was taken */
+        }
+        Py_XDECREF(entry);
+        taken = at;
+    }
+    if (found != NULL && line->held > 0) {
+        line->held = (size_t)(end - taken);
+        memmove(line->rest, taken, line->held);
+        if (line->held == 0 && line->room > LINE_LONGEST) {
+            drop_rest(line); /* one long frame is no reason to keep so much */
+        }
+    }
+    return found;
+}
+
+static PyObject *
+line_receive(PyObject *op, PyObject *look)
+{
+    LineObject *line = line_of(op);
+    bool may_look = look == Py_True;
+    if (may_look && !theus_look_pays(&line->look)) {
+        return PyList_New(0);
+    }
+    for (;;) {
+        size_t count;
+        if (make_room(line) < 0) {
+            return NULL;
+        }
+        size_t room = line->room - line->held;
+        theus_pipe done = theus_pipe_read(line->in, line->rest + line->held, room, &count);
+        line->held += count;
+        if (done == THEUS_PIPE_LATER && may_look && line->held == 0) {
+            may_look = false;
+            Py_BEGIN_ALLOW_THREADS
+            done = theus_pipe_look(line->in, &line->look);
+            Py_END_ALLOW_THREADS
+            /* Now, before anything is read: what a handler of Python raises when we return would lose it. */
+            if (PyErr_CheckSignals() < 0) {
+                return NULL;
+            }
+            if (done == THEUS_PIPE_DONE) {
+                continue;
+            }
+        }
+        if (done == THEUS_PIPE_BROKEN) {
+            return os_error();
+        }
+        if (done == THEUS_PIPE_DONE && (count == room && line->held < LINE_LONGEST)) {
+            continue; /* there may be more */
+        }
+        PyObject *found = take_frames(line);
+        if (found == NULL || PyList_GET_SIZE(found) > 0 || done != THEUS_PIPE_DONE) {
+            return found;
+        }
+        Py_DECREF(found); /* a part of a long frame */
+    }
+}
+
+static PyObject *
+line_hang_up(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    LineObject *line = line_of(op);
+    if (line->out >= 0) {
+        theus_pipe_close(line->out);
+        line->out = -1;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+line_close(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    LineObject *line = line_of(op);
+    if (line->in >= 0) {
+        theus_pipe_close(line->in);
+        line->in = -1;
+    }
+    return line_hang_up(op, NULL);
+}
+
+/* ---- the type ------------------------------------------------------------------------------------------ */
+
+static PyObject *
+line_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
+{
+    int in, out;
+    double look;
+    if (!PyArg_ParseTuple(args, "iid:Line", &in, &out, &look)) {
+        return NULL;
+    }
+    PyThread_type_lock lock = PyThread_allocate_lock();
+    if (lock == NULL) {
+        return PyErr_NoMemory();
+    }
+    LineObject *self = PyObject_New(LineObject, type);
+    if (self == NULL) {
+        PyThread_free_lock(lock);
+        return NULL;
+    }
+    self->in = in;
+    self->out = out;
+    self->look = (theus_look){.look_ns = look > 0 ? (uint64_t)(look * 1e9) : 0};
+    self->answering = lock;
+    self->rest = NULL;
+    self->held = self->room = 0;
+    self->epoch = theus_process_epoch();
+    return (PyObject *)self;
+}
+
+static void
+line_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    LineObject *line = line_of(op);
+    if (line->epoch == theus_process_epoch()) { /* a forked child has said what it closes */
+        Py_DECREF(line_close(op, NULL));
+    }
+    PyThread_free_lock(line->answering);
+    PyMem_Free(line->rest);
+    PyObject_Free(op);
+    Py_DECREF(type);
+}
+
+static PyObject *
+line_reads(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLong(line_of(op)->in);
+}
+
+static PyObject *
+line_writes(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLong(line_of(op)->out);
+}
+
+static PyMethodDef line_methods[] = {
+    {"send", line_send, METH_O,
+     PyDoc_STR("send($self, frames, /)\n--\n\nOne packet with some frames; False if there is no room for it now.")},
+    {"receive", line_receive, METH_O,
+     PyDoc_STR("receive($self, look, /)\n--\n\n"
+               "(kind, number, body) of the frames that are there. With `look`: of those that come within a moment,\n"
+               "if it pays to look for them; else none. It does not wait for the rest of one, nor for the end.")},
+    {"answer", line_answer_py, METH_O, PyDoc_STR("answer($self, data, /)\n--\n\nWrites a whole frame, waiting for room.")},
+    {"serve", line_serve, METH_O, PyDoc_STR("serve($self, desk, /)\n--\n\nRuns tasks until the other side hangs up; see theus.pools.worker.")},
+    {"hang_up", line_hang_up, METH_NOARGS, PyDoc_STR("hang_up($self, /)\n--\n\nNothing more is sent: the other side sees the end.")},
+    {"close", line_close, METH_NOARGS, PyDoc_STR("close($self, /)\n--\n\nCloses both descriptors.")},
+    {0},
+};
+
+static PyGetSetDef line_getset[] = {
+    {"reads", line_reads, NULL, PyDoc_STR("The descriptor that it reads from; -1 when it is closed."), NULL},
+    {"writes", line_writes, NULL, PyDoc_STR("The descriptor that it writes to; -1 when it is closed."), NULL},
+    {0},
+};
+
+static PyType_Slot line_slots[] = {
+    {Py_tp_doc, "Line(reads, writes, look, /)\n--\n\n"
+                "One end of the wire between a process pool and a worker; takes over two descriptors, of which the\n"
+                "first does not block. Before it sleeps it looks for `look` seconds."},
+    {Py_tp_new, line_new},
+    {Py_tp_dealloc, line_dealloc},
+    {Py_tp_methods, line_methods},
+    {Py_tp_getset, line_getset},
+    {0, NULL},
+};
+
+static PyType_Spec line_spec = {
+    .name = "theus._theus.Line",
+    .basicsize = sizeof(LineObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = line_slots,
+};
+
+int
+add_line_type(PyObject *module, module_state *st)
+{
+    return module_add_type(module, &line_spec, &st->Line_type);
+}
