@@ -66,7 +66,9 @@ static void
 test_alloc(void)
 {
     theus_zone *zone = zone_new(0);
+    CHECK(theus_arenas_held() == 0);
     theus_block a = alloc_of(zone, "a", 100), b = alloc_of(zone, "b", 0), c = alloc_of(zone, "c", 3 * MIB);
+    CHECK(theus_arenas_held() == 3);
     CHECK(is_filled(&a, 0) && is_filled(&c, 0) && (uintptr_t)theus_block_data(&a) % 64 == 0);
     CHECK((uintptr_t)theus_block_data(&c) % 4096 == 0);
     memset(theus_block_data(&a), 7, 100);
