@@ -19,9 +19,7 @@ are not tried: what they cannot do Python refuses in good order. A module is kno
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import threading
 from importlib import import_module
@@ -117,6 +115,8 @@ def try_name(module: str, name: str | None) -> Verdict:
 
 def trial(module: str, name: str | None) -> tuple[Verdict, list[tuple[str, str | None]]]:
     """The verdict, and (module, file) of all that was loaded."""
+    import json
+    import subprocess
     from multiprocessing.spawn import get_executable
 
     executable: Any = get_executable()
