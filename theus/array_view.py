@@ -124,6 +124,16 @@ def writable_copy(view: ArrayView) -> ArrayView:
     return ArrayView(memory, view.shape, view.format, offset, view.strides)
 
 
+def published(view: ArrayView) -> ArrayView | None:
+    """What a state keeps of it: itself, if nobody can write there any more. See
+    ShmArray._published."""
+    place = place_in_block(view)
+    if place is None or not view.readonly:
+        return None
+    block = place[0]
+    return view if block.live and block.published else None
+
+
 def letter_of(view: ArrayView) -> str:
     """The dtype as tokens say it: NumPy's letter."""
     return {"Zf": "F", "Zd": "D"}.get(view.format, view.format)

@@ -273,6 +273,12 @@ view_cow(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
+view_published(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return call_python(op, "published");
+}
+
+static PyObject *
 view_reduce(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     return call_python(op, "reduced");
@@ -381,6 +387,7 @@ static PyMethodDef view_methods[] = {
     {"cow", view_cow, METH_NOARGS,
      PyDoc_STR("cow($self, /)\n--\n\nThe same content, writable: pages that are written become this process's own.\n"
                "Raises ValueError if the data do not lie in shared memory.")},
+    {"_published", view_published, METH_NOARGS, NULL},
     {"__reduce__", view_reduce, METH_NOARGS, NULL},
     {0},
 };

@@ -251,6 +251,9 @@ atom_judge(module_state *st, PyObject *object)
     if (type == &PyDictProxy_Type || type == st->HeavyRoot_type) {
         return ATOM_AS_DICT;
     }
+    if (type == st->ArrayView_type) {
+        return ATOM_PUBLISHED;
+    }
     PyObject *note = known_note(st, type);
     if (note != NULL) {
         return note == Py_True ? ATOM_ACCEPTED : note == Py_False ? ATOM_AS_DICT : ATOM_PUBLISHED;

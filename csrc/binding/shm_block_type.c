@@ -108,6 +108,8 @@ shm_block_of_loan(module_state *st, theus_loan *loan)
     return (PyObject *)self;
 }
 
+static PyObject *block_publish(PyObject *op, PyObject *ignored);
+
 PyObject *
 module_borrow_block(PyObject *module, PyObject *bytes)
 {
@@ -124,7 +126,17 @@ module_borrow_block(PyObject *module, PyObject *bytes)
     Py_BEGIN_ALLOW_THREADS
     status = theus_block_lease(&token.arena, token.slot, token.generation, &block);
     Py_END_ALLOW_THREADS
-    return status == THEUS_OK ? shm_block_of_lease(st, &block) : errors_raise(st, status);
+    if (status != THEUS_OK) {
+        return errors_raise(st, status);
+    }
+    PyObject *lease = shm_block_of_lease(st, &block);
+    /* A state may hold it: then nobody writes there, not its owner either, who is given what all others are shown. */
+    if (lease != NULL && theus_block_is_owned(&block) && theus_block_is_published(&block)) {
+        PyObject *shown = block_publish(lease, NULL);
+        Py_DECREF(lease);
+        return shown;
+    }
+    return lease;
 }
 
 PyObject *

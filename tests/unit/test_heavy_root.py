@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import gc
+import pickle
 import threading
 from collections.abc import Iterator, MutableMapping
 from typing import Any
@@ -149,3 +150,18 @@ def test_it_is_a_mapping_like_any_other_root(engine: TheusEngine) -> None:
 
     engine.run_process(replace)
     assert set(engine.state.heavy) == {"only"}
+
+
+def test_what_comes_back_to_its_owner_cannot_be_written() -> None:
+    """By token, as from a worker: it is the memory that the state holds."""
+    with TheusEngine({"heavy": {}}) as engine:
+        with engine.edit() as ctx:
+            ctx.heavy["a"] = engine.heavy.put("a", np.arange(6.0))
+        held = engine.state.heavy["a"]
+        for arrived in (pickle.loads(pickle.dumps(held)), pickle.loads(pickle.dumps(held[::2]))):
+            with pytest.raises(ValueError, match="read-only"):
+                arrived[0] = 99
+            assert arrived.info()["name"] == held.info()["name"]
+            copy = arrived.cow()
+            copy[0] = 99
+        assert held.tolist() == list(range(6))

@@ -1,0 +1,128 @@
+"""Arrays of every dtype, and every view of them, through workers of each kind: what arrives is what
+was sent, without a copy where it is shared, and what comes back is what they have."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import parallel_tasks as tasks
+from theus import CodecError, ProcessError, SendError, TheusEngine
+from theus._compat import HAS_INTERPRETERS
+
+np = pytest.importorskip("numpy")
+
+KINDS = ["threads"]
+if sys.platform.startswith("linux"):
+    KINDS += ["processes"] + ["interpreters"] * HAS_INTERPRETERS
+
+NUMBERS = list("?bhilqBHILQefdFD")
+"""What an ArrayView knows, too."""
+OTHERS = ["g", "G", ">i4", ">f8", "M8[s]", "m8[ns]", "S5", "U3", "V3", "i4,f8", "(2,3)i2,S1"]
+"""What NumPy alone knows."""
+NATIVE = {"threads": NUMBERS + OTHERS, "processes": NUMBERS + OTHERS, "interpreters": NUMBERS}
+
+
+def made(dtype: str) -> Any:
+    """Six rows of four, of which no two are alike, or nearly."""
+    kind = np.dtype(dtype)
+    size = 24 * kind.itemsize
+    if kind.kind in "fc":
+        return (np.arange(24) - 11.5).astype(kind).reshape(6, 4)
+    if kind.kind in "?bMmU":
+        return (np.arange(24) % (2 if kind.kind == "b" else 24)).astype(kind).reshape(6, 4)
+    return np.frombuffer(bytes(n * 7 % 128 for n in range(size)), kind).reshape(6, 4)
+
+
+def views(a: Any) -> Iterator[Any]:
+    yield a
+    yield a[1:3]
+    yield a[:, 1:3]
+    yield a[::2, ::-1]
+    yield a[::-1]
+    yield a.T
+    yield a[1:, 1:].T
+    yield a[2:2]
+    yield a[:, 3:3]
+    yield a[2, 1, ...]
+    yield a[3]
+    yield a[:, 2]
+    yield a[None, :, None]
+    yield a.reshape(-1)
+    yield a.reshape(2, 3, 2, 2)[:, ::2, 1]
+    yield np.broadcast_to(a[0], (3, 4))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def engine(request: pytest.FixtureRequest) -> Iterator[TheusEngine]:
+    """With an array of each dtype, half of them in the order of Fortran."""
+    with TheusEngine({"heavy": {}}, pool=request.param, pool_size=1) as made_engine:
+        with made_engine.edit() as ctx:
+            for n, dtype in enumerate(NATIVE[request.param]):
+                array = made(dtype)
+                array = np.asfortranarray(array) if n % 2 else array
+                ctx.heavy[f"a{n}"] = made_engine.heavy.put(f"a{n}", array)
+        yield made_engine
+
+
+@pytest.fixture
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.node.callspec.params["engine"])
+
+
+def described(array: Any) -> tuple[Any, ...]:
+    return array.shape, array.dtype.name, array.tobytes()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_they_arrive_as_they_are(engine: TheusEngine, kind: str, shared: bool) -> None:
+    for n, dtype in enumerate(NATIVE[kind]):
+        source = engine.state.heavy[f"a{n}"] if shared else made(dtype)
+        sent = list(views(source))
+        got = engine.run_process(tasks.describes, sent)
+        assert [it[:3] for it in got] == [described(it) for it in sent], dtype
+        if shared:
+            assert [it[3] for it in got] == [it.strides for it in sent], dtype
+
+
+def test_they_come_back_as_they_are(engine: TheusEngine, kind: str) -> None:
+    for n, dtype in enumerate(NATIVE[kind]):
+        source = engine.state.heavy[f"a{n}"]
+        sent = list(views(source))
+        got = engine.run_process(tasks.gives_back, sent)
+        assert list(map(described, got)) == list(map(described, sent)), dtype
+        assert all(it.strides == that.strides for it, that in zip(got, sent, strict=True))
+        assert all(it.info()["name"] == source.info()["name"] for it in got), dtype
+        assert all(not it.flags.writeable for it in got)
+
+
+def test_those_of_the_state_are_read_under_their_contract(engine: TheusEngine, kind: str) -> None:
+    for n, dtype in enumerate(NATIVE[kind]):
+        array = engine.state.heavy[f"a{n}"]
+        found = engine.run_process(tasks.describes_heavy, f"a{n}")
+        assert found == (*described(array), array.strides), dtype
+        assert array.flags.f_contiguous == bool(n % 2)
+
+
+def test_what_a_worker_makes_is_copied_into_the_engines_memory(
+    engine: TheusEngine, kind: str
+) -> None:
+    for n, dtype in enumerate(NATIVE[kind]):
+        before = engine.state.heavy[f"a{n}"]
+        reversed_ = before[::-1]
+        engine.run_process(tasks.makes, f"a{n}")
+        kept = engine.state.heavy["made"]
+        assert described(kept) == described(reversed_), dtype
+        info = kept.info()
+        assert info["published"] and info["owned"] and info["name"] != before.info()["name"]
+
+
+@pytest.mark.skipif("interpreters" not in KINDS, reason="from Python 3.13 on")
+@pytest.mark.parametrize("dtype", OTHERS)
+def test_what_only_numpy_knows_is_refused_where_it_cannot_load(dtype: str) -> None:
+    with TheusEngine({"heavy": {}}, pool="interpreters", pool_size=1) as engine:
+        with pytest.raises((CodecError, SendError, ProcessError, TypeError)):
+            engine.run_process(tasks.describes, [made(dtype)])
