@@ -208,3 +208,49 @@ def doubles_with_numpy(n: int) -> int:
 @process(inputs=["domain.model"], parallel=True)
 def reads_a_model(ctx: Any) -> int:
     return int(ctx.domain.model.n)
+
+
+def about(array: Any) -> tuple[Any, ...]:
+    """Of an ndarray or an ArrayView."""
+    dtype = getattr(array.dtype, "name", array.dtype)
+    return tuple(array.shape), dtype, array.tobytes(), tuple(array.strides)
+
+
+@process(parallel=True)
+def describes(ctx: Any, arrays: list[Any]) -> list[Any]:
+    return [about(array) for array in arrays]
+
+
+@process(parallel=True)
+def gives_back(ctx: Any, arrays: list[Any]) -> list[Any]:
+    return list(arrays)
+
+
+@process(inputs=["heavy"], parallel=True)
+def describes_heavy(ctx: Any, key: str) -> tuple[Any, ...]:
+    return about(ctx.heavy[key])
+
+
+@process(inputs=["heavy"], outputs=["heavy.made"], parallel=True)
+def reverses(ctx: Any, key: str, fresh: bool) -> Any:
+    found = ctx.heavy[key][::-1]
+    if fresh:
+        return found.copy() if hasattr(found, "copy") else found.cow()
+    return found
+
+
+@process(inputs=["heavy"], parallel=True)
+def writes_into(ctx: Any, key: str, array: Any) -> list[str]:
+    """What it gets for writing into what it was given and what it finds."""
+    refused = []
+    for it in (
+        array,
+        array[1:],
+        ctx.heavy[key],
+        ctx.heavy[key].T if hasattr(array, "T") else array,
+    ):
+        try:
+            it[0, 0] = 1
+        except (ValueError, TypeError) as error:
+            refused.append(str(error))
+    return refused

@@ -53,7 +53,7 @@ def views(a: Any) -> Iterator[Any]:
     yield a[None, :, None]
     yield a.reshape(-1)
     yield a.reshape(2, 3, 2, 2)[:, ::2, 1]
-    yield np.broadcast_to(a[0], (3, 4))
+    yield np.broadcast_to(a[0], (3, 4), subok=True)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -73,6 +73,11 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.node.callspec.params["engine"])
 
 
+def steps(shape: Any, strides: Any) -> list[int]:
+    """The strides that lead from one element to another one: nobody minds the others."""
+    return [step for axis, step in zip(shape, strides, strict=True) if axis > 1 and 0 not in shape]
+
+
 def described(array: Any) -> tuple[Any, ...]:
     return array.shape, array.dtype.name, array.tobytes()
 
@@ -85,7 +90,8 @@ def test_they_arrive_as_they_are(engine: TheusEngine, kind: str, shared: bool) -
         got = engine.run_process(tasks.describes, sent)
         assert [it[:3] for it in got] == [described(it) for it in sent], dtype
         if shared:
-            assert [it[3] for it in got] == [it.strides for it in sent], dtype
+            found = [steps(shape, strides) for shape, _, _, strides in got]
+            assert found == [steps(it.shape, it.strides) for it in sent], dtype
 
 
 def test_they_come_back_as_they_are(engine: TheusEngine, kind: str) -> None:
@@ -94,9 +100,13 @@ def test_they_come_back_as_they_are(engine: TheusEngine, kind: str) -> None:
         sent = list(views(source))
         got = engine.run_process(tasks.gives_back, sent)
         assert list(map(described, got)) == list(map(described, sent)), dtype
-        assert all(it.strides == that.strides for it, that in zip(got, sent, strict=True))
-        assert all(it.info()["name"] == source.info()["name"] for it in got), dtype
-        assert all(not it.flags.writeable for it in got)
+        found = [steps(it.shape, it.strides) for it in got]
+        assert found == [steps(it.shape, it.strides) for it in sent], dtype
+        # NumPy has copied some before they were sent.
+        full = [it for it, that in zip(got, sent, strict=True) if np.may_share_memory(that, source)]
+        assert len(full) > 8
+        assert {it.info()["name"] for it in full} == {source.info()["name"]}, dtype
+        assert not any(it.flags.writeable for it in full)
 
 
 def test_those_of_the_state_are_read_under_their_contract(engine: TheusEngine, kind: str) -> None:
@@ -107,22 +117,31 @@ def test_those_of_the_state_are_read_under_their_contract(engine: TheusEngine, k
         assert array.flags.f_contiguous == bool(n % 2)
 
 
-def test_what_a_worker_makes_is_copied_into_the_engines_memory(
-    engine: TheusEngine, kind: str
-) -> None:
+def test_no_worker_writes_into_the_state(engine: TheusEngine) -> None:
+    """INC-014: a worker could, through its view of the caller's memory."""
+    array = engine.state.heavy["a0"]
+    before = described(array)
+    refused = engine.run_process(tasks.writes_into, "a0", array)
+    assert len(refused) == 4 and all("read-only" in it for it in refused), refused
+    assert described(array) == before
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_what_becomes_of_results(engine: TheusEngine, kind: str, fresh: bool) -> None:
+    """An array that the worker has made is copied once; a view of one that is there stays one."""
     for n, dtype in enumerate(NATIVE[kind]):
         before = engine.state.heavy[f"a{n}"]
-        reversed_ = before[::-1]
-        engine.run_process(tasks.makes, f"a{n}")
+        engine.run_process(tasks.reverses, f"a{n}", fresh)
         kept = engine.state.heavy["made"]
-        assert described(kept) == described(reversed_), dtype
+        assert described(kept) == described(before[::-1]), dtype
         info = kept.info()
-        assert info["published"] and info["owned"] and info["name"] != before.info()["name"]
+        assert info["published"] and info["owned"]
+        assert (info["name"] != before.info()["name"]) == fresh
 
 
 @pytest.mark.skipif("interpreters" not in KINDS, reason="from Python 3.13 on")
-@pytest.mark.parametrize("dtype", OTHERS)
-def test_what_only_numpy_knows_is_refused_where_it_cannot_load(dtype: str) -> None:
+def test_what_only_numpy_knows_is_refused_where_it_cannot_load() -> None:
     with TheusEngine({"heavy": {}}, pool="interpreters", pool_size=1) as engine:
-        with pytest.raises((CodecError, SendError, ProcessError, TypeError)):
-            engine.run_process(tasks.describes, [made(dtype)])
+        for dtype in OTHERS:
+            with pytest.raises((CodecError, SendError, ProcessError, TypeError)):
+                engine.run_process(tasks.describes, [made(dtype)])
