@@ -663,10 +663,16 @@ INCIDENTS = {
     "006": f"{HERE}:test_outside_a_transaction_nothing_changes",
     "008": "test_process:test_one_process_in_many_threads "
     "test_options:test_inline_runs_on_the_thread_of_the_loop",
+    "009": "test_interpreters:test_an_engine_in_two_interpreters_at_once "
+    "test_parallel:test_pure_guide_and_updates "
+    "test_parallel:test_errors_keep_their_type_and_say_where",
     "010": f"{HERE}:test_a_pure_process_changes_nothing_by_any_route "
     f"{HERE}:test_a_swallowed_write_of_a_pure_process_fails_its_run",
     "011": f"{HERE}:test_two_strict_flags_are_two",
     "013": f"{HERE}:test_what_is_made_is_filled_and_read_back",
+    "014": "test_parallel_arrays:test_those_of_the_state_are_read_under_their_contract "
+    "test_parallel_arrays:test_they_come_back_as_they_are "
+    "test_parallel_arrays:test_no_worker_writes_into_the_state",
     "015": "test_old_names:test_an_engine_has_its_old_methods "
     "test_turns:test_who_does_not_meet_the_ticket_passes",
     "016": "test_vectors:test_row_22 test_weaknesses:test_w03_a_retried_attempt_is_not_committed",
@@ -686,8 +692,8 @@ INCIDENTS = {
 }
 
 LATER_INCIDENTS = {
-    "007": "memory with names", "009": "workers", "012": "audit", "014": "workers",
-    "022": "the hub of signals", "023": "the hub of signals", "025": "workers",
+    "007": "memory with names", "012": "audit", "022": "the hub of signals",
+    "023": "the hub of signals", "025": "benchmarks",
 }  # fmt: skip
 """024 was about stale caches of bytecode."""
 
