@@ -254,3 +254,24 @@ def writes_into(ctx: Any, key: str, array: Any) -> list[str]:
         except (ValueError, TypeError) as error:
             refused.append(str(error))
     return refused
+
+
+@process(inputs=["domain.stock"], parallel=True)
+def counts(ctx: Any) -> tuple[int, int, list[str]]:
+    stock = ctx.domain.stock
+    return len(stock), sum(stock.values()), list(stock)[:2]
+
+
+@process(outputs=["domain.stock"], parallel=True)
+def takes(ctx: Any, name: str, fail: bool = False) -> None:
+    stock = ctx.domain.stock
+    stock[name] -= 1
+    stock["more"] = 1
+    if fail:
+        raise Broke(name)
+    del stock["more"]
+
+
+@process(parallel=True, semantic="guide")
+def looks(ctx: Any) -> tuple[list[str], int]:
+    return sorted(ctx.domain), len(ctx.domain.stock)

@@ -208,10 +208,14 @@ def rehearse(
     run: int,
     isolation: Isolation,
     process: str,
+    hides: bool,
     /,
 ) -> Transaction:
     """An open transaction on a version of these roots that the engine does not have, for a body
     whose account is repeated in another engine. It ends as a with block that raises."""
+
+def is_same(a: object, b: object, /) -> bool:
+    """Whether both are the very same: one object, or views of one container of a state."""
 
 HOME: Final[ContextVar[Any]]  # who runs: of the thread or task itself, never to be handed on
 
@@ -748,6 +752,8 @@ class Engine:
     def close(self) -> None: ...
     @property
     def closed(self) -> bool: ...
+    @property
+    def hides_fields(self) -> bool: ...
     @property
     def queueing(self) -> bool: ...
 

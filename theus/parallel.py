@@ -13,12 +13,13 @@ What happens is a transaction of the engine whose body is elsewhere:
                                                             account, result
 
 The worker gets the declared inputs and outputs (below a wildcard: all of the container that holds
-it; a GUIDE and an engine with strict_guards=False: everything), and arrays by token, not
-copied. The body runs there under the same guard. Its account, that is what it has read, written and
-sent, is repeated in the transaction which stays open meanwhile, and what it returned is stored
-there: so contract, zones, conflicts, `merge=`, retries, messages, signals, notes and records are
-those of a process that runs here. If it raises, its exception is raised here, with the worker's
-traceback as its cause. Log records reach the loggers of this process.
+it; a GUIDE and an engine with strict_guards=False: everything), and arrays by token, not copied.
+What has not changed since workers were sent it is not sent again: see theus.pools.parcels. The
+body runs there under the same guard. Its account, that is what it has read, written and sent, is
+repeated in the transaction which stays open meanwhile, and what it returned is stored there: so
+contract, zones, conflicts, `merge=`, retries, messages, signals, notes and records are those of a
+process that runs here. If it raises, its exception is raised here, with the worker's traceback as
+its cause. Log records reach the loggers of this process.
 
 What is different
 
@@ -50,8 +51,10 @@ from typing import TYPE_CHECKING, Any
 from theus._theus import MISSING, FrozenDict, Transaction, repeat
 from theus.errors import InterpreterImportError, ProcessTimeoutError, SendError
 from theus.pools.attempt import perform
+from theus.pools.base import Look
 from theus.pools.calls import reference, shown_name
 from theus.pools.fit import CAREFUL, FORCED, Unfit, place_of, unfit_by_import
+from theus.pools.parcels import Depot, Parcel, Sent, is_small
 from theus.scope import is_literal, parse_pattern
 
 if TYPE_CHECKING:
@@ -94,26 +97,62 @@ def places(declared: tuple[str, ...]) -> tuple[Path, ...]:
     )
 
 
-def part_of(state: State, ends: tuple[Path, ...]) -> dict[str, Any]:
-    """The state with nothing in it but what lies at these places, and on the way there.
+class Load:
+    """The part of a state that one attempt is sent: `roots`, and `parcels` of what goes by token
+    (theus.pools.parcels), for which there is None in the roots. Without a depot all of it is in the
+    roots. `look`: see theus.pools.fit."""
 
-    A list, set or record on the way is taken whole: without its other parts it is no such thing.
-    """
-    roots: dict[str, Any] = {}
-    for path in ends:
-        here: dict[Any, Any] = roots
-        there: Any = {"heavy": state.heavy} if path[0] == "heavy" else state.data
-        for key in path[:-1]:
-            inner = there.get(key, MISSING)
-            if type(inner) is not FrozenDict:
-                break
-            here, there = here.setdefault(key, {}), inner
-        else:
-            key = path[-1]
-            inner = there.get(key, MISSING)
-        if inner is not MISSING:
-            here[key] = inner
-    return roots
+    __slots__ = ("depot", "look", "parcels", "roots")
+
+    def __init__(self, depot: Depot | None, look: Look | None = None) -> None:
+        self.depot = depot
+        self.look = look
+        self.parcels: dict[Path, Parcel] = {}
+        self.roots: dict[str, Any] = {}
+
+    def add_all(self, state: State) -> None:
+        for name, root in state.data.items():
+            self.put(self.roots, (name,), root)
+        self.roots["heavy"] = state.heavy
+
+    def add_places(self, state: State, ends: tuple[Path, ...]) -> None:
+        """What lies at these places, and nothing else on the way there.
+
+        A list, set or record on the way is taken whole: without its other parts it is no such
+        thing.
+        """
+        for path in ends:
+            here: dict[Any, Any] = self.roots
+            there: Any = {"heavy": state.heavy} if path[0] == "heavy" else state.data
+            place = path
+            for length, key in enumerate(path[:-1], 1):
+                inner = there.get(key, MISSING)
+                if type(inner) is not FrozenDict:
+                    place = path[:length]
+                    break
+                here, there = here.setdefault(key, {}), inner
+            else:
+                inner = there.get(path[-1], MISSING)
+            if inner is not MISSING:
+                self.put(here, place, inner)
+
+    def put(self, here: dict[Any, Any], place: Path, value: Any) -> None:
+        if place in self.parcels:
+            return
+        if self.depot is not None and place[0] != "heavy" and not is_small(value):
+            parcel = self.depot.claim(place, value, self.look)
+            if parcel is not None:
+                self.parcels[place] = parcel
+                value = None
+        here[place[-1]] = value
+
+    def sent(self) -> tuple[Sent, ...]:
+        return tuple([parcel.sent for parcel in self.parcels.values()])
+
+    def leave(self) -> None:
+        """The attempt is over: nobody reads the parcels for it any more."""
+        if self.depot is not None and self.parcels:
+            self.depot.leave(self.parcels.values())
 
 
 # ---- one run ------------------------------------------------------------------------------
@@ -126,11 +165,14 @@ class Errand:
     given; None: no limit. Unfit or Untried, and it begins anew: see theus.pools.fit.
     """
 
-    __slots__ = ("end", "look", "plan", "pool", "target", "tentative", "timeout")
+    __slots__ = ("depot", "end", "look", "plan", "pool", "target", "tentative", "timeout")
 
-    def __init__(self, plan: Plan, pool: Pool, choice: Choice, timeout: float | None) -> None:
+    def __init__(
+        self, plan: Plan, pool: Pool, depot: Depot, choice: Choice, timeout: float | None
+    ) -> None:
         self.plan = plan
         self.pool = pool
+        self.depot = depot
         self.target = reference(plan.function, pool.by_fork)
         self.tentative = choice.tentative
         self.look = None
@@ -139,20 +181,29 @@ class Errand:
         self.timeout = timeout
         self.end = None if timeout is None else time.monotonic() + timeout
 
-    def send(self, tx: Transaction, engine: TheusEngine, arguments: Arguments) -> Future[Any]:
-        plan, contract = self.plan, self.plan.contract
-        strict, state = engine.checks_reads, tx.state
-        if contract is None or not strict or plan.reads_everything:
-            roots = {**state.data, "heavy": state.heavy}
+    def fill(self, load: Load, tx: Transaction, engine: TheusEngine) -> None:
+        """With what the worker needs of the state."""
+        contract = self.plan.contract
+        if contract is None or not engine.checks_reads or self.plan.reads_everything:
+            load.add_all(tx.state)
         else:
-            roots = part_of(state, places(contract.inputs + contract.outputs))
-        order = (self.target, plan.name, tx.version, tx.run_id, strict, engine.field_rules)
+            load.add_places(tx.state, places(contract.inputs + contract.outputs))
+
+    def send(
+        self, load: Load, tx: Transaction, engine: TheusEngine, arguments: Arguments
+    ) -> Future[Any]:
+        plan, version, run = self.plan, tx.version, tx.run_id
+        view = (engine.checks_reads, engine.hides_fields, engine.field_rules)
         due = None if self.end is None else (self.end, self.timeout or 0.0)
-        call = (*order, roots, *arguments)
         try:
+            self.fill(load, tx, engine)
+            target = (self.target, plan.name, version, run)
+            call = (*target, *view, load.roots, load.sent(), *arguments)
             return self.pool.submit_task(perform, call, {}, plan.function, due, self.look)
         except Unfit as unfit:
-            what = f"{place_of(unfit.kind, roots, arguments)}, a {shown_name(unfit.kind)},"
+            whole = Load(None)
+            self.fill(whole, tx, engine)
+            what = f"{place_of(unfit.kind, whole.roots, arguments)}, a {shown_name(unfit.kind)},"
             if self.tentative:
                 raise Unfit(f"it is sent {what} and {unfit.why}") from None
             raise SendError(what, unfit.why, 'use parallel="processes"') from None
@@ -173,13 +224,17 @@ class Errand:
     def __call__(
         self, tx: Transaction, engine: TheusEngine, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        future = self.send(tx, engine, (args, kwargs))
+        load = Load(self.depot, self.look)
         try:
-            answer = self.wait(future)
-        except BaseException as error:
-            future.cancel()
-            self.went_wrong(error, args, kwargs)
-            raise
+            future = self.send(load, tx, engine, (args, kwargs))
+            try:
+                answer = self.wait(future)
+            except BaseException as error:
+                future.cancel()
+                self.went_wrong(error, args, kwargs)
+                raise
+        finally:
+            load.leave()
         result = self.take(tx, engine, answer)
         self.check_time()
         return result
@@ -205,13 +260,17 @@ class Errand:
         self, tx: Transaction, engine: TheusEngine, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """One attempt, awaited."""
-        future = self.send(tx, engine, (args, kwargs))
+        load = Load(self.depot, self.look)
         try:
-            answer = await self.answer(future)
-        except BaseException as error:
-            future.cancel()
-            self.went_wrong(error, args, kwargs)
-            raise
+            future = self.send(load, tx, engine, (args, kwargs))
+            try:
+                answer = await self.answer(future)
+            except BaseException as error:
+                future.cancel()
+                self.went_wrong(error, args, kwargs)
+                raise
+        finally:
+            load.leave()
         result = self.take(tx, engine, answer)
         self.check_time()
         return result

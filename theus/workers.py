@@ -47,6 +47,7 @@ from theus.parallel import Errand
 from theus.pools.calls import main_has_a_file
 from theus.pools.codec import name_of
 from theus.pools.fit import Unfit, Untried
+from theus.pools.parcels import Depot
 from theus.pools.trial import known
 
 if TYPE_CHECKING:
@@ -145,6 +146,9 @@ def make_pool(kind: str, size: int) -> Pool:
     return ProcessPool(size)
 
 
+DEPOT = "theus-parcels"
+
+
 class Workers:
     """The pools of one engine, each made when it is first asked for. Any thread may ask."""
 
@@ -160,6 +164,7 @@ class Workers:
         """By module and name of the function. Single operations on it need no lock."""
         # Guarded by lock:
         self._pools: dict[str, Pool] = {}
+        self._depot = Depot(DEPOT)
         self._closed = False
 
     def choice(self, wanted: bool | str, function: Any) -> Choice:
@@ -219,12 +224,13 @@ class Workers:
 
     def errand(self, plan: Plan, choice: Choice, timeout: float | None) -> Errand:
         """A run of a process by the pool of that kind."""
-        return Errand(plan, self.pool(choice.kind), choice, timeout)
+        return Errand(plan, self.pool(choice.kind), self._depot, choice, timeout)
 
     def _begin_anew(self) -> None:
         """In a forked child: the pools are the parent's, and so is whoever holds the lock."""
         self._lock = threading.Lock()
         self._pools = {}
+        self._depot = Depot(DEPOT)
         self._pid = os.getpid()
 
     def stats(self) -> tuple[PoolStats, ...]:
@@ -239,5 +245,6 @@ class Workers:
         with self._lock:
             self._closed = True
             pools, self._pools = self._pools, {}
+            self._depot = Depot(DEPOT)  # the memory of the old one goes
         for pool in pools.values():
             pool.kill()

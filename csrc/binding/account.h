@@ -18,10 +18,10 @@
 PyObject *module_account(PyObject *module, PyObject *transaction);
 PyObject *module_repeat(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
-/* _theus.rehearse(engine, roots, version, run, isolation, process): an open transaction for such a body, on a version that is
+/* _theus.rehearse(engine, roots, version, run, isolation, process, hides): an open transaction for such a body, on a version that is
  * made of `roots` and in no store: the engine lends its heap and its rules about fields, and stays as it is. It is an attempt
- * of the run that has this number in the engine that asks. It ends as a with block does that an exception leaves. In
- * rehearsal.c. */
+ * of the run that has this number in the engine that asks, and `hides` is what that one says of itself. It ends as a with
+ * block does that an exception leaves. In rehearsal.c. */
 PyObject *module_rehearse(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 #endif

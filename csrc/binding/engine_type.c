@@ -458,6 +458,12 @@ get_queueing(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+get_hides(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(engine_of(op)->hides);
+}
+
+static PyObject *
 get_closed(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(engine_of(op)->closed);
@@ -543,6 +549,8 @@ static PyGetSetDef engine_getset[] = {
      PyDoc_STR("What becomes of a commit record for which the ring has no room."), NULL},
     {"queueing", get_queueing, NULL,
      PyDoc_STR("True while runs wait in line before their first attempt, because trying first would be waste."), NULL},
+    {"hides_fields", get_hides, NULL,
+     PyDoc_STR("Whether some version may have held fields that processes may not read."), NULL},
     {"closed", get_closed, NULL, PyDoc_STR("True after close()."), NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -156,3 +156,17 @@ PyMemberDef handle_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(HandleObject, weakrefs), READONLY, NULL},
     {0},
 };
+
+/* ---- identity ----------------------------------------------------------------------- */
+
+PyObject *
+module_is_same(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    const module_state *st = module_state_of(module);
+    if (errors_check_count("is_same", count, 2, 2) < 0) {
+        return NULL;
+    }
+    PyObject *a = args[0], *b = args[1];
+    bool handles = handle_kind(st, a) != THEUS_ATOM && handle_kind(st, b) != THEUS_ATOM;
+    return PyBool_FromLong(a == b || (handles && handle_of(a)->node == handle_of(b)->node));
+}

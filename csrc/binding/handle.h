@@ -89,6 +89,10 @@ PyObject *handle_reduce(PyObject *self, PyObject *ignored);
  * frozen container. */
 module_state *binary_state(PyObject *a, PyObject *b);
 
+/* _theus.is_same(a, b): one object, or handles of one container. While one of them is held, no other container can be taken
+ * for it. */
+PyObject *module_is_same(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
 /* Frees what the free list keeps. Called by m_free. */
 void handle_drop_free_list(module_state *st);
 

@@ -155,9 +155,12 @@ static PyMethodDef module_methods[] = {
                "Sees and does in a transaction what an account says. Nothing is held against the guard here;\n"
                "the commit holds what was written against the contract.")},
     {"rehearse", THEUS_FASTCALL(module_rehearse), METH_FASTCALL,
-     PyDoc_STR("rehearse($module, engine, roots, version, run, isolation, process, /)\n--\n\n"
+     PyDoc_STR("rehearse($module, engine, roots, version, run, isolation, process, hides, /)\n--\n\n"
                "An open transaction on a version of these roots that the engine does not have, for a body whose\n"
                "account is repeated in another engine. It ends as a with block that raises.")},
+    {"is_same", THEUS_FASTCALL(module_is_same), METH_FASTCALL,
+     PyDoc_STR("is_same($module, a, b, /)\n--\n\n"
+               "Whether both are the very same: one object, or views of one container of a state.")},
     {"encode", THEUS_FASTCALL(module_encode), METH_FASTCALL,
      PyDoc_STR("encode($module, value, extend=None, buffers=None, large=0, /)\n--\n\n"
                "A value as bytes. `extend(part)` gives (code, value) for what is neither plain nor a\n"

@@ -141,7 +141,7 @@ THERE = Engine()
 
 def by_account(tx: Any, body: Body, send: Callable[[Any], Any] = lambda it: it) -> None:
     roots = {name: tx.state.data[name] for name in tx.state.data}
-    mine = rehearse(THERE, roots, tx.version, tx.run_id, tx.isolation, "there")
+    mine = rehearse(THERE, roots, tx.version, tx.run_id, tx.isolation, "there", False)
     body(mine)
     assert (mine.version, mine.run_id) == (tx.version, tx.run_id)
     repeat(tx, send(account(mine)))
@@ -190,7 +190,7 @@ def test_callbacks_cannot_be_told() -> None:
 def test_a_rehearsal_leaves_its_engine_as_it_was() -> None:
     engine = TheusEngine({"domain": {"n": 1}})
     for n in range(3):
-        tx: Any = rehearse(engine, {"other": {"n": n}}, 40 + n, 1, "serializable", "there")
+        tx: Any = rehearse(engine, {"other": {"n": n}}, 40 + n, 1, "serializable", "there", False)
         assert tx.state.data == {"other": {"n": n}} and tx.version == 40 + n
         tx.other.n += 1
         assert account(tx)[0]
@@ -201,7 +201,7 @@ def test_a_rehearsal_leaves_its_engine_as_it_was() -> None:
 
 def test_what_cannot_be_rehearsed_is_refused() -> None:
     engine = TheusEngine()
-    good: Any = (engine, {}, 1, 1, "serializable", "there")
+    good: Any = (engine, {}, 1, 1, "serializable", "there", False)
     for place, wrong, error in (
         (0, object(), TypeError),
         (1, {1: 2}, TypeError),
@@ -210,6 +210,7 @@ def test_what_cannot_be_rehearsed_is_refused() -> None:
         (3, -1, OverflowError),
         (4, "none", ValueError),
         (5, None, TypeError),
+        (6, None, TypeError),
     ):
         with pytest.raises(error):
             rehearse(*good[:place], wrong, *good[place + 1 :])

@@ -3,7 +3,8 @@
     from theus.pools import InterpreterPool, ProcessPool
 
 `theus.pools.base` says what every pool promises; `process`, `interpreter` and `thread` beside it
-how processes, interpreters and threads keep it; `theus.pools.codec` how values become bytes.
+how processes, interpreters and threads keep it; `theus.pools.codec` how values become bytes,
+`theus.pools.parcels` which of them are not sent again.
 """
 
 from __future__ import annotations

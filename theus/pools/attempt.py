@@ -16,6 +16,7 @@ from theus._theus import Engine, Scope, account, rehearse, run_body
 from theus.outputs import release
 from theus.plan import Plan, plan_of
 from theus.pools.calls import resolve
+from theus.pools.parcels import Receipt, Sent
 
 __all__ = ["Rules", "perform"]
 
@@ -43,7 +44,7 @@ NOTHING_STAYS = Done()
 
 class Desk(Engine):
     """What a worker runs all attempts on that have these rules about fields: it never has a
-    version of its own, only their memory."""
+    version of its own, only the memory of theirs, and what stays of them for the next one."""
 
     heavy = _NoAllocator()
 
@@ -51,6 +52,7 @@ class Desk(Engine):
         super().__init__(zones=rules, ring_capacity=1, history=1)
         self.rules = rules
         self._scopes: dict[Scope, Scope] = {}
+        self.receipt = Receipt()
 
     def scope_of(self, scope: Scope | None) -> Scope | None:
         """The scope of a contract under these rules."""
@@ -93,22 +95,28 @@ def perform(
     version: int,
     run: int,
     strict: bool,
+    hides: bool,
     rules: Rules | None,
     roots: dict[str, Any],
+    sent: tuple[Sent, ...],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> tuple[Any, Any]:
     """(what the function returned, the account). Raises what it raises, as an engine would.
 
-    `strict`: undeclared reads are refused.
+    `strict`: undeclared reads are refused; `hides`: there may be fields that processes may not
+    read. `sent` are parcels, whose content belongs into the roots.
     """
     plan = plan_for(target, process)
     desk = desk_for(rules)
     scope, bound = plan.scope if strict else plan.lenient_scope, plan.bound
     if rules is not None:
         scope, bound = desk.scope_of(scope), desk.scope_of(bound)
-    tx = rehearse(desk, roots, version, run, plan.isolation, process)
+    new = desk.receipt.open(sent, roots) if sent else None
+    tx = rehearse(desk, roots, version, run, plan.isolation, process, hides)
     try:
+        if new:
+            desk.receipt.keep(new, tx.state)
         try:
             result = run_body(tx, plan, scope, bound, args, kwargs, plan.function)
         except BaseException as error:

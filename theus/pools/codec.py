@@ -260,6 +260,12 @@ def extend_other(held: Held, pickled: bool, it: Any) -> tuple[int, Any]:
     return PICKLE, pickled_parts(it)
 
 
+def seen(look: Callable[[Any], object], held: Held, it: Any) -> tuple[int, Any]:
+    """`extend` of a part that somebody looks at first."""
+    look(it)
+    return extend(held, True, it)
+
+
 def pickled_parts(it: Any) -> tuple[Any, ...]:
     """The pickle, and what it has left out: buffers, which may go out of band."""
     buffers: list[pickle.PickleBuffer] = []

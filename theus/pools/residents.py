@@ -46,7 +46,7 @@ from theus.helpers import get_logger
 from theus.pools import wire
 from theus.pools.base import Due, Look
 from theus.pools.calls import reference, shown_name
-from theus.pools.codec import Held, decode_with, extend
+from theus.pools.codec import decode_with, extend, seen
 from theus.pools.letters import UNBORN, LetterFuture, Task, unpacked
 from theus.pools.registry import at_exit, delist, enlist
 from theus.pools.reports import log_here, restored_answer
@@ -567,12 +567,6 @@ class Residents:
         self.abandoned.clear()
         self.open.clear()
         self.ended.set()
-
-
-def seen(look: Look, held: Held, it: Any) -> tuple[int, Any]:
-    """`extend` of a part that somebody looks at first."""
-    look(it)
-    return extend(held, True, it)
 
 
 def worker_path() -> bytes:
