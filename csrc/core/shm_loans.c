@@ -250,6 +250,10 @@ theus_loan_take(const theus_arena_name *arena, uint32_t slot, uint32_t tenant, t
     if (status != THEUS_OK) {
         return status;
     }
+    if (block.arena->self == THEUS_SHM_NOBODY) { /* a child that got no number: nobody would see it die with the loan */
+        theus_block_release(&block);
+        return THEUS_CROWDED;
+    }
     theus_loan *loan = theus_alloc(sizeof(theus_loan));
     if (loan == NULL) {
         theus_block_release(&block);
@@ -263,6 +267,10 @@ theus_loan_take(const theus_arena_name *arena, uint32_t slot, uint32_t tenant, t
         theus_shm_lock();
         status = take_locked(loan) ? THEUS_OK : THEUS_OVER;
         theus_shm_unlock();
+    }
+    if (status != THEUS_OK && loan->base != NULL) { /* another one's rows, writable: no child may find them */
+        theus_shm_unmap(loan->base, loan->mapped);
+        loan->base = NULL;
     }
     theus_let_forks();
     if (status != THEUS_OK) {

@@ -5,6 +5,7 @@
 
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -401,6 +402,32 @@ test_a_loan_is_not_inherited(void)
     theus_zone_free(zone);
 }
 
+/* Its fork had no descriptor left, and so it has no number: if it died with a loan, nobody would see it. */
+static void
+test_who_has_no_number_takes_nothing(void)
+{
+    theus_zone *zone = zone_new(0);
+    theus_block block = alloc_lending(zone, 20 * KIB);
+    theus_loan_name name = offer(&block, 5000, 100);
+    struct rlimit limit, full;
+    int next = dup(STDIN_FILENO);
+    REQUIRE(next >= 0 && close(next) == 0 && getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    full = limit;
+    full.rlim_cur = (rlim_t)next;
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &full) == 0);
+    pid_t child = fork();
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0 && child >= 0);
+    if (child == 0) {
+        theus_loan *loan;
+        CHECK(take(&block, name, &loan) == THEUS_CROWDED);
+        _exit(check_result());
+    }
+    CHECK(end_of(child) == 0 && state_of(&block, name) == THEUS_LOAN_OFFERED);
+    theus_block_release(&block);
+    (void)theus_zone_tidy(zone);
+    theus_zone_free(zone);
+}
+
 static void
 test_backend(void)
 {
@@ -410,6 +437,7 @@ test_backend(void)
     test_killed_at_every_step();
     test_a_successor_hides_no_death();
     test_a_loan_is_not_inherited();
+    test_who_has_no_number_takes_nothing();
 }
 
 int
