@@ -102,6 +102,15 @@ path_of(uint32_t pid, int fd)
     return path;
 }
 
+/* After EACCES or EPERM. The system also refuses what belongs to a process that has ended since it looked up the name. */
+static theus_status
+refused_or_gone(uint32_t pid)
+{
+    char folder[32];
+    snprintf(folder, sizeof(folder), "/proc/%" PRIu32, pid);
+    return pid == 0 || access(folder, F_OK) == 0 ? THEUS_REFUSED : THEUS_GONE;
+}
+
 theus_status
 theus_shm_open(uint32_t pid, int fd, const char *label, theus_open how, int *own, uint64_t *size)
 {
@@ -110,7 +119,7 @@ theus_shm_open(uint32_t pid, int fd, const char *label, theus_open how, int *own
     /* Look before opening: a forged number may name a device or a pipe, and to open those does something. */
     ssize_t length = readlink(path.text, target, sizeof(target) - 1);
     if (length < 0) {
-        return errno == EACCES || errno == EPERM ? THEUS_REFUSED : THEUS_GONE;
+        return errno == EACCES || errno == EPERM ? refused_or_gone(pid) : THEUS_GONE;
     }
     target[length] = '\0';
     snprintf(wanted, sizeof(wanted), "/memfd:%s (deleted)", label);
@@ -119,7 +128,8 @@ theus_shm_open(uint32_t pid, int fd, const char *label, theus_open how, int *own
     }
     int opened = open(path.text, (how == THEUS_OPEN_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (opened < 0) {
-        return errno == ENOENT ? THEUS_GONE : theus_status_of_errno(errno);
+        theus_status status = theus_status_of_errno(errno);
+        return errno == ENOENT ? THEUS_GONE : status == THEUS_REFUSED ? refused_or_gone(pid) : status;
     }
     /* The seals are what makes it safe to look: a file that can shrink turns every look into a SIGBUS. */
     int needed = F_SEAL_SHRINK | F_SEAL_GROW | (how == THEUS_OPEN_SEALED ? F_SEAL_FUTURE_WRITE : 0);
@@ -146,7 +156,7 @@ theus_shm_open_nameless(uint32_t pid, int fd, int *own, uint64_t *size)
     fd_path path = path_of(pid, fd);
     struct stat about;
     if (stat(path.text, &about) != 0) {
-        return errno == EACCES || errno == EPERM ? THEUS_REFUSED : THEUS_GONE;
+        return errno == EACCES || errno == EPERM ? refused_or_gone(pid) : THEUS_GONE;
     }
     int opened = is_nameless(&about) ? open(path.text, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY) : -1;
     if (opened < 0) {

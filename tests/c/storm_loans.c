@@ -57,20 +57,34 @@ write_row(const theus_loan *loan, uint64_t seed)
     REQUIRE(storm_words_are(loan->data, loan->size, seed)); /* nobody else writes here */
 }
 
-/* The child of a taker sees what he wrote, and the loan is not its own. It ends, or is killed. */
-static void
-have_heir(theus_loan *loan, uint64_t seed, bool dies)
+/* What he wrote is there for as long as he lives. Then his row is the lender's again, a moment before his child hears of his death. */
+static bool
+is_as_written(const theus_loan *loan, uint64_t seed, pid_t taker)
 {
-    pid_t child = fork();
+    bool written = storm_words_are(loan->data, loan->size, seed);
+    for (int i = 0; i < 2000 && !written && getppid() == taker; i++) {
+        storm_nap();
+    }
+    return written || getppid() != taker;
+}
+
+/* The child of a taker sees what he wrote, and the loan is not its own. One of them may be killed. */
+static void
+have_heir(theus_loan *loan, uint64_t seed, bool dies, bool loses_parent)
+{
+    pid_t taker = getpid(), child = fork();
     REQUIRE(child >= 0);
     if (child == 0) {
-        REQUIRE(storm_words_are(loan->data, loan->size, seed));
+        REQUIRE(is_as_written(loan, seed, taker));
         theus_loan_end(loan, true);
         if (dies) {
             raise(SIGKILL);
         }
         theus_loan_free(loan);
         _exit(check_result());
+    }
+    if (loses_parent) {
+        raise(SIGKILL);
     }
     REQUIRE(storm_words_are(loan->data, loan->size, seed));
     int status;
@@ -105,7 +119,7 @@ storm_take(unsigned long long *chance, long rounds)
         REQUIRE(loan->from == offer.from && loan->size == ROW_BYTES);
         write_row(loan, offer.serial);
         if (check_random(chance, 16) == 0) {
-            have_heir(loan, offer.serial, check_random(chance, 2) == 0);
+            have_heir(loan, offer.serial, check_random(chance, 2) == 0, rounds > 0 && check_random(chance, 3) == 0);
         }
         if (check_random(chance, 8) > 0) {
             theus_loan_end(loan, true);
