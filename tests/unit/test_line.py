@@ -75,7 +75,7 @@ def test_tasks_are_answered_in_order(ends: Ends) -> None:
 def test_what_a_task_raises_is_its_answer_and_the_next_one_runs(ends: Ends) -> None:
     (kind, number, (error, text)), after = served(ends, call(1, fail, 5), call(2, triple, 1))
     assert (kind, number, error.args) == (wire.ERROR, 1, (5,)) and isinstance(error, LookupError)
-    assert "in fail" in text and "theus" not in text
+    assert "in fail" in text and text.count('File "') == 1  # nothing of ours
     assert after == (wire.VALUE, 2, 3)
 
 
