@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +15,11 @@ import theus
 from parallel_tasks import Broke, Point
 from theus import CodecError, SendError, StaleArrayError, TheusEngine, WorkerDied
 from theus._compat import HAS_INTERPRETERS
-from theus._theus import borrow_block, is_same
+from theus._theus import borrow_block, encode, is_same
 from theus.parallel import Load, places
 from theus.pools import parcels
+from theus.pools.codec import extend, seen
+from theus.pools.fit import CAREFUL, FORCED, Unfit
 from theus.pools.parcels import INLINE, Depot, Receipt
 
 KINDS = ["processes", "interpreters"] if HAS_INTERPRETERS else ["processes"]
@@ -39,6 +43,22 @@ def content() -> dict[str, Any]:
 
 
 # ---- what is sent -----------------------------------------------------------------------------
+
+
+def test_what_has_arrays_in_it_is_no_parcel() -> None:
+    """Nor in an instance, which pickle writes: a worker that kept it would keep their memory."""
+    np = pytest.importorskip("numpy")
+    with TheusEngine({"domain": {}, "heavy": {}}) as engine:
+        array = engine.heavy.put("a", np.zeros(1000))
+        held: list[Any] = []
+        encode([Point(array, 1)], partial(extend, held, True))
+        assert len(held) == 1
+        assert Depot("test").claim(("domain", "a"), theus.freeze([1] * 5000)) is not None
+        for value in ([array], [Point(array, 1)]):
+            assert Depot("test").claim(("domain", "a"), value) is None
+        with pytest.raises(Unfit, match="arrays in it"):
+            encode([SimpleNamespace(a=array)], partial(seen, CAREFUL, []))
+        encode([SimpleNamespace(a=array)], partial(seen, FORCED, []))
 
 
 def test_places() -> None:

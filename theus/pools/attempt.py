@@ -41,6 +41,8 @@ class Done(Exception):
 
 NOTHING_STAYS = Done()
 
+SCOPES = 1024
+
 
 class Desk(Engine):
     """What a worker runs all attempts on that have these rules about fields: it never has a
@@ -60,6 +62,8 @@ class Desk(Engine):
             return scope
         ruled = self._scopes.get(scope)
         if ruled is None:
+            if len(self._scopes) >= SCOPES:  # of processes that travel by value, and come no more
+                self._scopes.clear()
             ruled = self._scopes[scope] = scope.under(self.rules)
         return ruled
 

@@ -52,7 +52,7 @@ T = TypeVar("T")
 Due = tuple[float, float]
 """When a task has to be done, by time.monotonic(), and the seconds that it was given."""
 
-Look = Callable[[Any], object]
+Look = Callable[..., object]
 """Is shown each part of a call that travels as more than plain data. May raise."""
 
 

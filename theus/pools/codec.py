@@ -37,6 +37,8 @@ Writer = Callable[[Any], Any]
 """Gives the value that stands for an instance; MISSING if this one needs pickle after all."""
 
 Held = list[Any]
+ARRIVING = array_view.array_arriving.__name__.encode()
+"""How a pickle refers to what a shared array is restored by."""
 """What must stay alive until the other side has read the data: shared arrays go by token."""
 
 
@@ -257,13 +259,20 @@ def extend_other(held: Held, pickled: bool, it: Any) -> tuple[int, Any]:
         name = name_of(it)
         if name is not None:
             return GLOBAL, name
-    return PICKLE, pickled_parts(it)
+    parts = pickled_parts(it)
+    if ARRIVING in parts[0]:  # a shared array within it, or a text that says so: no harm in that
+        held.append(it)
+    return PICKLE, parts
 
 
-def seen(look: Callable[[Any], object], held: Held, it: Any) -> tuple[int, Any]:
-    """`extend` of a part that somebody looks at first."""
+def seen(look: Callable[..., object], held: Held, it: Any) -> tuple[int, Any]:
+    """`extend` of a part that is looked at first, and once more if arrays are pickled in it."""
     look(it)
-    return extend(held, True, it)
+    before = len(held)
+    code, value = extend(held, True, it)
+    if code == PICKLE and len(held) > before:
+        look(it, with_arrays=True)
+    return code, value
 
 
 def pickled_parts(it: Any) -> tuple[Any, ...]:

@@ -2,7 +2,8 @@
 
 The codec shows an `Inspection` each part of a call that is more than plain data: instances, members
 of enums, arrays, functions and classes that are sent by name. Such a part needs its module where it
-arrives. What pickle writes is not looked into: what is in it, the worker finds out.
+arrives. What pickle writes is not looked into, but for shared arrays: what else is in it, the
+worker finds out.
 
 Two ways out, for whoever runs the process: it has the name tried and begins anew (`Untried`), or it
 begins anew elsewhere, or gives up (`Unfit`).
@@ -61,8 +62,10 @@ class Inspection:
         self.passed: set[Any] = set()
         """Classes; one that is dropped again is found by name no more, and not among them."""
 
-    def __call__(self, part: Any) -> None:
+    def __call__(self, part: Any, with_arrays: bool = False) -> None:
         kind = type(part)
+        if with_arrays and self.careful:
+            raise Unfit("the arrays in it are something else there", class_of(kind, part))
         if kind not in self.passed:
             self.look(kind, part)
 
