@@ -191,6 +191,26 @@ test_quotas(void)
     theus_zone_free(zone);
 }
 
+/* Beyond it a block is had, but nothing idle is kept. */
+static void
+test_a_soft_limit(void)
+{
+    theus_zone *zone = zone_new(0);
+    theus_refusal refusal;
+    theus_block large[2] = {alloc_of(zone, "large", 40 * MIB), alloc_of(zone, "large", 40 * MIB)};
+    theus_block_release(&large[0]);
+    theus_block_release(&large[1]);
+    CHECK(theus_zone_limit(zone, "cam.", 4, 2 * MIB, 8 * MIB) == THEUS_OK);
+    theus_block within = alloc_of(zone, "cam.a", MIB);
+    CHECK(FIGURE(zone, idle) >= 40 * MIB); /* one of the two, at least */
+    theus_block beyond = alloc_of(zone, "cam.b", MIB + 1);
+    CHECK(FIGURE(zone, idle) == 0);
+    CHECK(alloc_status(zone, "cam.c", 8 * MIB, &refusal) == THEUS_NO_ROOM && refusal.quota == 1);
+    theus_block_release(&within);
+    theus_block_release(&beyond);
+    theus_zone_free(zone);
+}
+
 static void
 test_many_blocks(void)
 {
@@ -373,6 +393,7 @@ test_backend(void)
     test_users_outlive_the_zone();
     test_names();
     test_quotas();
+    test_a_soft_limit();
     test_many_blocks();
     test_out_of_memory();
     CHECK(in_child(out_of_descriptors, NULL) == 0);

@@ -44,6 +44,18 @@ def test_a_process_makes_the_next_version_of_an_array(engine: TheusEngine, way: 
     assert {a.key for a in engine.heavy.report().arrays} == {"frame"}
 
 
+def test_other_libraries_are_told_that_it_cannot_be_written(engine: TheusEngine) -> None:
+    engine.run_process(by_item, 1)
+    frame = engine.state.heavy["frame"]
+    assert memoryview(frame).readonly and frame.__array_interface__["data"][1]
+    try:
+        there = np.from_dlpack(frame)
+    except BufferError:  # an older NumPy cannot say it, and refuses
+        assert np.lib.NumpyVersion(np.__version__) < "2.0.0"
+    else:
+        assert np.shares_memory(there, frame) and not there.flags.writeable
+
+
 def test_what_is_not_declared_is_refused_before_there_are_pages(engine: TheusEngine) -> None:
     @process(outputs=["heavy.frame"])
     def other_key(ctx: Any) -> None:
