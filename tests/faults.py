@@ -508,7 +508,7 @@ def main(words: Iterable[str]) -> int:
         faulty(fault)  # all of them can be put
     with (
         tempfile.TemporaryDirectory(prefix="theus-faults.") as scratch,
-        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+        ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool,  # those that hang need no processor
     ):
         copy = Copy(Path(scratch), pool)
         found = copy.ask(None, True)
