@@ -4,11 +4,14 @@ it finds out what can be there."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -95,6 +98,39 @@ def test_trials(
     assert (found.loads, found.refused) == (loads, refused) and why in found.why
     assert trial.known("tried") is found is trial.try_name("tried", "f")
     assert (trial.known("other_good") == trial.LOADS) == loads  # it has loaded with it
+
+
+@slow
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="signals end it")
+@pytest.mark.parametrize("sent", ["SIGINT", None])
+def test_a_trial_ends_when_nobody_waits_for_it(
+    write: Write, tmp_path: Path, sent: str | None
+) -> None:
+    """By Ctrl-C, and by itself some time after whoever has started it is gone."""
+    if sent and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        pytest.skip("Ctrl-C is ignored here")
+    begun = tmp_path / "begun"
+    write("tried", f"import time\nopen({str(begun)!r}, 'w').close()\ntime.sleep(4000)")
+    seconds = 600 if sent else 1
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-c", trial.CHILD.format(seconds=seconds)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert child.stdin is not None
+        with contextlib.suppress(BrokenPipeError), child.stdin:
+            child.stdin.write(trial.order_for("tried", "f"))
+        if sent:
+            end = time.monotonic() + PATIENCE
+            while not begun.exists() and time.monotonic() < end:
+                time.sleep(0.01)
+            child.send_signal(getattr(signal, sent))
+        assert child.wait(PATIENCE) == -getattr(signal, sent or "SIGALRM")
+    finally:
+        child.kill()
+        child.wait()
 
 
 @slow

@@ -42,11 +42,19 @@ UNDERWAY = "THEUS_TRIAL"
 """In the environment of a trial: a script that runs processes as soon as it is imported must not
 have trials within trials."""
 CHILD = """
+import signal
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+if hasattr(signal, "alarm"):
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm({seconds})
 import json, sys
 sys.path[:] = json.loads(sys.stdin.buffer.readline())
 from theus.pools.trial import perform
 perform()
 """
+"""What a trial runs. The system ends it on Ctrl-C, as Python would wait for the thread that imports;
+and after some seconds, for whoever would do that may be gone."""
 
 
 class Verdict(NamedTuple):
@@ -115,20 +123,18 @@ def try_name(module: str, name: str | None) -> Verdict:
 
 def trial(module: str, name: str | None) -> tuple[Verdict, list[tuple[str, str | None]]]:
     """The verdict, and (module, file) of all that was loaded."""
-    import json
     import subprocess
     from multiprocessing.spawn import get_executable
 
     executable: Any = get_executable()
     if os.environ.get(UNDERWAY) or not executable:
         return failed("no Python can be started here to try it"), []
-    order = dumps((worker_path(), setup_for(None, ()), (module, name)), pickle=True)
-    first = json.dumps(sys.path).encode("ascii")
+    order = order_for(module, name)
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     try:
         done = subprocess.run(
-            [executable, *flags, "-P", "-c", CHILD],
-            input=first + b"\n" + order,
+            [executable, *flags, "-P", "-c", CHILD.format(seconds=int(LIMIT) + 2)],
+            input=order,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=LIMIT,
@@ -142,6 +148,14 @@ def trial(module: str, name: str | None) -> tuple[Verdict, list[tuple[str, str |
         return failed(f"its import ends the process, with the status {done.returncode}"), []
     good, refused, why, loaded = loads(done.stdout)
     return Verdict(good, refused, why), loaded
+
+
+def order_for(module: str, name: str | None) -> bytes:
+    """What the process of a trial reads."""
+    import json
+
+    order = dumps((worker_path(), setup_for(None, ()), (module, name)), pickle=True)
+    return json.dumps(sys.path).encode("ascii") + b"\n" + order
 
 
 def failed(why: str) -> Verdict:
