@@ -167,6 +167,19 @@ def test_no_trial_within_a_trial(write: Write, monkeypatch: pytest.MonkeyPatch) 
 
 
 @slow
+def test_an_answer_that_cannot_be_read(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is done before a trial begins may print."""
+    write("sitecustomize", "import os\nos.write(1, b'hello')")
+    paths = (str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    write("tried", "")
+    found = trial.try_name("tried", None)
+    assert found == (False, False, "the answer of its trial cannot be read")
+
+
+@slow
 def test_threads_wait_for_one_trial(write: Write, tmp_path: Path) -> None:
     write("tried", f"open({str(tmp_path / 'log')!r}, 'a').write('x')")
     found = run_threads(4, lambda number: trial.try_name("tried", None), timeout=PATIENCE)

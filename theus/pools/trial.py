@@ -26,7 +26,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from theus._theus import InterpreterWorker, Mailbox
-from theus.errors import InterpreterImportError, _shown
+from theus.errors import CodecError, InterpreterImportError, _shown
 from theus.pools import wire
 from theus.pools.codec import dumps, find, loads
 from theus.pools.interpreter import setup_for
@@ -146,7 +146,10 @@ def trial(module: str, name: str | None) -> tuple[Verdict, list[tuple[str, str |
         return failed(f"no Python can be started here to try it: {error}"), []
     if done.returncode != 0 or not done.stdout:
         return failed(f"its import ends the process, with the status {done.returncode}"), []
-    good, refused, why, loaded = loads(done.stdout)
+    try:
+        good, refused, why, loaded = loads(done.stdout)
+    except (CodecError, TypeError, ValueError):  # a sitecustomize prints, for one
+        return failed("the answer of its trial cannot be read"), []
     return Verdict(good, refused, why), loaded
 
 
