@@ -16,9 +16,10 @@ they give the function all that a process would give it, which takes three thing
     takes a fifth of a second: see theus.pools.trial. NumPy and Pydantic do not load there, nor do
     most modules that import extensions.
   - So do the classes of all that it is sent, and arrays and numbers of NumPy are not among that.
-  - It imports nothing else while it runs. If it does, its run begins anew in a process, as
-    after a conflict: nothing of it is committed, but what it did outside of the state is done
-    twice.
+  - While it runs it imports nothing else that does not load there, and does nothing that Python
+    forbids there: os.fork, daemon threads. If it does, its run begins anew in a process, as after
+    a conflict: nothing of it is committed, but what it did outside of the state is done twice.
+    A refused import counts even if the module that wanted it has caught the ImportError.
 
 A function for which one of these has failed is a matter for processes from then on.
 `engine.stats().choices` tells what was chosen for each, and why, and so does the logger

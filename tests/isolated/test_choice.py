@@ -68,6 +68,7 @@ def chosen(engine: TheusEngine) -> dict[str, tuple[str, str]]:
         ("import other_good\nprint('aloud')\ndef f(): ...", True, False, ""),
         ("import numpy", False, True, "numpy"),
         ("try: import numpy\nexcept ImportError: raise KeyError(3)", False, True, "numpy"),
+        ("try: import numpy\nexcept ImportError: numpy = None\ndef f(): ...", False, True, "numpy"),
         ("raise SystemExit(0)", False, False, "SystemExit"),
         ("def g(): ...", False, False, "no attribute 'f'"),
         ("import os\nos.abort()", False, False, "status -6"),
@@ -223,6 +224,107 @@ def test_numpy_has_a_run_begin_anew_in_a_process() -> None:
         assert kind == "processes" and "imports numpy" in why
         kind, why = chosen(engine)["count_up"]
         assert kind == "processes" and "argument 1, a numpy.int64," in why
+
+
+OPTIONAL = """
+try:
+    import numpy
+except ImportError:
+    numpy = None
+"""
+USERS = """
+def itself(number):
+    try:
+        import numpy
+    except ImportError:
+        return False
+    return True
+
+def by_module(number):
+    import optional_numpy
+    return optional_numpy.numpy is not None
+
+def in_vain(number):
+    import optional_numpy
+    return optional_numpy.numpy.int64(number) > 0
+"""
+
+
+@slow
+@pytest.mark.parametrize("name", ["itself", "by_module", "in_vain"])
+def test_imports_that_may_fail_do_not_fail_there(write: Write, name: str) -> None:
+    """Each is an answer that a process would not give, also from the second call on, when the
+    module is there already; and whoever asks for interpreters gets it."""
+    pytest.importorskip("numpy")
+    write("optional_numpy", OPTIONAL)
+    write("users", USERS)
+    user = getattr(import_module("users"), name)
+    with TheusEngine(pool_size=1) as engine:
+        assert list(engine.map_parallel(user, range(1, 9), chunk=1)) == [True] * 8
+        kind, why = chosen(engine)[name]
+        assert kind == "processes" and "imports numpy" in why
+    if name != "in_vain":
+        with TheusEngine(pool="interpreters", pool_size=1) as engine:
+            assert list(engine.map_parallel(user, [1, 2], chunk=1)) == [False, False]
+
+
+@slow
+def test_a_module_that_got_no_numpy_is_remembered(write: Write) -> None:
+    """One function has asked for interpreters and had it imported there; another one finds it."""
+    pytest.importorskip("numpy")
+    write("optional_numpy", OPTIONAL)
+    write("users", USERS)
+    import users  # type: ignore[import-not-found]
+
+    with TheusEngine(pool_size=1) as engine:
+        pool = engine.get_pool("interpreters")
+        assert pool.submit(users.by_module, 1).result(PATIENCE) is False
+        assert pool.submit(tasks.double, 1).result(PATIENCE) == 2
+        assert list(engine.map_parallel(users.by_module, [1])) == [True]
+
+
+FORBIDDEN = """
+import os, threading
+def daemon(number):
+    threading.Thread(target=int, daemon=True).start()
+    return number
+
+def forks(number):
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return number
+
+def wrapped(number):
+    try:
+        return daemon(number)
+    except RuntimeError as error:
+        raise KeyError(number) from error
+
+def other(number):
+    raise RuntimeError("is not supported")
+"""
+
+
+@slow
+def test_what_interpreters_forbid_is_done_in_processes(write: Write) -> None:
+    write("forbidden", FORBIDDEN)
+    import forbidden  # type: ignore[import-not-found]
+
+    with TheusEngine(pool_size=1) as engine:
+        for function in (forbidden.daemon, forbidden.forks, forbidden.wrapped):
+            assert list(engine.map_parallel(function, [1, 2], chunk=1)) == [1, 2]
+            kind, why = chosen(engine)[function.__name__]
+            assert kind == "processes" and "interpreters do not allow" in why
+        with pytest.raises(RuntimeError, match="is not supported"):
+            list(engine.map_parallel(forbidden.other, [1]))
+        assert chosen(engine)["other"][0] == "interpreters"
+    with (
+        TheusEngine(pool="interpreters", pool_size=1) as engine,
+        pytest.raises(RuntimeError, match="daemon threads are disabled"),
+    ):
+        list(engine.map_parallel(forbidden.daemon, [1]))
 
 
 @slow

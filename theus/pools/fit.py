@@ -18,6 +18,7 @@ from typing import Any
 from theus.errors import InterpreterImportError
 from theus.paths import format_path
 from theus.pools.codec import name_of
+from theus.pools.resident import Forbidden
 from theus.pools.trial import known, try_name
 
 __all__ = ["CAREFUL", "FORCED", "Inspection", "Unfit", "Untried", "place_of", "unfit_by_import"]
@@ -45,6 +46,8 @@ class Unfit(Exception):
 
 def unfit_by_import(error: InterpreterImportError) -> Unfit:
     """What a function has met in an interpreter."""
+    if isinstance(error, Forbidden):
+        return Unfit(f"it does what interpreters do not allow: {error.why}")
     return Unfit(f"it imports {error.module}, which is for one interpreter in a process")
 
 

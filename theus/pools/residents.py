@@ -164,6 +164,7 @@ class Residents:
         call = (reference(fn, False), args, kwargs)
         part = partial(extend, held, True) if look is None else partial(seen, look, held)
         body = encode(call, part, buffers, wire.LARGE)
+        kind = wire.TENTATIVE if getattr(look, "careful", False) else wire.CALL
         future: LetterFuture[Any] = LetterFuture(self)
         with self.lock:
             if self.closing or self.foreign:
@@ -173,7 +174,7 @@ class Residents:
             future.number = number = next(self.numbers)
             self.open[number] = Task(shown or fn, future, held, due)
             try:
-                future.letter = self.tasks.post(wire.CALL, number, body, buffers)
+                future.letter = self.tasks.post(kind, number, body, buffers)
             except BaseException:
                 del self.open[number]
                 raise

@@ -30,7 +30,7 @@ from theus.errors import CodecError, InterpreterImportError, _shown
 from theus.pools import wire
 from theus.pools.codec import dumps, find, loads
 from theus.pools.interpreter import setup_for
-from theus.pools.resident import explained
+from theus.pools.resident import explained, refusal
 from theus.pools.residents import worker_path
 
 __all__ = ["Verdict", "known", "try_name"]
@@ -53,8 +53,8 @@ sys.path[:] = json.loads(sys.stdin.buffer.readline())
 from theus.pools.trial import perform
 perform()
 """
-"""What a trial runs. The system ends it on Ctrl-C, as Python would wait for the thread that imports;
-and after some seconds, for whoever would do that may be gone."""
+"""What a trial runs. The system ends it on Ctrl-C, as Python would wait for what is imported, and
+after some seconds, as whoever would do that may be gone."""
 
 
 class Verdict(NamedTuple):
@@ -192,13 +192,17 @@ def perform() -> None:
 
 def arrive(module: str, name: str | None) -> tuple[bool, bool, str, list[tuple[str, str | None]]]:
     """In the interpreter: the verdict, and what else is loaded now."""
+    told: BaseException | None = None
     try:
         import_module(module) if name is None else find((module, name), True)
     except BaseException as error:  # whatever somebody's module raises
         told = explained(error)
-        if isinstance(told, InterpreterImportError):
-            return False, True, f"{told.module} is for one interpreter in a process", []
-        return False, False, _shown(error, 200), []
+    if not isinstance(told, InterpreterImportError):
+        told = refusal(0) or told
+    if isinstance(told, InterpreterImportError):
+        return False, True, f"{told.module} is for one interpreter in a process", []
+    if told is not None:
+        return False, False, _shown(told, 200), []
     own = (*OWN, "__main__", "__mp_main__")
     names = [it for it in list(sys.modules) if it.partition(".")[0] not in own]
     return True, False, "", [(it, file_of(it)) for it in names]

@@ -49,6 +49,8 @@ VALUE, VALUE_IN_BLOCKS, ERROR, ERROR_IN_BLOCKS, UNFIT = 4, 5, 6, 7, 8
 ANSWERS = frozenset((VALUE, VALUE_IN_BLOCKS, ERROR, ERROR_IN_BLOCKS, UNFIT))
 # Of the worker itself. STILLBORN: its initializer has raised.
 LOG, READY, STILLBORN = 9, 10, 11
+# A CALL that can be made elsewhere, if an interpreter does not suit it.
+TENTATIVE = 12
 
 IN_BLOCKS = {CALL: CALL_IN_BLOCKS, VALUE: VALUE_IN_BLOCKS, ERROR: ERROR_IN_BLOCKS}
 INLINE = {there: here for here, there in IN_BLOCKS.items()}
