@@ -30,7 +30,7 @@ from collections.abc import (
 )
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from theus.arguments import check_flag
 from theus.contracts import contract_of
@@ -55,12 +55,18 @@ Progress = Callable[[int, "int | None"], object]
 Calls = list[tuple[Any]]
 
 
-class Chunk(NamedTuple, Generic[R]):
-    """Some calls, what becomes of them, and whether they may be done anew elsewhere."""
+class Chunk(Generic[R]):
+    """Some calls, what becomes of them, and whether they may be done anew elsewhere.
 
-    calls: Calls
-    future: Future[list[R]]
-    tentative: bool
+    Equal to itself alone: a search must not ask the items whether they are equal. Arrays have no
+    answer to that."""
+
+    __slots__ = ("calls", "future", "tentative")
+
+    def __init__(self, calls: Calls, future: Future[list[R]], tentative: bool) -> None:
+        self.calls = calls
+        self.future = future
+        self.tentative = tentative
 
 
 class Chunks(Generic[R]):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import parallel_tasks as tasks
+from support import PATIENCE
 from theus import ClosedError, ProcessError, SendError, TheusEngine
 from theus._compat import HAS_INTERPRETERS
 
@@ -62,6 +63,36 @@ def test_items_are_taken_as_results_are(engine: TheusEngine, options: dict[str, 
     with pytest.raises(StopIteration):
         next(results)
     assert given == before
+
+
+class Incomparable:
+    """As an array is, which answers == with an array."""
+
+    def __eq__(self, other: object) -> Any:
+        raise AssertionError("nobody has to compare items")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_items_are_not_compared() -> None:
+    items = [Incomparable() for _ in range(6)]
+    others_are_taken = threading.Event()
+
+    def place(item: Incomparable) -> int:
+        number = next(i for i, it in enumerate(items) if it is item)
+        if number == 0:
+            assert others_are_taken.wait(PATIENCE)
+        return number
+
+    with (
+        TheusEngine(pool="threads", pool_size=2) as engine,
+        engine.map_parallel(place, items, chunk=1, ordered=False) as results,
+    ):
+        try:
+            assert sorted(itertools.islice(results, 5)) == [1, 2, 3, 4, 5]
+        finally:
+            others_are_taken.set()
+        assert list(results) == [0]
 
 
 def test_progress(engine: TheusEngine) -> None:
