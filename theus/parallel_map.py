@@ -35,7 +35,7 @@ from typing import Any, Generic, TypeVar
 from theus.arguments import check_flag
 from theus.contracts import contract_of
 from theus.errors import InterpreterImportError, ProcessError, _shown
-from theus.pools.base import run_chunk
+from theus.pools.base import Pool, run_chunk
 from theus.pools.calls import reference, shown_name
 from theus.pools.fit import CAREFUL, Unfit, Untried, unfit_by_import
 from theus.workers import Choice, Workers
@@ -73,10 +73,12 @@ class Chunks(Generic[R]):
     """What is on its way, and how results are told of. The streams hold it, and not the map that
     holds them: so a map that is dropped ends at once."""
 
+    choice: Choice
+    pool: Pool
+
     def __init__(
         self,
         workers: Workers,
-        choice: Choice,
         fn: Callable[[T], R],
         items: Iterable[T],
         chunk: int | None,
@@ -84,28 +86,41 @@ class Chunks(Generic[R]):
         progress: Progress | None,
     ) -> None:
         self.workers = workers
-        self.choice = choice
-        self.pool = pool = workers.pool(choice.kind)
         self.total = len(items) if isinstance(items, Collection) else None
-        if chunk is None:
-            chunk = 1
-            if self.total is not None:
-                chunk = max(1, min(LARGEST, self.total // (pool.size * SHARES)))
         self.fn = fn
         self.items: Iterator[T] = iter(items)
         self.chunk = chunk
         self.ordered = ordered
         self.progress = progress
-        self.window = pool.size * AHEAD
+        self.window = 0
+        """Chunks that may be on their way; 0 until a pool is chosen."""
         self.waiting: deque[Chunk[R]] = deque()
         self.next: Calls = []
         """Taken, and not sent yet: somebody has to find out whether it fits."""
         self.taken = 0
         self.wake: Callable[[Future[list[R]]], object] | None = None
         """Called when a chunk is done, in whatever thread."""
+        # What is wrong is said before anything has begun. Whether an untried function fits is
+        # found out by the streams, which know how to wait for that: not here, on an event loop.
+        with contextlib.suppress(Untried):
+            self.choose()
+
+    def choose(self) -> None:
+        """Which workers it is for. Raises Untried, and SendError for what they cannot find."""
+        self.choice = self.workers.choice(True, self.fn)
+        self.pool = pool = self.workers.pool(self.choice.kind)
+        if self.choice.kind != "threads":
+            reference(self.fn, pool.by_fork)
+        if self.chunk is None:
+            self.chunk = 1
+            if self.total is not None:
+                self.chunk = max(1, min(LARGEST, self.total // (pool.size * SHARES)))
+        self.window = pool.size * AHEAD
 
     def fill(self) -> bool:
         """Sends what there is room for. Whether anything is on its way, or done. Raises Untried."""
+        if not self.window:
+            self.choose()
         while len(self.waiting) < self.window:
             if not self.next:
                 self.next = [(item,) for item in itertools.islice(self.items, self.chunk)]
@@ -222,14 +237,6 @@ async def stream_awaited(chunks: Chunks[R]) -> AsyncGenerator[R, None]:
         chunks.cancel()
 
 
-def choice_of(workers: Workers, fn: Callable[..., object]) -> Choice:
-    while True:
-        try:
-            return workers.choice(True, fn)
-        except Untried as found:
-            found.try_it()
-
-
 class ParallelMap(Generic[R]):
     """The results of `map_parallel`: an iterator for a thread or, with `async for`, for a task.
 
@@ -259,11 +266,7 @@ class ParallelMap(Generic[R]):
         check_flag("ordered", ordered)
         if progress is not None and not callable(progress):
             raise TypeError(f"progress is a function(taken, total), not {_shown(progress)}")
-        choice = choice_of(workers, fn)
-        if choice.kind != "threads":
-            # Says what is wrong, before anything has begun.
-            reference(fn, workers.pool(choice.kind).by_fork)
-        self._chunks: Chunks[R] = Chunks(workers, choice, fn, items, chunk, ordered, progress)
+        self._chunks: Chunks[R] = Chunks(workers, fn, items, chunk, ordered, progress)
         self._results: Generator[R, None, None] | None = None
         self._awaited: AsyncGenerator[R, None] | None = None
 

@@ -15,6 +15,8 @@ import parallel_tasks as tasks
 from support import PATIENCE
 from theus import ClosedError, ProcessError, SendError, TheusEngine
 from theus._compat import HAS_INTERPRETERS
+from theus.pools.fit import Untried
+from theus.workers import Choice
 
 KINDS = ["processes", "threads"] if sys.platform.startswith("linux") else ["threads"]
 if HAS_INTERPRETERS:
@@ -151,6 +153,38 @@ def test_leaving_early_cancels_what_has_not_begun(engine: TheusEngine) -> None:
     asyncio.run(leaves())
     pool.submit(tasks.double, 1).result(30)  # behind all that was not cancelled
     assert pool.stats().queued == 0 and pool.stats().done < before + 20
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+def test_a_trial_is_no_matter_for_the_thread_of_a_loop(
+    monkeypatch: pytest.MonkeyPatch, awaited: bool
+) -> None:
+    where: list[int] = []
+
+    class Try(Untried):
+        def try_it(self) -> None:
+            where.append(threading.get_ident())
+
+    with TheusEngine(pool="threads", pool_size=2) as engine:
+        choice = engine.workers.choice
+
+        def choose(wanted: bool | str, function: Any) -> Choice:
+            if not where:
+                raise Try("some_module", None)
+            return choice(wanted, function)
+
+        monkeypatch.setattr(engine.workers, "choice", choose)
+
+        async def take() -> list[int]:
+            return [it async for it in engine.map_parallel(tasks.double, range(100))]
+
+        if awaited:
+            assert asyncio.run(take()) == list(range(0, 200, 2))
+            assert len(where) == 1 and where != [threading.get_ident()]
+        else:
+            results = engine.map_parallel(tasks.double, range(100))
+            assert where == []
+            assert list(results) == list(range(0, 200, 2)) and len(where) == 1
 
 
 def test_what_it_refuses(engine: TheusEngine) -> None:
