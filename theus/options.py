@@ -46,7 +46,9 @@ class Options(NamedTuple):
     retries    attempts after the first that meet a conflict; None: no limit
     deadline   seconds for which attempts are repeated; None: the engine's write timeout
     timeout    seconds for the run with all its attempts; None: as the process declares. It ends
-               an awaited run at once; a synchronous one is refused when its body is back
+               an awaited run at once; a synchronous one is refused when its body is back. Of a
+               parallel process it holds for the trial that finds its workers, too, and goes on
+               when the run begins anew in others
     inline     whether a plain function that is awaited runs on the loop's thread; None: as the
                process declares
     detached   gives a run that a body starts, or a task or thread of it, a transaction of its own
@@ -135,12 +137,15 @@ class Options(NamedTuple):
         """Runs a process in a worker, and waits for it."""
         workers = self.engine.workers
         timeout = plan.timeout if self.timeout is None else self.timeout
+        end = _end(timeout)
         while True:
             try:
+                _check_time(plan, timeout, end)
                 choice = self._choice_of_workers(plan, wanted)
                 if choice.kind == "threads":  # this one is as good as another
-                    return self._run(plan, plan.attempt, arguments, timeout)
+                    return self._run(plan, plan.attempt, arguments, timeout, end)
                 errand = workers.errand(plan, choice, timeout)
+                errand.end = end
                 return self._run(plan, errand, arguments, None)
             except workers.untried as found:
                 found.try_it()
@@ -150,16 +155,22 @@ class Options(NamedTuple):
     async def _elsewhere(self, plan: Plan, arguments: Arguments, timeout: float | None) -> Any:
         """Runs a process in a worker, and awaits it."""
         engine, workers = self.engine, self.engine.workers
+        end = _end(timeout)
         while True:
             try:
+                _check_time(plan, timeout, end)
                 choice = self._choice_of_workers(plan, plan.parallel)
                 if choice.kind == "threads":
                     threads = engine.get_pool("threads")
-                    running = self._in_thread(plan, arguments, timeout, threads)
-                    return await (running if timeout is None else _in_time(running, plan, timeout))
+                    running = self._in_thread(plan, arguments, timeout, threads, end)
+                    return await (
+                        running if timeout is None else _in_time(running, plan, timeout, end)
+                    )
+                errand = workers.errand(plan, choice, timeout)
+                errand.end = end
                 return await run_async(
                     engine,
-                    workers.errand(plan, choice, timeout).in_task,
+                    errand.in_task,
                     (engine, *arguments),
                     retries=self.retries,
                     deadline=_no_longer(self.deadline, timeout, engine),
@@ -170,7 +181,8 @@ class Options(NamedTuple):
             except workers.untried as found:
                 from asyncio import get_running_loop
 
-                await get_running_loop().run_in_executor(None, found.try_it)
+                trial = get_running_loop().run_in_executor(None, found.try_it)
+                await (trial if timeout is None else _in_time(trial, plan, timeout, end))
             except workers.unfit as found:
                 workers.is_unfit(plan.function, found)
 
@@ -191,10 +203,13 @@ class Options(NamedTuple):
         attempt: Callable[..., Any],
         arguments: Arguments,
         timeout: float | None,
+        end: float | None = None,
     ) -> Any:
+        """`end`: when its time is over, if that has begun already."""
         engine, deadline = self.engine, self.deadline
         if timeout is not None:
-            attempt = _timed(plan, attempt, time.monotonic() + timeout, timeout)
+            end = time.monotonic() + timeout if end is None else end
+            attempt = _timed(plan, attempt, end, timeout)
             deadline = _no_longer(deadline, timeout, engine)
         return engine.run(
             attempt,
@@ -213,6 +228,7 @@ class Options(NamedTuple):
         arguments: Arguments,
         timeout: float | None,
         threads: Executor | None = None,
+        end: float | None = None,
     ) -> Any:
         from asyncio import CancelledError, get_running_loop
 
@@ -221,7 +237,7 @@ class Options(NamedTuple):
 
         def work() -> Any:
             try:
-                return context.run(self._run, plan, guest, arguments, timeout)
+                return context.run(self._run, plan, guest, arguments, timeout, end)
             except StopIteration as stop:  # no future takes one, so nobody would ever hear of it
                 raise RuntimeError(f"process {plan.name!r} raised StopIteration") from stop
 
@@ -283,6 +299,15 @@ def _no_longer(deadline: float | None, timeout: float | None, engine: TheusEngin
     return min(engine.write_timeout_ms / 1000 if deadline is None else deadline, timeout)
 
 
+def _end(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def _check_time(plan: Plan, timeout: float | None, end: float | None) -> None:
+    if end is not None and time.monotonic() > end:
+        raise ProcessTimeoutError(plan.name, timeout or 0.0)
+
+
 def _timed(
     plan: Plan, attempt: Callable[..., Any], end: float, timeout: float
 ) -> Callable[..., Any]:
@@ -290,8 +315,7 @@ def _timed(
 
     def timed(*args: Any) -> Any:
         result = attempt(*args)
-        if time.monotonic() > end:
-            raise ProcessTimeoutError(plan.name, timeout)
+        _check_time(plan, timeout, end)
         return result
 
     return timed
@@ -305,18 +329,17 @@ def _timed_async(plan: Plan, timeout: float) -> Callable[..., Any]:
 
     async def timed(*args: Any) -> Any:
         result = await plan.attempt(*args)
-        if time.monotonic() > end:
-            raise ProcessTimeoutError(plan.name, timeout)
+        _check_time(plan, timeout, end)
         return result
 
     return timed
 
 
-async def _in_time(run: Awaitable[R], plan: Plan, seconds: float) -> R:
+async def _in_time(run: Awaitable[R], plan: Plan, seconds: float, end: float | None = None) -> R:
     """Awaits a run, which is cancelled when its time is over."""
     from asyncio import timeout
 
-    limit = timeout(seconds)
+    limit = timeout(seconds if end is None else end - time.monotonic())
     try:
         async with limit:
             return await run

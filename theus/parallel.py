@@ -162,7 +162,8 @@ class Errand:
     """One run of a parallel process, with all its attempts. Called, it is one attempt.
 
     `end` is when it is to be over, by time.monotonic(), and `timeout` the seconds that it was
-    given; None: no limit. Unfit or Untried, and it begins anew: see theus.pools.fit.
+    given; None: no limit. Unfit or Untried, and it begins anew: see theus.pools.fit. The run goes
+    on with another errand then, which is given the `end` of the first.
     """
 
     __slots__ = ("depot", "end", "look", "plan", "pool", "target", "tentative", "timeout")

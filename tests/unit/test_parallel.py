@@ -17,6 +17,7 @@ import pytest
 
 import parallel_tasks as tasks
 from parallel_tasks import Broke, Point
+from support import PATIENCE
 from theus import (
     ArgumentError,
     ClosedError,
@@ -30,10 +31,13 @@ from theus import (
     TransactionError,
     WorkerDied,
     WorkerTimeoutError,
+    options,
     process,
 )
 from theus._compat import HAS_INTERPRETERS
+from theus.parallel import Errand
 from theus.pools import WorkerTraceback
+from theus.pools.fit import Unfit, Untried
 
 KINDS = ["processes", "threads"]
 SEPARATE = ("processes", "interpreters")
@@ -334,6 +338,111 @@ def test_a_timeout_of_what_has_not_begun(warm: TheusEngine, kind: str) -> None:
         first, late = asyncio.run(crowd())
         assert first is None
         assert isinstance(late, (ProcessTimeoutError, WorkerTimeoutError))
+
+
+class Clock:
+    """Of theus.options, and nobody else's: it can be moved on."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(options, "time", made)
+    return made
+
+
+def needs_a_trial(
+    engine: TheusEngine, monkeypatch: pytest.MonkeyPatch, clock: Clock, seconds: float
+) -> None:
+    """Has the next choice of workers take that long."""
+
+    class Try(Untried):
+        def try_it(self) -> None:
+            monkeypatch.setattr(engine.workers, "choice", choice)
+            clock.ahead += seconds
+
+    def choose(*args: object) -> Any:
+        raise Try("some_module", None)
+
+    choice = engine.workers.choice
+    monkeypatch.setattr(engine.workers, "choice", choose)
+
+
+def test_a_timeout_holds_for_the_trial(
+    engine: TheusEngine, way: str, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    needs_a_trial(engine, monkeypatch, clock, 1001)
+    with pytest.raises(ProcessTimeoutError, match="timeout of 1000 s"):
+        run(engine.options(timeout=1000.0), way, tasks.count_up)  # type: ignore[arg-type]
+    assert engine.state.domain.n == 1
+    needs_a_trial(engine, monkeypatch, clock, 1001)
+    assert run(engine, way, tasks.count_up) == 2
+
+
+def test_an_awaited_run_does_not_wait_for_a_trial_that_takes_too_long(
+    engine: TheusEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, in_time = threading.Event(), []
+
+    class Try(Untried):
+        def try_it(self) -> None:
+            in_time.append(left.wait(PATIENCE))
+
+    def choose(*args: object) -> Any:
+        raise Try("some_module", None)
+
+    monkeypatch.setattr(engine.workers, "choice", choose)
+
+    async def leaves() -> None:
+        try:
+            await engine.options(timeout=0.05).execute(tasks.count_up)
+        finally:
+            left.set()
+
+    with pytest.raises(ProcessTimeoutError):
+        asyncio.run(leaves())
+    assert all(in_time)  # nothing in it: the time was over before the trial began
+
+
+def test_a_trial_and_the_body_share_a_timeout(
+    way: str, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    @process(inputs=["domain.n"], outputs=["domain.n"], parallel=True)
+    def late(ctx: Any) -> int:
+        clock.ahead += 600
+        return int(ctx.domain.n) + 1
+
+    with TheusEngine(content(), pool="threads", pool_size=1) as engine:
+        assert run(engine.options(timeout=1000.0), way, late) == 2  # type: ignore[arg-type]
+        needs_a_trial(engine, monkeypatch, clock, 600)
+        with pytest.raises(ProcessTimeoutError):
+            run(engine.options(timeout=1000.0), way, late)  # type: ignore[arg-type]
+        assert engine.state.domain.n == 2
+
+
+def test_a_run_that_begins_anew_keeps_its_end(
+    engine: TheusEngine, way: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    separate(kind)
+    ends: list[float | None] = []
+
+    def send(errand: Errand, *args: Any) -> Any:
+        ends.append(errand.end)
+        if len(ends) == 1:
+            raise Unfit("a reason")
+        return really_send(errand, *args)
+
+    really_send = Errand.send
+    monkeypatch.setattr(Errand, "send", send)
+    monkeypatch.setattr(engine.workers, "is_unfit", lambda function, error: None)
+    assert run(engine.options(timeout=1000.0), way, tasks.count_up) == 2  # type: ignore[arg-type]
+    assert len(ends) == 2 and ends[0] is not None and ends[0] == ends[1]
 
 
 def test_a_dead_worker_fails_its_task_alone(engine: TheusEngine, way: str, kind: str) -> None:
