@@ -134,6 +134,42 @@ def test_a_callback_of_the_watcher_waits_for_a_task_whose_worker_dies(pool: Proc
     trips(pool, 1)
 
 
+@pytest.mark.parametrize("alarm_alone", [False, True])
+def test_a_worker_that_is_replaced_while_its_answer_is_delivered(
+    pool: ProcessPool, monkeypatch: pytest.MonkeyPatch, alarm_alone: bool
+) -> None:
+    """The new one has descriptors of the same numbers, and its life is its own."""
+    trips(pool)
+    crew, over = pool.crew, threading.Event()
+    got: list[Any] = []
+    raised: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    before, old = crew.died, crew.members[0]
+    if alarm_alone:  # as if the answer had come just after the look
+        ready, there = crew.pump.ready, crew.by_descriptor
+
+        def some(timeout: float) -> list[int]:
+            found = ready(timeout)
+            return [fd for fd in found if fd == old.alarm or there.get(fd) is not old]
+
+        monkeypatch.setattr(crew.pump, "ready", some)
+
+    def go_on(future: cf.Future[Any]) -> None:
+        both = [pool.submit(tasks.add, n) for n in (1, 2)]
+        got.extend(it.result(PATIENCE) for it in both)
+        got.append(pool.submit(tasks.nap, 0.05))
+        over.set()
+
+    first = pool.submit(tasks.nothing)
+    cf.Future.add_done_callback(first, go_on)  # so the watcher does not look at once
+    assert select.select([old.answers], [], [], PATIENCE)[0]
+    os.kill(old.pid, signal.SIGKILL)
+    assert over.wait(PATIENCE)
+    *values, future = got
+    assert (values, future.result(PATIENCE)) == ([2, 3], 0.05)
+    assert crew.died == before + 1 and not raised
+
+
 def test_a_turn_that_ctrl_c_has_left_taken_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pump, "TICK", 0.02)
     with ProcessPool(1) as pool:

@@ -267,13 +267,15 @@ class Crew:
     def read_ready(self, timeout: float) -> None:
         if timeout != 0 and self.look_at_the_only_one():
             return
-        for fd in self.pump.ready(timeout):
-            member = self.by_descriptor.get(fd)
-            if member is None:
-                continue
+        # All before the first is read: a callback that waits may bury a worker, and then the one
+        # that takes its place may have descriptors of the same numbers.
+        there = self.by_descriptor
+        found = [(fd, there[fd]) for fd in self.pump.ready(timeout) if fd in there]
+        for fd, member in found:
             if fd == member.alarm:
                 member.gone = True
-            else:
+        for fd, member in found:
+            if fd != member.alarm:
                 self.read_member(member)
         self.bury_the_dead()
 
@@ -289,6 +291,8 @@ class Crew:
 
     def read_member(self, member: Member, look: bool = False) -> bool:
         """Delivers what a worker has answered, and gives it more. False: there was nothing."""
+        if member.line.reads < 0:  # buried by what a callback has waited for
+            return False
         found = member.line.receive(look)
         answers = [it for it in found if it[0] in wire.ANSWERS]
         if len(found) > len(answers):
