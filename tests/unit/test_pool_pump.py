@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from support import PATIENCE
 if not sys.platform.startswith("linux"):
     pytest.skip("ProcessPool is Linux's", allow_module_level=True)
 
-from theus.pools import ProcessPool, pump
+from theus.pools import ProcessPool, pump, wire
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +169,19 @@ def test_a_worker_that_is_replaced_while_its_answer_is_delivered(
     *values, future = got
     assert (values, future.result(PATIENCE)) == ([2, 3], 0.05)
     assert crew.died == before + 1 and not raised
+
+
+def test_an_idle_worker_whose_pipe_is_full_is_tried_again(pool: ProcessPool) -> None:
+    trips(pool)
+    member = pool.crew.members[0]
+    os.kill(member.pid, signal.SIGSTOP)
+    poll(cf.Future(), lambda: Path(f"/proc/{member.pid}/stat").read_text().split()[2] == "T")
+    while member.line.send([wire.frame(wire.RELEASED, 0, b"")]):
+        pass
+    future = pool.submit(tasks.add, 1)
+    os.kill(member.pid, signal.SIGCONT)
+    assert future.result(PATIENCE) == 2
+    trips(pool, 1)
 
 
 def test_a_turn_that_ctrl_c_has_left_taken_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:

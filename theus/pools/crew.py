@@ -177,6 +177,8 @@ class Crew:
             some = self.next_tasks(member)
             if some and not member.send(some):
                 queue.extendleft(reversed(some))  # its pipe is full; they are running already,
+                if not member.sent:  # of what it has not read, nothing will be answered
+                    self.call_watcher(monotonic() + PATIENCE)
                 return  # and go to the next worker with room
             if some and self.timed:
                 self.call_watcher(self.next_due(member, monotonic()))
@@ -411,6 +413,7 @@ class Crew:
             now = monotonic()
             self.check_timeouts(now)
             self.take_back(now)
+            self.try_again(now)
             missing = self.size - len(self.members)
             needed = self.failure is None and (not self.closing or bool(self.queue))
             # All together: a task may come back from a worker that dies, or has too many.
@@ -462,6 +465,12 @@ class Crew:
                 self.recalled += len(back)
                 self.queue.extend(back)
         self.hand_out()
+
+    def try_again(self, now: float) -> None:
+        """An idle worker had its pipe full of what is no task; it is asked until it has room."""
+        if self.queue and (member := self.free_member()) is not None and not member.sent:
+            self.wakes_at = min(self.wakes_at, now + PATIENCE)  # first: so no bell is rung for it
+            self.hand_out()
 
     def start_missing(self) -> None:
         try:
