@@ -53,7 +53,7 @@ bool line_next(const char **at, const char *end, line_frame *frame);
 /* Bytes of a whole frame, new; NULL with an exception set. */
 PyObject *line_frame_of(module_state *st, uint8_t kind, uint64_t number, PyObject *value, const codec_way *way);
 
-/* Writes all of it, in its turn. 0, or -1 with an exception set. */
+/* Writes all of it, in its turn; nothing in a process that was forked since. 0, or -1 with an exception set. */
 int line_answer(LineObject *line, const char *data, size_t size);
 
 /* Line.serve(desk) */

@@ -109,6 +109,10 @@ int
 line_answer(LineObject *line, const char *data, size_t size)
 {
     int error = 0;
+    /* A process that a task has forked: its frames and the worker's would mix, and the lock may be held for ever. */
+    if (line->epoch != theus_process_epoch()) {
+        return 0;
+    }
     Py_BEGIN_ALLOW_THREADS
     (void)PyThread_acquire_lock(line->answering, WAIT_LOCK);
     if (write_all(line->out, data, size) == THEUS_PIPE_BROKEN) {

@@ -230,3 +230,20 @@ def test_a_frame_is_an_encoded_value_behind_a_header() -> None:
     data = encode_frame(5, 2**63, {"a": [1, 2.5]})
     ((kind, number, body),), end = wire.frames(data)
     assert (kind, number, decode(body), end) == (5, 2**63, {"a": [1, 2.5]}, len(data))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_what_a_process_says_that_a_task_has_forked_is_not_written(ends: Ends) -> None:
+    """Nobody would see to it that its frames and those of the worker do not mix."""
+    pool, worker = ends
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            worker.answer(wire.frame(wire.LOG, 0, b"of the child"))
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    worker.answer(wire.frame(wire.READY, 1, b""))
+    assert pool.receive(False) == [(wire.READY, 1, b"")]
