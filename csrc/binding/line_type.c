@@ -188,9 +188,8 @@ drop_rest(LineObject *line)
     line->held = line->room = 0;
 }
 
-/* Takes the whole frames out of `rest`; a list, new. */
 static PyObject *
-take_frames(LineObject *line)
+take_undisturbed(LineObject *line)
 {
     PyObject *found = PyList_New(0);
     const char *at = line->rest, *end = at + line->held, *taken = at;
@@ -212,6 +211,23 @@ take_frames(LineObject *line)
         }
     }
     return found;
+}
+
+/* Takes the whole frames out of `rest`; a list, new. */
+static PyObject *
+take_frames(LineObject *line)
+{
+#if PY_VERSION_HEX < 0x030C0000
+    /* The collector runs at any allocation here, and what it finalizes may receive, too, and move `rest`. */
+    int collects = PyGC_Disable();
+    PyObject *found = take_undisturbed(line);
+    if (collects) {
+        PyGC_Enable();
+    }
+    return found;
+#else
+    return take_undisturbed(line);
+#endif
 }
 
 static PyObject *

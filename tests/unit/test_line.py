@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -247,3 +248,43 @@ def test_what_a_process_says_that_a_task_has_forked_is_not_written(ends: Ends) -
     assert os.waitpid(child, 0)[1] == 0
     worker.answer(wire.frame(wire.READY, 1, b""))
     assert pool.receive(False) == [(wire.READY, 1, b"")]
+
+
+def test_a_finalizer_may_receive_while_frames_are_taken() -> None:
+    """Where the collector runs at any allocation, it runs in the middle of receive()."""
+    reads, writes = os.pipe2(os.O_NONBLOCK)
+    line = Line(reads, os.dup(writes), 0.0)
+    nested: list[Any] = []
+
+    class Cycle:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            more = [wire.frame(wire.READY, 100 + i, b"y" * 900) for i in range(40)]
+            os.write(writes, b"".join(more))
+            nested.extend(line.receive(False))
+
+    threshold = gc.get_threshold()
+    gc.collect()
+    gc.disable()
+    try:
+        Cycle()
+        wanted = [(wire.READY, i, b"x" * 20) for i in range(5)]
+        os.write(writes, b"".join(wire.frame(*it) for it in wanted))
+        gc.set_threshold(1)
+        kept = [[] for _ in range(100)]  # so that the next one is time for the collector
+        gc.enable()
+        found = line.receive(False)
+        gc.disable()
+        del kept
+        gc.enable()
+        gc.collect()
+    finally:
+        gc.set_threshold(*threshold)
+        gc.enable()
+    assert found == wanted
+    assert [number for _, number, _ in nested] == list(range(100, 140))
+    assert gc.isenabled()
+    os.close(writes)
+    line.close()
