@@ -184,6 +184,32 @@ def test_an_idle_worker_whose_pipe_is_full_is_tried_again(pool: ProcessPool) -> 
     trips(pool, 1)
 
 
+def test_an_answer_stays_readable_until_its_future_has_ended(
+    pool: ProcessPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C just before that: it is delivered once more."""
+    trips(pool)
+    future = pool.submit(bytes, 200_000)  # lies in a block of the worker
+    end = future.set_result
+    ended: list[bool] = []
+
+    def interrupted(value: bytes) -> None:
+        monkeypatch.setattr(future, "set_result", end)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(future, "set_result", interrupted)
+    monkeypatch.setattr(
+        pool.crew.members[0], "give_back", lambda: ended.append(cf.Future.done(future))
+    )
+    with pytest.raises(KeyboardInterrupt):
+        future.result(PATIENCE)
+    assert len(future.result(PATIENCE)) == 200_000
+    poll(future, lambda: bool(ended))
+    assert ended == [True]
+    monkeypatch.undo()
+    trips(pool, 1)
+
+
 def test_a_turn_that_ctrl_c_has_left_taken_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pump, "TICK", 0.02)
     with ProcessPool(1) as pool:

@@ -335,14 +335,17 @@ class Crew:
         good, found = unpacked(kind, body)
         if task.blocks or task.held:
             task.release()
-        if kind in wire.INLINE:
-            with self.lock:
-                member.owed.append(task.number)
-                member.give_back()
-        if good:
-            task.future.set_result(found)
-        else:
-            task.future.set_exception(found)
+        try:
+            if good:
+                task.future.set_result(found)
+            else:
+                task.future.set_exception(found)
+        finally:
+            # Not before: if a signal handler raises, the block is read once more.
+            if kind in wire.INLINE and task.future.over():
+                with self.lock:
+                    member.owed.append(task.number)
+                    member.give_back()
 
     def hear(self, member: Member, kind: int, body: bytes) -> None:
         """What a worker says of itself."""
