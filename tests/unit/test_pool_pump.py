@@ -210,6 +210,18 @@ def test_an_answer_stays_readable_until_its_future_has_ended(
     trips(pool, 1)
 
 
+def test_a_worker_that_has_started_is_looked_at(
+    pool: ProcessPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have come to take over what another one has too much of."""
+    trips(pool)
+    crew = pool.crew
+    looked = threading.Event()
+    monkeypatch.setattr(crew, "take_back", lambda now: looked.set())
+    crew.hear(crew.members[0], wire.READY, b"")
+    assert looked.wait(PATIENCE)
+
+
 def test_a_turn_that_ctrl_c_has_left_taken_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pump, "TICK", 0.02)
     with ProcessPool(1) as pool:

@@ -356,8 +356,7 @@ class Crew:
                 self.failed_starts = 0
                 member.ready = True
                 member.since = monotonic()  # what it was sent before begins now
-                if self.timed:
-                    self.call_watcher(0.0)
+                self.call_watcher(0.0)  # it may take over what others have too much of
         elif kind == wire.STILLBORN:
             self.broken(unpacked(wire.ERROR, body)[1])
 
