@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from theus import BrokenPoolError, ClosedError, RemoteError, SendError, WorkerDi
 from theus._compat import HAS_INTERPRETERS
 from theus._theus import forget_arenas
 from theus.pools import InterpreterPool, Pool, ProcessPool, ThreadPool, WorkerTraceback, pump
+from theus.pools.calls import reference
 
 if not sys.platform.startswith("linux"):
     pytest.skip("the pools that there are need Linux", allow_module_level=True)
@@ -224,6 +226,20 @@ def test_what_cannot_travel_is_refused_at_once(pool: Pool, fn: Any, why: str) ->
         pool.submit(fn)
     with pytest.raises(SendError, match="lock"):
         pool.submit(tasks.echo, threading.Lock())
+
+
+def test_a_function_is_not_taken_for_the_one_that_its_module_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a doctest, which runs in a copy of what the module has."""
+    module = ModuleType("module_of_this_test")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec("def f(): pass", module.__dict__)
+    copy = dict(module.__dict__)
+    assert reference(copy["f"], False) == (module.__name__, "f")
+    exec("def f(): pass", copy)
+    with pytest.raises(SendError, match="another object has its name"):
+        reference(copy["f"], False)
 
 
 @encoded

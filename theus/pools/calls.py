@@ -53,7 +53,11 @@ def reference(fn: Any, copies: bool) -> Any:
 
 def is_of_its_module(fn: Any) -> bool:
     """Most are, and this is a third of the price of name_of()."""
-    return type(fn) is FunctionType and fn.__globals__.get(fn.__qualname__) is fn
+    if type(fn) is not FunctionType:
+        return False
+    there, module = fn.__globals__, sys.modules.get(fn.__module__)
+    # A doctest, for one, runs in a copy of what its module has.
+    return there.get(fn.__qualname__) is fn and there is getattr(module, "__dict__", None)
 
 
 def main_has_a_file() -> bool:
