@@ -388,11 +388,11 @@ def test_a_timeout_holds_for_the_trial(
 def test_an_awaited_run_does_not_wait_for_a_trial_that_takes_too_long(
     engine: TheusEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left, in_time = threading.Event(), []
+    left = threading.Event()
 
     class Try(Untried):
         def try_it(self) -> None:
-            in_time.append(left.wait(PATIENCE))
+            assert left.wait(PATIENCE)
 
     def choose(*args: object) -> Any:
         raise Try("some_module", None)
@@ -407,7 +407,6 @@ def test_an_awaited_run_does_not_wait_for_a_trial_that_takes_too_long(
 
     with pytest.raises(ProcessTimeoutError):
         asyncio.run(leaves())
-    assert all(in_time)  # nothing in it: the time was over before the trial began
 
 
 def test_a_trial_and_the_body_share_a_timeout(
