@@ -217,17 +217,13 @@ take_undisturbed(LineObject *line)
 static PyObject *
 take_frames(LineObject *line)
 {
-#if PY_VERSION_HEX < 0x030C0000
-    /* The collector runs at any allocation here, and what it finalizes may receive, too, and move `rest`. */
+    /* Before Python 3.12 the collector runs at any allocation here, and what it finalizes may receive, too, and move `rest`. */
     int collects = PyGC_Disable();
     PyObject *found = take_undisturbed(line);
     if (collects) {
         PyGC_Enable();
     }
     return found;
-#else
-    return take_undisturbed(line);
-#endif
 }
 
 static PyObject *
