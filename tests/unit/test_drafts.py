@@ -38,7 +38,8 @@ START: dict[str, Any] = {
 
 @pytest.fixture
 def engine() -> TheusEngine:
-    return TheusEngine({"domain": START})
+    # A walk that is collected in each of its steps takes its time.
+    return TheusEngine({"domain": START}, write_timeout_ms=60_000)
 
 
 @pytest.fixture
