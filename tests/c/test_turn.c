@@ -259,16 +259,16 @@ test_lease(void)
 {
     scene scene;
     scene_open(&scene, DATA);
-    const uint64_t short_ns = 1000000;
+    const uint64_t short_ns = 1000000, long_ns = 500000000; /* long: nobody is kept from the processor for that time */
     theus_footprint one = footprint_at(&scene, "1.1"), two = footprint_at(&scene, "2.1"), both = one;
     theus_footprint_add(&both, &two);
     theus_ticket *dead = take_for(&scene, &one, short_ns); /* whose holder never comes back */
-    theus_ticket *stuck = take_for(&scene, &both, short_ns); /* in line behind it, and stuck as well */
+    theus_ticket *stuck = take_for(&scene, &both, long_ns); /* in line behind it, and stuck as well */
     CHECK(try_set(&scene, "2.1", 0) == THEUS_HELD_UP);
     theus_sleep_ns(40000000);
     CHECK(try_set(&scene, "2.1", 0) == THEUS_HELD_UP); /* the first is gone: now the lease of the second runs */
     CHECK(dead->number == 0 && stuck->number != 0 && facts_of(&scene).leases_expired == 1);
-    theus_sleep_ns(40000000);
+    theus_sleep_ns(long_ns + short_ns);
     CHECK(try_set(&scene, "2.1", 0) == THEUS_COMMITTED);
     CHECK(facts_of(&scene).leases_expired == 2 && facts_of(&scene).tickets_held == 0);
     counted_waiter waiter;
