@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures as cf
+import contextlib
 import os
 import select
 import signal
@@ -201,20 +202,24 @@ def test_an_answer_stays_readable_until_its_future_has_ended(
     future = pool.submit(bytes, 200_000)  # lies in a block of the worker
     end = future.set_result
     ended: list[bool] = []
+    interrupts: list[bool] = []
+    # The watcher may be the one who delivers it, if it is still on its way from before.
+    monkeypatch.setattr(threading, "excepthook", lambda about: None)
 
     def interrupted(value: bytes) -> None:
         monkeypatch.setattr(future, "set_result", end)
+        interrupts.append(True)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(future, "set_result", interrupted)
     monkeypatch.setattr(
         pool.crew.members[0], "give_back", lambda: ended.append(cf.Future.done(future))
     )
-    with pytest.raises(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt):
         future.result(PATIENCE)
     assert len(future.result(PATIENCE)) == 200_000
     poll(future, lambda: bool(ended))
-    assert ended == [True]
+    assert ended == [True] and interrupts == [True]
     monkeypatch.undo()
     trips(pool, 1)
 
