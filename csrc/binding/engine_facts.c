@@ -58,8 +58,15 @@ engine_records(PyObject *op, PyObject *const *args, Py_ssize_t count)
     theus_record *record;
     theus_ring_facts facts; /* up to what there is now: commits may come faster than we go */
     theus_ring_read_facts(theus_store_ring(self->store), &facts);
+    uint64_t lost_before = 0;
     while (list != NULL && sequence < facts.written
            && (record = theus_store_next_record(self->store, &sequence, &lost)) != NULL) {
+        if (lost != lost_before && PyList_GET_SIZE(list) > 0) { /* overtaken on the way: the next call tells of that gap */
+            theus_record_release(record);
+            lost = lost_before;
+            break;
+        }
+        lost_before = lost;
         PyObject *shown = record_wrap(self->heap, record);
         theus_record_release(record);
         if (shown == NULL || PyList_Append(list, shown) < 0) {
