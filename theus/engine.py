@@ -604,13 +604,13 @@ class TheusEngine(EngineHistory):
 
         States, views and arrays that are held stay good. May be called again.
         """
-        super().close()
-        workers = self.__dict__.get("_workers")
-        if workers is not None:
-            workers.close()
-        heavy = self.__dict__.get("_heavy")
-        if heavy is not None:
-            heavy.shutdown()
+        try:
+            super().close()
+        finally:  # also where a listener raises
+            if (workers := self.__dict__.get("_workers")) is not None:
+                workers.close()
+            if (heavy := self.__dict__.get("_heavy")) is not None:
+                heavy.shutdown()
 
     shutdown = close  # the old name
 

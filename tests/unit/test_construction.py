@@ -245,6 +245,23 @@ def test_an_engine_is_closed_by_its_block() -> None:
     assert asyncio.run(main()).closed
 
 
+def test_close_ends_everything_whatever_a_listener_raises(engine: TheusEngine) -> None:
+    def wake() -> None:
+        raise ZeroDivisionError
+
+    array = engine.heavy.alloc("a", (10,), "f8")
+    pool = engine.get_pool("threads")
+    engine.listen(wake)
+    with pytest.raises(ZeroDivisionError):
+        engine.close()
+    assert engine.closed
+    with pytest.raises(ClosedError):
+        pool.submit(abs, -1)
+    with pytest.raises(ClosedError):
+        engine.heavy.alloc("b", (10,), "f8")
+    assert array.sum() == 0
+
+
 def test_figures_and_history(engine: TheusEngine) -> None:
     engine.run_process(effect("domain.a")(lambda ctx: 5))
     engine.run_process(effect("domain.b")(lambda ctx: 6))
