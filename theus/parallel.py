@@ -51,7 +51,7 @@ from typing import TYPE_CHECKING, Any
 from theus._theus import MISSING, FrozenDict, Transaction, repeat
 from theus.errors import InterpreterImportError, ProcessTimeoutError, SendError
 from theus.pools.attempt import perform
-from theus.pools.base import Look
+from theus.pools.base import Look, Terms
 from theus.pools.calls import reference, shown_name
 from theus.pools.fit import CAREFUL, FORCED, Unfit, place_of, unfit_by_import
 from theus.pools.parcels import Depot, Parcel, Sent, is_small
@@ -200,7 +200,7 @@ class Errand:
             self.fill(load, tx, engine)
             target = (self.target, plan.name, version, run)
             call = (*target, *view, load.roots, load.sent(), *arguments)
-            return self.pool.submit_task(perform, call, {}, plan.function, due, self.look)
+            return self.pool.submit_task(perform, call, {}, Terms(plan.function, due, self.look))
         except Unfit as unfit:
             whole = Load(None)
             self.fill(whole, tx, engine)

@@ -35,7 +35,7 @@ from typing import Any, Generic, TypeVar
 from theus.arguments import check_flag
 from theus.contracts import contract_of
 from theus.errors import InterpreterImportError, ProcessError, _shown
-from theus.pools.base import Pool, run_chunk
+from theus.pools.base import Pool, Terms, run_chunk
 from theus.pools.calls import reference, shown_name
 from theus.pools.fit import CAREFUL, Unfit, Untried, unfit_by_import
 from theus.workers import Choice, Workers
@@ -134,10 +134,10 @@ class Chunks(Generic[R]):
         call = (self.fn, calls)
         look = CAREFUL if self.choice.tentative else None
         try:
-            future = self.pool.submit_task(run_chunk, call, {}, self.fn, None, look)
+            future = self.pool.submit_task(run_chunk, call, {}, Terms(self.fn, look=look))
         except Unfit as unfit:
             self.move(Unfit(f"it is sent a {shown_name(unfit.kind)}, and {unfit.why}"))
-            future = self.pool.submit_task(run_chunk, call, {}, self.fn)
+            future = self.pool.submit_task(run_chunk, call, {}, Terms(self.fn))
         if self.wake is not None:
             future.add_done_callback(self.wake)
         return Chunk(calls, future, self.choice.tentative)

@@ -231,7 +231,7 @@ def test_a_worker_that_has_started_is_looked_at(
     trips(pool)
     crew = pool.crew
     looked = threading.Event()
-    monkeypatch.setattr(crew, "take_back", lambda now: looked.set())
+    monkeypatch.setattr(crew.dispatch, "take_back", lambda now: looked.set())
     crew.hear(crew.members[0], wire.READY, b"")
     assert looked.wait(PATIENCE)
 

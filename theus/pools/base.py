@@ -39,13 +39,22 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from time import monotonic
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from theus._types import PoolStats
 from theus.arguments import check_seconds
 from theus.errors import _shown
 
-__all__ = ["Due", "Look", "Pool", "PoolStats", "SeparatePool", "WorkerTraceback"]
+__all__ = [
+    "PLAIN",
+    "Due",
+    "Look",
+    "Pool",
+    "PoolStats",
+    "SeparatePool",
+    "Terms",
+    "WorkerTraceback",
+]
 
 T = TypeVar("T")
 
@@ -54,6 +63,21 @@ Due = tuple[float, float]
 
 Look = Callable[..., object]
 """Is shown each part of a call that travels as more than plain data. May raise."""
+
+
+class Terms(NamedTuple):
+    """What is said of a task by those who run somebody else's function with one of their own."""
+
+    shown: object = None
+    """What errors name in place of the function."""
+    due: Due | None = None
+    """What has begun and is not done by then ends with its worker, as by the timeout of a pool;
+    what has not begun is the caller's to cancel. Not heeded by threads."""
+    look: Look | None = None
+    """Heeded by pools of interpreters alone."""
+
+
+PLAIN = Terms()
 
 
 class WorkerTraceback(Exception):
@@ -89,15 +113,9 @@ class Pool(Executor):
         fn: Callable[..., T],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        shown: object = None,
-        due: Due | None = None,
-        look: Look | None = None,
+        terms: Terms,
     ) -> Future[T]:
-        """`submit` for those who run somebody else's function with one of their own: errors name
-        `shown` in its place. What has begun and is not done when it is `due` ends with its
-        worker, as by the timeout of a pool; what has not begun is the caller's to cancel.
-        Threads take no notice of all that; only pools of interpreters use `look`.
-        """
+        """As submit(), on these terms."""
         return self.submit(fn, *args, **kwargs)
 
     def map(
@@ -163,15 +181,7 @@ class Crew(Protocol):
     def foreign(self) -> bool:
         """Whether this is a forked child, and nothing of it ours."""
 
-    def submit(
-        self,
-        fn: Any,
-        args: Any,
-        kwargs: Any,
-        shown: Any = None,
-        due: Due | None = None,
-        look: Look | None = None,
-    ) -> Future[Any]: ...
+    def submit(self, fn: Any, args: Any, kwargs: Any, terms: Terms = PLAIN) -> Future[Any]: ...
 
     def close(self, cancel: bool) -> None: ...
 
@@ -200,11 +210,9 @@ class SeparatePool(Pool):
         fn: Callable[..., T],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        shown: object = None,
-        due: Due | None = None,
-        look: Look | None = None,
+        terms: Terms,
     ) -> Future[T]:
-        return self.crew.submit(fn, args, kwargs, shown, due, look)
+        return self.crew.submit(fn, args, kwargs, terms)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self._finalizer.detach()

@@ -16,10 +16,7 @@ The lock is reentrant for the collector's sake: it may run in any thread at any 
 the lock is held, and end a pool or an iterator of map() there. What these do then (`close`,
 `interrupt`) sets flags and rings bells, and disturbs nobody who is in the middle of something.
 
-How tasks are handed out: to an idle worker first. If all are busy, tasks are sent ahead to those
-whose last ones were short, up to half a millisecond of work, so that no worker waits for a round
-trip. If one of them turns out to be long after all and another worker is idle, what was not begun
-is taken back (theus/pools/wire.py says why that is exact).
+Which worker gets which task, and when, is for the dispatcher to say (theus/pools/dispatch.py).
 """
 
 from __future__ import annotations
@@ -37,9 +34,10 @@ from typing import Any
 from theus._theus import recover_leases
 from theus.errors import BrokenPoolError, ClosedError, WorkerDied, WorkerTimeoutError
 from theus.pools import wire
-from theus.pools.base import Due, Look
+from theus.pools.base import PLAIN, Terms
 from theus.pools.calls import reference
-from theus.pools.member import PACKETS, Answer, Member, Task
+from theus.pools.dispatch import Dispatcher
+from theus.pools.member import Answer, Member, Task
 from theus.pools.pump import PoolFuture, Pump, is_anybody_in
 from theus.pools.registry import delist, enlist
 from theus.pools.reports import log_here, unpacked
@@ -47,12 +45,6 @@ from theus.pools.worker import Setup
 
 __all__ = ["Crew"]
 
-AHEAD = 0.0005
-"""Seconds of work that may lie in the pipe of a busy worker."""
-SHORT = 0.00005
-"""Tasks of at most so many seconds share packets."""
-PATIENCE = 0.002
-"""Seconds after which a busy worker has to give what it has not begun to an idle one."""
 LAST_CALL = 5.0
 """Seconds that a worker that is told to end has for it, when it has nothing to do."""
 STARTS = 3
@@ -70,8 +62,6 @@ class Crew:
         self.by_fork = context.get_start_method() == "fork"
         self.setup = setup
         self.timeout = timeout
-        self.timed = timeout is not None
-        """Whether anybody looks at the clock: from the first task on that has its own time."""
         self.retry = retry
         self.numbers = count(1)
         self.shelf = wire.Shelf(setup.name)
@@ -79,18 +69,16 @@ class Crew:
         """This is a forked child, and nothing of it ours."""
 
         self.lock = threading.RLock()
+        self.pump = Pump()
         # Guarded by lock:
-        self.queue: deque[Task] = deque()
-        self.members: list[Member] = []
+        self.dispatch = Dispatcher(size, timeout, self.pump)
+        self.members = self.dispatch.members
         self.closing = False
         self.failure: BaseException | None = None
         self.by_descriptor: dict[int, Member] = {}
-        self.wakes_at = float("inf")
-        """When the watcher looks at the clock next."""
         self.failed_starts = 0
-        self.done = self.died = self.recalled = self.reclaimed = 0
+        self.done = self.died = self.reclaimed = 0
 
-        self.pump = Pump()
         # Guarded by the turn of the pump:
         self.arrived: deque[Answer] = deque()
         """What is not delivered yet: answers to tasks, and what workers say of themselves."""
@@ -116,104 +104,23 @@ class Crew:
 
     # ---- tasks in -----------------------------------------------------------------------
 
-    def submit(
-        self,
-        fn: Any,
-        args: Any,
-        kwargs: Any,
-        shown: Any = None,
-        due: Due | None = None,
-        look: Look | None = None,
-    ) -> Future[Any]:
+    def submit(self, fn: Any, args: Any, kwargs: Any, terms: Terms = PLAIN) -> Future[Any]:
         held: list[Any] = []
         number = next(self.numbers)
         call = (reference(fn, self.by_fork), args, kwargs)
         frame, blocks = wire.pack(wire.CALL, number, call, wire.PACKET, self.shelf, held)
         future: PoolFuture[Any] = PoolFuture(self)
-        task = Task(number, shown or fn, future, frame, blocks, held, due)
+        task = Task(number, terms.shown or fn, future, frame, blocks, held, terms.due)
         with self.lock:
             if self.closing or self.foreign or self.failure is not None:
                 task.release()
                 refused = self.failure
                 raise ClosedError("the pool") if self.closing or refused is None else refused
-            if due is not None:
-                self.timed = True
-            if self.queue or not self.begin(task, future):
-                self.queue.append(task)
-                self.hand_out()
+            self.dispatch.add(task)
             pump = self.pump
-            if not (pump.armed or pump.taken or self.has_one_task()):
+            if not (pump.armed or pump.taken or self.dispatch.has_one_task()):
                 pump.arm()
         return future
-
-    def has_one_task(self) -> bool:
-        """Caller holds the lock."""
-        return not self.queue and self.count_sent() == 1
-
-    def count_sent(self) -> int:
-        """The tasks that workers have. Caller holds the lock."""
-        return sum([len(member.sent) for member in self.members])
-
-    def begin(self, task: Task, future: PoolFuture[Any]) -> bool:
-        """Gives a new task to a worker, if one is free for it. Caller holds the lock."""
-        member = self.free_member()
-        if member is None:
-            return False
-        future.mark(begun=True)  # first: whatever the collector runs in between may read the answer
-        if not member.send([task]):
-            future.mark(begun=False)
-            return False
-        if self.timed:
-            self.call_watcher(self.next_due(member, monotonic()))
-        return True
-
-    def hand_out(self) -> None:
-        """Gives tasks of the queue to workers. Caller holds the lock."""
-        queue = self.queue
-        while queue:
-            member = self.free_member()
-            if member is None:
-                return
-            some = self.next_tasks(member)
-            if some and not member.send(some):
-                queue.extendleft(reversed(some))  # its pipe is full; they are running already,
-                if not member.sent:  # of what it has not read, nothing will be answered
-                    self.call_watcher(monotonic() + PATIENCE)
-                return  # and go to the next worker with room
-            if some and self.timed:
-                self.call_watcher(self.next_due(member, monotonic()))
-
-    def free_member(self) -> Member | None:
-        """The worker that has the least to do, if it may have more."""
-        best: Member | None = None
-        for member in self.members:
-            if member.gone or member.late is not None or not member.open:
-                continue
-            if best is None or len(member.sent) < len(best.sent):
-                best = member
-        if best is None or not best.sent:
-            return best
-        room = len(best.packets) < PACKETS and len(best.sent) * best.pace < AHEAD
-        return best if room else None
-
-    def next_tasks(self, member: Member) -> list[Task]:
-        """What goes into the next packet for a worker; cancelled ones fall out here."""
-        most = 1
-        if member.pace < SHORT:
-            most = min(16, 1 + len(self.queue) // (2 * self.size))
-        some: list[Task] = []
-        size = 0
-        while self.queue and len(some) < most:
-            task = self.queue[0]
-            size += len(task.frame)
-            if some and size > wire.PACKET:
-                break
-            self.queue.popleft()
-            if Future.running(task.future) or task.future.set_running_or_notify_cancel():
-                some.append(task)
-            else:
-                task.release()
-        return some
 
     # ---- answers out ------------------------------------------------------------------------
 
@@ -245,8 +152,8 @@ class Crew:
         """Who has let go of the turn sees to it that what is under way is read."""
         with self.lock:
             if self.arrived:
-                self.call_watcher(0.0)  # these are not in any pipe: arming does not see them
-            if self.queue or self.count_sent():
+                self.pump.wake_by(0.0)  # these are not in any pipe: arming does not see them
+            if self.dispatch.queue or self.dispatch.count_sent():
                 self.pump.arm()
 
     def interrupt(self) -> None:
@@ -304,13 +211,9 @@ class Crew:
             with self.lock:
                 self.arrived += member.answered(answers)
                 self.done += len(answers)
-                self.hand_out()
-                if self.timed and member.sent:
-                    self.call_watcher(self.due_of(member.sent[0], member.since))
-                if not self.queue:
-                    self.look_for_idle()
-                    if self.closing:
-                        self.call_watcher(0.0)
+                self.dispatch.answered(member)
+                if self.closing and not self.dispatch.queue:
+                    self.pump.wake_by(0.0)
         self.deliver()
         return bool(found)
 
@@ -356,24 +259,11 @@ class Crew:
                 self.failed_starts = 0
                 member.ready = True
                 member.since = monotonic()  # what it was sent before begins now
-                self.call_watcher(0.0)  # it may take over what others have too much of
+                self.pump.wake_by(0.0)  # it may take over what others have too much of
         elif kind == wire.STILLBORN:
             self.broken(unpacked(wire.ERROR, body)[1])
 
     # ---- the watcher --------------------------------------------------------------------------
-
-    def call_watcher(self, at: float) -> None:
-        """The watcher shall look at the clock at that time. Caller holds the lock."""
-        if at < self.wakes_at:
-            self.wakes_at = at
-            self.pump.ring()
-
-    def look_for_idle(self) -> None:
-        """If one worker is idle while others have more than they can begin, the clock decides.
-        Caller holds the lock."""
-        waiting = [m for m in self.members if len(m.sent) > 1]
-        if waiting and any(not m.sent and not m.gone for m in self.members):
-            self.call_watcher(min(m.since for m in waiting) + PATIENCE)
 
     def watch(self) -> None:
         self.watcher = get_ident()
@@ -391,7 +281,7 @@ class Crew:
     def watch_once(self, until: float) -> bool:
         """Waits for what comes first, and looks after everything. True: all is done."""
         with self.lock:
-            pause = max(0.0, min(self.wakes_at, until) - monotonic())
+            pause = max(0.0, min(self.pump.wakes_at, until) - monotonic())
         self.pump.sleep(pause)
         if (turn := self.pump.turn).acquire(blocking=False):
             try:
@@ -411,68 +301,25 @@ class Crew:
         with self.lock:
             # A callback has raised: what came together with its answer is in no pipe any more.
             left = self.arrived and not self.pump.taken
-            self.wakes_at = 0.0 if left else float("inf")
+            self.pump.wakes_at = 0.0 if left else float("inf")
             now = monotonic()
-            self.check_timeouts(now)
-            self.take_back(now)
-            self.try_again(now)
+            self.dispatch.look_after(now)
             missing = self.size - len(self.members)
-            needed = self.failure is None and (not self.closing or bool(self.queue))
+            needed = self.failure is None and (not self.closing or bool(self.dispatch.queue))
             # All together: a task may come back from a worker that dies, or has too many.
-            if self.closing and not self.queue and not any(m.sent for m in self.members):
+            if self.closing and not self.dispatch.queue and not self.dispatch.count_sent():
                 for member in self.members:
                     if member.open:
                         member.dismiss()
                         member.since = now
                     elif now > member.since + LAST_CALL:
                         member.kill()
-                    self.wakes_at = min(self.wakes_at, now + 0.25)
+                    self.pump.look_by(now + 0.25)
                 if not self.members and not self.arrived:
                     return True
         if missing and needed:
             self.start_missing()
         return False
-
-    def check_timeouts(self, now: float) -> None:
-        for member in self.members if self.timed else ():
-            if member.sent and member.ready and not member.gone and member.late is None:
-                if self.due_of(member.sent[0], member.since) <= now:
-                    member.late = member.sent[0]
-                    member.kill()
-                else:
-                    self.wakes_at = min(self.wakes_at, self.next_due(member, now))
-
-    def due_of(self, task: Task, begun: float) -> float:
-        due = float("inf") if self.timeout is None else begun + self.timeout
-        return due if task.due is None else min(due, task.due[0])
-
-    def next_due(self, member: Member, now: float) -> float:
-        """When the clock has to be looked at for a worker: those behind the first task begin at
-        the earliest now, and one that is late already is found when its turn comes."""
-        first, *others = member.sent
-        dues = [self.due_of(task, now) for task in others]
-        return min([self.due_of(first, member.since), *(due for due in dues if due > now)])
-
-    def take_back(self, now: float) -> None:
-        idle = [m for m in self.members if not m.sent and not m.gone and m.ready]
-        if self.queue or not idle:
-            return
-        for member in self.members:
-            if len(member.sent) > 1 and not member.gone:
-                if now < member.since + PATIENCE:
-                    self.wakes_at = min(self.wakes_at, member.since + PATIENCE)
-                    continue
-                member.pace = max(member.pace, now - member.since)
-                back = member.recall()
-                self.recalled += len(back)
-                self.queue.extend(back)
-        self.hand_out()
-
-    def try_again(self, now: float) -> None:
-        """An idle worker had its pipe full of what is no task; it is asked until it has room."""
-        if self.queue and (member := self.free_member()) is not None and not member.sent:
-            self.wakes_at = min(self.wakes_at, now + PATIENCE)  # first: so no bell is rung for it
-            self.hand_out()
 
     def start_missing(self) -> None:
         try:
@@ -482,7 +329,7 @@ class Crew:
             self.broken(error)
         else:
             with self.lock:
-                self.hand_out()
+                self.dispatch.hand_out()
 
     def start_member(self) -> None:
         member = Member(self.context, self.setup, self.by_fork)
@@ -495,7 +342,7 @@ class Crew:
                 self.pump.add(member.alarm, alarm=True)
             else:
                 member.gone = True
-                self.call_watcher(0.0)
+                self.pump.wake_by(0.0)
 
     # ---- deaths ----------------------------------------------------------------------------------
 
@@ -514,7 +361,7 @@ class Crew:
                 for fd in (member.answers, member.alarm):
                     if self.by_descriptor.pop(fd, None) is not None:
                         self.pump.remove(fd, alarm=fd == member.alarm)
-                self.call_watcher(0.0)
+                self.pump.wake_by(0.0)
             expected = not member.open and not lost
             signal, status = member.bury()
             # Else they would stay until memory is short, and what it looked at could not be freed.
@@ -556,9 +403,9 @@ class Crew:
                 culprit.future.set_exception(died)
         with self.lock:
             if self.failure is None:
-                self.queue.extendleft(reversed(again))
+                self.dispatch.queue.extendleft(reversed(again))
                 again = []
-                self.hand_out()
+                self.dispatch.hand_out()
         for task in again:
             task.release()
             task.future.set_exception(self.failure)
@@ -569,8 +416,8 @@ class Crew:
             if self.failure is None:
                 self.failure = BrokenPoolError(f"{type(error).__name__}: {error}")
                 self.failure.__cause__ = error
-            waiting, self.queue = self.queue, deque()
-            self.call_watcher(0.0)
+            waiting = self.dispatch.take_all()
+            self.pump.wake_by(0.0)
             self.kill_members()
         for task in waiting:
             task.release()
@@ -582,12 +429,9 @@ class Crew:
     def close(self, cancel: bool) -> None:
         with self.lock:
             self.closing = True
-            waiting: list[Task] = []
-            if cancel:  # a task that was taken back is running to its caller
-                waiting = [task for task in self.queue if not Future.running(task.future)]
-                self.queue = deque(task for task in self.queue if Future.running(task.future))
+            waiting = self.dispatch.take_unbegun() if cancel else []
             if not self.over:
-                self.call_watcher(0.0)
+                self.pump.wake_by(0.0)
         for task in waiting:
             task.release()
             task.future.cancel()
@@ -602,14 +446,14 @@ class Crew:
             self.closing = True
             if self.failure is None:
                 self.failure = ClosedError("the pool")
-            waiting, self.queue = list(self.queue), deque()
+            waiting = self.dispatch.take_all()
             self.kill_members()
             for member in self.members:
                 waiting += member.sent
                 member.sent.clear()
                 member.packets.clear()
             if not self.over:
-                self.call_watcher(0.0)
+                self.pump.wake_by(0.0)
         for task in waiting:
             task.release()
             if at_exit:

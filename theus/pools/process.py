@@ -5,8 +5,8 @@
         for row in pool.map(parse, paths):
             ...
 
-theus/pools/crew.py says how tasks and answers go, member.py what one worker is to its pool,
-worker.py what runs in it, wire.py what goes between the two.
+theus/pools/crew.py says how tasks and answers go, dispatch.py to which worker, member.py what one
+worker is to its pool, worker.py what runs in it, wire.py what goes between the two.
 
 In a forked child the pool is closed: it owns no worker, its descriptors are closed there, and
 waiting for one of its futures raises ClosedError. It can make its own, whose workers are spawned:
@@ -99,10 +99,10 @@ class ProcessPool(SeparatePool):
         crew = self.crew
         crew.pump.show()  # who asks again will see what has been answered
         with crew.lock:
-            running = sum(len(member.sent) for member in crew.members)
+            running = crew.dispatch.count_sent()
             alive = sum(not member.gone for member in crew.members)
-            past = (crew.done, crew.died, crew.recalled, crew.reclaimed)
-            figures = (alive, len(crew.queue), running, *past)
+            past = (crew.done, crew.died, crew.dispatch.recalled, crew.reclaimed)
+            figures = (alive, len(crew.dispatch.queue), running, *past)
         return PoolStats("processes", self.size, *figures)
 
     def __repr__(self) -> str:

@@ -58,6 +58,8 @@ class Pump:
         which is why it is not the crew's."""
         self.armed = True
         """Guarded by switch."""
+        self.wakes_at = float("inf")
+        """When the watcher looks at the clock next. Guarded by the crew's lock."""
         self.inner = select.epoll()
         self.outer = select.epoll()
         self.bell, self.call = (os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2))
@@ -128,6 +130,17 @@ class Pump:
     def ring(self) -> None:
         """The watcher shall look at the clock."""
         os.eventfd_write(self.bell, 1)
+
+    def look_by(self, at: float) -> None:
+        """The watcher, who calls this itself, looks at the clock again at that time. Caller holds
+        the crew's lock."""
+        self.wakes_at = min(self.wakes_at, at)
+
+    def wake_by(self, at: float) -> None:
+        """The same, if anybody may call it."""
+        if at < self.wakes_at:
+            self.wakes_at = at
+            self.ring()
 
     def sleep(self, pause: float) -> None:
         """The watcher waits for the bell, or an answer while that is armed."""

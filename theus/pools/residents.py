@@ -44,7 +44,7 @@ from theus._theus import InterpreterWorker, Mailbox, encode, hide_arenas
 from theus.errors import BrokenPoolError, ClosedError, TaskStoppedError, WorkerTimeoutError
 from theus.helpers import get_logger
 from theus.pools import wire
-from theus.pools.base import Due, Look
+from theus.pools.base import PLAIN, Terms
 from theus.pools.calls import reference, shown_name
 from theus.pools.codec import decode_with, extend, seen
 from theus.pools.letters import UNBORN, LetterFuture, Task, unpacked
@@ -150,15 +150,8 @@ class Residents:
 
     # ---- tasks in -----------------------------------------------------------------------
 
-    def submit(
-        self,
-        fn: Any,
-        args: Any,
-        kwargs: Any,
-        shown: Any = None,
-        due: Due | None = None,
-        look: Look | None = None,
-    ) -> Future[Any]:
+    def submit(self, fn: Any, args: Any, kwargs: Any, terms: Terms = PLAIN) -> Future[Any]:
+        shown, due, look = terms
         held: list[Any] = []
         buffers: list[Any] = []
         call = (reference(fn, False), args, kwargs)
