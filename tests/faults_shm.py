@@ -120,7 +120,7 @@ FAULTS = [
     ),
     (
         "a child inherits views without leases",
-        "shm_arena.c",
+        "shm_process.c",
         "            atomic_fetch_or(&arena->slots.slots[i].leases, (uint64_t)1 << arena->child);\n",
         "",
     ),
@@ -183,13 +183,13 @@ FAULTS = [
     ),
     (
         "a child keeps its parent's mapping, and with it the lock",
-        "shm_arena.c",
+        "shm_process.c",
         "        theus_shm_remap(arena->child_fd, 0, arena->header, arena->control_size, THEUS_MAP_WRITE);",
         "",
     ),
     (
         "a child's exit takes its parent's names away",
-        "shm_arena.c",
+        "shm_process.c",
         "        if (theus_arena_is_owned(it)) {\n            (void)theus_files_hide",
         "        if (it != NULL) {\n            (void)theus_files_hide",
     ),

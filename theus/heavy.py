@@ -45,10 +45,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -69,6 +66,7 @@ from theus.heavy_arguments import (
     limit_of,
     shape_of,
 )
+from theus.heavy_keys import HeavyKeys
 from theus.heavy_report import HeavyArray, HeavyReport, MemoryReport, QuotaReport
 from theus.heavy_watch import HeavyWatch
 from theus.memory import MemoryClass, kinds_of, lendable_of, set_of
@@ -87,59 +85,6 @@ __all__ = [
 ]
 
 HOLDERS_NAMED = 5
-
-# Held while a key is looked at and dropped: of two who drop the same entry, the slower one must not
-# drop what a third has put there between. Reentrant: a finalizer that frees may run anywhere.
-_dropping = threading.RLock()
-_forks = 0  # between us and the process that imported this
-
-
-def _after_fork() -> None:
-    global _dropping, _forks
-    _dropping = threading.RLock()  # the thread that held it is not in the child
-    _forks += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-@dataclass(slots=True)
-class _Entry:
-    """What a key names: a block that is kept here, or one that lives as long as others hold it.
-
-    Neither, while the array is being allocated.
-    """
-
-    kept: SharedBlock | None = None
-    seen: ref[SharedBlock] | None = None
-    shape: tuple[int, ...] = ()
-    dtype: np.dtype[Any] | None = None
-    order: Order = "C"
-    forks: int = field(default_factory=lambda: _forks)
-    draft: ref[Any] | None = None
-    """The attempt that it is a draft of, until that commits."""
-
-    def is_draft_of_another(self, tx: Any) -> bool:
-        return self.draft is not None and (tx is None or self.draft() is not tx)
-
-    @property
-    def pending(self) -> bool:
-        """Not in a forked child: the thread that allocates is not there."""
-        return self.seen is None and self.forks == _forks
-
-    @property
-    def block(self) -> SharedBlock | None:
-        """None also if it is gone, with the attempt that it was a draft of."""
-        kept = self.kept
-        return kept if kept is not None or self.seen is None else self.seen()
-
-    def array(self) -> ShmArray | None:
-        block = self.block
-        if block is None or not block.live:
-            return None
-        shown = block.publish() if block.published else block
-        return array_over(shown, self.shape, self.dtype, order=self.order)
 
 
 class ManagedAllocator:
@@ -177,7 +122,7 @@ class ManagedAllocator:
         self.memory = kinds_of(memory)
         self._zone = SharedZone(self.session_id, self._limit, self.backend == "named")
         self._at_end_of = 0  # the multiprocessing child that hides our files when it ends
-        self._entries: dict[str, _Entry] = {}
+        self._keys = HeavyKeys()
         self._closed = False
         self._engine = None if engine is None else ref(engine)
         self._watch = HeavyWatch.of_environment()
@@ -225,9 +170,7 @@ class ManagedAllocator:
         check_key(key)
         self._check_open()
         tx = None if self._engine is None else self._attempt()
-        entry = _Entry() if tx is None else _Entry(draft=ref(tx))
-        if self._entries.setdefault(key, entry) is not entry:
-            self._claim(key, entry, tx)
+        entry = self._keys.claim(key, tx)
         if self.backend == "named" and self._at_end_of != os.getpid():
             self._at_end_of = os.getpid()
             _hide_at_end()
@@ -236,13 +179,9 @@ class ManagedAllocator:
             block = self._block(key, size, zero, mode == "shared", kinds)
             array = array_over(block, sizes, type_, 0, None, order)
             entry.shape, entry.dtype, entry.order = sizes, type_, order
-            if tx is None:
-                entry.kept = block
-                entry.seen = ref(block)  # last: now it is no longer pending
-            else:
-                self._hold(key, entry, block, tx)
+            self._keys.hold(key, entry, block, tx)
         except BaseException:
-            self._drop(key, entry)
+            self._keys.drop(key, entry)
             raise
         if self._closed:  # meanwhile, by another thread
             self.free(key)
@@ -297,7 +236,7 @@ class ManagedAllocator:
         for that.
         """
         check_key(key)
-        entry = self._entries.get(key)
+        entry = self._keys.get(key)
         array = None if entry is None else entry.array()
         if array is None or entry is None:
             raise UnknownArrayError(key, tuple(self))
@@ -319,7 +258,7 @@ class ManagedAllocator:
 
     def block_of(self, key: str) -> SharedBlock | None:
         """The living block under `key`; None if there is none."""
-        entry = self._entries.get(key)
+        entry = self._keys.get(key)
         block = None if entry is None else entry.block
         return block if block is not None and block.live else None
 
@@ -331,22 +270,12 @@ class ManagedAllocator:
         process's.
         """
         check_key(key)
-        entry = self._entries.get(key)
+        entry = self._keys.get(key)
         block = None if entry is None else entry.block
         if block is None:
             raise UnknownArrayError(key, tuple(self))
         block.retire()
-        self._drop(key, entry)
-
-    def _drop(self, key: str, entry: _Entry | None) -> None:
-        with _dropping:
-            if self._entries.get(key) is entry:
-                self._entries.pop(key, None)
-
-    def _drop_all(self) -> None:
-        for key, entry in list(self._entries.items()):
-            if not entry.pending:
-                self._drop(key, entry)
+        self._keys.drop(key, entry)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -358,43 +287,9 @@ class ManagedAllocator:
         tx = None if engine is None else engine.current()
         return None if tx is None or tx.read_only else tx
 
-    def _claim(self, key: str, entry: _Entry, tx: Any) -> None:
-        """Puts `entry` under `key` unless an array of ours is there, or will be."""
-        while True:
-            there = self._entries.setdefault(key, entry)
-            if there is entry:
-                return
-            block = there.block
-            alive = block is not None and block.live and block.owned and not block.published
-            if (there.pending or alive) and not there.is_draft_of_another(tx):
-                raise FileExistsError(
-                    f"there is a shared array {key!r} already: free it first, or choose another key"
-                )
-            # Freed through its handle, published, the draft of another attempt, or inherited from
-            # the parent process.
-            self._drop(key, there)
-
-    def _hold(self, key: str, entry: _Entry, block: SharedBlock, tx: Any) -> None:
-        """A draft is held by its transaction until that commits; any other array by its key."""
-        tx.on_commit(partial(self._keep, key, entry, block))
-        entry.seen = ref(block, lambda _: self._drop(key, entry))
-
-    def _keep(self, key: str, entry: _Entry, block: SharedBlock) -> None:
-        """The attempt has committed. What it did not store stays under its key, if that is free."""
-        entry.draft = None
-        if block.published:
-            return
-        with _dropping:
-            there = self._entries.get(key)
-            if there is None or there is entry or there.draft is not None:
-                entry.kept = block
-                self._entries[key] = entry
-
     def let_go(self, block: SharedBlock) -> None:
         """The block was published: it is now for those to keep who hold it, states among them."""
-        entry = self._entries.get(block.label)
-        if entry is not None and entry.kept is not None and entry.kept.token == block.token:
-            entry.kept = None
+        self._keys.let_go(block)
         if self._watch.checksums:
             self._watch.published(block)
 
@@ -409,13 +304,7 @@ class ManagedAllocator:
         shown = array_over(sealed.publish(), array.shape, array.dtype, 0, None, order)
         if self._watch.checksums:
             self._watch.published(sealed)
-        with _dropping:
-            entry = self._entries.get(key)
-            there = None if entry is None else entry.block
-            if entry is not None and there is not None and there.token == block.token:
-                entry.kept = None
-                entry.shape, entry.dtype, entry.order = array.shape, array.dtype, order
-                entry.seen = ref(sealed, lambda _: self._drop(key, entry))
+        self._keys.replace(block, sealed, array.shape, array.dtype, order)
         return shown
 
     def _refused(self, size: int, why: tuple[bool, str, int, int, int]) -> HeavyMemoryError:
@@ -433,15 +322,13 @@ class ManagedAllocator:
         )
 
     def __contains__(self, key: object) -> bool:
-        entry = self._entries.get(key)  # type: ignore[call-overload]
-        block = None if entry is None else entry.block
-        return block is not None and block.live
+        return key in self._keys
 
     def __iter__(self) -> Iterator[str]:
-        return iter([key for key in list(self._entries) if key in self])
+        return iter(self._keys)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._keys)
 
     # ---- limits and figures -------------------------------------------------------------------
 
@@ -524,8 +411,7 @@ class ManagedAllocator:
         Some view still looks at them: they were freed, or were drafts that were not stored. Ask for
         `watch(sites=True)` to see where they came from.
         """
-        entries = list(self._entries.values())
-        reachable = {block.address for entry in entries if (block := entry.block) is not None}
+        reachable = self._keys.addresses()
         return tuple(
             array
             for array, address in self._arrays()
@@ -580,7 +466,7 @@ class ManagedAllocator:
     def cleanup(self) -> None:
         """Frees every array, and gives back all memory that nobody looks at. Can be repeated."""
         self._zone.retire_all(self._closed)
-        self._drop_all()
+        self._keys.drop_all()
         self.tidy()
 
     def shutdown(self) -> None:

@@ -36,8 +36,8 @@ typedef enum {
     THEUS_RANK_RING = 4,   /* ring.lock: audit slots */
     THEUS_RANK_HEAP = 5,   /* heap.lock: nodes, their links and free lists */
     THEUS_RANK_BELL = 6,   /* bell.lock: who waits */
-    THEUS_RANK_FILES = 7,  /* of shm_arena.c: files of shared memory are opened or closed */
-    THEUS_RANK_SHM = 8,    /* the one of shm_arena.h: everything that this process knows of shared memory */
+    THEUS_RANK_FILES = 7,  /* of shm_process.c: files of shared memory are opened or closed */
+    THEUS_RANK_SHM = 8,    /* the one of shm_process.h: everything that this process knows of shared memory */
     THEUS_RANK_MAIL = 9,   /* mailbox.lock: letters, who waits for them */
 } theus_rank;
 

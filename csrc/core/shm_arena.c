@@ -4,31 +4,6 @@
 #include <assert.h>
 #include <string.h>
 
-static struct {
-    theus_mutex files;            /* rank FILES: held while an arena's files are opened or closed, and across fork() */
-    theus_mutex lock;             /* rank SHM */
-    theus_arena *first;           /* guarded by lock; changes only while `files` is held, too */
-    _Atomic(bool) watches;        /* forks, and the exit; set under lock */
-} process = {.files = THEUS_MUTEX_OF_PROCESS(THEUS_RANK_FILES), .lock = THEUS_MUTEX_OF_PROCESS(THEUS_RANK_SHM)};
-
-void
-theus_shm_lock(void)
-{
-    theus_mutex_lock(&process.lock);
-}
-
-void
-theus_shm_unlock(void)
-{
-    theus_mutex_unlock(&process.lock);
-}
-
-theus_arena *
-theus_arenas_first_locked(void)
-{
-    return process.first;
-}
-
 /* ---- participants ----------------------------------------------------------------------- */
 
 /* Makes `number`, which we have locked, ours: whoever had it before is dead, or has left. */
@@ -66,9 +41,8 @@ try_number(theus_arena *arena, int fd, uint32_t number)
     return got;
 }
 
-/* A number of our own, locked through `fd`; NOBODY: all are taken. */
-static uint32_t
-join(theus_arena *arena, int fd)
+uint32_t
+theus_arena_join(theus_arena *arena, int fd)
 {
     for (uint32_t number = THEUS_SHM_OWNER + 1; number < THEUS_PARTICIPANTS; number++) {
         if (try_number(arena, fd, number)) {
@@ -122,8 +96,8 @@ theus_arena_reap_all_locked(theus_arena *arena)
 
 /* ---- life ----------------------------------------------------------------------------------- */
 
-static void
-close_arena(theus_arena *arena)
+void
+theus_arena_close(theus_arena *arena)
 {
     if (arena->header != NULL) {
         if (arena->self == THEUS_SHM_OWNER) {
@@ -153,36 +127,16 @@ close_arena(theus_arena *arena)
     theus_free(arena);
 }
 
-/* At the end: blocks go to the first arena that has room, so those made last are the first to become empty. */
-static void
-enlist(theus_arena *arena)
-{
-    theus_shm_lock();
-    theus_arena **last = &process.first;
-    while (*last != NULL) {
-        last = &(*last)->next;
-    }
-    arena->next = NULL;
-    *last = arena;
-    theus_shm_unlock();
-}
-
 void
 theus_arena_destroy(theus_arena *arena)
 {
     if (arena == NULL) {
         return;
     }
-    theus_mutex_lock(&process.files);
-    theus_shm_lock();
-    theus_arena **link = &process.first;
-    while (*link != arena) {
-        link = &(*link)->next;
-    }
-    *link = arena->next;
-    theus_shm_unlock();
-    close_arena(arena);
-    theus_mutex_unlock(&process.files);
+    theus_hold_forks();
+    theus_arena_delist(arena);
+    theus_arena_close(arena);
+    theus_let_forks();
 }
 
 static theus_arena *
@@ -226,16 +180,10 @@ make_books(theus_arena *arena, uint32_t capacity)
     return theus_runs_new(arena->data_size, capacity, &arena->runs);
 }
 
-static theus_files_kind
-files_of(const theus_arena *arena)
-{
-    return (theus_files_kind){.backend = arena->backend, .memory = arena->memory, .lends = arena->loan_count > 0};
-}
-
 static theus_status
 make_files(theus_arena *arena)
 {
-    theus_status status = theus_files_create(files_of(arena), arena->control_size, arena->data_size,
+    theus_status status = theus_files_create(theus_arena_files(arena), arena->control_size, arena->data_size,
                                              &arena->control_fd, &arena->data_fd);
     if (status != THEUS_OK
         || (status = theus_shm_back(arena->control_fd, 0, arena->control_size)) != THEUS_OK
@@ -246,7 +194,7 @@ make_files(theus_arena *arena)
         return status;
     }
     THEUS_SHM_STEP("files mapped");
-    return theus_files_seal(files_of(arena), arena->control_fd, arena->data_fd);
+    return theus_files_seal(theus_arena_files(arena), arena->control_fd, arena->data_fd);
 }
 
 /* Where they lie in the control file. */
@@ -287,42 +235,6 @@ write_header(theus_arena *arena, const char *session, uint32_t capacity)
     return THEUS_OK;
 }
 
-static void fork_begins(void);
-static void fork_in_parent(void);
-static void fork_in_child(void);
-
-static theus_status
-watch_process(void)
-{
-    if (atomic_load(&process.watches)) {
-        return THEUS_OK;
-    }
-    theus_shm_lock();
-    theus_status status = THEUS_OK;
-    if (!atomic_load(&process.watches)) {
-        status = theus_at_exit(theus_arenas_hide); /* first: twice would do no harm */
-        if (status == THEUS_OK) {
-            status = theus_at_fork(fork_begins, fork_in_parent, fork_in_child);
-        }
-        atomic_store(&process.watches, status == THEUS_OK);
-    }
-    theus_shm_unlock();
-    return status;
-}
-
-void
-theus_hold_forks(void)
-{
-    (void)watch_process(); /* without memory for that, a child inherits what it can do nothing with */
-    theus_mutex_lock(&process.files);
-}
-
-void
-theus_let_forks(void)
-{
-    theus_mutex_unlock(&process.files);
-}
-
 static theus_status
 make_arena(theus_arena *arena, const char *session, uint32_t capacity)
 {
@@ -345,7 +257,7 @@ make_arena(theus_arena *arena, const char *session, uint32_t capacity)
 theus_status
 theus_arena_create(theus_zone *zone, const theus_arena_kind *kind, const char *session)
 {
-    theus_status status = watch_process();
+    theus_status status = theus_shm_watch();
     theus_arena *arena = status == THEUS_OK ? arena_blank() : NULL;
     if (arena == NULL) {
         return THEUS_NOMEM;
@@ -357,15 +269,15 @@ theus_arena_create(theus_zone *zone, const theus_arena_kind *kind, const char *s
     arena->loan_count = kind->lends ? THEUS_SHM_LOANS : 0;
     arena->control_size = theus_shm_control_size(kind->capacity, kind->lends);
     arena->data_size = kind->data_size;
-    theus_mutex_lock(&process.files);
+    theus_hold_forks();
     status = make_arena(arena, session, kind->capacity);
     if (status == THEUS_OK) {
-        enlist(arena);
+        theus_arena_enlist(arena);
     }
     else {
-        close_arena(arena);
+        theus_arena_close(arena);
     }
-    theus_mutex_unlock(&process.files);
+    theus_let_forks();
     return status;
 }
 
@@ -439,7 +351,7 @@ open_files(theus_arena *arena, const theus_arena_name *name, uint32_t *capacity)
         return THEUS_BAD_TOKEN;
     }
     arena->memory = (theus_memory)memory;
-    status = theus_files_open_data(name, files_of(arena), arena->header->data_fd, &arena->data_fd, &arena->data_size);
+    status = theus_files_open_data(name, theus_arena_files(arena), arena->header->data_fd, &arena->data_fd, &arena->data_size);
     if (status != THEUS_OK) {
         return status == THEUS_GONE ? THEUS_STALE : status;
     }
@@ -452,7 +364,7 @@ open_files(theus_arena *arena, const theus_arena_name *name, uint32_t *capacity)
 static theus_status
 arena_open(const theus_arena_name *name, theus_arena **out)
 {
-    theus_status status = watch_process();
+    theus_status status = theus_shm_watch();
     theus_arena *arena = status == THEUS_OK ? arena_blank() : NULL;
     if (arena == NULL) {
         return THEUS_NOMEM;
@@ -466,12 +378,12 @@ arena_open(const theus_arena_name *name, theus_arena **out)
     }
     if (status == THEUS_OK) {
         open_tables(arena, capacity);
-        arena->self = join(arena, arena->control_fd);
+        arena->self = theus_arena_join(arena, arena->control_fd);
         /* The owner may have died, or closed it, after the files were opened and before we had a number. */
         status = arena->self == THEUS_SHM_NOBODY ? THEUS_CROWDED : check_header(arena, name, &unused);
     }
     if (status != THEUS_OK) {
-        close_arena(arena);
+        theus_arena_close(arena);
         return status;
     }
     *out = arena;
@@ -483,7 +395,7 @@ static theus_arena *
 find(const unsigned char id[16])
 {
     theus_shm_lock();
-    theus_arena *it = process.first;
+    theus_arena *it = theus_arenas_first_locked();
     while (it != NULL && (it->refs == 0 || memcmp(it->name.id, id, 16) != 0)) {
         it = it->next;
     }
@@ -498,7 +410,7 @@ find(const unsigned char id[16])
 static theus_arena *
 take_borrowed_locked(bool outdated)
 {
-    for (theus_arena *it = process.first; it != NULL; it = it->next) {
+    for (theus_arena *it = theus_arenas_first_locked(); it != NULL; it = it->next) {
         if (!theus_arena_is_owned(it) && it->refs == 1
             && (!outdated || atomic_load(&it->header->closed) != 0 || !theus_byte_is_locked(it->control_fd, THEUS_SHM_OWNER))) {
             return theus_arena_drop_locked(it);
@@ -515,13 +427,13 @@ theus_arena_attach(const theus_arena_name *name, theus_arena **out)
         return THEUS_OK;
     }
     theus_status status = THEUS_OK;
-    theus_mutex_lock(&process.files);
+    theus_hold_forks();
     *out = find(name->id); /* another thread may have been faster */
     if (*out == NULL && (status = arena_open(name, out)) == THEUS_OK) {
         (*out)->refs++; /* the first one is the list's */
-        enlist(*out);
+        theus_arena_enlist(*out);
     }
-    theus_mutex_unlock(&process.files);
+    theus_let_forks();
     theus_shm_lock();
     theus_arena *outdated = take_borrowed_locked(true); /* one goes when one comes: they cannot gather */
     theus_shm_unlock();
@@ -539,132 +451,4 @@ theus_arenas_forget(void)
         theus_shm_unlock();
         theus_arena_destroy(unused);
     } while (unused != NULL);
-}
-
-uint64_t
-theus_arenas_held(void)
-{
-    uint64_t held = 0;
-    theus_shm_lock();
-    for (theus_arena *it = process.first; it != NULL; it = it->next) {
-        held += it->held_slots;
-    }
-    theus_shm_unlock();
-    return held;
-}
-
-void
-theus_arenas_hide(void)
-{
-    theus_mutex_lock(&process.files);
-    for (theus_arena *it = process.first; it != NULL; it = it->next) {
-        if (theus_arena_is_owned(it)) {
-            (void)theus_files_hide(&it->name);
-        }
-    }
-    theus_mutex_unlock(&process.files);
-}
-
-/* ---- forks -------------------------------------------------------------------------------------------- */
-
-/* Gives the coming child a number and our leases. Without (no descriptor left, 63 others): it sees what the parent
- * may recycle. It cannot crash from that. */
-static void
-prepare_child(theus_arena *arena)
-{
-    arena->child = THEUS_SHM_NOBODY;
-    arena->child_fd = -1;
-    if (arena->held_slots == 0 || theus_files_share(arena->control_fd, &arena->child_fd) != THEUS_OK) {
-        return;
-    }
-    arena->child = join(arena, arena->child_fd);
-    uint32_t left = arena->child == THEUS_SHM_NOBODY ? 0 : arena->held_slots;
-    for (uint32_t i = 0; i < arena->slots.capacity && left > 0; i++) {
-        if (arena->held[i] > 0) {
-            /* Ours stands, so the slot keeps its tenant: nothing to look at afterwards. */
-            atomic_fetch_or(&arena->slots.slots[i].leases, (uint64_t)1 << arena->child);
-            left--;
-        }
-    }
-    THEUS_SHM_STEP("leases for a child");
-}
-
-static void
-fork_begins(void)
-{
-    theus_mutex_lock(&process.files);
-    theus_shm_lock();
-    for (theus_arena *it = process.first; it != NULL; it = it->next) {
-        prepare_child(it);
-    }
-}
-
-static void
-fork_in_parent(void)
-{
-    for (theus_arena *it = process.first; it != NULL; it = it->next) {
-        theus_shm_close(it->child_fd); /* the child has it; if there is none, the number is free again */
-        it->child_fd = -1;
-    }
-    theus_shm_unlock();
-    theus_mutex_unlock(&process.files);
-}
-
-/* In the child: nothing that it keeps comes from a description of the parent's, with its locks and its right to write. Mappings
- * hold descriptions, too. (A child that got no description of its own keeps the parent's, and the parent looks alive as
- * long as it lives.) */
-static void
-leave_descriptions(theus_arena *arena)
-{
-    if (arena->child_fd >= 0) {
-        theus_shm_remap(arena->child_fd, 0, arena->header, arena->control_size, THEUS_MAP_WRITE);
-    }
-    theus_shm_close(arena->control_fd);
-    arena->control_fd = arena->child_fd;
-    arena->child_fd = -1;
-    theus_files_lose_write(files_of(arena), &arena->data_fd);
-    theus_shm_remap(arena->data_fd, 0, arena->data, arena->data_size, THEUS_MAP_READ);
-    char *shown = atomic_load(&arena->shown);
-    if (shown != NULL) {
-        theus_shm_remap(arena->data_fd, 0, shown, arena->data_size, THEUS_MAP_READ);
-    }
-}
-
-/* In the child: an arena that it looks at. */
-static void
-become_borrower(theus_arena *arena)
-{
-    leave_descriptions(arena);
-    theus_loans_in_child(arena);
-    arena->self = arena->child;
-    if (arena->self != THEUS_SHM_NOBODY) {
-        atomic_store(&theus_arena_participant(arena, arena->self)->pid, theus_process_id());
-    }
-    THEUS_SHM_STEP("child looks");
-    arena->refs = arena->held_slots + 1; /* the slots' and the list's; other threads, which had some, are not here */
-    theus_runs_free(arena->runs);
-    arena->runs = NULL;
-    arena->zone = NULL;
-}
-
-static void
-fork_in_child(void)
-{
-    theus_arena *it = process.first, *next;
-    process.first = NULL;
-    for (; it != NULL; it = next) {
-        next = it->next;
-        if (it->held_slots > 0) {
-            become_borrower(it);
-            it->next = process.first;
-            process.first = it;
-            continue;
-        }
-        theus_shm_close(it->child_fd);
-        theus_shm_unmap(it->header, it->control_size);
-        it->header = NULL; /* the parent's arena is not closed, and its number not ours */
-        close_arena(it);
-    }
-    theus_shm_unlock();
-    theus_mutex_unlock(&process.files);
 }

@@ -1,12 +1,8 @@
-/* An arena as one process has it mapped: as its owner, who made it, or as one of those who borrow from it.
+/* An arena as one process has it mapped: as its owner, who made it, or as one of those who borrow from it. The list of
+ * all of them, and what becomes of it in a forked child, are in shm_process.h.
  *
- *     process.first ──▶ arena (owned, of zone A) ──▶ arena (borrowed) ──▶ ...
+ * One lock of the process, theus_shm_lock(), guards everything in an arena that is not constant.
  *
- * One lock of the process, theus_shm_lock(), guards that list and everything in an arena that is not constant. It is held for
- * some instructions at a time and around no slow call, so it does not matter that engines share it.
- *
- *  - The list. An arena is on it before its files are open and until they are closed, which happens under a lock
- *    of its own that fork() takes: so a child finds there whatever it inherited, and closes what it does not look at.
  *  - References. `refs` counts who needs the mapping: one for each slot with a user in this process (`held`), one for
  *    its zone while it is owned, one for the list while it is borrowed, so that the next array of a known arena costs
  *    no system call. Who takes the last one away unmaps it, after the lock.
@@ -14,17 +10,13 @@
  *    description that no other process shares. So a number that is not locked belongs to nobody: who takes the lock may
  *    first clear away what a dead holder left (theus_slots_reap), as often as it likes.
  *  - Writers. The owner's mapping was made before the seal, and is the only one that can write, for ever. What it has
- *    published it looks at through a second mapping, which cannot. (An arena that lends is not sealed: shm_loans.h.)
- *
- * Fork. A child owns nothing: in it, before fork() returns there, owned arenas become borrowed ones, mapped read-only at
- * the same address. What it inherits views of, it also holds leases on, under a number of its own, which the parent takes
- * for it before it forks: there is no moment at which the parent could recycle a block under a view of the child. The
- * descriptions that hold the parent's locks and can write its data are closed in it. A child that executes another program drops its number with the descriptor. What nobody in the child looks at is unmapped there. */
+ *    published it looks at through a second mapping, which cannot. (An arena that lends is not sealed: shm_loans.h.) */
 #ifndef THEUS_SHM_ARENA_H
 #define THEUS_SHM_ARENA_H
 
 #include "shm_files.h"
 #include "shm_lendings.h"
+#include "shm_process.h"
 #include "shm_runs.h"
 #include "shm_slots.h"
 
@@ -45,7 +37,7 @@ typedef struct {
     bool watched;        /* somebody will ask what has become of it */
 } theus_lent;
 
-typedef struct theus_arena {
+struct theus_arena {
     theus_backend backend;    /* these do not change, but for a fork: */
     theus_memory memory;
     theus_arena_name name;    /* a copy of our own: others can write to the header */
@@ -79,14 +71,7 @@ typedef struct theus_arena {
     uint64_t idle_since_ns;   /* owned: since when there is none */
     int child_fd;             /* while a fork is under way: the child's description */
     uint32_t child;           /* and its number, or NOBODY */
-} theus_arena;
-
-void theus_shm_lock(void);
-void theus_shm_unlock(void);
-
-/* Between these no fork happens: for descriptors and mappings that no child is to inherit. Before theus_shm_lock(). */
-void theus_hold_forks(void);
-void theus_let_forks(void);
+};
 
 /* What an arena is made of. */
 typedef struct {
@@ -122,12 +107,6 @@ THEUS_MUST_CHECK theus_status theus_arena_attach(const theus_arena_name *name, t
 /* Unmaps every borrowed arena that nobody here looks at: they are kept for the next array of theirs. */
 void theus_arenas_forget(void);
 
-/* Blocks that this process looks at, its own and others': its leases. */
-uint64_t theus_arenas_held(void);
-
-/* Takes the names of this process's own arenas away, as whoever finds them after its death would: at a clean exit. */
-void theus_arenas_hide(void);
-
 /* Gives a reference back. The result is what the caller passes to theus_arena_destroy() after the lock: the arena, or NULL. */
 THEUS_MUST_CHECK theus_arena *theus_arena_drop_locked(theus_arena *arena);
 void theus_arena_destroy(theus_arena *arena); /* NULL: nothing to do. Not under the lock */
@@ -141,13 +120,24 @@ uint32_t theus_arena_bury_locked(theus_arena *arena, uint32_t number);
 /* By the owner: clears away what any dead participant left; one system call for each that is there. How many leases. */
 uint32_t theus_arena_reap_all_locked(theus_arena *arena);
 
-/* The list of this process, linked by `next`. */
-theus_arena *theus_arenas_first_locked(void);
-
 static inline theus_participant *
 theus_arena_participant(const theus_arena *arena, uint32_t number)
 {
     return (theus_participant *)((char *)arena->header + THEUS_SHM_PAGE) + number;
 }
+
+/* ---- for shm_process.c ------------------------------------------------------------------------------- */
+
+static inline theus_files_kind
+theus_arena_files(const theus_arena *arena)
+{
+    return (theus_files_kind){.backend = arena->backend, .memory = arena->memory, .lends = arena->loan_count > 0};
+}
+
+/* A number of our own, locked through `fd`; NOBODY: all are taken. */
+uint32_t theus_arena_join(theus_arena *arena, int fd);
+
+/* Unmaps it and frees what belongs to it; it is on no list any more. */
+void theus_arena_close(theus_arena *arena);
 
 #endif

@@ -16,7 +16,7 @@
  *                 the same user and with the right to do everything, can write: there are no seals on files with names.
  *
  * Who owns a named arena is said by a lock, which its control file carries in every format: the owner holds byte 0 of it through
- * a description that nobody shares for longer than it takes a forked child to let go (shm_arena.h). The kernel keeps that lock, so neither a reused pid, nor other pid namespaces that
+ * a description that nobody shares for longer than it takes a forked child to let go (shm_process.h). The kernel keeps that lock, so neither a reused pid, nor other pid namespaces that
  * see the folder, nor a clock can be wrong about a death. Three rules make it safe for anybody to remove what is left:
  *
  *  1. A control file has its name only after it is complete and locked: it is made without one, and gets it in one step. So whoever

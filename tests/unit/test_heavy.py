@@ -365,7 +365,7 @@ def test_who_drops_a_key_drops_no_other_array(heavy: ManagedAllocator) -> None:
             claimers[0].join(0.3)
             return found
 
-    heavy._entries = Slow(heavy._entries)
+    heavy._keys._entries = Slow(heavy._keys._entries)
     heavy.free("x")
     claimers[0].join()
     assert heavy.get("x").shape == (7,)
