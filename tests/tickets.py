@@ -5,12 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from support import PATIENCE
-from theus import TheusEngine
+from theus import ConflictError, TheusEngine
+from theus._theus import Turn
 
 K = 5  # failures after which a run has a ticket
+LEASE = 6.0
+"""Seconds for which these tickets hold: more than a busy machine stands still for."""
 
 
 def bump(engine: TheusEngine, key: str = "n") -> None:
@@ -19,9 +23,20 @@ def bump(engine: TheusEngine, key: str = "n") -> None:
     engine.compare_and_swap(engine.version, {("domain", key): value + 1})
 
 
-def run_with_ticket(engine: TheusEngine, action: Callable[[Any], Any], key: str = "n") -> Any:
-    """A run on domain.<key> whose second attempt holds a ticket, because so many others came
-    before its first one. There it calls action(tx)."""
+def fail_slowly(engine: TheusEngine, key: str, lease: float) -> None:
+    """What the first attempt does to get a ticket: so many others come first. The lease is a
+    hundred times what the attempt takes, and at least a second."""
+    if lease > 1.0:
+        time.sleep(lease / 100)
+    for _ in range(70):
+        bump(engine, key)
+
+
+def run_with_ticket(
+    engine: TheusEngine, action: Callable[[Any], Any], key: str = "n", lease: float = LEASE
+) -> Any:
+    """A run on domain.<key> whose second attempt holds a ticket for `lease` seconds. There it
+    calls action(tx)."""
     attempts = 0
 
     def body(tx: Any) -> Any:
@@ -29,8 +44,7 @@ def run_with_ticket(engine: TheusEngine, action: Callable[[Any], Any], key: str 
         attempts += 1
         tx.domain[key] += 1
         if attempts == 1:
-            for _ in range(70):
-                bump(engine, key)
+            fail_slowly(engine, key, lease)
             return None
         return action(tx)
 
@@ -47,8 +61,7 @@ async def run_task_with_ticket(engine: TheusEngine, action: Callable[[Any], Awai
         attempts += 1
         tx.domain["n"] += 1
         if attempts == 1:
-            for _ in range(70):
-                bump(engine)
+            fail_slowly(engine, "n", LEASE)
             return None
         return await action(tx)
 
@@ -58,11 +71,12 @@ async def run_task_with_ticket(engine: TheusEngine, action: Callable[[Any], Awai
 
 
 class Holder:
-    """A thread that holds a ticket on domain.<key> until it is let go."""
+    """A thread that holds a ticket on domain.<key> until it is let go, or its lease ends."""
 
-    def __init__(self, engine: TheusEngine, key: str = "n") -> None:
+    def __init__(self, engine: TheusEngine, key: str = "n", lease: float = LEASE) -> None:
         self.engine = engine
         self.key = key
+        self.lease = lease
         self.holds = threading.Event()
         self.go = threading.Event()
         self.error: BaseException | None = None
@@ -74,7 +88,7 @@ class Holder:
             assert self.go.wait(PATIENCE)
 
         try:
-            run_with_ticket(self.engine, action, self.key)
+            run_with_ticket(self.engine, action, self.key, self.lease)
         except BaseException as error:
             self.error = error
 
@@ -87,6 +101,20 @@ class Holder:
         self.go.set()
         self.thread.join(PATIENCE)
         assert not self.thread.is_alive()
+
+
+def lengthen_leases(engine: TheusEngine) -> None:
+    """Of tickets that are taken in the queue: they hold a hundred times as long as failed bodies
+    take in the mean, and so here is one that took a minute."""
+    came_first = False
+    while not came_first:  # who holds a ticket, or commits meanwhile, is in the way of bump()
+        with suppress(ConflictError), engine.transaction() as tx:
+            tx.domain["m"] += 1
+            bump(engine, "m")
+            came_first = True
+    turn = Turn(engine, lengthen_leases)
+    turn.failed(tx, 60.0)
+    turn.end(None)
 
 
 def until(condition: Callable[[], bool]) -> None:

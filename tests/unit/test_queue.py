@@ -17,7 +17,7 @@ from support import PATIENCE
 from theus import TheusEngine
 from theus._theus import Turn
 from theus.errors import ConflictError, WriteTimeoutError
-from tickets import Holder, assert_clean, bump, until
+from tickets import Holder, assert_clean, bump, lengthen_leases, until
 
 
 @pytest.fixture
@@ -134,6 +134,7 @@ class Fight:
         for thread in self.threads:
             thread.start()
         until(lambda: self.engine.queueing)
+        lengthen_leases(self.engine)
         tickets = self.engine.stats().tickets
         until(lambda: self.engine.stats().tickets > tickets + 5 * self.THREADS)  # all are in line
         return self
@@ -248,10 +249,8 @@ def test_a_queued_run_gives_up_at_its_deadline(engine: TheusEngine) -> None:
         fight.pause()
         with pytest.raises(WriteTimeoutError):
             engine.run(fight.increment, "n", deadline=0.05)
-        end = time.monotonic() + PATIENCE
-        while engine.stats().queue_depth != fight.THREADS - 1:  # one may still be on its way
-            assert time.monotonic() < end
-            time.sleep(0.001)
+        # One may still be on its way.
+        until(lambda: engine.stats().queue_depth == fight.THREADS - 1)
     assert_clean(engine)
 
 
@@ -304,6 +303,7 @@ def test_tasks_that_fight_for_nothing_do_not_line_up(engine: TheusEngine) -> Non
 
         while not engine.queueing:
             await asyncio.gather(*(engine.run_async(body) for _ in range(8)))
+        lengthen_leases(engine)
         fighters = [asyncio.create_task(fighter()) for _ in range(8)]
         tickets = engine.stats().tickets
         while engine.stats().tickets < tickets + 40:  # all are in line

@@ -8,7 +8,6 @@ import contextvars
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -187,15 +186,18 @@ def test_a_signal_ends_a_wait(engine: TheusEngine) -> None:
         pass
 
     def ring(number: int, frame: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         raise Alarm
 
     with Holder(engine):
         before = signal.signal(signal.SIGALRM, ring)
         try:
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
             with pytest.raises(Alarm):
+                # A signal that comes just before a wait does not end it: so more than one.
+                signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
                 engine.run(lambda tx: tx.domain.update(n=-1))
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
         assert engine.stats().queue_depth == 0
     # The signal ended it: by the end of the lease it would have gone on, and written.
@@ -217,10 +219,8 @@ def test_time_limits_hold_at_the_gate(engine: TheusEngine) -> None:
 
 
 def test_the_lease_ends_with_a_holder_that_is_stuck(engine: TheusEngine) -> None:
-    with Holder(engine) as holder:
-        began = time.monotonic()
+    with Holder(engine, lease=1.0) as holder:
         engine.run(lambda tx: tx.domain.update(n=500))
-        assert 0.5 < time.monotonic() - began < 10
         stats = engine.stats()
         assert (stats.leases_expired, stats.tickets_held) == (1, 0)
         holder.holds.clear()
@@ -349,7 +349,7 @@ def test_a_synchronous_call_that_would_wait_for_its_own_loop_raises(engine: Theu
         holder = asyncio.create_task(run_task_with_ticket(engine, hold))
         while engine.stats().tickets_held == 0:
             await asyncio.sleep(0)
-        began = time.monotonic()
+        waits = engine.stats().waits
         with pytest.raises(TransactionError, match="event loop"):
             engine.run(lambda tx: tx.domain.update(n=-1))
         with pytest.raises(TransactionError, match="event loop"):
@@ -357,7 +357,7 @@ def test_a_synchronous_call_that_would_wait_for_its_own_loop_raises(engine: Theu
                 tx.domain["n"] = -1
         with pytest.raises(ConflictError, match="System Busy"):
             bump(engine)
-        assert time.monotonic() - began < 0.5
+        assert engine.stats().waits == waits
         for key in others:  # elsewhere it may; single places can share the stripe of the ticket
             with suppress(TransactionError):
                 engine.run(lambda tx, key=key: tx.set(("domain", key), 1))
@@ -599,7 +599,7 @@ def test_a_signal_while_others_are_woken_is_not_lost(
     """What a signal handler raised while a task was woken was printed, and the task slept on."""
     interrupts = [KeyboardInterrupt]
 
-    async def main() -> float:
+    async def main() -> None:
         loop = asyncio.get_running_loop()
         ready = loop.call_soon_threadsafe
 
@@ -616,12 +616,10 @@ def test_a_signal_while_others_are_woken_is_not_lost(
             await asyncio.sleep(0.001)
         monkeypatch.setattr(loop, "call_soon_threadsafe", interrupted)
         holder.go.set()
-        began = time.monotonic()
         await waiting
-        return time.monotonic() - began
 
     with Holder(engine) as holder:
-        took = asyncio.run(main())
+        asyncio.run(asyncio.wait_for(main(), PATIENCE))
     assert isinstance(holder.error, KeyboardInterrupt)
-    assert took < 0.8  # not by the end of the lease
+    assert engine.stats().leases_expired == 0  # it was woken before that
     assert_clean(engine)
