@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from pool_tasks import begin_and_wait
 from theus import DELETE, StateUpdate, process
 
 
@@ -89,6 +90,11 @@ def sleeps(ctx: Any, seconds: float) -> None:
 
 
 @process(parallel=True)
+def waits(ctx: Any, begun: str, gate: str) -> None:
+    begin_and_wait(begun, gate)
+
+
+@process(parallel=True)
 def dies(ctx: Any) -> None:
     os.kill(os.getpid(), 9)
 
@@ -99,9 +105,9 @@ def by_update(ctx: Any) -> StateUpdate:
 
 
 @process(inputs=["domain.n"], outputs=["domain.n"], parallel=True)
-def slow_count(ctx: Any, seconds: float) -> int:
+def slow_count(ctx: Any, begun: str, gate: str) -> int:
     n = int(ctx.domain.n)
-    time.sleep(seconds)
+    begin_and_wait(begun, gate)
     return n + 1
 
 
@@ -162,8 +168,8 @@ def calls_back(ctx: Any) -> None:
 
 
 @process(inputs=["domain.sub"], outputs=["domain.total"], parallel=True)
-def slow_part(ctx: Any, seconds: float) -> float:
-    time.sleep(seconds)
+def slow_part(ctx: Any, begun: str, gate: str) -> float:
+    begin_and_wait(begun, gate)
     return time.time() + ctx.domain.sub.a
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import textwrap
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
@@ -52,6 +54,22 @@ def race(*bodies: Callable[[], Any]) -> list[Any]:
     return run_threads(
         len(bodies), lambda number: contextvars.Context().run(bodies[number]), timeout=PATIENCE
     )
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Waits for a fact that nobody announces; a test may wait for nothing else than a fact."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.001)
+
+
+async def until_async(condition: Callable[[], object]) -> None:
+    """The same, while the event loop goes on."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it does not come"
+        await asyncio.sleep(0.001)
 
 
 def silent(script: str, *flags: str, timeout: float = PATIENCE) -> None:

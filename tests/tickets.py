@@ -117,13 +117,6 @@ def lengthen_leases(engine: TheusEngine) -> None:
     turn.end(None)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
-
-
 def assert_clean(engine: TheusEngine) -> None:
     """Nobody holds anything, and everybody gets through."""
     stats = engine.stats()

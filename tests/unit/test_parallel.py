@@ -6,18 +6,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import parallel_tasks as tasks
 from parallel_tasks import Broke, Point
-from support import PATIENCE
+from pool_tasks import touch
+from support import PATIENCE, until, until_async
 from theus import (
     ArgumentError,
     ClosedError,
@@ -90,6 +93,31 @@ def engine(warm: TheusEngine) -> TheusEngine:
 def separate(kind: str) -> None:
     if kind not in SEPARATE:
         pytest.skip("its workers run here")
+
+
+class Gate:
+    """What tasks wait for: files, since they may run elsewhere."""
+
+    def __init__(self, folder: Path) -> None:
+        self.begun, self.gate = str(folder / "begun"), str(folder / "gate")
+
+    async def passed(self, count: int = 1) -> None:
+        """So many tasks wait, or have."""
+        await until_async(
+            lambda: (
+                os.path.exists(self.begun) and len(Path(self.begun).read_text().split()) >= count
+            )
+        )
+
+    def open(self) -> None:
+        touch(self.gate)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    made = Gate(tmp_path)
+    yield made
+    made.open()
 
 
 def run(engine: TheusEngine, way: str, *args: Any, **kwargs: Any) -> Any:
@@ -289,26 +317,32 @@ def test_in_a_body_it_needs_a_transaction_of_its_own(engine: TheusEngine) -> Non
 # ---- conflicts, time, ends ------------------------------------------------------------------
 
 
-def test_a_conflict_is_tried_again_on_a_fresh_snapshot(engine: TheusEngine) -> None:
+def test_a_conflict_is_tried_again_on_a_fresh_snapshot(engine: TheusEngine, gate: Gate) -> None:
     before = engine.stats().conflicts
 
     async def both() -> list[int]:
-        return await asyncio.gather(
-            engine.execute(tasks.slow_count, 0.02), engine.execute(tasks.slow_count, 0.02)
-        )
+        count = partial(engine.execute, tasks.slow_count, gate.begun, gate.gate)
+        running = [asyncio.ensure_future(count()) for _ in range(2)]
+        await gate.passed(2)
+        gate.open()
+        return await asyncio.gather(*running)
 
     assert sorted(asyncio.run(both())) == [2, 3]
     assert engine.state.domain.n == 3 and engine.stats().conflicts == before + 1
 
 
-def test_retries_and_footprints(engine: TheusEngine, kind: str) -> None:
+def test_retries_and_footprints(engine: TheusEngine, kind: str, tmp_path: Path) -> None:
     """It depends on what it has read, not on what it might have read."""
     separate(kind)
 
     async def beside(path: str, value: int) -> Any:
-        running = asyncio.ensure_future(engine.options(retries=0).execute(tasks.slow_part, 0.05))
-        await asyncio.sleep(0.02)
+        (tmp_path / path).mkdir()
+        gate = Gate(tmp_path / path)
+        run = engine.options(retries=0).execute(tasks.slow_part, gate.begun, gate.gate)
+        running = asyncio.ensure_future(run)
+        await gate.passed()
         engine.run(lambda tx: tx.set(path, value))
+        gate.open()
         return await running
 
     asyncio.run(beside("domain.sub.b", 5))
@@ -318,21 +352,33 @@ def test_retries_and_footprints(engine: TheusEngine, kind: str) -> None:
 
 def test_a_timeout_ends_the_worker(engine: TheusEngine, way: str, kind: str) -> None:
     separate(kind)
-    with pytest.raises(WorkerTimeoutError, match=r"tasks\.sleeps .* 0\.1 s"):
-        run(engine.options(timeout=0.1), way, tasks.sleeps, 30)  # type: ignore[arg-type]
+    told: list[str] = []
+
+    def ends_it() -> bool:
+        """Or it had not begun: a machine may stand still for as long."""
+        with pytest.raises((WorkerTimeoutError, ProcessTimeoutError)) as late:
+            run(engine.options(timeout=0.1), way, tasks.sleeps, 600)  # type: ignore[arg-type]
+        told.append(str(late.value))
+        return late.type is WorkerTimeoutError
+
+    until(ends_it)
+    assert re.search(r"tasks\.sleeps .* 0\.1 s", told[-1])
     assert run(engine, way, tasks.count_up) == 2
 
 
-def test_a_timeout_of_what_has_not_begun(warm: TheusEngine, kind: str) -> None:
+def test_a_timeout_of_what_has_not_begun(warm: TheusEngine, kind: str, gate: Gate) -> None:
     separate(kind)
     with TheusEngine(content(), pool=kind, pool_size=1) as engine:  # type: ignore[arg-type]
         engine.run_process(tasks.where)
 
         async def crowd() -> list[Any]:
-            busy = engine.options(timeout=30).execute(tasks.sleeps, 0.2)
+            busy = engine.options(timeout=PATIENCE).execute(tasks.waits, gate.begun, gate.gate)
             first = asyncio.ensure_future(busy)
-            await asyncio.sleep(0.02)
-            late = engine.options(timeout=0.05).execute(tasks.where)
+            await gate.passed()
+            late = asyncio.ensure_future(engine.options(timeout=0.05).execute(tasks.where))
+            await asyncio.sleep(0)  # now it waits
+            await asyncio.sleep(0.06)
+            gate.open()
             return await asyncio.gather(first, late, return_exceptions=True)
 
         first, late = asyncio.run(crowd())
@@ -452,10 +498,10 @@ def test_a_dead_worker_fails_its_task_alone(engine: TheusEngine, way: str, kind:
     assert run(engine, way, tasks.count_up) == 2
 
 
-def test_cancelling_ends_the_transaction(engine: TheusEngine) -> None:
+def test_cancelling_ends_the_transaction(engine: TheusEngine, gate: Gate) -> None:
     async def cancels() -> None:
-        running = asyncio.ensure_future(engine.execute(tasks.slow_count, 0.1))
-        await asyncio.sleep(0.02)
+        running = asyncio.ensure_future(engine.execute(tasks.slow_count, gate.begun, gate.gate))
+        await gate.passed()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -463,7 +509,8 @@ def test_cancelling_ends_the_transaction(engine: TheusEngine) -> None:
         assert await engine.execute(tasks.count_up) == 2
 
     asyncio.run(cancels())
-    time.sleep(0.1)
+    gate.open()
+    until(lambda: engine.get_pool().stats().running == 0)
     assert engine.state.domain.n == 2
 
 
@@ -475,7 +522,7 @@ def test_closing_the_engine_ends_what_runs(warm: TheusEngine, kind: str) -> None
     assert engine.stats().pools[0].kind == kind
     engine.close()
     with pytest.raises(ClosedError):
-        future.result(10)
+        future.result(PATIENCE)
     with pytest.raises(ClosedError):
         engine.get_pool()
     with pytest.raises(ClosedError):

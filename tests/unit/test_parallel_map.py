@@ -7,11 +7,13 @@ import itertools
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import parallel_tasks as tasks
+from pool_tasks import touch, wait_for
 from support import PATIENCE
 from theus import ClosedError, ProcessError, SendError, TheusEngine
 from theus._compat import HAS_INTERPRETERS
@@ -129,7 +131,8 @@ def test_an_error_ends_it(engine: TheusEngine, ordered: bool) -> None:
     assert list(engine.map_parallel(tasks.double, [1])) == [2]
 
 
-def test_leaving_early_cancels_what_has_not_begun(engine: TheusEngine) -> None:
+def test_leaving_early_cancels_what_has_not_begun(engine: TheusEngine, tmp_path: Path) -> None:
+    gate = str(tmp_path / "gate")
     for _ in engine.map_parallel(tasks.double, itertools.count()):
         break
     pool = engine.get_pool()
@@ -139,11 +142,12 @@ def test_leaving_early_cancels_what_has_not_begun(engine: TheusEngine) -> None:
         async with engine.map_parallel(tasks.naps, itertools.repeat(0.01)) as results:
             async for _ in results:
                 break
-        waiting = asyncio.ensure_future(take(engine.map_parallel(tasks.naps, [0.05] * 100)))
+        waiting = asyncio.ensure_future(take(engine.map_parallel(wait_for, [gate] * 100)))
         await asyncio.sleep(0.01)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
+        touch(gate)
 
     async def take(results: Any) -> None:
         async for _ in results:

@@ -105,11 +105,15 @@ def test_also_when_the_answer_was_there_before(pool: ProcessPool, way: str) -> N
     assert cf.Future.done(future)
 
 
-def test_who_gave_up_waiting_leaves_the_answer_to_the_watcher(pool: ProcessPool) -> None:
+def test_who_gave_up_waiting_leaves_the_answer_to_the_watcher(
+    pool: ProcessPool, tmp_path: Path
+) -> None:
     trips(pool)
-    future = pool.submit(tasks.nap, 0.05)
+    gate = str(tmp_path / "gate")
+    future = pool.submit(tasks.wait_for, gate)
     with pytest.raises(TimeoutError):
         future.result(0.001)
+    tasks.touch(gate)
     poll(future, lambda: cf.Future.done(future))
 
 

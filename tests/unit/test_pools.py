@@ -15,7 +15,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -27,7 +26,7 @@ import pytest
 
 import pool_tasks as tasks
 import theus
-from support import PATIENCE
+from support import PATIENCE, until
 from theus import BrokenPoolError, ClosedError, RemoteError, SendError, WorkerDied
 from theus._compat import HAS_INTERPRETERS
 from theus._theus import forget_arenas
@@ -73,13 +72,6 @@ def fresh(kind: str) -> Iterator[Callable[..., Pool]]:
 
 def result(future: cf.Future[Any]) -> Any:
     return future.result(PATIENCE)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it does not come"
-        time.sleep(0.001)
 
 
 # ---- calls ------------------------------------------------------------------------------
@@ -130,14 +122,16 @@ def test_tasks_from_many_threads(pool: Pool) -> None:
     run_threads(4, use)
 
 
-def test_map(pool: Pool) -> None:
+def test_map(pool: Pool, tmp_path: Path) -> None:
     assert list(pool.map(tasks.add, range(50), range(50))) == [2 * n for n in range(50)]
     assert list(pool.map(tasks.add, range(10), chunksize=3)) == list(range(1, 11))
     assert list(pool.map(tasks.add, [])) == []
     with pytest.raises(ValueError, match="chunksize"):
         pool.map(tasks.add, [1], chunksize=0)
+    gate = str(tmp_path / "gate")
     with pytest.raises(TimeoutError):
-        list(pool.map(tasks.nap, [0.5], timeout=0.01))
+        list(pool.map(tasks.wait_for, [gate], timeout=0.01))
+    tasks.touch(gate)
 
 
 def test_map_that_fails_says_so_and_cancels_the_rest(pool: Pool) -> None:
@@ -165,10 +159,12 @@ def test_futures_work_with_the_standard_library(pool: Pool) -> None:
     assert asyncio.run(main()) == [2, 3]
 
 
-def test_waiting_with_a_limit(pool: Pool) -> None:
-    future = pool.submit(tasks.nap, 0.3)
+def test_waiting_with_a_limit(pool: Pool, tmp_path: Path) -> None:
+    gate = str(tmp_path / "gate")
+    future = pool.submit(tasks.wait_for, gate)
     with pytest.raises(TimeoutError):
         future.result(0.01)
+    tasks.touch(gate)
     assert future.exception(PATIENCE) is None and future.done()
 
 
@@ -424,9 +420,12 @@ def test_a_task_that_takes_too_long_is_ended(fresh: Any, tmp_path: Path, kind: s
     late = pool.submit(tasks.wait_for, str(tmp_path / "never"))
     with pytest.raises(theus.WorkerTimeoutError, match="0.2 s"):
         result(late)
-    assert result(pool.submit(tasks.add, 1)) == 2
+    late_too = 0
+    while isinstance(pool.submit(tasks.add, 1).exception(PATIENCE), theus.WorkerTimeoutError):
+        late_too += 1  # a machine may stand still for as long
     # An interpreter goes on after it was interrupted.
-    assert (pool.stats().died, pool.stats().alive) == (kind != "interpreters", 1)
+    died = 0 if kind == "interpreters" else 1 + late_too
+    assert (pool.stats().died, pool.stats().alive) == (died, 1)
 
 
 def test_what_was_sent_ahead_is_taken_back_from_a_busy_worker(fresh: Any, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from support import PATIENCE
+from support import PATIENCE, until
 from theus import BrokenPoolError, ClosedError, TaskInterrupted, TheusEngine, WorkerTimeoutError
 from theus._theus import interrupt_thread
 from theus.pools import ThreadPool
@@ -47,11 +47,31 @@ def result(future: Future[Any]) -> Any:
     return future.result(PATIENCE)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it does not come"
-        time.sleep(0.001)
+class Clock:
+    """What the pool takes for the time: it goes on when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def run_late(self, *futures: Future[Any]) -> None:
+        """These and their tasks come to their time limits, one after the other."""
+
+        def pass_on() -> bool:
+            self.now += 1.0
+            return all(future.done() for future in futures)
+
+        until(lambda: any(future.running() for future in futures))
+        until(pass_on)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("theus.pools.thread.monotonic", clock)
+    return clock
 
 
 def run_on(begun: threading.Event) -> None:
@@ -131,21 +151,25 @@ def test_a_worker_keeps_nothing_of_a_task(make: Any) -> None:
 # ---- nobody can be killed -------------------------------------------------------------------
 
 
-def test_python_code_is_interrupted_and_may_clean_up(make: Any) -> None:
+def test_python_code_is_interrupted_and_may_clean_up(make: Any, clock: Clock) -> None:
     pool = make(timeout=0.05)
+    begun = threading.Event()
     seen: list[BaseException] = []
     worker: list[threading.Thread] = []
 
     def task() -> None:
         worker.append(threading.current_thread())
         try:
-            run_on(threading.Event())
+            run_on(begun)
         except BaseException as error:
             seen.append(error)
             raise
 
+    future = pool.submit(task)
+    assert begun.wait(PATIENCE)
+    clock.now += 1.0
     with pytest.raises(WorkerTimeoutError, match="0.05 s, so it was interrupted") as late:
-        result(pool.submit(task))
+        result(future)
     assert late.value.pid is None and late.value.task.endswith("task")
     worker[0].join(PATIENCE)
     assert [type(error) for error in seen] == [TaskInterrupted]
@@ -154,9 +178,12 @@ def test_python_code_is_interrupted_and_may_clean_up(make: Any) -> None:
     assert (twin.task, twin.pid, str(twin)) == (late.value.task, None, str(late.value))
 
 
-def test_a_task_that_waits_in_c_is_left_behind(make: Any, gate: threading.Event) -> None:
+def test_a_task_that_waits_in_c_is_left_behind(
+    make: Any, gate: threading.Event, clock: Clock
+) -> None:
     pool = make(timeout=0.05)
     stuck = pool.submit(gate.wait)
+    clock.run_late(stuck)
     with pytest.raises(WorkerTimeoutError):
         result(stuck)
     assert result(pool.submit(abs, -1)) == 1
@@ -165,18 +192,22 @@ def test_a_task_that_waits_in_c_is_left_behind(make: Any, gate: threading.Event)
     assert pool.stats().alive == 0 and not gate.is_set()
 
 
-def test_what_comes_too_late_is_dropped(make: Any, gate: threading.Event) -> None:
+def test_what_comes_too_late_is_dropped(make: Any, gate: threading.Event, clock: Clock) -> None:
     pool = make(timeout=0.05)
     worker: list[threading.Thread] = []
+    begun = threading.Event()
 
     def stubborn() -> str:
         worker.append(threading.current_thread())
         with contextlib.suppress(TaskInterrupted):
+            begun.set()
             gate.wait()
             run_on(gate)
         return "too late"
 
     future = pool.submit(stubborn)
+    assert begun.wait(PATIENCE)
+    clock.now += 1.0
     with pytest.raises(WorkerTimeoutError):
         result(future)
     gate.set()
@@ -231,36 +262,41 @@ def test_a_task_may_shut_its_own_pool_down(make: Any) -> None:
 
 
 def test_callbacks_of_late_tasks_cannot_end_the_watcher(
-    make: Any, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+    make: Any, gate: threading.Event, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", lambda about: seen.append(about.exc_type))
     pool = make(timeout=0.05)
-    for _ in range(2):
-        pool.submit(gate.wait).add_done_callback(lambda future: sys.exit(3))
+    stuck = [pool.submit(gate.wait) for _ in range(2)]
+    for future in stuck:
+        future.add_done_callback(lambda future: sys.exit(3))
+    clock.run_late(*stuck)
     until(lambda: seen == [SystemExit] * 2)
     assert result(pool.submit(abs, -1)) == 1
     closer = pool.submit(gate.wait)
     closer.add_done_callback(lambda future: pool.shutdown())
+    clock.run_late(closer)
     assert isinstance(closer.exception(PATIENCE), WorkerTimeoutError)
     pool.shutdown()
 
 
-def test_nothing_is_left_of_pools_and_late_tasks(make: Any) -> None:
+def test_nothing_is_left_of_pools_and_late_tasks(make: Any, clock: Clock) -> None:
     before = set(threading.enumerate())
     pool = make(2, timeout=0.02)
     futures = [pool.submit(run_on, threading.Event()) for _ in range(4)]
+    clock.run_late(*futures)
     assert all(isinstance(future.exception(PATIENCE), WorkerTimeoutError) for future in futures)
     pool.shutdown()
     until(lambda: set(threading.enumerate()) <= before)
 
 
 def test_the_initializer_of_a_replacement_can_break_the_pool(
-    make: Any, gate: threading.Event
+    make: Any, gate: threading.Event, clock: Clock
 ) -> None:
     licences = [1]
     pool = make(timeout=0.05, initializer=licences.pop)
     futures = [pool.submit(gate.wait), pool.submit(abs, 1)]
+    clock.run_late(futures[0])
     assert isinstance(futures[0].exception(PATIENCE), WorkerTimeoutError)
     with pytest.raises(BrokenPoolError, match="pop from empty list"):
         result(futures[1])
@@ -271,7 +307,7 @@ def test_the_initializer_of_a_replacement_can_break_the_pool(
 
 @pytest.mark.parametrize("later", [False, True])
 def test_no_room_for_a_thread(
-    make: Any, gate: threading.Event, monkeypatch: pytest.MonkeyPatch, later: bool
+    make: Any, gate: threading.Event, clock: Clock, monkeypatch: pytest.MonkeyPatch, later: bool
 ) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -282,6 +318,7 @@ def test_no_room_for_a_thread(
         pool = make(timeout=0.05)
         monkeypatch.setattr(threading.Thread, "start", refuse)
         futures = [pool.submit(gate.wait), pool.submit(abs, 1)]
+        clock.run_late(futures[0])
         assert isinstance(futures[0].exception(PATIENCE), WorkerTimeoutError)
         with pytest.raises(BrokenPoolError, match="can't start new thread"):
             result(futures[1])

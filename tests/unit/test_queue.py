@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from support import PATIENCE
+from support import PATIENCE, until
 from theus import TheusEngine
 from theus._theus import Turn
 from theus.errors import ConflictError, WriteTimeoutError
-from tickets import Holder, assert_clean, bump, lengthen_leases, until
+from tickets import Holder, assert_clean, bump, lengthen_leases
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from support import PATIENCE, elsewhere
+from support import PATIENCE, elsewhere, until
 from theus import TheusEngine, TransactionError
 from theus.errors import ClosedError, ConflictError, WriteTimeoutError
-from tickets import Holder, K, assert_clean, bump, run_task_with_ticket, run_with_ticket, until
+from tickets import Holder, K, assert_clean, bump, run_task_with_ticket, run_with_ticket
 
 
 @pytest.fixture
