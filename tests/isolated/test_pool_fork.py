@@ -51,7 +51,11 @@ def forked(script: str) -> None:
 def test_the_child_has_no_pool_and_can_open_its_own() -> None:
     forked(
         """
-    waiting = pool.submit(time.sleep, 0.3)
+    import tempfile
+    folder = tempfile.TemporaryDirectory()
+    gate = folder.name + "/gate"
+    wait = f"import os, time\\nwhile not os.path.exists({gate!r}): time.sleep(0.001)"
+    waiting = pool.submit(exec, wait)
     done = pool.submit(abs, -2)
     assert done.result() == 2
 
@@ -69,7 +73,9 @@ def test_the_child_has_no_pool_and_can_open_its_own() -> None:
             assert own.submit(abs, -5).result() == 5
 
     in_child(child)
+    open(gate, "w").close()
     assert waiting.result() is None
+    folder.cleanup()
     assert list(pool.map(abs, range(-50, 0))) == list(range(50, 0, -1))
     """
     )
@@ -101,13 +107,13 @@ def test_workers_die_with_the_parent_though_a_child_lives() -> None:
             child = os.fork()
             if child == 0:
                 os.close(read)
-                time.sleep(60)
+                time.sleep(600)
                 os._exit(0)
             os.write(write, f"{worker} {child}".encode())
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(middle, 0)
     worker, child = map(int, os.read(read, 100).split())
-    end = time.monotonic() + 20
+    end = time.monotonic() + 40
     def lives():
         try:
             with open(f"/proc/{worker}/stat") as stat:
@@ -175,7 +181,7 @@ MATRIX = """
     def by_multiprocessing():
         process = multiprocessing.get_context("fork").Process(target=look)
         process.start()
-        process.join(30)
+        process.join(60)
         assert process.exitcode == 0, process.exitcode
 
     def in_thread(way):
@@ -193,7 +199,7 @@ ROUNDS = """
             running = [pool.submit(time.sleep, 0.002) for pool in pools for _ in range(4)]
             way()
             in_thread(way)
-            assert [future.result(30) for future in running] == [None] * len(running)
+            assert [future.result(60) for future in running] == [None] * len(running)
             assert engine.run_process(parallel_tasks.count_up) == engine.state.domain.n
             way()  # nothing runs
     assert engine.stats().commits == 3 * ROUNDS

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from support import PATIENCE
 from theus.examples import crew
 from theus.examples.crew import work_through
 
@@ -30,7 +31,7 @@ def test_nothing_to_do_is_done() -> None:
 
 
 def test_items_are_in_hand_at_the_same_time() -> None:
-    meet = threading.Barrier(3, timeout=10)
+    meet = threading.Barrier(3, timeout=PATIENCE)
     work_through(range(3), lambda item: meet.wait(), threads=3)  # one thread alone would break it
 
 
@@ -68,7 +69,7 @@ def test_an_item_that_never_ends_is_left_behind(monkeypatch: pytest.MonkeyPatch)
 
     def work(item: str) -> None:
         if item == "stuck":
-            release.wait(30)
+            release.wait(PATIENCE)
 
     def interrupt(item: str) -> None:
         raise KeyboardInterrupt
@@ -79,4 +80,4 @@ def test_an_item_that_never_ends_is_left_behind(monkeypatch: pytest.MonkeyPatch)
     release.set()
     for thread in stuck:
         assert thread.daemon
-        thread.join(10)
+        thread.join(PATIENCE)

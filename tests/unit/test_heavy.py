@@ -362,7 +362,7 @@ def test_who_drops_a_key_drops_no_other_array(heavy: ManagedAllocator) -> None:
                 return found
             claimers.append(threading.Thread(target=heavy.alloc, args=("x", 7)))
             claimers[0].start()
-            claimers[0].join(0.3)
+            claimers[0].join(0.05)
             return found
 
     heavy._keys._entries = Slow(heavy._keys._entries)

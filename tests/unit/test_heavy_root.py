@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from support import PATIENCE
 from theus import ContractViolationError, TheusEngine, process
 
 np = pytest.importorskip("numpy")
@@ -123,7 +124,7 @@ def test_two_attempts_may_have_a_draft_of_one_key_each(engine: TheusEngine) -> N
         frame[:] = 1 if before is None else before + 1
         tries.append(threading.get_ident())
         if len(tries) <= 2:
-            both.wait(10)
+            both.wait(PATIENCE)
         return frame
 
     threads = [threading.Thread(target=engine.run_process, args=(add_one,)) for _ in range(2)]

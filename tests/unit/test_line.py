@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -184,21 +185,27 @@ def test_a_signal_handler_that_raises_loses_no_frame() -> None:
         os.write(writes, wire.frame(wire.READY, 5, b""))
         raise InterruptedError
 
+    go, started = os.pipe()  # the handler may raise in what threading.Event does
+
     def come_late() -> None:
+        os.read(go, 1)
+        time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGALRM)
         os.write(writes, wire.frame(wire.READY, 6, b""))
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        late = threading.Timer(0.01, come_late)
+        late = threading.Thread(target=come_late)
         late.start()
         with pytest.raises(InterruptedError):
+            os.write(started, b"x")
             line.receive(True)
     finally:
         signal.signal(signal.SIGALRM, before)
     late.join()
     assert sorted(line.receive(False)) == [(wire.READY, 5, b""), (wire.READY, 6, b"")]
-    os.close(writes)
+    for descriptor in (writes, go, started):
+        os.close(descriptor)
     line.close()
 
 

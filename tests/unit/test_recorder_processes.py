@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support import race
+from support import PATIENCE, race
 from theus import (
     DELETE,
     SET,
@@ -229,7 +229,7 @@ def test_a_cancelled_task_leaves_no_record_open(engine: TheusEngine, recorder: R
     def waits(ctx: Any) -> None:
         ctx.domain.n = 5
         inside.set()
-        assert go.wait(20)
+        assert go.wait(PATIENCE)
 
     async def main() -> None:
         task = asyncio.create_task(recorder.execute(waits))

@@ -11,7 +11,7 @@ import weakref
 
 import pytest
 
-from support import elsewhere
+from support import PATIENCE, elsewhere
 from theus import (
     ClosedError,
     ConflictError,
@@ -242,14 +242,14 @@ def test_a_commit_refused_because_another_thread_is_inside_is_not_joined_later(w
 
         def __eq__(self, other):
             inside.set()
-            assert go.wait(20)
+            assert go.wait(PATIENCE)
             return self is other
 
     def body(tx):
         tx.set(("d", Slow()), 1)
         thread = threading.Thread(target=tx.get, args=(("d", Slow()),))
         thread.start()
-        assert inside.wait(20)
+        assert inside.wait(PATIENCE)
         threads.append(thread)
 
     threads = []
@@ -696,7 +696,7 @@ def test_a_task_waits_for_a_place_no_longer_than_its_transaction_may_take():
     with engine.reader():
         engine.run(lambda tx: tx.d.update(n=2))
         with pytest.raises(WriteTimeoutError) as caught:
-            asyncio.run(asyncio.wait_for(engine.run_async(add), 10))
+            asyncio.run(asyncio.wait_for(engine.run_async(add), PATIENCE))
     assert caught.value.limit_ms == 30 <= caught.value.elapsed_ms
     assert engine.state.d.n == 2
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import parallel_tasks
-from support import begin, elsewhere, exact, plain, race, silent
+from support import PATIENCE, begin, elsewhere, exact, plain, race, silent
 from theus import (
     DELETE,
     AdminTransaction,
@@ -447,7 +447,7 @@ def test_w19_what_was_read_is_validated_in_every_zone(root: str) -> None:
             total = tx[root]["x"] + tx[root]["y"]
             if first:
                 first = False
-                both.wait(10)
+                both.wait(PATIENCE)
             if total >= 2:
                 tx[root][key] -= 1
 
