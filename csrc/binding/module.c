@@ -50,7 +50,7 @@ module_exec(PyObject *module)
         add_txn_type,         add_draft_types,     add_scope_types,       add_context_type,
         add_engine_type,      add_cursor_type,     add_turn_types,        add_outgoing_types,
         add_shm_types,        add_heavy_root_type, add_absent,          add_mail_types,
-        add_interp_type,      add_array_view_type, add_line_type,
+        add_interp_type,      add_array_view_type, add_line_type,         add_promise_type,
     };
     module_state *st = module_state_of(module);
     st->module = module;

@@ -85,6 +85,7 @@ typedef struct RecordClass RecordClass;
     X(PyTypeObject, Mailbox_type)                                                           \
     X(PyTypeObject, InterpreterWorker_type)                                                 \
     X(PyTypeObject, Line_type)                                                              \
+    X(PyTypeObject, Promise_type)                                                           \
     X(PyObject, parse_path) /* theus.paths.parse_path, once a path came as text */          \
     X(PyTypeObject, Home_type)                                                              \
     X(PyObject, home)       /* ContextVar: see home.h */                                    \
@@ -157,6 +158,7 @@ int add_shm_types(PyObject *module, module_state *st);
 int add_mail_types(PyObject *module, module_state *st);
 int add_interp_type(PyObject *module, module_state *st);
 int add_line_type(PyObject *module, module_state *st);
+int add_promise_type(PyObject *module, module_state *st);
 int add_array_view_type(PyObject *module, module_state *st);
 
 #endif

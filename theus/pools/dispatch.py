@@ -113,7 +113,7 @@ class Dispatcher:
             if some and size > wire.PACKET:
                 break
             self.queue.popleft()
-            if Future.running(task.future) or task.future.set_running_or_notify_cancel():
+            if task.future.begin() or task.future.set_running_or_notify_cancel():
                 some.append(task)
             else:
                 task.release()

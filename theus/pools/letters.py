@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import InvalidStateError
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from theus._theus import Letter
 from theus.errors import TaskStoppedError
 from theus.pools.base import Due
 from theus.pools.codec import decode_with
+from theus.pools.promise import PromisedFuture
 from theus.pools.reports import restored_answer
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ LOST, UNBORN = 12, 13
 """Kinds of letters that C writes: see interp_type.c."""
 
 
-class LetterFuture(Future[T]):
+class LetterFuture(PromisedFuture[T]):
     """A Future whose waiting thread takes the answers of the pool itself, if nobody else does.
 
     Only the letter knows whether a worker has begun its task: in other interpreters nobody can
@@ -33,7 +34,6 @@ class LetterFuture(Future[T]):
     number: int
 
     def __init__(self, crew: Residents) -> None:
-        super().__init__()
         self.crew = crew
 
     def result(self, timeout: float | None = None) -> T:
@@ -47,7 +47,7 @@ class LetterFuture(Future[T]):
 
     def running(self) -> bool:
         """Whether a worker has begun it, and has not answered yet."""
-        return self.letter.taken and not self.done()
+        return self.letter.taken and not self.over()
 
     def cancel(self) -> bool:
         """True if no worker had begun it."""

@@ -16,11 +16,13 @@ rest of an empty round trip. So the rule is
     whenever something is under way that nobody pumps for, the entry is armed;
     except for a single task whose future has been shown to nobody who could not pump.
 
+A future is shown by whoever asks for its condition (csrc/binding/promise.c).
+
 Who lets go of the turn looks at what is under way *after* that, and arms if there is anything:
 so whoever comes too late for the turn is not forgotten. Who submits the only task does not arm:
 what usually comes next is result(), which reads the answer itself. Everything else that can be
-done with a future (done(), a callback, as_completed(), wait()) arms first. Arming looks at what is
-there: an answer that came before is seen.
+done with a future (done(), a callback, as_completed(), wait()) asks for its condition, and that
+arms first. Arming looks at what is there: an answer that came before is seen.
 
 Should all that fail (Ctrl-C in the very instruction that arms), the watcher looks once a second.
 """
@@ -33,9 +35,10 @@ import select
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from concurrent.futures._base import PENDING, RUNNING
 from typing import Any, Protocol, TypeVar
+
+from theus.pools.promise import PromisedFuture
 
 __all__ = ["PoolFuture", "Pump"]
 
@@ -54,8 +57,8 @@ class Pump:
         self.taken = False
         """Somebody pumps, and will look at what is under way when it lets go."""
         self.switch = threading.RLock()
-        """A leaf: nothing is called with it. Hooks of futures take it with the future's lock held,
-        which is why it is not the crew's."""
+        """A leaf: nothing is called with it. Futures take it when they are shown, also with the
+        crew's lock held, or with that of another future."""
         self.armed = True
         """Guarded by switch."""
         self.wakes_at = float("inf")
@@ -189,33 +192,21 @@ class Crew(Protocol):
         """Whoever pumps shall look at its future again."""
 
 
-class Waiters(list[Any]):
-    """Where as_completed() and wait() of concurrent.futures put what they want woken."""
-
-    pump: Pump
-
-    def append(self, waiter: Any) -> None:
-        super().append(waiter)
-        self.pump.show()
-
-
-class PoolFuture(Future[T]):
+class PoolFuture(PromisedFuture[T]):
     """A Future whose waiting thread reads the answers of the pool itself, if nobody else does."""
 
     def __init__(self, crew: Crew) -> None:
-        super().__init__()
         self.crew = crew
-        self._waiters = Waiters()
-        self._waiters.pump = crew.pump
+
+    def shown(self) -> None:
+        """From now on somebody may wait who cannot pump. While this is under way, the entry stays
+        armed or somebody pumps; so once is enough."""
+        if not self.over():
+            self.crew.pump.show()
 
     def mark(self, begun: bool) -> None:
         """As set_running_or_notify_cancel(), for a future that nobody else has yet; and back."""
         self._state = RUNNING if begun else PENDING
-
-    def over(self) -> bool:
-        """As done(), but nobody relies on the answer, and it costs no lock: the state is one
-        attribute, and once it is over it stays so."""
-        return self._state not in (PENDING, RUNNING)
 
     def result(self, timeout: float | None = None) -> T:
         """As Future.result(); ClosedError in a forked child, where no answer can come."""
@@ -227,22 +218,6 @@ class PoolFuture(Future[T]):
         if not self.over():
             timeout = self.crew.pump_for(self, timeout)
         return super().exception(timeout)
-
-    def done(self) -> bool:
-        found = super().done()
-        if not found:
-            self.crew.pump.show()
-        return found
-
-    def running(self) -> bool:
-        found = super().running()
-        if found:
-            self.crew.pump.show()
-        return found
-
-    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
-        super().add_done_callback(fn)
-        self.crew.pump.show()
 
     def cancel(self) -> bool:
         """True if it had not been handed to a worker."""

@@ -187,9 +187,9 @@ class Residents:
 
     # ---- answers out ------------------------------------------------------------------------
 
-    def pump_for(self, future: Future[Any], timeout: float | None) -> float | None:
+    def pump_for(self, future: LetterFuture[Any], timeout: float | None) -> float | None:
         """Takes answers until the future is done, if nobody else does. What is left of the time."""
-        if future.done():
+        if future.over():
             return timeout
         if self.foreign:
             raise ClosedError("the pool of the parent process")
@@ -198,7 +198,7 @@ class Residents:
         try:
             if self.pump.acquire(blocking=False):
                 try:
-                    while not future.done() and not self.ended.is_set():
+                    while not future.over() and not self.ended.is_set():
                         left = None if end is None else end - monotonic()
                         if left is not None and left <= 0:
                             break

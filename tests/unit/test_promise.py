@@ -1,0 +1,165 @@
+"""Promise: the state of a future whose condition is made when somebody asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures as cf
+import gc
+import logging
+import threading
+import weakref
+from typing import Any
+
+import pytest
+
+from theus._theus import Promise
+from theus.pools.promise import PromisedFuture
+
+PATIENCE = 30.0
+
+
+class Watched(PromisedFuture[Any]):
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def shown(self) -> None:
+        self.asked += 1
+
+
+def test_it_is_a_future_and_begins_as_one() -> None:
+    future = Watched()
+    assert isinstance(future, cf.Future)
+    assert not future.over() and future.asked == 0
+    assert not future.done() and not future.running() and not future.cancelled()
+    assert future.asked == 1  # once, however often it is asked
+    assert "state=pending" in repr(future)
+
+
+def test_one_that_nobody_waits_for_ends_without_a_condition() -> None:
+    future = Watched()
+    assert future.begin() and future.begin()
+    future.set_result([1])
+    assert future.over() and future.done() and future.result() == [1]
+    assert future.asked == 0
+    assert future.exception() is None and "returned list" in repr(future)
+
+
+def test_one_that_somebody_waits_for_ends_the_long_way() -> None:
+    future, called = Watched(), list[Any]()
+    future.add_done_callback(called.append)
+    assert future.asked == 1 and not future.begin() and not future.finish(1)
+    assert future.set_running_or_notify_cancel() and future.begin() and future.running()
+    future.set_result(1)
+    assert called == [future] and future.result() == 1
+
+
+def test_it_ends_once() -> None:
+    future = Watched()
+    future.set_result(1)
+    assert not future.finish(2) and not future.begin()
+    with pytest.raises(cf.InvalidStateError):
+        future.set_result(2)
+    with pytest.raises(cf.InvalidStateError):
+        future.set_exception(ValueError())
+    assert not future.cancel() and future.result() == 1
+
+
+def test_a_cancelled_one_does_not_begin() -> None:
+    future = Watched()
+    assert future.cancel() and future.over() and future.cancelled()
+    assert not future.begin() and not future.finish(1)
+    assert not future.set_running_or_notify_cancel()
+    with pytest.raises(cf.CancelledError):
+        future.result()
+
+
+def test_an_exception_is_raised() -> None:
+    future = Watched()
+    future.set_exception(KeyError("no"))
+    with pytest.raises(KeyError, match="no"):
+        future.result()
+    assert isinstance(future.exception(), KeyError)
+
+
+def test_those_who_wait_are_woken() -> None:
+    future, got = Watched(), list[Any]()
+    thread = threading.Thread(target=lambda: got.append(future.result(PATIENCE)))
+    thread.start()
+    future.set_result(7)
+    thread.join(PATIENCE)
+    assert got == [7]
+    with pytest.raises(TimeoutError):
+        Watched().result(0.001)
+
+
+def test_wait_as_completed_and_asyncio_take_it() -> None:
+    done, late = Watched(), Watched()
+    done.set_result(1)
+    assert cf.wait([done, late], 0).done == {done}
+    thread = threading.Thread(target=late.set_result, args=(2,))
+    thread.start()
+    assert sorted(it.result() for it in cf.as_completed([done, late], PATIENCE)) == [1, 2]
+    thread.join(PATIENCE)
+
+    async def awaited() -> Any:
+        future = Watched()
+        wrapped = asyncio.wrap_future(future)
+        future.set_result(3)
+        return await wrapped
+
+    assert asyncio.run(awaited()) == 3
+
+
+def test_who_cannot_show_it_asks_again() -> None:
+    class Refused(Watched):
+        def shown(self) -> None:
+            super().shown()
+            if self.asked == 1:
+                raise KeyboardInterrupt
+
+    future = Refused()
+    with pytest.raises(KeyboardInterrupt):
+        future.done()
+    assert future.begin()  # nobody has asked
+    assert not future.done() and future.asked == 2
+    future.set_result(None)
+
+
+def test_callbacks_come_once_whoever_is_first() -> None:
+    """The condition is asked for while the promise ends: each callback is called, and each waiter
+    woken, whichever of the two was first."""
+    for _ in range(200):
+        future, called = Watched(), list[Any]()
+        barrier = threading.Barrier(2)
+
+        def end(future: Watched = future, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            future.set_result(1)
+
+        thread = threading.Thread(target=end)
+        thread.start()
+        barrier.wait()
+        future.add_done_callback(called.append)
+        assert future.result(PATIENCE) == 1
+        thread.join(PATIENCE)
+        assert called == [future]
+
+
+def test_cycles_through_it_are_found() -> None:
+    future = Watched()
+    future.set_result([future])
+    seen = weakref.ref(future)
+    del future
+    gc.collect()
+    assert seen() is None
+
+
+def test_odd_states_are_no_state(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever is written where only Future writes: no crash, and nothing begins or ends."""
+    caplog.set_level(logging.CRITICAL + 1)
+    for state in (None, 7, "RUNNING AWAY"):
+        future = Watched()
+        future._state = state  # type: ignore[assignment]
+        assert future.over() and not future.begin() and not future.finish(1)
+    bare = Promise()
+    assert not bare.over() and bare.finish(1) and bare.over()
