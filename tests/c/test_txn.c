@@ -161,6 +161,31 @@ test_own_writes(void)
     scene_close(&scene);
 }
 
+/* `d[k] += 1` looks the same key up again and again, and where it stands is known from the last time: until somebody writes. */
+static void
+test_a_key_that_is_asked_again(void)
+{
+    scene scene;
+    scene_open(&scene, "{1:10 2:20}");
+    session *tx = session_open(&scene, THEUS_SERIALIZABLE);
+    theus_cell *root = tx->txn.root;
+    fake_atom *key = fake_new(1);
+    for (uint64_t id = 10; id < 14; id++) {
+        uint32_t pos;
+        theus_value value, next = theus_value_of_atom(fake_new(id + 1));
+        for (int i = 0; i < 2; i++) {
+            REQUIRE(theus_cell_lookup(root, NULL, key->hash, key, &pos, &value) == THEUS_FOUND && pos == 0);
+            CHECK(((fake_atom *)theus_value_atom(value))->id == id);
+        }
+        REQUIRE(theus_cell_store(root, NULL, key->hash, key, next) == THEUS_OK);
+        theus_value_release(scene.heap, next);
+    }
+    fake_release(key);
+    CHECK(get(tx, "1") == 14);
+    session_done(tx);
+    scene_close(&scene);
+}
+
 /* Missed keys are remembered one by one, up to a bound; then the key set as a whole is. */
 static void
 test_absences_are_bounded(void)
@@ -625,6 +650,7 @@ main(void)
     test_reads_are_logged();
     test_reads_not_logged();
     test_own_writes();
+    test_a_key_that_is_asked_again();
     test_absences_are_bounded();
     test_enter();
     test_writes();

@@ -297,7 +297,7 @@ static void *
 go_in_until_ended(void *arg)
 {
     pthread_barrier_wait(&start);
-    for (;;) {
+    for (unsigned turn = 1;; turn++) {
         theus_status status = theus_txn_enter(shared_txn);
         if (status == THEUS_ENDED) {
             return arg;
@@ -305,6 +305,9 @@ go_in_until_ended(void *arg)
         if (status == THEUS_OK) {
             theus_cell_read_shape(shared_txn->root);
             theus_txn_leave(shared_txn);
+        }
+        if (status != THEUS_OK || turn % 16 == 0) {
+            theus_yield(); /* who is inside, or wants to end it, may have no processor */
         }
     }
 }
@@ -316,6 +319,7 @@ abort_soon(void *arg)
     theus_yield();
     while (!theus_txn_abort(shared_txn)) { /* refused while another thread is inside */
         CHECK(shared_txn->state == THEUS_TXN_OPEN);
+        theus_yield();
     }
     return arg;
 }
