@@ -44,6 +44,13 @@ def edits(ctx: Any) -> None:
     ctx.append("domain.later", "z")
 
 
+@process(outputs=["domain"], parallel=True)
+def moves_to_the_end(ctx: Any) -> None:
+    sub = ctx.domain.sub
+    sub["a"] = sub.pop("a")
+    ctx.domain.n = ctx.domain.pop("n")
+
+
 @process(inputs=["domain.n"], semantic="pure", outputs=["domain.total"], parallel=True)
 def pure(ctx: Any) -> int:
     return int(ctx.domain.n * 2)

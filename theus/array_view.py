@@ -62,9 +62,11 @@ def view_of_token(
     offset: int,
     strides: tuple[int, ...] | None,
 ) -> ArrayView:
+    """Never writable, also not over a draft of this very process, which an interpreter is sent: the
+    engine's thread may be writing there."""
     block: Any = borrow_block(token)
     try:
-        return ArrayView(block, shape, dtype, offset, strides)
+        return ArrayView(memoryview(block).toreadonly(), shape, dtype, offset, strides)
     except Exception as error:  # the parts of a forged token may be anything
         raise BadTokenError(
             f"the token names a block of {block.size:,} bytes, but no array there with shape "
@@ -132,6 +134,12 @@ def published(view: ArrayView) -> ArrayView | None:
         return None
     block = place[0]
     return view if block.live and block.published else None
+
+
+def is_freed(value: Any) -> bool:
+    """Whether it is an array in shared memory that nobody can borrow any more."""
+    shared = isinstance(value, ArrayView) or type(value).__module__ == "theus.shm_array"
+    return shared and place_in_block(value) is not None and token_in_block(value) is None
 
 
 def letter_of(view: ArrayView) -> str:

@@ -686,7 +686,18 @@ class HeavyMemoryError(TheusError, MemoryError):
 
 
 class StaleArrayError(TheusError, LookupError):
-    """Raised when a token names a shared array that is gone: freed, or its owner has ended."""
+    """Raised when a token names a shared array that is gone: freed, or its owner has ended.
+
+    `path` is where a state has it, if that is known; else None.
+    """
+
+    def __init__(self, text: str = "", path: tuple[Any, ...] | None = None) -> None:
+        super().__init__(text)
+        self.args = (text,) if path is None else (text, path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class UnknownArrayError(TheusError, KeyError):

@@ -49,11 +49,19 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from theus._theus import MISSING, FrozenDict, Transaction, repeat
-from theus.errors import InterpreterImportError, ProcessTimeoutError, SendError
+from theus.array_view import is_freed
+from theus.errors import (
+    CodecError,
+    InterpreterImportError,
+    ProcessTimeoutError,
+    SendError,
+    StaleArrayError,
+)
+from theus.paths import format_path
 from theus.pools.attempt import perform
 from theus.pools.base import Look, Terms
 from theus.pools.calls import reference, shown_name
-from theus.pools.fit import CAREFUL, FORCED, Unfit, place_of, unfit_by_import
+from theus.pools.fit import CAREFUL, FORCED, Unfit, path_to, place_of, unfit_by_import
 from theus.pools.parcels import Depot, Parcel, Sent, is_small
 from theus.scope import is_literal, parse_pattern
 
@@ -190,6 +198,12 @@ class Errand:
         else:
             load.add_places(tx.state, places(contract.inputs + contract.outputs))
 
+    def content(self, tx: Transaction, engine: TheusEngine) -> dict[str, Any]:
+        """All that the worker is sent of the state."""
+        whole = Load(None)
+        self.fill(whole, tx, engine)
+        return whole.roots
+
     def send(
         self, load: Load, tx: Transaction, engine: TheusEngine, arguments: Arguments
     ) -> Future[Any]:
@@ -202,9 +216,8 @@ class Errand:
             call = (*target, *view, load.roots, load.sent(), *arguments)
             return self.pool.submit_task(perform, call, {}, Terms(plan.function, due, self.look))
         except Unfit as unfit:
-            whole = Load(None)
-            self.fill(whole, tx, engine)
-            what = f"{place_of(unfit.kind, whole.roots, arguments)}, a {shown_name(unfit.kind)},"
+            place = place_of(unfit.kind, self.content(tx, engine), arguments)
+            what = f"{place}, a {shown_name(unfit.kind)},"
             if self.tentative:
                 raise Unfit(f"it is sent {what} and {unfit.why}") from None
             raise SendError(what, unfit.why, 'use parallel="processes"') from None
@@ -232,7 +245,7 @@ class Errand:
                 answer = self.wait(future)
             except BaseException as error:
                 future.cancel()
-                self.went_wrong(error, args, kwargs)
+                self.went_wrong(error, tx, engine, (args, kwargs))
                 raise
         finally:
             load.leave()
@@ -241,11 +254,21 @@ class Errand:
         return result
 
     def went_wrong(
-        self, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, error: BaseException, tx: Transaction, engine: TheusEngine, arguments: Arguments
     ) -> None:
         if self.tentative and isinstance(error, InterpreterImportError):
             raise unfit_by_import(error) from error
-        self.plan.failed(error, args, kwargs)
+        if isinstance(error, (CodecError, StaleArrayError)):
+            # A worker cannot read the call: by far the likeliest reason is that there is an array
+            # in the state which was freed. To look for one before would cost every call.
+            path = path_to(is_freed, self.content(tx, engine))
+            if path is not None:
+                raise StaleArrayError(
+                    f"the state has an array at {format_path(path)} that was freed: no worker can "
+                    "borrow it; take it out of the state before heavy.free()",
+                    path,
+                ) from error
+        self.plan.failed(error, *arguments)
 
     def wait(self, future: Future[Any]) -> Any:
         """The answer. When time is over, the pool ends what has begun; the rest is ours."""
@@ -268,7 +291,7 @@ class Errand:
                 answer = await self.answer(future)
             except BaseException as error:
                 future.cancel()
-                self.went_wrong(error, args, kwargs)
+                self.went_wrong(error, tx, engine, (args, kwargs))
                 raise
         finally:
             load.leave()

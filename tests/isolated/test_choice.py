@@ -22,7 +22,7 @@ import pytest
 import parallel_tasks as tasks
 from helpers import run_threads
 from support import PATIENCE, silent
-from theus import InterpreterImportError, SendError, TheusEngine
+from theus import CodecError, InterpreterImportError, SendError, TheusEngine
 from theus._compat import HAS_INTERPRETERS
 from theus._types import PoolChoice
 from theus.pools import trial
@@ -70,7 +70,8 @@ def chosen(engine: TheusEngine) -> dict[str, tuple[str, str]]:
         ("try: import numpy\nexcept ImportError: raise KeyError(3)", False, True, "numpy"),
         ("try: import numpy\nexcept ImportError: numpy = None\ndef f(): ...", False, True, "numpy"),
         ("raise SystemExit(0)", False, False, "SystemExit"),
-        ("def g(): ...", False, False, "no attribute 'f'"),
+        ("import other_good\ndef g(): ...", True, False, ""),
+        ("import other_good\nother_good.x", False, False, "no attribute 'x'"),
         ("import os\nos.abort()", False, False, "status -6"),
         ("import os\nos._exit(0)", False, False, "status 0"),
         ("import time\ntime.sleep(4000)", False, False, "not come to an end"),
@@ -328,6 +329,30 @@ def test_what_interpreters_forbid_is_done_in_processes(write: Write) -> None:
 
 
 @slow
+def test_what_is_missing_there_is_a_matter_for_processes(write: Write) -> None:
+    """One function, or one that is sent an instance of such a class; not all of the module."""
+    write("late", LATE)
+    import late  # type: ignore[import-not-found]
+
+    with TheusEngine({"domain": {"n": 3}}, pool_size=1) as engine:
+        assert list(engine.map_parallel(late.hidden, [1, 2], chunk=1)) == [-1, -2]
+        assert engine.run_process(late.hidden_process) == 3
+        assert list(engine.map_parallel(late.number_of, [late.Hidden(4)])) == [4]
+        for name in ("hidden", "hidden_process", "number_of"):
+            kind, why = chosen(engine)[name]
+            assert kind == "processes" and "not all of it is there" in why
+        assert list(engine.map_parallel(late.itself, [1])) == [1]
+        assert chosen(engine)["itself"][0] == "interpreters"
+        with pytest.raises(AttributeError, match=r"no late\.hidden in this worker"):
+            engine.get_pool("interpreters").submit(late.hidden, 1).result(PATIENCE)
+    with (
+        TheusEngine(pool="interpreters", pool_size=1) as engine,
+        pytest.raises(CodecError, match="no attribute 'hidden'"),
+    ):
+        list(engine.map_parallel(late.hidden, [1]))
+
+
+@slow
 def test_arrays_are_a_matter_for_processes() -> None:
     np = pytest.importorskip("numpy")
     with TheusEngine({"domain": {}, "heavy": {}}, pool_size=1) as engine:
@@ -358,6 +383,24 @@ def test_maps_go_on_in_processes(ordered: bool, awaited: bool) -> None:
         assert results(engine, tasks.doubles_with_numpy, range(30)) == list(range(0, 60, 2))
         assert {kind for kind, _ in chosen(engine).values()} == {"processes"}
         assert "numpy.int64" in chosen(engine)["double"][1]
+
+
+LATE = """
+import _interpreters
+from theus import process
+
+def itself(number): return number
+def number_of(it): return it.number
+
+if _interpreters.get_current() == _interpreters.get_main():
+    def hidden(number): return -number
+
+    @process(inputs=["domain.n"], parallel=True)
+    def hidden_process(ctx): return ctx.domain.n
+
+    class Hidden:
+        def __init__(self, number): self.number = number
+"""
 
 
 MODEL = """

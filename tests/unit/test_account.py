@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -178,6 +179,37 @@ def test_a_repeated_account_is_worth_as_much_as_the_body(body: str, isolation: s
     assert outcome(by_wire, BODIES[body], None, isolation) == outcome(
         as_it_is, BODIES[body], None, isolation
     )
+
+
+def test_keys_that_were_deleted_and_are_there_again_stand_at_the_end() -> None:
+    def few(tx: Any) -> None:
+        users = tx.domain.users
+        users.update(ann=users.pop("ann"), new=1)
+        del tx.domain["m"]
+        tx.domain.m = 3
+        tx.domain.n = 4
+
+    def most(tx: Any) -> None:
+        """So many that the map is packed anew."""
+        users = tx.domain.users
+        del users["ann"], users["bob"]
+        users["bob"] = {}
+        users["ann"] = 0
+
+    def all_of_them(tx: Any) -> None:
+        tx.domain.users.clear()
+        tx.domain.users.update(cid=0, ann=2)
+
+    for body, order in (
+        (few, (["n", "users", "m"], ["bob", "cid", "ann", "new"])),
+        (most, (["m", "n", "users"], ["cid", "bob", "ann"])),
+        (all_of_them, (["m", "n", "users"], ["cid", "ann"])),
+    ):
+        for way in (as_it_is, by_account, by_wire):
+            content = {"m": 1, "n": 2, "users": {"ann": 1, "bob": 2, "cid": 3}}
+            engine = TheusEngine({"domain": content})
+            engine.run(partial(way, body=body))
+            assert (list(engine.state.domain), list(engine.state.domain.users)) == order
 
 
 def test_callbacks_cannot_be_told() -> None:

@@ -227,7 +227,9 @@ def test_a_shared_array_arrives_as_a_view(frame: Any, no_numpy: None) -> None:
             assert type(view) is ArrayView
             assert view.shape == sent.shape and view.tolist() == sent.tolist()
             about, original = view.info(), sent.info()
-            assert {**about, "address": 0} == {**original, "address": 0, "writeable": True}
+            assert {**about, "address": 0} == {**original, "address": 0, "writeable": False}
+            with pytest.raises(ValueError, match="read-only"):
+                view[...] = 1.0
 
 
 def test_it_travels_on_by_token(frame: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ if not sys.platform.startswith("linux"):
 
 from theus._theus import Line, decode, encode_frame
 from theus.pools import wire
+from theus.pools.calls import NotThere
 from theus.pools.worker import Results
 
 Ends = tuple[Line, Line]
@@ -85,7 +86,7 @@ def test_what_a_task_raises_is_its_answer_and_the_next_one_runs(ends: Ends) -> N
     ("body", "error"),
     [
         ((("no_such_module", "f"), (), {}), ModuleNotFoundError),
-        ((("os", "no_such_name"), (), {}), AttributeError),
+        ((("os", "no_such_name"), (), {}), NotThere),
         ((("math", "pi"), (), {}), TypeError),
         (("os", "getpid"), TypeError),
         ((("os", "getpid"), [], {}), TypeError),

@@ -166,6 +166,13 @@ def test_every_sort_of_write(engine: TheusEngine) -> None:
     }
 
 
+def test_keys_are_in_the_order_in_which_they_were_put_there(engine: TheusEngine) -> None:
+    before = list(engine.state.domain)
+    engine.run_process(tasks.moves_to_the_end)
+    assert list(engine.state.domain) == [*before[1:], "n"]
+    assert list(engine.state.domain.sub) == ["b", "a"]
+
+
 def test_pure_guide_and_updates(engine: TheusEngine) -> None:
     assert engine.run_process(tasks.pure) == 2 and engine.state.domain.total == 2
     assert engine.run_process(tasks.guide) == "few"

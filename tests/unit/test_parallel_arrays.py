@@ -3,6 +3,7 @@ was sent, without a copy where it is shared, and what comes back is what they ha
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 import parallel_tasks as tasks
-from theus import CodecError, ProcessError, SendError, TheusEngine
+from theus import CodecError, ProcessError, SendError, StaleArrayError, TheusEngine
 from theus._compat import HAS_INTERPRETERS
 
 np = pytest.importorskip("numpy")
@@ -124,6 +125,42 @@ def test_no_worker_writes_into_the_state(engine: TheusEngine) -> None:
     refused = engine.run_process(tasks.writes_into, "a0", array)
     assert len(refused) == 4 and all("read-only" in it for it in refused), refused
     assert described(array) == before
+
+
+def test_no_worker_writes_into_a_draft(engine: TheusEngine, kind: str) -> None:
+    """Which the thread that has sent it may be writing."""
+    if kind == "threads":
+        pytest.skip("it is this very array there")
+    draft = engine.heavy.put("draft", made("d"))
+    try:
+        refused = engine.run_process(tasks.writes_into, "a0", draft)
+        assert len(refused) == 4 and all("read-only" in it for it in refused), refused
+        assert described(draft) == described(made("d"))
+        draft[0, 0] = 5
+    finally:
+        engine.heavy.free("draft")
+
+
+def test_what_was_freed_is_named(engine: TheusEngine, kind: str) -> None:
+    """A state keeps its memory, and its array can be read here; no worker can borrow it."""
+    before = engine.state
+    with engine.edit() as ctx:
+        ctx.heavy["gone"] = engine.heavy.put("gone", made("d"))
+    engine.heavy.free("gone")
+    try:
+        if kind == "threads":
+            assert engine.run_process(tasks.describes_heavy, "gone")[2] == made("d").tobytes()
+            return
+        with pytest.raises(StaleArrayError, match=r"at heavy\.gone that was freed") as caught:
+            engine.run_process(tasks.describes_heavy, "gone")
+        assert caught.value.path == ("heavy", "gone")
+        with pytest.raises(StaleArrayError, match=r"heavy\.gone"):
+            asyncio.run(engine.execute(tasks.describes_heavy, "gone"))
+        # As an argument it is an array as any other.
+        freed = engine.state.heavy["gone"]
+        assert engine.run_process(tasks.describes, [freed])[0][2] == made("d").tobytes()
+    finally:
+        engine.restore(before)
 
 
 @pytest.mark.parametrize("fresh", [True, False])

@@ -11,7 +11,7 @@ from typing import Any
 from theus.errors import SendError, _shown
 from theus.pools.codec import find, name_of
 
-__all__ = ["reference", "resolve", "shown_name"]
+__all__ = ["NotThere", "reference", "resolve", "shown_name"]
 
 
 def shown_name(fn: Any) -> str:
@@ -73,6 +73,15 @@ def is_there(file: str) -> bool:
     return os.path.exists(file)
 
 
+class NotThere(AttributeError):
+    """Tells that a worker does not find what the program has: it was put there after the import, or
+    is made in the main interpreter only. What it imports is in order."""
+
+
 @functools.lru_cache(maxsize=1024)
 def resolve(name: tuple[str, str]) -> Any:
-    return find(name, True)
+    """In a worker. Raises NotThere, and whatever an import raises."""
+    try:
+        return find(name, True)
+    except AttributeError as error:
+        raise NotThere(f"there is no {'.'.join(name)} in this worker: {error}") from error

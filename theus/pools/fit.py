@@ -11,7 +11,7 @@ begins anew elsewhere, or gives up (`Unfit`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from types import FunctionType
 from typing import Any
 
@@ -21,7 +21,16 @@ from theus.pools.codec import name_of
 from theus.pools.resident import Forbidden
 from theus.pools.trial import known, try_name
 
-__all__ = ["CAREFUL", "FORCED", "Inspection", "Unfit", "Untried", "place_of", "unfit_by_import"]
+__all__ = [
+    "CAREFUL",
+    "FORCED",
+    "Inspection",
+    "Unfit",
+    "Untried",
+    "path_to",
+    "place_of",
+    "unfit_by_import",
+]
 
 
 class Untried(Exception):
@@ -47,7 +56,7 @@ class Unfit(Exception):
 def unfit_by_import(error: InterpreterImportError) -> Unfit:
     """What a function has met in an interpreter."""
     if isinstance(error, Forbidden):
-        return Unfit(f"it does what interpreters do not allow: {error.why}")
+        return Unfit(error.why)
     return Unfit(f"it imports {error.module}, which is for one interpreter in a process")
 
 
@@ -105,20 +114,24 @@ CAREFUL, FORCED = Inspection(True), Inspection(False)
 
 def place_of(kind: Any, roots: Mapping[str, Any], arguments: Any) -> str:
     """Where in the state or among the arguments the first part of that class is; as text."""
-    found = path_to(kind, roots)
+
+    def is_one(value: Any) -> bool:
+        return value is kind or value.__class__ is kind
+
+    found = path_to(is_one, roots)
     if found is not None:
         return format_path(found)
     args, kwargs = arguments
     for name, value in (*enumerate(args, 1), *kwargs.items()):
-        found = path_to(kind, value)
+        found = path_to(is_one, value)
         if found is not None:
             return f"argument {name!r}" + (f" at {format_path(found)}" if found else "")
     return "a part of the call"
 
 
-def path_to(kind: Any, value: Any) -> tuple[Any, ...] | None:
-    """The keys that lead to the first part of that class; None if there is none."""
-    if value is kind or value.__class__ is kind:
+def path_to(wanted: Callable[[Any], bool], value: Any) -> tuple[Any, ...] | None:
+    """The keys that lead to the first part that is wanted; None if there is none."""
+    if wanted(value):
         return ()
     inner: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, Mapping):
@@ -126,7 +139,7 @@ def path_to(kind: Any, value: Any) -> tuple[Any, ...] | None:
     elif isinstance(value, (Sequence, Set)) and not isinstance(value, (str, bytes, bytearray)):
         inner = enumerate(value)
     for key, part in inner:
-        found = path_to(kind, part)
+        found = path_to(wanted, part)
         if found is not None:
             return (key, *found)
     return None

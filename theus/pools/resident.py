@@ -16,9 +16,9 @@ from typing import Any, TypeGuard
 from weakref import WeakKeyDictionary
 
 from theus._theus import Mailbox, encode
-from theus.errors import InterpreterImportError
+from theus.errors import CodecError, InterpreterImportError
 from theus.pools import wire
-from theus.pools.calls import resolve
+from theus.pools.calls import NotThere, resolve
 from theus.pools.codec import decode_with, extend
 from theus.pools.reports import Reporter, forward_logs
 
@@ -26,8 +26,8 @@ __all__ = ["Forbidden", "refusal", "start"]
 
 
 class Forbidden(InterpreterImportError):
-    """Tells the pool of a tentative call what was refused, which is no import: `why`. Nobody else
-    sees one."""
+    """Tells the pool of a tentative call what was in the way, if that is no import: `why`. Nobody
+    else sees one."""
 
     def __init__(self, why: str) -> None:
         super().__init__("")
@@ -64,7 +64,7 @@ class Answers(Reporter):
     def fail(self, number: int, error: BaseException) -> None:
         told = explained(error)
         if self.tentative and not isinstance(told, InterpreterImportError):
-            told = refusal(self.before) or forbidden(error) or error
+            told = refusal(self.before) or forbidden(error) or missing(error) or error
             if told is not error:
                 told.__cause__, told.__traceback__ = error, error.__traceback__
         super().fail(number, told)
@@ -114,7 +114,16 @@ def forbidden(error: BaseException) -> Forbidden | None:
     """If something was done that only the main interpreter may: our error."""
     for seen in chain(error):
         if isinstance(seen, RuntimeError) and FORBIDDEN.search(str(seen)):
-            return Forbidden(str(seen))
+            return Forbidden(f"it does what interpreters do not allow: {seen}")
+    return None
+
+
+def missing(error: BaseException) -> Forbidden | None:
+    """If the call speaks of something that its module has not got here: our error."""
+    if isinstance(error, NotThere) or (
+        isinstance(error, CodecError) and isinstance(error.__cause__, AttributeError)
+    ):
+        return Forbidden(f"not all of it is there: {error}")
     return None
 
 
@@ -195,17 +204,25 @@ class MainModule(ModuleType):
         self.__dict__["__source__"] = (path, name)
 
     def __getattr__(self, attribute: str) -> Any:
-        source = self.__dict__.get("__source__")
-        if source is None or (attribute.startswith("__") and attribute.endswith("__")):
+        private = attribute.startswith("__") and attribute.endswith("__")
+        if private or "__source__" not in self.__dict__:
             raise AttributeError(f"module '__main__' has no attribute {attribute!r}")
-        path, name = source
-        if name is not None:
-            found = runpy.run_module(name, run_name="__mp_main__", alter_sys=True)
-        else:
-            found = runpy.run_path(path, run_name="__mp_main__")
-        del self.__dict__["__source__"]
-        self.__dict__.update(found)
+        load_main(self)
         return getattr(self, attribute)
+
+
+def load_main(module: ModuleType) -> None:
+    """Runs the script, if this is a MainModule for which nobody has asked for anything."""
+    source = module.__dict__.get("__source__") if isinstance(module, MainModule) else None
+    if source is None:
+        return
+    path, name = source
+    if name is not None:
+        found = runpy.run_module(name, run_name="__mp_main__", alter_sys=True)
+    else:
+        found = runpy.run_path(path, run_name="__mp_main__")
+    del module.__dict__["__source__"]
+    module.__dict__.update(found)
 
 
 def forget_thread() -> None:

@@ -19,6 +19,7 @@ are not tried: what they cannot do Python refuses in good order. A module is kno
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -30,7 +31,7 @@ from theus.errors import CodecError, InterpreterImportError, _shown
 from theus.pools import wire
 from theus.pools.codec import dumps, find, loads
 from theus.pools.interpreter import setup_for
-from theus.pools.resident import explained, refusal
+from theus.pools.resident import explained, load_main, refusal
 from theus.pools.residents import worker_path
 
 __all__ = ["Verdict", "known", "try_name"]
@@ -194,7 +195,11 @@ def arrive(module: str, name: str | None) -> tuple[bool, bool, str, list[tuple[s
     """In the interpreter: the verdict, and what else is loaded now."""
     told: BaseException | None = None
     try:
-        import_module(module) if name is None else find((module, name), True)
+        load_main(import_module(module))
+        if name is not None:
+            # What has been found may do something. That it is not there says nothing of the others.
+            with contextlib.suppress(AttributeError):
+                find((module, name), True)
     except BaseException as error:  # whatever somebody's module raises
         told = explained(error)
     if not isinstance(told, InterpreterImportError):
