@@ -21,7 +21,7 @@
 typedef struct {
     PyObject_HEAD
     /* NULL: None */
-    PyObject *state, *result, *exception;
+    PyObject *crew, *state, *result, *exception;
     /* NULL: nobody has asked */
     PyObject *condition, *waiters, *callbacks;
 } PromiseObject;
@@ -180,8 +180,9 @@ promise_callbacks(PyObject *op, void *Py_UNUSED(closure))
 /* ---- the type ----------------------------------------------------------------------------------------- */
 
 static PyObject *
-promise_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+promise_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
 {
+    PyObject *crew = PyTuple_GET_SIZE(args) == 1 ? PyTuple_GET_ITEM(args, 0) : Py_None;
     PyObject *state = PyUnicode_InternFromString("PENDING");
     PyObject *op = state == NULL ? NULL : type->tp_alloc(type, 0); /* zeros */
     if (op == NULL) {
@@ -189,7 +190,15 @@ promise_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(k
         return NULL;
     }
     promise_of(op)->state = state;
+    promise_of(op)->crew = Py_NewRef(crew);
     return op;
+}
+
+/* In place of Future's, which makes what is here, or is made when it is asked for. */
+static int
+promise_init(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    return 0;
 }
 
 static int
@@ -197,6 +206,7 @@ promise_traverse(PyObject *op, visitproc visit, void *arg)
 {
     PromiseObject *promise = promise_of(op);
     Py_VISIT(Py_TYPE(op));
+    Py_VISIT(promise->crew);
     Py_VISIT(promise->state);
     Py_VISIT(promise->result);
     Py_VISIT(promise->exception);
@@ -210,6 +220,7 @@ static int
 promise_clear(PyObject *op)
 {
     PromiseObject *promise = promise_of(op);
+    Py_CLEAR(promise->crew);
     Py_CLEAR(promise->state);
     Py_CLEAR(promise->result);
     Py_CLEAR(promise->exception);
@@ -242,6 +253,7 @@ static PyMethodDef promise_methods[] = {
 };
 
 static PyMemberDef promise_members[] = {
+    {"crew", T_OBJECT, offsetof(PromiseObject, crew), READONLY, PyDoc_STR("Who works on it.")},
     {"_state", T_OBJECT, offsetof(PromiseObject, state), 0, NULL},
     {"_result", T_OBJECT, offsetof(PromiseObject, result), 0, NULL},
     {"_exception", T_OBJECT, offsetof(PromiseObject, exception), 0, NULL},
@@ -256,10 +268,11 @@ static PyGetSetDef promise_getset[] = {
 };
 
 static PyType_Slot promise_slots[] = {
-    {Py_tp_doc, "Promise()\n--\n\n"
+    {Py_tp_doc, "Promise(crew=None, /)\n--\n\n"
                 "The state of a concurrent.futures.Future, whose condition is made when somebody asks for it. For\n"
-                "classes that inherit from both, and do not call Future.__init__()."},
+                "classes that inherit from both, this one first."},
     {Py_tp_new, promise_new},
+    {Py_tp_init, promise_init},
     {Py_tp_traverse, promise_traverse},
     {Py_tp_clear, promise_clear},
     {Py_tp_dealloc, promise_dealloc},

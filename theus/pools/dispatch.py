@@ -43,7 +43,10 @@ class Dispatcher:
 
     def count_sent(self) -> int:
         """The tasks that workers have."""
-        return sum([len(member.sent) for member in self.members])
+        sent = 0
+        for member in self.members:
+            sent += len(member.sent)
+        return sent
 
     def has_one_task(self) -> bool:
         return not self.queue and self.count_sent() == 1
@@ -54,7 +57,9 @@ class Dispatcher:
         """A new task goes to a worker, if one is free for it; else it waits."""
         if task.due is not None:
             self.timed = True
-        if self.queue or not self.begin(task):
+        if self.queue:
+            self.queue.append(task)  # for what waits already there is no room
+        elif not self.begin(task):
             self.queue.append(task)
             self.hand_out()
 

@@ -30,11 +30,9 @@ class LetterFuture(PromisedFuture[T]):
     touch a Future.
     """
 
+    crew: Residents
     letter: Letter
     number: int
-
-    def __init__(self, crew: Residents) -> None:
-        self.crew = crew
 
     def result(self, timeout: float | None = None) -> T:
         """As Future.result(); ClosedError in a forked child, where no answer can come."""

@@ -19,9 +19,6 @@ class PromisedFuture(Promise, Future[T]):
     What ends or shows one as long as nobody waits is here and in C; the rest is Future's own.
     """
 
-    def __init__(self) -> None:
-        """Not Future's, which makes what Promise has or makes when it is needed."""
-
     def set_result(self, result: T) -> None:
         if not self.finish(result):
             super().set_result(result)

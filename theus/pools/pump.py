@@ -195,8 +195,7 @@ class Crew(Protocol):
 class PoolFuture(PromisedFuture[T]):
     """A Future whose waiting thread reads the answers of the pool itself, if nobody else does."""
 
-    def __init__(self, crew: Crew) -> None:
-        self.crew = crew
+    crew: Crew
 
     def shown(self) -> None:
         """From now on somebody may wait who cannot pump. While this is under way, the entry stays
