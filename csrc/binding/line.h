@@ -11,7 +11,7 @@
  * all tasks are: a CALL whose body has arrived in one piece, answered by a VALUE. For everything else it calls Python.
  * Whatever the function of a task may do, it is called once, and answered once.
  *
- * Each side looks for a moment before it sleeps, as long as that pays: port_pipe.h says when it does.
+ * Each side looks for a moment before it sleeps, as long as that pays: look.h says when it does.
  *
  * Who may call what: `answer` any thread, for it waits for its turn; the others one thread at a time, which is for the
  * caller to see to (the pool's lock for `send`, the turn of its pump for `receive`). A Line owns its two descriptors.

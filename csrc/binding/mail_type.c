@@ -459,7 +459,8 @@ static PyGetSetDef box_getset[] = {
 
 static PyType_Slot box_slots[] = {
     {Py_tp_doc, "Mailbox(spin=0.0, /)\n--\n\n"
-                "Letters between the interpreters of this process. A taker looks for `spin` seconds before it sleeps."},
+                "Letters between the interpreters of this process. A taker looks for `spin` seconds before it sleeps,\n"
+                "if that pays."},
     {Py_tp_new, box_new},
     {Py_tp_dealloc, box_dealloc},
     {Py_tp_methods, box_methods},

@@ -79,7 +79,7 @@ theus_letter_recall(theus_letter *letter)
 /* ---- boxes -------------------------------------------------------------------------------- */
 
 theus_status
-theus_mailbox_new(uint64_t spin_ns, theus_mailbox **result)
+theus_mailbox_new(uint64_t look_ns, theus_mailbox **result)
 {
     *result = NULL;
     theus_mailbox *box = theus_alloc(sizeof(*box));
@@ -97,7 +97,7 @@ theus_mailbox_new(uint64_t spin_ns, theus_mailbox **result)
     }
     atomic_init(&box->refs, 1);
     atomic_init(&box->waiting, 0);
-    box->spin_ns = spin_ns;
+    box->look = (theus_look){.look_ns = look_ns};
     box->epoch = theus_process_epoch();
     box->first = box->last = NULL;
     box->state = THEUS_BOX_OPEN;
@@ -217,20 +217,23 @@ theus_mailbox_return(theus_mailbox *box, theus_letter *letter)
     theus_mailbox_post(box, letter);
 }
 
-/* Looks for a letter for as long as the box says, without the lock. The lock is the caller's, before and after. */
+/* Looks for a letter for a moment, without the lock. The lock is the caller's, before and after. */
 static void
 look_unlocked(theus_mailbox *box)
 {
     enum { PAUSES = 64 };
+    bool goes_on;
     box->looking = true;
     theus_mutex_unlock(&box->lock);
-    uint64_t end = theus_clock_fine_ns() + box->spin_ns;
+    theus_look_begin(&box->look);
     do {
         for (int i = 0; i < PAUSES && atomic_load_explicit(&box->waiting, memory_order_relaxed) == 0; i++) {
             theus_pause();
         }
-    } while (atomic_load_explicit(&box->waiting, memory_order_relaxed) == 0 && theus_clock_fine_ns() < end);
+        goes_on = theus_look_goes_on(&box->look);
+    } while (atomic_load_explicit(&box->waiting, memory_order_relaxed) == 0 && goes_on);
     theus_mutex_lock(&box->lock);
+    theus_look_end(&box->look, box->first != NULL);
     box->looking = false;
 }
 
@@ -247,7 +250,7 @@ theus_mailbox_take(theus_mailbox *box, uint64_t wait_ns, theus_letter **letter)
     theus_letter *dropped = NULL;
     theus_take result = THEUS_TAKE_NOTHING;
     uint64_t end = 0; /* asked for when it is needed */
-    bool looked = box->spin_ns == 0;
+    bool looked = false;
     theus_mutex_lock(&box->lock);
     for (;;) {
         *letter = box->state == THEUS_BOX_HELD ? NULL : take_locked(box, &dropped);
@@ -266,7 +269,7 @@ theus_mailbox_take(theus_mailbox *box, uint64_t wait_ns, theus_letter **letter)
         if (end == 0) {
             end = time_of_end(wait_ns);
         }
-        if (!looked && !box->looking) {
+        if (!looked && !box->looking && theus_look_pays(&box->look)) {
             looked = true;
             look_unlocked(box);
             continue;

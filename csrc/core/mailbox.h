@@ -10,7 +10,7 @@
  * Who is woken
  * ------------
  * A wake-up costs both sides a system call and some microseconds, more than a small task. So a taker who finds nothing looks for a while
- * (`spin_ns`) before it sleeps, one at a time: `looking`. post() wakes a sleeper only for letters that the one who looks will
+ * before it sleeps, if that pays (look.h), one at a time: `looking`. post() wakes a sleeper only for letters that the one who looks will
  * not take. Nobody sleeps through a letter: the list, `looking` and `asleep` change under the lock, a sleeper looks at the list under it
  * before it sleeps, and so does the one who gave up looking.
  *
@@ -26,7 +26,7 @@
 #ifndef THEUS_MAILBOX_H
 #define THEUS_MAILBOX_H
 
-#include "port.h"
+#include "look.h"
 
 typedef enum {
     THEUS_LETTER_WAITS, /* in a box, or on its way there */
@@ -72,7 +72,6 @@ typedef enum {
 typedef struct {
     _Atomic(uint32_t) refs;
     _Atomic(uint32_t) waiting; /* letters in the list; changes under lock, those who look read it without */
-    uint64_t spin_ns;          /* constant: for how long a taker looks before it sleeps */
     uint64_t epoch;            /* constant: theus_process_epoch() of its process */
     theus_mutex lock;          /* rank MAIL */
     theus_cond front, back;
@@ -81,11 +80,12 @@ typedef struct {
     theus_box_state state;
     uint32_t attending;        /* takers in front that have come and not gone */
     uint32_t asleep;           /* of them, on `front` */
-    bool looking;              /* one of them, at `waiting` */
+    bool looking;              /* one of them, at `waiting`: `look` is its own until then */
+    theus_look look;
     bool rung_front, rung_back;
 } theus_mailbox;
 
-THEUS_MUST_CHECK theus_status theus_mailbox_new(uint64_t spin_ns, theus_mailbox **box);
+THEUS_MUST_CHECK theus_status theus_mailbox_new(uint64_t look_ns, theus_mailbox **box);
 void theus_mailbox_retain(theus_mailbox *box);
 void theus_mailbox_release(theus_mailbox *box); /* nobody waits; letters in it go */
 

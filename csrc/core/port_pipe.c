@@ -38,22 +38,14 @@ poll_one(int fd, short events, int milliseconds)
 theus_pipe
 theus_pipe_look(int fd, theus_look *look)
 {
-    const uint64_t away_ns = 20 * 1000, least_ns = 1000 * 1000, most_ns = 1000 * 1000 * 1000;
-    uint64_t begun = theus_clock_fine_ns(), now = begun, last;
-    bool away = false;
     theus_pipe found;
+    bool goes_on;
+    theus_look_begin(look);
     do {
         found = poll_one(fd, POLLIN, 0); /* which is the pause between two looks, too */
-        last = now;
-        now = theus_clock_fine_ns();
-        away |= now - last > away_ns; /* that was not the system call */
-    } while (found == THEUS_PIPE_LATER && now - begun < look->look_ns);
-    if (found == THEUS_PIPE_DONE && !away) {
-        look->pause_ns /= 2;
-        return found;
-    }
-    look->pause_ns = look->pause_ns < least_ns / 4 ? least_ns : look->pause_ns > most_ns / 4 ? most_ns : 4 * look->pause_ns;
-    look->paused_until = now + look->pause_ns;
+        goes_on = theus_look_goes_on(look);
+    } while (found == THEUS_PIPE_LATER && goes_on);
+    theus_look_end(look, found == THEUS_PIPE_DONE);
     return found;
 }
 

@@ -283,6 +283,19 @@ test_threads(uint64_t spin_ns)
     theus_mailbox_release(of.answers);
 }
 
+static void
+test_looking_that_does_not_pay_pauses(void)
+{
+    const uint64_t ms = 1000 * 1000;
+    theus_mailbox *box = new_box(ms / 10);
+    CHECK(take(box, ms) == 0 && box->look.pause_ns == ms);
+    box->look.paused_until = UINT64_MAX;
+    CHECK(take(box, ms) == 0 && box->look.pause_ns == ms); /* it has slept, and not looked */
+    theus_mailbox_post(box, letter(1));
+    CHECK(take(box, forever) == 1 && box->look.pause_ns == ms); /* what is there is not looked for */
+    theus_mailbox_release(box);
+}
+
 /* One letter at a time, there and back: a wake that is lost stops it. */
 static void
 test_ping_pong(uint64_t spin_ns)
@@ -313,6 +326,7 @@ main(void)
     test_time();
     test_out_of_memory();
     test_fork();
+    test_looking_that_does_not_pay_pauses();
     test_threads(0);
     test_threads(20000);
     test_ping_pong(0);
