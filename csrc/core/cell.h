@@ -1,4 +1,4 @@
-/* What cell.c, savepoint.c and the commit (commit.c, validate.c, candidate.c) share and nobody else needs. */
+/* What cell*.c, deferral.c, savepoint.c and the commit (commit.c, validate.c, candidate.c) share and nobody else needs. */
 #ifndef THEUS_CELL_H
 #define THEUS_CELL_H
 
@@ -138,6 +138,10 @@ void theus_cell_retire_deferred(theus_cell *cell, const theus_deferral *last);
 int theus_deferral_apply(theus_cell *cell, const theus_deferral *deferral, theus_value old, theus_value *made);
 /* Cells list them newest first; they apply oldest first. */
 theus_deferral *theus_deferrals_reversed(theus_deferral *list);
+/* All of a list. May run foreign code. */
+void theus_deferrals_free(theus_heap *heap, theus_deferral *list);
+/* Tells `visit` the atoms that a list holds: theus_txn_visit(). */
+int theus_deferrals_visit(const theus_deferral *list, int (*visit)(void *atom, void *arg), void *arg);
 
 /* Had the cell that is the `number`th of the transaction been written at `pos` when the innermost savepoint, if there is one,
  * began? */
