@@ -252,6 +252,12 @@ void draft_values_free(draft_values *values); /* keeps the current exception */
 PyObject *draft_slice_get(DraftObject *self, PyObject *slice);
 int draft_slice_set(DraftObject *self, PyObject *slice, PyObject *iterable); /* NULL: delete */
 
+/* draft_search.c */
+int draft_list_contains(PyObject *self, PyObject *object);
+PyObject *draft_list_count(PyObject *self, PyObject *object);
+PyObject *draft_list_index(PyObject *self, PyObject *const *args, Py_ssize_t count);
+PyObject *draft_list_remove(PyObject *self, PyObject *object);
+
 /* draft_sort.c */
 PyObject *draft_method_sort(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *draft_method_reverse(PyObject *self, PyObject *ignored);
