@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from itertools import starmap
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
 
 from theus._theus import Context, DraftDict, Scope, Transaction
 from theus._types import Isolation, PoolKind
@@ -22,7 +22,6 @@ from theus.construction import (
 )
 from theus.edit import Edit
 from theus.errors import (
-    ClosedError,
     ProcessError,
     SecurityViolationError,
     TransactionError,
@@ -30,7 +29,7 @@ from theus.errors import (
     _shown,
 )
 from theus.guards import ContextGuard
-from theus.history import EngineHistory
+from theus.old_names import OldNames
 from theus.options import Options, check_options
 from theus.outbox import Courier, OutboxMsg, OutboxReport, check_handler
 from theus.plan import Plan, plan_of
@@ -38,13 +37,9 @@ from theus.runs import run_async, transactional
 
 if TYPE_CHECKING:
     from theus._theus import State
-    from theus.heavy import ManagedAllocator
     from theus.locks import LockManager
     from theus.namespaces import NamespaceRegistry
-    from theus.parallel_map import ParallelMap
     from theus.paths import Path
-    from theus.pools import Pool
-    from theus.workers import Workers
     from theus.zones import Rules
 
 # The errors are exported here, too, because older programs import them from here.
@@ -60,28 +55,7 @@ R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Absent:
-    """A name that engines of older programs had, and where it went.
-
-    A descriptor for each, and not one __getattr__ for all: with that, CPython looks up every
-    attribute of an engine the slow way.
-    """
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, engine: object, owner: type) -> NoReturn:
-        raise AttributeError(
-            f"a TheusEngine has no attribute {self._name!r}: {self._where}",
-            name=self._name,
-            obj=engine,
-        )
-
-
-class TheusEngine(EngineHistory):
+class TheusEngine(OldNames):
     """One immutable, versioned state, and the transactions that make its next versions.
 
         engine = TheusEngine({"domain": {"count": 0}})
@@ -144,12 +118,12 @@ class TheusEngine(EngineHistory):
             raise ValueError(f"shm_backend is 'anonymous' or 'named', not {_shown(shm_backend)}")
         if strict_mode is not None:
             strict_guards = check_flag("strict_mode", strict_mode)
-        self._shm_backend: Any = shm_backend
         if pool is not None or pool_size is not None:
             from theus.workers import check_pool
 
             check_pool(pool, pool_size)
         self._pool = (pool, pool_size)
+        self._shm_backend = shm_backend
         roots = roots_of(context)
         self._rules = namespaced(roots, context, namespaces, zones)
         self.has_rules = self._rules is not None
@@ -195,23 +169,6 @@ class TheusEngine(EngineHistory):
                 "strict_guards=False: processes may read what they have not declared; "
                 "writes are checked"
             )
-
-    @property
-    def strict_mode(self) -> bool:
-        """The old name of `strict_guards`."""
-        return self.strict_guards
-
-    @strict_mode.setter
-    def strict_mode(self, value: bool) -> None:
-        self.strict_guards = value
-
-    def set_strict_guards(self, value: bool) -> None:
-        """The same as assigning `strict_guards`."""
-        self.strict_guards = value
-
-    def set_strict_cas(self, value: bool) -> None:
-        """The same as assigning `strict_cas`."""
-        self.strict_cas = value
 
     def log(self, *values: object) -> None:
         """Logs the values, separated by spaces, as an INFO record of the logger "theus"."""
@@ -358,57 +315,6 @@ class TheusEngine(EngineHistory):
                 plan.name,
             )
         return Options(self).run_elsewhere(plan, (args, kwargs), plan.parallel or True)
-
-    @property
-    def workers(self) -> Workers:
-        """The pools of this engine: see `theus.workers`."""
-        made = self.__dict__.get("_workers")
-        if made is None:
-            from theus.workers import Workers
-
-            # Of two threads that come here at once, one is given the other's.
-            made = self.__dict__.setdefault("_workers", Workers(*self._pool))
-            if self.closed:
-                made.close()
-        return cast("Workers", made)
-
-    def get_pool(self, kind: PoolKind | str | None = None) -> Pool:
-        """The pool of a kind, made if need be; None: the one that takes any function.
-
-        It has `submit` and `map`, as `concurrent.futures` has them, and ends with the engine. Which
-        pool runs a process is for `theus.workers` to say. Raises ClosedError when the engine is
-        closed, NotImplementedError for a kind that this system does not have.
-        """
-        from theus.workers import check_pool
-
-        check_pool(kind, None)
-        workers = self.workers
-        return workers.pool(workers.kind_for_anything() if kind is None else kind)
-
-    def map_parallel(
-        self,
-        fn: Callable[[Any], R],
-        items: Iterable[Any],
-        /,
-        *,
-        chunk: int | None = None,
-        ordered: bool = True,
-        progress: Callable[[int, int | None], object] | None = None,
-    ) -> ParallelMap[R]:
-        """fn(item) for each item, by workers of the kind that suits it: iterate over it, with `for`
-        or `async for`.
-
-        Items are taken as results are, so both may be endless. `chunk` of them are one task (None:
-        by their number, if it is known, else one); `ordered=False` gives results as they are
-        done. `progress(taken, total)` is called for each result, where they are taken; `total` is
-        None where the items do not tell. See `theus.parallel_map`.
-
-        Raises ProcessError for a process, SendError for a function that cannot travel, ClosedError;
-        the iteration raises what the function raises, and ends.
-        """
-        from theus.parallel_map import ParallelMap
-
-        return ParallelMap(self.workers, fn, items, chunk, ordered, progress)
 
     def options(
         self,
@@ -571,48 +477,7 @@ class TheusEngine(EngineHistory):
             return functools.partial(self.transactional, **options)
         return transactional(self, fn, options)
 
-    # ---- shared memory ------------------------------------------------------------------------
-
-    @property
-    def heavy(self) -> ManagedAllocator:
-        """Arrays in shared memory: `engine.heavy.alloc(key, shape, dtype)`. See `theus.heavy`.
-
-        Made when it is first asked for, which loads NumPy. Its arrays are freed when the engine
-        is closed; views of them stay good.
-        """
-        made = self.__dict__.get("_heavy")
-        if made is None:
-            if not self.closed:
-                from theus.heavy import ManagedAllocator
-
-                # Of two threads that come here at once, one is given the other's.
-                made = self.__dict__.setdefault(
-                    "_heavy", ManagedAllocator(engine=self, backend=self._shm_backend)
-                )
-            if self.closed:  # perhaps meanwhile, by a thread that has not seen it
-                self.__dict__.pop("_heavy", None)
-                if made is not None:
-                    made.shutdown()
-                raise ClosedError
-        return cast("ManagedAllocator", made)
-
     # ---- life -------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Refuses new transactions, drops the history, ends every wait and the workers, frees the
-        shared arrays.
-
-        States, views and arrays that are held stay good. May be called again.
-        """
-        try:
-            super().close()
-        finally:  # also where a listener raises
-            if (workers := self.__dict__.get("_workers")) is not None:
-                workers.close()
-            if (heavy := self.__dict__.get("_heavy")) is not None:
-                heavy.shutdown()
-
-    shutdown = close  # the old name
 
     def __enter__(self) -> TheusEngine:
         return self
@@ -642,35 +507,8 @@ class TheusEngine(EngineHistory):
             "with it: TheusEngine(state)"
         )
 
-    def __dir__(self) -> list[str]:
-        # A name that only says where it went is not offered at a prompt.
-        return [
-            name
-            for name in super().__dir__()
-            if not isinstance(vars(TheusEngine).get(name), _Absent)
-        ]
-
     def __repr__(self) -> str:
         if self.closed:
             return "<TheusEngine: closed>"
         roots = ", ".join(map(str, self.state.data))
         return f"<TheusEngine: version {self.version}, roots {roots or 'none'}>"
-
-    # ---- what engines of older programs had -------------------------------------------------
-
-    commit_state = _Absent("no state is put in place of another unchecked; use restore()")
-    execute_process_async = _Absent("await execute(func), or run_async(func)")
-    execute_workflow = _Absent("workflows are not part of this version yet")
-    outbox = _Absent(
-        "a transaction has one, tx.outbox; process_outbox() hands over what was committed"
-    )
-    report_conflict = _Absent(
-        "the engine counts conflicts itself; for a loop of your own there is theus.ConflictManager"
-    )
-    report_success = _Absent("as report_conflict: theus.ConflictManager")
-    scan_and_register = _Absent("discovery is not part of this version yet; use register()")
-    set_audit_system = _Absent("audits are not part of this version yet")
-    set_schema = _Absent(
-        "schemas are not part of this version yet; a dataclass or Pydantic instance in the state "
-        "is validated as it is"
-    )
