@@ -1,6 +1,6 @@
 /* The table of loans in shared memory, schedule by schedule, with a taker or a reaper who dies at each of its steps.
  *
- * A thread here stands for a process, as in sim_slots.c; whoever is to die, thread 0, stops for ever at a step that the core names.
+ * A thread here stands for a process, and thread 0 may die (mortal.h).
  * The kernel's part is played by the scene: a byte lock is free once its holder is dead, one at a time has it, and a mapping that
  * can write is a mark in `writers`.
  *
@@ -8,10 +8,7 @@
  * had is offered again, as soon as somebody looks; in the end no loan is TAKEN, every slot is free, and no lease is left. */
 #include "switch.h" /* here, too: the names that the core calls */
 
-#include "schedule.h"
-
-#include <setjmp.h>
-#include <string.h>
+#include "mortal.h"
 
 #include "../check.h"
 #include "shm_lendings.h"
@@ -33,25 +30,14 @@ static struct {
     int taken[RECORDS][LAST];      /* how often, per generation */
     bool finished[RECORDS][LAST];  /* the taker was about to say so */
     int holder, door;              /* thread + 1 who holds the byte lock of DEAD, and its door; 0: nobody */
-    const char *step;              /* where thread 0 dies; NULL: nowhere */
-    bool mortal, dead;
-    jmp_buf end;
 } stage;
-
-static int
-me(void)
-{
-    return (int)sim_self() - 1;
-}
 
 /* Another thread may go on at each step, too: between what is written to a record and its word. */
 static void
 at_step(const char *step)
 {
     sim_point(step);
-    if (stage.mortal && me() == 0 && stage.step != NULL && strcmp(step, stage.step) == 0) {
-        longjmp(stage.end, 1);
-    }
+    die_at_step(step);
 }
 
 /* ---- takers ------------------------------------------------------------------------------------------- */
@@ -102,30 +88,24 @@ take(uint32_t slot, uint32_t tenant, uint32_t number, uint32_t generation)
 
 /* ---- the dead ------------------------------------------------------------------------------------------- */
 
-/* Runs the part of thread 0 until its end or its death. */
 static void
 live(void (*part)(void))
 {
-    if (setjmp(stage.end) == 0) {
-        stage.mortal = true;
-        part();
-        stage.mortal = false;
+    if (lives_through(part)) {
         return;
     }
-    stage.mortal = false;
     for (uint32_t i = 0; i < CAPACITY; i++) {
         stage.writers[i] &= ~1u; /* his mapping has gone with him */
     }
     stage.door = stage.door == 1 ? 0 : stage.door;
     stage.holder = stage.holder == 1 ? 0 : stage.holder;
-    stage.dead = true;
 }
 
 /* Is the byte lock of that number held? */
 static bool
 is_held(uint32_t number)
 {
-    return number == DEAD ? stage.holder != 0 : number != 0 || !stage.dead;
+    return number == DEAD ? stage.holder != 0 : number != 0 || !death.dead;
 }
 
 /* As theus_arena_bury_locked(). */
@@ -243,7 +223,7 @@ open_offer(const void *about)
     }
     theus_slot_publish(&stage.table, 0);
     offer(0, 0, 1, 1);
-    stage.step = about;
+    begin_mortal(about);
 }
 
 /* Taken by somebody who is dead. */
@@ -254,7 +234,7 @@ open_dead(const void *about)
     REQUIRE(theus_slot_lease(&stage.table, 0, 1, DEAD) == THEUS_LEASED && theus_lending_take(&stage.records[0], 1, DEAD));
     offer(1, 0, 1, 1);
     REQUIRE(theus_lending_take(&stage.records[1], 1, DEAD));
-    stage.step = about;
+    begin_mortal(about);
 }
 
 static void

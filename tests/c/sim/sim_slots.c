@@ -1,17 +1,13 @@
 /* The slot table of shared memory, schedule by schedule, with somebody who dies at each of its steps.
  *
- * A thread here stands for a process. The one that is to die, thread 0, stops for ever at a step that the core names
- * (THEUS_SHM_STEP stands behind each write that others can see, so there are no other deaths); from then on, at any moment,
- * another thread may clear up behind it, and a third one goes on as if nothing had happened.
+ * A thread here stands for a process, and thread 0 may die (mortal.h); from then on, at any moment, another thread may clear up
+ * behind it, and a third one goes on as if nothing had happened.
  *
  * In all scenes: a slot is given to one at a time, no tenant is replaced under a lease, and when all have ended, or have died and were
  * cleared up after, every slot can be had again, once. */
 #include "switch.h" /* here, too: the names that the core calls */
 
-#include "schedule.h"
-
-#include <setjmp.h>
-#include <string.h>
+#include "mortal.h"
 
 #include "../check.h"
 #include "shm_slots.h"
@@ -28,24 +24,8 @@ static struct {
     theus_slots table;
     int owner[CAPACITY];   /* thread + 1 who believes to have the slot */
     int looking[CAPACITY]; /* leases that hold */
-    const char *step;      /* where thread 0 dies; NULL: nowhere */
-    bool mortal, dead, buried;
-    jmp_buf end;
+    bool buried;           /* the dead one was cleared up after */
 } stage;
-
-static int
-me(void)
-{
-    return (int)sim_self() - 1;
-}
-
-static void
-die_at_step(const char *step)
-{
-    if (stage.mortal && me() == 0 && stage.step != NULL && strcmp(step, stage.step) == 0) {
-        longjmp(stage.end, 1);
-    }
-}
 
 /* ---- what processes do -------------------------------------------------------------------------------- */
 
@@ -117,7 +97,7 @@ open_table(const void *about)
         REQUIRE(theus_slot_recycle(&stage.table, i, 1));
         atomic_store(&stage.table.slots[i].word, 0); /* as if it were new */
     }
-    stage.step = about;
+    begin_mortal(about);
 }
 
 /* With slot 0 taken by thread 1, and published. */
@@ -152,27 +132,21 @@ open_disorder(const void *about)
     REQUIRE(theus_slot_lease(&stage.table, made.slot, made.generation, LOOKER + DEAD) == THEUS_LEASED);
 }
 
-/* Runs the part of thread 0 until its end or its death. */
 static void
 live(void (*part)(void))
 {
-    if (setjmp(stage.end) == 0) {
-        stage.mortal = true;
-        part();
-        stage.mortal = false;
+    if (lives_through(part)) {
         return;
     }
-    stage.mortal = false;
     for (int i = 0; i < CAPACITY; i++) {
         stage.owner[i] = stage.owner[i] == 1 ? 0 : stage.owner[i];
     }
-    stage.dead = true;
 }
 
 static void
 bury(void)
 {
-    if (stage.dead && !stage.buried) {
+    if (death.dead && !stage.buried) {
         stage.buried = true;
         reap(0);
     }
@@ -245,7 +219,7 @@ reapers_body(int thread)
     if (thread == 0) {
         live(reap_dead);
     }
-    else if (thread == 1 && stage.dead) { /* one reaper at a time */
+    else if (thread == 1 && death.dead) { /* one reaper at a time */
         stage.buried = true;
         reap(DEAD);
     }
