@@ -106,6 +106,11 @@ def plain(value: Any) -> Any:
     return tuple(map(plain, value)) if type(value) is tuple else value
 
 
+def domain(engine: Any) -> Any:
+    """The root `domain`, in builtins."""
+    return plain(engine.state["domain"])
+
+
 def exact(value: Any) -> Any:
     """A picture of a value in which 1, 1.0 and True differ, and so do two orders of one dict."""
     match kind(value):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +22,8 @@ import pytest
 from support import race
 from theus import DELETE, TheusEngine, process
 from theus.testing import Append, AppendTransaction, Read, Recorder, check_appends, check_history
+
+pytestmark = pytest.mark.usefixtures("eager_switching")
 
 START: dict[str, Any] = {
     "d": {
@@ -62,15 +63,6 @@ async def step_async(ctx: Any, value: int) -> None:
 
 class Undo(Exception):
     """Raised by bodies that abort on purpose."""
-
-
-@pytest.fixture(autouse=True)
-def eager_switching() -> Iterator[None]:
-    """Lets threads meet inside transactions, which are shorter than a usual time slice."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(usual)
 
 
 class Client:

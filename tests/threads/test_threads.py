@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,16 +14,9 @@ from support import PATIENCE, begin, elsewhere, plain, race
 from theus import TheusEngine
 from theus.errors import ConflictError, TransactionError
 
+pytestmark = pytest.mark.usefixtures("eager_switching")
+
 THREADS = 8
-
-
-@pytest.fixture(autouse=True)
-def eager_switching() -> Iterator[None]:
-    """Lets threads meet inside transactions, which are shorter than a usual time slice."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(usual)
 
 
 def crowd(body: Any, count: int = THREADS) -> list[Any]:

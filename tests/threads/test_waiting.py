@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,16 +13,9 @@ from support import PATIENCE
 from theus import ClosedError, RingFullError, TheusEngine
 from theus.waiting import Waiter
 
+pytestmark = pytest.mark.usefixtures("eager_switching")
+
 WRITERS, EACH = 4, 250
-
-
-@pytest.fixture(autouse=True)
-def eager_switching() -> Iterator[None]:
-    """Lets threads meet between a look and a wait."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(usual)
 
 
 def add(engine: Any, number: int) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from support import begin, plain
+from support import begin, domain
 from theus import TheusEngine
 from theus.errors import ConflictError
 
@@ -34,10 +34,6 @@ BOTH = pytest.mark.parametrize("isolation", ["serializable", "snapshot"])
 
 def bank(**accounts: Any) -> Any:
     return TheusEngine({"domain": accounts})
-
-
-def domain(engine: Any) -> Any:
-    return plain(engine.state["domain"])
 
 
 def refused(tx: Any, *path: Any) -> ConflictError:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from support import elsewhere, exact, plain
+from support import domain, elsewhere, exact, plain
 from theus import DELETE, TheusEngine
 from theus._theus import Engine
 from theus.errors import ConflictError, ContextError, UnfreezableError, VersionError
@@ -17,10 +17,6 @@ DEEP = ("domain", "deep", "a", "b")
 @pytest.fixture
 def engine() -> Any:
     return TheusEngine({"domain": {"x": 1, "y": 1, "deep": {"a": {"b": 1}}, "xs": [1]}, "top": 5})
-
-
-def domain(engine: Any) -> Any:
-    return plain(engine.state["domain"])
 
 
 def move(engine: Any, **changes: Any) -> int:

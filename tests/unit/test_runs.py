@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support import PATIENCE, elsewhere, plain
+from support import PATIENCE, domain, elsewhere, plain
 from theus import FrozenDict, FrozenList, FrozenSet, TheusEngine
 from theus.errors import ConflictError, TransactionError, WriteTimeoutError
 
@@ -17,10 +17,6 @@ from theus.errors import ConflictError, TransactionError, WriteTimeoutError
 @pytest.fixture
 def engine() -> Any:
     return TheusEngine({"domain": {"n": 0, "m": 0, "rows": {"a": [1]}, "tags": {1}}})
-
-
-def domain(engine: Any) -> Any:
-    return plain(engine.state["domain"])
 
 
 def disturb(engine: Any) -> None:

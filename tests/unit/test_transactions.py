@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support import begin, exact, plain
+from support import begin, domain, exact, plain
 from theus import DELETE, FrozenDict, FrozenList, Opaque, TheusEngine
 from theus.errors import (
     ConflictError,
@@ -27,10 +27,6 @@ from theus.errors import (
 @pytest.fixture
 def engine() -> Any:
     return TheusEngine({"domain": {"n": 1, "xs": [1, 2], "rows": {"a": {"v": 1}}, "tags": {"t"}}})
-
-
-def domain(engine: Any) -> Any:
-    return plain(engine.state["domain"])
 
 
 def trace(engine: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import parallel_tasks
-from support import PATIENCE, begin, elsewhere, exact, plain, race, silent
+from support import PATIENCE, begin, domain, elsewhere, exact, plain, race, silent
 from theus import (
     DELETE,
     AdminTransaction,
@@ -31,10 +31,6 @@ from theus.errors import (
     TheusError,
     WorkerDied,
 )
-
-
-def domain(engine: Any) -> Any:
-    return plain(engine.state["domain"])
 
 
 def bump(engine: Any, key: str = "n") -> None:
