@@ -81,7 +81,11 @@ class TheusEngine(OldNames):
     `ring_timeout_ms`; 0: no limit) or "strict" (the commit fails). See `reader`.
     `shm_backend` is where the arrays of `heavy` lie: "anonymous" or "named" (default: the
     environment's THEUS_SHM_BACKEND, else "anonymous"); see `theus.heavy`. `pool` and `pool_size`
-    say which workers run parallel processes, and how many: see `theus.workers`.
+    say which workers run parallel processes, and how many: see `theus.workers`. `strict_mode` is
+    an old name of `strict_guards`, and `audit_recipe` must be None.
+
+    Raises TypeError or ValueError, naming the option, for what it does not take;
+    UnfreezableError, with the path, for a value that a state cannot own.
 
     Engines share nothing. All methods may be called from any thread and any task.
     """
@@ -181,8 +185,9 @@ class TheusEngine(OldNames):
     def register(self, func: F, *, name: str | None = None, replace: bool = False) -> F:
         """Makes a process known by name (default: its own). Returns it, so it decorates.
 
-        Raises ProcessError if another process has the name (unless `replace`), if it is
-        declared parallel, or if an input or output is below no root of the state.
+        Raises ProcessError if another process has the name (unless `replace`), if it is a
+        coroutine function that is declared parallel, or if an input or output is below no root of
+        the state; TypeError or ValueError for a `name` that is no text, or empty.
         """
         check_flag("replace", replace)
         plan = plan_of(func, None if name is None else check_name("name", name))

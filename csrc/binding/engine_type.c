@@ -487,7 +487,9 @@ static PyMethodDef engine_methods[] = {
                "detached=False)\n\n"
                "A transaction for a with block. It commits at the end of the block and raises ConflictError\n"
                "if another commit changed what it depends on; run() retries instead. Inside a transaction of the\n"
-               "same thread and task it becomes a savepoint of that one, unless detached.")},
+               "same thread and task it becomes a savepoint of that one, unless detached. write_timeout_ms:\n"
+               "milliseconds (0: no limit), after which a commit of writes raises WriteTimeoutError. process:\n"
+               "the name in its record. Raises ClosedError.")},
     {"current", engine_current, METH_NOARGS,
      PyDoc_STR("The open transaction that this thread and task runs on this engine, or None.")},
     {"count_retry", engine_count_retry, METH_NOARGS,
@@ -506,7 +508,8 @@ static PyMethodDef engine_methods[] = {
                "Merges data into the state if nothing that it touches has changed since expected_version;\n"
                "returns the version that now stands. Raises ConflictError, also for a version that has left the\n"
                "history, and VersionError for one that does not exist yet. With strict_cas any newer version\n"
-               "is a conflict.")},
+               "is a conflict. heavy goes below the root 'heavy', signal is {topic: payload}, and requester\n"
+               "a name for the record.")},
     {"allow_admin_function", THEUS_FASTCALL(engine_allow_admin), METH_FASTCALL,
      PyDoc_STR("allow_admin_function(function, name): processes that run this very function may open admin scopes, which "
                "are recorded under that name.")},
