@@ -214,6 +214,11 @@ def rehearse(
     """An open transaction on a version of these roots that the engine does not have, for a body
     whose account is repeated in another engine. It ends as a with block that raises."""
 
+def container_changes(old: object, new: object, limit: int, /) -> list[tuple[Any, ...]] | None:
+    """What leads from one version of a container to a later one: (key,) goes, (key, value) is put
+    there, in its place or at the end, (key, None, changes) changes there. None if that cannot be
+    told (they are not of one memory, a list was cut, most keys went), or is more than `limit`."""
+
 def is_same(a: object, b: object, /) -> bool:
     """Whether both are the very same: one object, or views of one container of a state."""
 

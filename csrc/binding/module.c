@@ -4,6 +4,7 @@
 #include "admin.h"
 #include "codec.h"
 #include "context.h"
+#include "delta.h"
 #include "draft.h"
 #include "errors.h"
 #include "freeze.h"
@@ -158,6 +159,10 @@ static PyMethodDef module_methods[] = {
      PyDoc_STR("rehearse($module, engine, roots, version, run, isolation, process, hides, /)\n--\n\n"
                "An open transaction on a version of these roots that the engine does not have, for a body whose\n"
                "account is repeated in another engine. It ends as a with block that raises.")},
+    {"container_changes", THEUS_FASTCALL(module_container_changes), METH_FASTCALL,
+     PyDoc_STR("container_changes($module, old, new, limit, /)\n--\n\n"
+               "What leads from one version of a container to a later one, as a list of tuples: see delta.h.\n"
+               "None if that cannot be told, or is more than `limit` changes.")},
     {"is_same", THEUS_FASTCALL(module_is_same), METH_FASTCALL,
      PyDoc_STR("is_same($module, a, b, /)\n--\n\n"
                "Whether both are the very same: one object, or views of one container of a state.")},

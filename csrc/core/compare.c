@@ -14,6 +14,7 @@ struct diff {
     theus_change_fn report;
     void *arg;
     bool additions; /* the second walk: what is only in b; the first one reports the rest */
+    theus_place_fn place; /* not NULL: is told of all entries that are not the same, instead of `report` */
 };
 
 /* What stands at one position; empty beyond the end of a leaf, or without a leaf. */
@@ -110,8 +111,13 @@ diff_leaves(const struct diff *diff, const theus_node *a, const theus_node *b, u
             continue;
         }
         uint32_t pos = base + offset / stride;
-        int result = kind == THEUS_LIST ? diff_listed(diff, pos, in_a, in_b)
-                                        : diff_keyed(diff, pos, in_a, in_b);
+        int result;
+        if (diff->place != NULL) {
+            result = diff->place(diff->arg, pos, in_a.key, in_a.value, in_b.key, in_b.value);
+        }
+        else {
+            result = kind == THEUS_LIST ? diff_listed(diff, pos, in_a, in_b) : diff_keyed(diff, pos, in_a, in_b);
+        }
         if (result != 0) {
             return result;
         }
@@ -171,4 +177,12 @@ theus_container_diff(const theus_container *a, const theus_container *b, void *c
         *status = THEUS_FOREIGN;
     }
     return result;
+}
+
+int
+theus_container_places(const theus_container *a, const theus_container *b, theus_place_fn place, void *arg)
+{
+    assert(a->kind == b->kind && a->heap == b->heap);
+    struct diff diff = {.a = a, .b = b, .arg = arg, .place = place};
+    return diff_nodes(&diff, a->entries, a->shift, b->entries, b->shift, 0);
 }

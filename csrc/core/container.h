@@ -199,6 +199,15 @@ THEUS_MUST_CHECK int theus_container_diff(const theus_container *a, const theus_
                                           void *ctx, theus_change_fn report, void *arg,
                                           theus_status *status);
 
+/* One position; NULL and THEUS_NONE where nothing stands. Of lists the keys mean nothing. Return 0 to go on. */
+typedef int (*theus_place_fn)(void *arg, uint32_t pos, void *key_a, theus_value a, void *key_b, theus_value b);
+
+/* The positions, in rising order, at which two sealed containers of one kind and one heap do not hold the same words. Unlike
+ * a difference it tells of keys that have moved, and of compaction as if all had. Returns what `place` returned at last; asks
+ * nothing of keys or values. */
+THEUS_MUST_CHECK int theus_container_places(const theus_container *a, const theus_container *b, theus_place_fn place,
+                                            void *arg);
+
 #ifdef THEUS_TESTING
 /* Checks every invariant of the structure; returns NULL or what is broken. */
 const char *theus_container_check(const theus_container *container, void *ctx);

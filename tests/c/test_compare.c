@@ -114,6 +114,54 @@ check_diff(const theus_container *a, const theus_container *b)
     CHECK(found.changed == expected.changed);
 }
 
+/* ---- by position ------------------------------------------------------------------------- */
+
+typedef struct {
+    const theus_container *a, *b;
+    uint32_t told;
+    int64_t last;
+    uint32_t stop_after;
+} places;
+
+static theus_value
+entry_of(const theus_container *container, uint32_t pos, void **key)
+{
+    *key = NULL;
+    return pos < container->span ? theus_container_entry_at(container, pos, key) : THEUS_NONE;
+}
+
+static int
+on_place(void *arg, uint32_t pos, void *key_a, theus_value a, void *key_b, theus_value b)
+{
+    places *self = arg;
+    void *here_a, *here_b;
+    CHECK((int64_t)pos > self->last);
+    CHECK(entry_of(self->a, pos, &here_a) == a && entry_of(self->b, pos, &here_b) == b);
+    if (self->a->kind != THEUS_LIST) {
+        CHECK(here_a == key_a && here_b == key_b);
+    }
+    self->last = pos;
+    self->told++;
+    return self->told == self->stop_after ? 7 : 0;
+}
+
+/* All places that are not the same are told, and no others. */
+static void
+check_places(const theus_container *a, const theus_container *b)
+{
+    uint32_t span = a->span > b->span ? a->span : b->span, differ = 0;
+    for (uint32_t pos = 0; pos < span; pos++) {
+        void *key_a, *key_b;
+        theus_value in_a = entry_of(a, pos, &key_a), in_b = entry_of(b, pos, &key_b);
+        differ += in_a != in_b || key_a != key_b;
+    }
+    places all = {.a = a, .b = b, .last = -1};
+    CHECK(theus_container_places(a, b, on_place, &all) == 0 && all.told == differ);
+    places some = {.a = a, .b = b, .last = -1, .stop_after = differ / 2};
+    CHECK(theus_container_places(a, b, on_place, &some) == (differ / 2 == 0 ? 0 : 7));
+    CHECK(differ < 2 || some.told == differ / 2);
+}
+
 /* ---- maps and sets ----------------------------------------------------------------------- */
 
 static void
@@ -142,6 +190,8 @@ test_random(theus_kind kind, unsigned keys, unsigned steps, unsigned long long r
         check_diff(versions[check_random(&random, VERSIONS)], edit);
         check_diff(edit, versions[check_random(&random, VERSIONS)]);
         check_diff(edit, edit);
+        check_places(versions[check_random(&random, VERSIONS)], edit);
+        check_places(edit, versions[check_random(&random, VERSIONS)]);
     }
     for (int i = 0; i < VERSIONS; i++) {
         theus_container_release(versions[i]);
@@ -282,6 +332,8 @@ test_lists(unsigned long long random)
         found = diff(b, a);
         CHECK(found.changed == changes + (both - kept));
         CHECK(found.added == a->count - both && found.removed == b->count - both);
+        check_places(a, b);
+        check_places(b, a);
         theus_container_release(a);
         theus_container_release(b);
     }

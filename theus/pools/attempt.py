@@ -54,7 +54,15 @@ class Desk(Engine):
         super().__init__(zones=rules, ring_capacity=1, history=1)
         self.rules = rules
         self._scopes: dict[Scope, Scope] = {}
-        self.receipt = Receipt()
+        self.receipt = Receipt(self.adopt)
+
+    def adopt(self, value: Any) -> Any:
+        """The value in the memory of this engine."""
+        tx = rehearse(self, {"it": value}, 0, 0, "snapshot", "adopt", False)
+        try:
+            return tx.state.data["it"]
+        finally:
+            tx.__exit__(Done, NOTHING_STAYS, None)
 
     def scope_of(self, scope: Scope | None) -> Scope | None:
         """The scope of a contract under these rules."""
@@ -116,11 +124,10 @@ def perform(
     scope, bound = plan.scope if strict else plan.lenient_scope, plan.bound
     if rules is not None:
         scope, bound = desk.scope_of(scope), desk.scope_of(bound)
-    new = desk.receipt.open(sent, roots) if sent else None
+    if sent:
+        desk.receipt.open(sent, roots)
     tx = rehearse(desk, roots, version, run, plan.isolation, process, hides)
     try:
-        if new:
-            desk.receipt.keep(new, tx.state)
         try:
             result = run_body(tx, plan, scope, bound, args, kwargs, plan.function)
         except BaseException as error:
