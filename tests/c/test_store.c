@@ -233,13 +233,13 @@ static void
 test_history_by_age(void)
 {
     scene scene;
-    enum { AGE_NS = 50 * 1000 * 1000 };
+    enum { AGE_NS = 250 * 1000 * 1000, MORE_NS = AGE_NS + 20 * 1000 * 1000 };
     scene_open_with(&scene, "{}",
                     &(theus_store_limits){.history_count = 1000, .history_age_ns = AGE_NS});
-    theus_sleep_ns(2 * AGE_NS);
+    theus_sleep_ns(MORE_NS);
     publish(&scene, "{1:1}", false); /* version 0 has just been superseded, however old it is */
     CHECK(status_at(&scene, 0) == THEUS_OK);
-    theus_sleep_ns(2 * AGE_NS);
+    theus_sleep_ns(MORE_NS);
     publish(&scene, "{1:2}", false);
     CHECK(status_at(&scene, 0) == THEUS_GONE && status_at(&scene, 1) == THEUS_OK);
     scene_close(&scene);
