@@ -115,8 +115,8 @@ FAULTS = [
     (
         "who looks is taken for dead",
         "shm_arena.c",
-        "    if (theus_byte_try_lock(arena->control_fd, number)) {",
-        "    if (arena != NULL) {",
+        "    uint32_t leases = theus_byte_is_locked(arena->control_fd, number) ? 0 : clear_up(arena, number);",
+        "    uint32_t leases = clear_up(arena, number);",
     ),
     (
         "a child inherits views without leases",
@@ -239,22 +239,44 @@ FAULTS = [
     (
         "who gets a dead one's number leaves his loans",
         "shm_arena.c",
-        "        theus_lendings_reap(arena->loans, arena->loan_count, number);\n        got = ",
-        "        got = ",
+        "            (void)clear_up(arena, number);\n",
+        "            (void)theus_slots_reap(&arena->slots, number);\n",
     ),
     (
         "whoever gets a dead one's number hides his death",
         "shm_arena.c",
-        "    if (arena->loan_count == 0) {\n        return theus_byte_try_lock",
-        "    if (arena->loan_count != 1) {\n        return theus_byte_try_lock",
+        "        if (atomic_load(&theus_arena_participant(arena, number)->pid) != 0) { /* it left something */",
+        "        if (theus_byte_try_lock(fd, number)) {",
+    ),
+    (
+        "who buries takes the number",
+        "shm_arena.c",
+        "!theus_byte_try_lock(arena->control_fd, door_of(number))) {\n        return 0;\n    }\n"
+        "    uint32_t leases = theus_byte_is_locked(arena->control_fd, number) ? 0 : clear_up(arena, number);\n"
+        "    theus_byte_unlock(arena->control_fd, door_of(number));",
+        "!theus_byte_try_lock(arena->control_fd, number)) {\n        return 0;\n    }\n"
+        "    uint32_t leases = clear_up(arena, number);\n"
+        "    theus_byte_unlock(arena->control_fd, number);",
+    ),
+    (
+        "what is behind a door is taken",
+        "shm_arena.c",
+        "        result = one == BUSY ? BUSY : result;\n",
+        "",
+    ),
+    (
+        "who may not map anew can write as before",
+        "port_shm.c",
+        "        (void)mprotect(memory, (size_t)size, protection);",
+        "        (void)protection;",
     ),
     (
         "a loan is offered before it is described",
         "shm_lendings.c",
-        "    record->from = range->from;\n",
+        "    atomic_store_explicit(&record->from, range->from, memory_order_relaxed);\n",
         "    atomic_store(&record->word, theus_lending_word(generation, THEUS_LOAN_OFFERED, 0));\n"
         '    THEUS_SHM_STEP("loan offered");\n'
-        "    record->from = range->from;\n",
+        "    atomic_store_explicit(&record->from, range->from, memory_order_relaxed);\n",
     ),
     (
         "a loan is taken by whoever comes",

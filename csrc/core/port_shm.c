@@ -252,7 +252,9 @@ void
 theus_shm_remap(int fd, uint64_t offset, void *memory, uint64_t size, theus_map how)
 {
     int protection = how == THEUS_MAP_READ ? PROT_READ : PROT_READ | PROT_WRITE;
-    (void)mmap(memory, (size_t)size, protection, MAP_SHARED | MAP_FIXED, fd, (off_t)offset);
+    if (mmap(memory, (size_t)size, protection, MAP_SHARED | MAP_FIXED, fd, (off_t)offset) == MAP_FAILED) {
+        (void)mprotect(memory, (size_t)size, protection); /* of a whole mapping: takes no more address space, and no limit counts it */
+    }
 }
 
 void

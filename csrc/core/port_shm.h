@@ -51,8 +51,9 @@ typedef enum {
 
 THEUS_MUST_CHECK theus_status theus_shm_map(int fd, uint64_t offset, uint64_t size, theus_map how, void **memory);
 
-/* Puts another mapping of the same range, from `offset` on, in the place of the one at `memory`. If the kernel has no memory to describe it,
- * the old one stays: the caller is a forked child that nobody could tell. */
+/* Puts another mapping of the same range, from `offset` on, in the place of the one at `memory`. If the kernel refuses a new one (RLIMIT_AS,
+ * vm.max_map_count), the old one stays, and with it the description that it was made through; but THEUS_MAP_READ holds: what is mapped
+ * there cannot be written to. */
 void theus_shm_remap(int fd, uint64_t offset, void *memory, uint64_t size, theus_map how);
 void theus_shm_unmap(void *memory, uint64_t size);
 

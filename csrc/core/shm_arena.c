@@ -6,65 +6,97 @@
 
 /* ---- participants ----------------------------------------------------------------------- */
 
-/* Makes `number`, which we have locked, ours: whoever had it before is dead, or has left. */
-static void
-settle(theus_arena *arena, uint32_t number)
+/* For how long whoever joins waits for others behind doors. They need microseconds there; one who needs longer was stopped. */
+#define PATIENCE_NS UINT64_C(5000000000)
+#define PAUSE_NS UINT64_C(200000)
+
+static uint32_t
+door_of(uint32_t number)
 {
-    theus_participant *participant = theus_arena_participant(arena, number);
-    if (atomic_load(&participant->pid) != 0) {
-        theus_slots_reap(&arena->slots, number);
-        THEUS_SHM_STEP("predecessor reaped");
-    }
-    atomic_store(&participant->pid, theus_process_id());
-    THEUS_SHM_STEP("joined");
+    return THEUS_PARTICIPANTS + number;
 }
 
-/* Locks a number, if nobody has it. What a dead holder had taken of lent ranges is broken before: once we hold his lock, he would look
- * alive to the owner until we get to it. A second lock, the door of the number, keeps others from getting it between the two. */
-static bool
+/* Behind its door: what the dead participant left. How many leases. */
+static uint32_t
+clear_up(theus_arena *arena, uint32_t number)
+{
+    uint32_t leases = theus_slots_reap(&arena->slots, number);
+    theus_lendings_reap(arena->loans, arena->loan_count, number);
+    THEUS_SHM_STEP("dead reaped");
+    atomic_store(&theus_arena_participant(arena, number)->pid, 0);
+    return leases;
+}
+
+typedef enum {
+    GOT,
+    TAKEN, /* its participant lives */
+    BUSY,  /* somebody is behind its door */
+} attempt;
+
+static attempt
 try_number(theus_arena *arena, int fd, uint32_t number)
 {
-    uint32_t door = THEUS_PARTICIPANTS + number;
-    if (arena->loan_count == 0) {
-        return theus_byte_try_lock(fd, number);
+    if (theus_byte_is_locked(fd, number)) {
+        return TAKEN;
     }
-    if (theus_byte_is_locked(fd, number) || !theus_byte_try_lock(fd, door)) {
-        return false;
+    if (!theus_byte_try_lock(fd, door_of(number))) {
+        return BUSY;
     }
-    bool got = false;
+    attempt result = TAKEN;
     if (!theus_byte_is_locked(fd, number)) {
-        theus_lendings_reap(arena->loans, arena->loan_count, number);
-        got = theus_byte_try_lock(fd, number);
+        if (atomic_load(&theus_arena_participant(arena, number)->pid) != 0) { /* it left something */
+            (void)clear_up(arena, number);
+        }
+        result = theus_byte_try_lock(fd, number) ? GOT : TAKEN;
         THEUS_SHM_STEP("behind the door");
     }
-    theus_byte_unlock(fd, door);
-    return got;
+    theus_byte_unlock(fd, door_of(number));
+    return result;
+}
+
+/* GOT, with the number; TAKEN: all are; BUSY: all that are not, and somebody may come out without having taken his. */
+static attempt
+try_all(theus_arena *arena, int fd, uint32_t *number)
+{
+    attempt result = TAKEN;
+    for (*number = THEUS_SHM_OWNER + 1; *number < THEUS_PARTICIPANTS; (*number)++) {
+        attempt one = try_number(arena, fd, *number);
+        if (one == GOT) {
+            return GOT;
+        }
+        result = one == BUSY ? BUSY : result;
+    }
+    return result;
 }
 
 uint32_t
 theus_arena_join(theus_arena *arena, int fd)
 {
-    for (uint32_t number = THEUS_SHM_OWNER + 1; number < THEUS_PARTICIPANTS; number++) {
-        if (try_number(arena, fd, number)) {
-            settle(arena, number);
-            return number;
-        }
+    uint32_t number;
+    attempt result = try_all(arena, fd, &number);
+    uint64_t end = result == BUSY ? theus_clock_fine_ns() + PATIENCE_NS : 0;
+    while (result == BUSY && theus_clock_fine_ns() < end) {
+        THEUS_SHM_STEP("waits at a door");
+        theus_sleep_ns(PAUSE_NS);
+        result = try_all(arena, fd, &number);
     }
-    return THEUS_SHM_NOBODY;
+    if (result != GOT) {
+        return THEUS_SHM_NOBODY;
+    }
+    atomic_store(&theus_arena_participant(arena, number)->pid, theus_process_id());
+    THEUS_SHM_STEP("joined");
+    return number;
 }
 
 uint32_t
 theus_arena_bury_locked(theus_arena *arena, uint32_t number)
 {
     assert(number != THEUS_SHM_OWNER && number < THEUS_PARTICIPANTS);
-    uint32_t leases = 0;
-    if (theus_byte_try_lock(arena->control_fd, number)) {
-        leases = theus_slots_reap(&arena->slots, number);
-        theus_lendings_reap(arena->loans, arena->loan_count, number);
-        THEUS_SHM_STEP("dead reaped");
-        atomic_store(&theus_arena_participant(arena, number)->pid, 0);
-        theus_byte_unlock(arena->control_fd, number);
+    if (theus_byte_is_locked(arena->control_fd, number) || !theus_byte_try_lock(arena->control_fd, door_of(number))) {
+        return 0;
     }
+    uint32_t leases = theus_byte_is_locked(arena->control_fd, number) ? 0 : clear_up(arena, number);
+    theus_byte_unlock(arena->control_fd, door_of(number));
     return leases;
 }
 

@@ -7,8 +7,10 @@
  *    its zone while it is owned, one for the list while it is borrowed, so that the next array of a known arena costs
  *    no system call. Who takes the last one away unmaps it, after the lock.
  *  - Participants. Whoever has an arena mapped holds the byte lock of its number on the control file, through a
- *    description that no other process shares. So a number that is not locked belongs to nobody: who takes the lock may
- *    first clear away what a dead holder left (theus_slots_reap), as often as it likes.
+ *    description that no other process shares. So a number that is locked belongs to somebody alive, and one that is not to nobody.
+ *    Each number has a door, a lock as well: behind it one at a time clears away what a dead holder left, and who joins takes the
+ *    number there, afterwards. So nobody looks alive through somebody else's lock: neither a dead one while he is buried, nor
+ *    one whose number has a new holder. Whoever finds a number neither free nor taken, but its door closed, waits.
  *  - Writers. The owner's mapping was made before the seal, and is the only one that can write, for ever. What it has
  *    published it looks at through a second mapping, which cannot. (An arena that lends is not sealed: shm_loans.h.) */
 #ifndef THEUS_SHM_ARENA_H

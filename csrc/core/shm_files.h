@@ -5,8 +5,8 @@
  *                 and the data are sealed: nobody can ever map them for writing once more.
  *     named       Two files in a folder, /dev/shm unless the program says otherwise:
  *
- *                     theus_1_4242_000102030405060708090a0b0c0d0e0f.control
- *                     theus_1_4242_000102030405060708090a0b0c0d0e0f.data
+ *                     theus_2_4242_000102030405060708090a0b0c0d0e0f.control
+ *                     theus_2_4242_000102030405060708090a0b0c0d0e0f.data
  *                           │   │    └ id of the arena, random
  *                           │   └ pid of its owner, as the owner sees it: for people; nothing is concluded from it
  *                           └ THEUS_SHM_FORMAT

@@ -19,7 +19,11 @@
  *
  * No participant trusts another's numbers: whoever opens an arena checks the header against the sizes of the files, and whoever
  * leases a slot checks that its block lies within the data. A byte lock on the control file says who is alive: participant i holds
- * byte i, participant 0 is the owner. The kernel keeps those locks, so no number can lie about a death.
+ * byte i, participant 0 is the owner. The kernel keeps those locks, so no number can lie about a death. Byte 64 + i is the door of
+ * number i (shm_arena.h).
+ *
+ * The format's number stands for all of this, and for what participants do with it: two versions of theus that join, lease, lend or
+ * bury in different ways must not meet in one arena, even if every field is where it was.
  *
  * What a hostile participant can do: all of them can write the control file, so it can end the leases of others, and the owner may
  * then give a block to its next tenant while somebody still looks at it, who sees data that were not meant for him; it can retire
@@ -36,7 +40,7 @@
 #include <stdint.h>
 
 #define THEUS_SHM_MAGIC 0x316d687373756874u /* "thusshm1", read as bytes */
-#define THEUS_SHM_FORMAT 1u
+#define THEUS_SHM_FORMAT 2u
 
 enum {
     THEUS_PARTICIPANTS = 64, /* one bit each in a slot's leases */
@@ -110,10 +114,10 @@ typedef enum {
 } theus_loan_state;
 
 typedef struct {
-    _Atomic(uint64_t) word; /* the truth: shm_lendings.h */
+    _Atomic(uint64_t) word;         /* the truth: shm_lendings.h */
     /* constant while it is OFFERED or TAKEN: */
-    uint64_t from, size;    /* bytes of the block */
-    uint32_t slot, tenant;  /* the block: its slot, and the generation there */
+    _Atomic(uint64_t) from, size;   /* bytes of the block */
+    _Atomic(uint32_t) slot, tenant; /* the block: its slot, and the generation there */
 } theus_loan_record;
 
 /* The length of a label, whatever somebody wrote there. */

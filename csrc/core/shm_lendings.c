@@ -14,10 +14,10 @@ step(theus_loan_record *record, uint64_t from, theus_loan_state state, uint32_t 
 void
 theus_lending_offer(theus_loan_record *record, const theus_range *range, uint32_t generation)
 {
-    record->from = range->from;
-    record->size = range->size;
-    record->slot = range->slot;
-    record->tenant = range->tenant;
+    atomic_store_explicit(&record->from, range->from, memory_order_relaxed);
+    atomic_store_explicit(&record->size, range->size, memory_order_relaxed);
+    atomic_store_explicit(&record->slot, range->slot, memory_order_relaxed);
+    atomic_store_explicit(&record->tenant, range->tenant, memory_order_relaxed);
     THEUS_SHM_STEP("loan described");
     atomic_store(&record->word, theus_lending_word(generation, THEUS_LOAN_OFFERED, 0));
     THEUS_SHM_STEP("loan offered");
@@ -39,8 +39,12 @@ theus_lending_read(const theus_loan_record *record, uint32_t generation, theus_r
     if (word != theus_lending_word(generation, THEUS_LOAN_OFFERED, 0)) {
         return theus_lending_generation_of(word) < generation ? THEUS_BAD_TOKEN : THEUS_OVER;
     }
-    const volatile theus_loan_record *seen = record; /* read once: it may change between a check and its use */
-    *range = (theus_range){.from = seen->from, .size = seen->size, .slot = seen->slot, .tenant = seen->tenant};
+    *range = (theus_range){
+        .from = atomic_load_explicit(&record->from, memory_order_relaxed),
+        .size = atomic_load_explicit(&record->size, memory_order_relaxed),
+        .slot = atomic_load_explicit(&record->slot, memory_order_relaxed),
+        .tenant = atomic_load_explicit(&record->tenant, memory_order_relaxed),
+    };
     THEUS_SHM_STEP("loan read");
     return THEUS_OK;
 }

@@ -7,9 +7,11 @@
  *
  * 1. Who does the compare-and-swap OFFERED -> TAKEN has the loan, and nobody else ever: a generation is offered once.
  * 2. A record changes only while its last loan is over, and before the next one is OFFERED. So a taker reads it first and takes
- *    afterwards: what he has read is what he gets, or he gets nothing.
- * 3. TAKEN ends through its taker, or after his death through whoever has seen his byte lock free after he read the word, or keeps others from
- *    taking that number. A reaper that dies is followed by another one; to break a loan twice is to break it once.
+ *    afterwards: what he has read is what he gets, or he gets nothing. (He may read while the owner describes the next loan: then
+ *    this one was recalled or taken, and his compare-and-swap fails. So the fields are atomic, and relaxed will do: a store of
+ *    the next loan follows the end of this one, which cannot follow his taking it and precede his reading.)
+ * 3. TAKEN ends through its taker, or after his death through whoever has seen his byte lock free after he read the word, or is behind his
+ *    door (shm_arena.h). A reaper that dies is followed by another one; to break a loan twice is to break it once.
  * 4. Who has a lease of the block when he takes has a loan of the block that he looks at: the tenant stands in the record, and a
  *    slot is not recycled under a lease (shm_slots.h).
  *
@@ -72,7 +74,7 @@ void theus_lending_end(theus_loan_record *record, uint32_t generation, uint32_t 
 /* Breaks a loan that is TAKEN by somebody dead, as `seen`. Nothing happens if it has changed meanwhile. */
 void theus_lending_break(theus_loan_record *record, uint64_t seen);
 
-/* Breaks what the dead participant `who` had taken. By whoever holds its byte lock, or its door (shm_arena.c). */
+/* Breaks what the dead participant `who` had taken. By whoever is behind its door (shm_arena.h). */
 void theus_lendings_reap(theus_loan_record *records, uint32_t count, uint32_t who);
 
 /* A bit for each participant that has a loan. */

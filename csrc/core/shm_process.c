@@ -125,8 +125,8 @@ fork_in_parent(void)
 }
 
 /* In the child: nothing that it keeps comes from a description of the parent's, with its locks and its right to write. Mappings
- * hold descriptions, too. (A child that got no description of its own keeps the parent's, and the parent looks alive as
- * long as it lives.) */
+ * hold descriptions, too. (A child that got no description of its own, or no new mapping, keeps the parent's, and the
+ * parent looks alive as long as it lives. It cannot write to the data all the same.) */
 static void
 leave_descriptions(theus_arena *arena)
 {

@@ -24,7 +24,7 @@
  *    LIVE or RETIRED                     its tenant                      theus_slots_reap() retires it; free after its last lease
  *    recycled, hint not given, or kept   a free slot without a hint      the scan finds it
  *    lease bit set                       a lease                         theus_slots_reap() clears it
- * Only one may reap a participant at a time, and only a dead one: the arena sees to that with the participant's lock. A reaper
+ * Only one may reap a participant at a time, and only a dead one: the arena sees to that with the participant's door. A reaper
  * that dies is followed by another one; each step may be done twice.
  *
  * Nobody waits here, and there is nothing to back off from: a step that fails has failed because another one's succeeded, and

@@ -255,6 +255,53 @@ test_somebody_writes_to_the_table(void)
     theus_zone_free(zone);
 }
 
+/* A record that is described anew while somebody reads it: he gets nothing, or what he has read. */
+typedef struct {
+    theus_loan_record record;
+    _Atomic(bool) ends;
+    uint32_t taken;
+} exchange;
+
+static void *
+take_what_is_read(void *arg)
+{
+    exchange *it = arg;
+    while (!atomic_load(&it->ends)) {
+        theus_range range;
+        uint32_t generation = theus_lending_generation_of(atomic_load(&it->record.word));
+        if (theus_lending_read(&it->record, generation, &range) == THEUS_OK && theus_lending_take(&it->record, generation, 1)) {
+            CHECK(range.from == generation && range.size == generation && range.slot == generation && range.tenant == generation);
+            it->taken++;
+            theus_lending_end(&it->record, generation, 1, true);
+        }
+        theus_yield();
+    }
+    return NULL;
+}
+
+static void
+test_a_record_changes_under_its_reader(void)
+{
+    enum { TIMES = 2000 };
+    exchange it = {0};
+    pthread_t reader;
+    uint32_t recalled = 0;
+    REQUIRE(pthread_create(&reader, NULL, take_what_is_read, &it) == 0);
+    for (uint32_t generation = 1; generation <= TIMES; generation++) {
+        theus_lending_offer(&it.record, &(theus_range){generation, generation, generation, generation}, generation);
+        if (generation % 4 == 0) {
+            theus_yield();
+        }
+        recalled += theus_lending_recall(&it.record, generation);
+        while (theus_lending_state_of(atomic_load(&it.record.word)) == THEUS_LOAN_TAKEN) {
+            theus_yield();
+        }
+    }
+    atomic_store(&it.ends, true);
+    pthread_join(reader, NULL);
+    CHECK(it.taken + recalled == TIMES);
+}
+
 static void
 test_backend(void)
 {
@@ -271,6 +318,7 @@ int
 main(void)
 {
     long before = theus_alloc_live();
+    test_a_record_changes_under_its_reader();
     zone_on_both_backends(test_backend);
     CHECK(theus_alloc_live() == before);
     return check_result();

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -124,6 +125,34 @@ test_fork_keeps_what_it_sees(void)
         close(go[i]);
         close(done[i]);
     }
+}
+
+/* Its kernel gives it no new mappings. What it inherited, which can write, is none of its own all the same. */
+static void
+test_a_child_that_may_not_map(void)
+{
+    theus_zone *zone = zone_new(0);
+    theus_block block = alloc_of(zone, "x", 100000);
+    memset(theus_block_data(&block), 5, block.size);
+    family it = {zone, &block, -1, -1};
+    struct rlimit limit, none;
+    REQUIRE(getrlimit(RLIMIT_AS, &limit) == 0);
+    none = limit;
+    none.rlim_cur = 4096;
+    REQUIRE(setrlimit(RLIMIT_AS, &none) == 0);
+    pid_t child = fork();
+    REQUIRE(setrlimit(RLIMIT_AS, &limit) == 0 && child >= 0);
+    if (child == 0) {
+        write_from_child(&it);
+        _exit(0);
+    }
+    int status;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    CHECK(status != 0 && is_filled(&block, 5));
+    theus_block_release(&block);
+    (void)theus_zone_tidy(zone);
+    CHECK(FIGURE(zone, lingering) == 0);
+    theus_zone_free(zone);
 }
 
 /* ---- strangers ------------------------------------------------------------------------------------------- */
@@ -419,6 +448,7 @@ static void
 test_backend(void)
 {
     test_forks();
+    test_a_child_that_may_not_map();
     test_a_death_that_is_known_ends_leases();
     test_fork_keeps_what_it_sees();
     test_borrowers();

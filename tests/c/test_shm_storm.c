@@ -63,7 +63,7 @@ static const struct {
     {"recycled", REAPER, 3},        {"lease ended", REAPER, 1},    {"hint taken", OWNER, 20},
     {"claimed", OWNER, 20},         {"published", OWNER, 20},      {"retired", OWNER, 20},
     {"recycled", OWNER, 20},        {"lease set", BORROWER, 40},   {"lease ended", BORROWER, 40},
-    {"control opened", BORROWER, 1}, {"predecessor reaped", BORROWER, 1}, {"joined", BORROWER, 1},
+    {"control opened", BORROWER, 1}, {"dead reaped", BORROWER, 1}, {"joined", BORROWER, 1},
     {"child looks", BORROWER, 1},   {"child looks", OWNER, 2},     {"leases for a child", OWNER, 3},
     {"files mapped", OWNER, 2},     {"header filled in", OWNER, 2}, {"place taken", OWNER, 20},
     {"backed", OWNER, 2},           {"birth counted", OWNER, 20},  {"dead reaped", OWNER, 1},

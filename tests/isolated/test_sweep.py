@@ -284,7 +284,7 @@ with TheusEngine(shm_backend="named") as engine:
     lines = run_fresh(code, THEUS_SHM_DIR=str(folder)).splitlines()
     file, same = lines[0].split()
     pid = lines[3]
-    assert same == "True" and file.startswith(f"theus_1_{pid}_") and file.endswith(".data")
+    assert same == "True" and file.startswith(f"theus_2_{pid}_") and file.endswith(".data")
     assert lines[1] == f"{file.removesuffix('data')}control 0o{stat.S_IFREG | 0o600:o}"
     assert lines[2] == f"{file} 0o{stat.S_IFREG | 0o400:o}"  # its owner's mapping is the last
 

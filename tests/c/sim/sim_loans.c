@@ -112,13 +112,16 @@ is_held(uint32_t number)
 static void
 bury(uint32_t number)
 {
-    if (is_held(number)) {
+    if (is_held(number) || stage.door != 0) {
         return;
     }
-    stage.holder = number == DEAD ? me() + 1 : 0;
-    theus_slots_reap(&stage.table, number);
-    theus_lendings_reap(stage.records, RECORDS, number);
-    stage.holder = 0;
+    stage.door = me() + 1;
+    sim_point("buries");
+    if (!is_held(number)) {
+        theus_slots_reap(&stage.table, number);
+        theus_lendings_reap(stage.records, RECORDS, number);
+    }
+    stage.door = 0;
 }
 
 /* As join() in shm_arena.c, for the number of the dead one. */
@@ -132,6 +135,7 @@ join_as_dead(void)
     stage.door = me() + 1;
     sim_point("the door is ours");
     if (!is_held(DEAD)) {
+        theus_slots_reap(&stage.table, DEAD);
         theus_lendings_reap(stage.records, RECORDS, DEAD);
         sim_point("reaped");
         if (!is_held(DEAD)) {
@@ -141,9 +145,6 @@ join_as_dead(void)
     }
     sim_point("behind the door");
     stage.door = 0;
-    if (got) {
-        theus_slots_reap(&stage.table, DEAD);
-    }
     return got;
 }
 
