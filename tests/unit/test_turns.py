@@ -8,6 +8,7 @@ import contextvars
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from support import PATIENCE, elsewhere, until
 from theus import TheusEngine, TransactionError
 from theus.errors import ClosedError, ConflictError, WriteTimeoutError
-from tickets import Holder, K, assert_clean, bump, run_task_with_ticket, run_with_ticket
+from tickets import LEASE, Holder, K, assert_clean, bump, run_task_with_ticket, run_with_ticket
 
 
 @pytest.fixture
@@ -30,6 +31,12 @@ class Interrupt(BaseException):
 
 
 # ---- the bound --------------------------------------------------------------------------------
+
+
+def lengthen_lease(attempt: int) -> None:
+    """Of a ticket that comes after the K-th failure: a hundred times what that attempt took."""
+    if attempt == K:
+        time.sleep(LEASE / 100)
 
 
 @pytest.mark.parametrize("fixed", [True, False])
@@ -53,6 +60,7 @@ def test_the_number_of_attempts_is_bounded(engine: TheusEngine, fixed: bool) -> 
         key = "0" if fixed else str(attempts)
         assert tx.domain.many[key] >= 0
         tx.domain["n"] += 1
+        lengthen_lease(attempts)
         elsewhere(adversary, key)
 
     engine.run(victim)
@@ -451,6 +459,7 @@ def test_the_number_of_attempts_of_a_task_is_bounded(engine: TheusEngine) -> Non
         nonlocal attempts
         attempts += 1
         tx.domain["n"] += 1
+        lengthen_lease(attempts)
         await asyncio.to_thread(try_bump)
 
     def try_bump() -> None:
@@ -576,6 +585,7 @@ def test_a_child_that_outlives_the_holder_has_a_bound_of_its_own(engine: TheusEn
             await over.wait()
             tx.domain["n"] += 1
             held.append(engine.stats().tickets_held)
+            lengthen_lease(len(held))
             if held[-1] == 0:
                 contextvars.Context().run(bump, engine)
 
