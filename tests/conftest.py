@@ -87,6 +87,9 @@ def _shared_memory_held() -> int:
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """After every test: births - deaths = what there is, by any count, in whatever still lives."""
     yield
+    if core := sys.modules.get("theus._theus"):
+        _, _, used, _, births, deaths, _, _, blocks, extents = core.process_memory()
+        assert (births - deaths, used) == (blocks, extents), (item.nodeid, core.process_blocks())
     arrays = sys.modules.get("theus.shm_array")
     for owner in [] if arrays is None else list(arrays.OWNERS.values()):
         report = owner.report()
@@ -95,3 +98,6 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         assert report.births - report.deaths == len(report.arrays), (item.nodeid, report)
         assert report.used == extents, (item.nodeid, report)
         assert not report.arrays or classes == [len(report.arrays), extents], (item.nodeid, report)
+        for quota in report.quotas:
+            counted = [it.extent for it in report.arrays if it.key.startswith(quota.prefix)]
+            assert (quota.arrays, quota.used) == (len(counted), sum(counted)), (item.nodeid, report)

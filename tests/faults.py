@@ -48,7 +48,7 @@ C_TESTS = [
 ]
 SHM_TESTS = [
     *("test_shm_slots", "test_shm_model", "test_shm_zone", "test_shm_memory"),
-    *("test_shm_processes", "test_shm_named", "test_shm_fuzz"),
+    *("test_shm_quota", "test_shm_processes", "test_shm_named", "test_shm_fuzz"),
     *("test_shm_loans", "test_shm_takers", "test_shm_fuzz_loans", "test_shm_crowd"),
     "test_shm_storm",  # the longest one last
 ]

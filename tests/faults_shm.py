@@ -161,6 +161,31 @@ FAULTS = [
         "    return fcntl(fd, F_OFD_SETLK, &lock) == 0;",
         "    return fcntl(fd, F_OFD_SETLK, &lock) == 0 || byte > 2;",
     ),
+    # ---- limits
+    (
+        "the quota of the process is a zone's",
+        "shm_quota.c",
+        "theus_quota_decide(totals->used, extent, totals->soft, totals->hard);",
+        "theus_quota_decide(0, extent, totals->soft, totals->hard);",
+    ),
+    (
+        "what outlives its zone counts no more",
+        "shm_births.c",
+        "    process_uncharge_locked(tenant->extent);\n    if (arena->zone != NULL) {\n",
+        "    if (arena->zone != NULL) {\n        process_uncharge_locked(tenant->extent);\n",
+    ),
+    (
+        "a child goes on with its parent's totals",
+        "shm_process.c",
+        "    process.totals = (theus_process_totals){\n        .soft",
+        "    (void)(theus_process_totals){\n        .soft",
+    ),
+    (
+        "the whole address space is used up",
+        "shm_quota.c",
+        "theus_quota_decide(now.used, asked, 0, now.limit) != THEUS_REJECT",
+        "theus_quota_decide(now.used, bytes, 0, now.limit) != THEUS_REJECT",
+    ),
     # ---- kinds of memory
     (
         "a block gets memory that nobody asked for",

@@ -637,13 +637,18 @@ class UnknownProcessError(ProcessError, ValueError):
 
 
 class HeavyMemoryError(TheusError, MemoryError):
-    """Raised when a shared array would go beyond a quota, or beyond what the system has left.
+    """Raised when a shared array would go beyond a limit. `scope` says whose:
 
-    `asked`, `used`, `limit` and `largest_free` are bytes: what the array needs, what the quota
-    has in use, its limit (or what the system has left), the largest free range that is
-    mapped already. `holders` are the largest arrays as (key, bytes), `prefix` is that of the
-    quota ("": the whole engine), or None where it was the system that had no room. `memory` is the
-    kind of memory that it has no room in (a name of `MemoryClass`); None: ordinary memory.
+    - "quota": that of an engine, or of the arrays whose keys begin with `prefix` ("": all of them);
+    - "process": the quota of all engines of this process together;
+    - "address space": what the process may map (RLIMIT_AS);
+    - "system": what the system, its cgroup, or the folder of named memory has left.
+
+    `asked`, `used`, `limit` and `largest_free` are bytes: what the array needs, what is in use
+    of that limit, the limit itself (of the system: what it has left), the largest free range that
+    is mapped already. `holders` are the largest arrays that count for it, as (key, bytes).
+    `prefix` is None unless it was a quota. `memory` is the kind of memory that the system has no
+    room in (a name of `MemoryClass`); None: ordinary memory.
     """
 
     def __init__(
@@ -655,8 +660,19 @@ class HeavyMemoryError(TheusError, MemoryError):
         holders: tuple[tuple[str, int], ...] = (),
         prefix: str | None = None,
         memory: str | None = None,
+        scope: str | None = None,
     ) -> None:
-        if memory is not None:
+        scope = scope or ("system" if prefix is None else "quota")
+        if scope == "process":
+            why = f"the quota of this process is {limit:,} bytes, {used:,} of them in use"
+            way = "free arrays, or raise it with engine.heavy.process_quota(...)"
+        elif scope == "address space":
+            why = (
+                f"this process may map {limit:,} bytes (RLIMIT_AS), {used:,} of them in use, and "
+                "does so 64 MiB at a time, or more for a larger array"
+            )
+            way = "free arrays, or raise the limit (ulimit -v)"
+        elif memory is not None:
             why = f"of memory of the kind {memory} {limit:,} bytes are to be had"
             more = "set more pages aside (vm.nr_hugepages), " if memory == "HUGE" else ""
             way = (
@@ -675,7 +691,7 @@ class HeavyMemoryError(TheusError, MemoryError):
             + (f" (largest arrays: {largest})" if largest else "")
             + f"; {way}"
         )
-        self.args = (asked, used, limit, largest_free, holders, prefix, memory)
+        self.args = (asked, used, limit, largest_free, holders, prefix, memory, scope)
         self.asked = asked
         self.used = used
         self.limit = limit
@@ -683,6 +699,7 @@ class HeavyMemoryError(TheusError, MemoryError):
         self.holders = holders
         self.prefix = prefix
         self.memory = memory
+        self.scope = scope
 
 
 class StaleArrayError(TheusError, LookupError):

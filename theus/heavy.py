@@ -52,9 +52,17 @@ from weakref import ref
 
 import numpy as np
 
-from theus._theus import Engine, SharedBlock, SharedZone, hide_arenas, place_in_block, system_memory
+from theus._theus import (
+    Engine,
+    SharedBlock,
+    SharedZone,
+    hide_arenas,
+    limit_process,
+    place_in_block,
+    system_memory,
+)
 from theus.arguments import check_flag
-from theus.errors import ClosedError, HeavyMemoryError, UnknownArrayError, _shown
+from theus.errors import ClosedError, UnknownArrayError, _shown
 from theus.heavy_arguments import (
     Backend,
     Mode,
@@ -64,12 +72,21 @@ from theus.heavy_arguments import (
     check_key,
     dtype_of,
     limit_of,
+    limits_of,
+    process_limit_of_environment,
     shape_of,
 )
 from theus.heavy_keys import HeavyKeys
-from theus.heavy_report import HeavyArray, HeavyReport, MemoryReport, QuotaReport
+from theus.heavy_report import (
+    HeavyArray,
+    HeavyReport,
+    MemoryReport,
+    ProcessReport,
+    QuotaReport,
+    process_report,
+)
 from theus.heavy_watch import HeavyWatch
-from theus.memory import MemoryClass, kinds_of, lendable_of, set_of
+from theus.memory import MemoryClass, kinds_of, lendable_of, refused, set_of
 from theus.shm_array import OWNERS, PlainArray, ShmArray, array_over
 
 if TYPE_CHECKING:
@@ -81,17 +98,17 @@ __all__ = [
     "ManagedAllocator",
     "MemoryClass",
     "MemoryReport",
+    "ProcessReport",
     "QuotaReport",
 ]
-
-HOLDERS_NAMED = 5
 
 
 class ManagedAllocator:
     """Shared arrays by key. `engine.heavy` is one; others can be made without an engine.
 
     `capacity_mb` (MiB) limits the sum of all arrays; default: the environment's
-    THEUS_HEAP_SIZE, else half of the memory that this process may use. `session_id` stands in
+    THEUS_HEAP_SIZE, else half of the memory that this process may use. (All allocators of the
+    process together can be limited, too: `process_quota`.) `session_id` stands in
     the names of its arrays (at most 63 bytes; default: 16 random hexadecimal digits). `engine`
     is the one whose transactions its arrays are drafts of. `backend` is "anonymous" or "named"
     (see above; default: the environment's THEUS_SHM_BACKEND, else "anonymous"). Where it cannot be
@@ -118,6 +135,7 @@ class ManagedAllocator:
         if not 1 <= bytes_in(self.session_id) <= 63 or "\0" in self.session_id:
             raise ValueError(f"session_id has 1 to 63 bytes and no NUL, unlike {session_id!r}")
         self._limit = limit_of(capacity_mb)
+        limit_process(0, process_limit_of_environment(), True)
         self.backend = backend_of(backend)
         self.memory = kinds_of(memory)
         self._zone = SharedZone(self.session_id, self._limit, self.backend == "named")
@@ -194,10 +212,10 @@ class ManagedAllocator:
         block = (
             self._zone.alloc(key, size, zero, lending, kinds.value)
             if size < 2**63
-            else (False, "", 0, 0, 2)
+            else ("system", "", 0, system_memory()[1], 2)
         )
         if not isinstance(block, SharedBlock):
-            raise self._refused(size, block)
+            raise refused(self._zone, size, block)
         if self._watch.sites:
             self._watch.allocated(block)
         return block
@@ -307,20 +325,6 @@ class ManagedAllocator:
         self._keys.replace(block, sealed, array.shape, array.dtype, order)
         return shown
 
-    def _refused(self, size: int, why: tuple[bool, str, int, int, int]) -> HeavyMemoryError:
-        by_quota, prefix, used, limit, kind = why
-        ordinary = MemoryClass(1 << kind) is MemoryClass.SHARED
-        holders = sorted(self._zone.blocks(), key=lambda block: block[2], reverse=True)
-        return HeavyMemoryError(
-            size,
-            used,
-            limit if limit or by_quota or not ordinary else system_memory()[1],
-            self._zone.figures()["largest_free"],
-            tuple((block[0], block[2]) for block in holders[:HOLDERS_NAMED]),
-            prefix if by_quota else None,
-            None if by_quota or ordinary else MemoryClass(1 << kind).name,
-        )
-
     def __contains__(self, key: object) -> bool:
         return key in self._keys
 
@@ -344,19 +348,18 @@ class ManagedAllocator:
         if prefix is not None and not isinstance(prefix, str):
             raise TypeError(f"the prefix of a quota is a text, or None, not {_shown(prefix)}")
         bytes_in(prefix or "")
-        limits = []
-        for name, limit in (("soft", soft), ("hard", hard)):
-            if limit is not None and (type(limit) is not int or not 1 <= limit < 2**63):
-                raise ValueError(
-                    f"{name}= is a number of bytes above 0, or None, not {_shown(limit)}"
-                )
-            limits.append(limit or 0)
-        if soft is not None and hard is not None and soft > hard:
-            raise ValueError(
-                f"soft={soft} is above hard={hard} and would never be reached; a soft limit lies "
-                "below the hard one"
-            )
-        self._zone.limit(prefix or "", *limits)
+        self._zone.limit(prefix or "", *limits_of(soft, hard))
+
+    @staticmethod
+    def process_quota(*, soft: int | None = None, hard: int | None = None) -> None:
+        """Limits the bytes of all arrays that this process owns, whatever engines they are of.
+
+        As `quota`; beyond `soft`, every engine of the process gives back what it keeps. Arrays
+        count until their last view here is gone, also when their engine has ended. What this
+        process only borrows counts for its owner. A forked child has the same limits for arrays
+        of its own. Default: the environment's THEUS_PROCESS_HEAP_SIZE (MiB), else none.
+        """
+        limit_process(*limits_of(soft, hard), False)
 
     @property
     def used_bytes(self) -> int:
@@ -374,6 +377,10 @@ class ManagedAllocator:
         """Everything about this allocator, as of now."""
         figures = self._zone.figures()
         quotas = tuple(QuotaReport(*quota) for quota in self._zone.quotas())
+        by_process: dict[int, tuple[int, int]] = {}
+        for pid, arrays, size in self._zone.lookers():
+            before = by_process.get(pid, (0, 0))
+            by_process[pid] = (before[0] + arrays, before[1] + size)
         return HeavyReport(
             used=figures["bytes_born"] - figures["bytes_dead"],
             asked=figures["asked"],
@@ -394,16 +401,21 @@ class ManagedAllocator:
                 for kind, tally in enumerate(figures["memory"])
                 if tally[0]
             },
+            by_process=by_process,
             quotas=quotas,
+            process=process_report(),
             arrays=tuple(array for array, _ in self._arrays()),
         )
 
     @property
     def available(self) -> int:
-        """How many bytes more may be allocated: what the limit and the system leave."""
+        """How many bytes more may be allocated: what the system, the quota of the process and the
+        limit of this allocator leave."""
         room: int = system_memory()[1]
-        limit = self.capacity
-        return min(room, max(0, limit - self.used_bytes)) if limit else room
+        process = process_report()
+        for limit, used in ((self.capacity, self.used_bytes), (process.hard, process.used)):
+            room = min(room, max(0, limit - used)) if limit else room
+        return room
 
     def leaks(self) -> tuple[HeavyArray, ...]:
         """Arrays that take memory although nobody can get them any more by key or from a state.

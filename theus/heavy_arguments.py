@@ -24,6 +24,8 @@ __all__ = [
     "check_key",
     "dtype_of",
     "limit_of",
+    "limits_of",
+    "process_limit_of_environment",
     "shape_of",
 ]
 
@@ -100,16 +102,40 @@ def backend_of(backend: object) -> Backend:
 
 
 def limit_of(capacity_mb: float | None) -> int:
-    what: object = capacity_mb
-    name = "capacity_mb"
     if capacity_mb is None:
-        name, text = "THEUS_HEAP_SIZE", os.environ.get("THEUS_HEAP_SIZE")
-        if text is None:
-            return system_memory()[0] // 2
-        what = text
-        capacity_mb = float(text) if text.strip().isdecimal() else 0
-    elif isinstance(capacity_mb, bool) or not isinstance(capacity_mb, (int, float)):
-        raise TypeError(f"{name} is a number of MiB above 0, not {_shown(what)}")
-    if not 0 < capacity_mb < 2**40:
-        raise ValueError(f"{name} is a number of MiB above 0, not {_shown(what)}")
-    return int(capacity_mb * 2**20)
+        limit = _limit_of_environment("THEUS_HEAP_SIZE")
+        return system_memory()[0] // 2 if limit is None else limit
+    if isinstance(capacity_mb, bool) or not isinstance(capacity_mb, (int, float)):
+        raise TypeError(f"capacity_mb is a number of MiB above 0, not {_shown(capacity_mb)}")
+    return _bytes_of("capacity_mb", capacity_mb, capacity_mb)
+
+
+def process_limit_of_environment() -> int:
+    """0: it says nothing."""
+    return _limit_of_environment("THEUS_PROCESS_HEAP_SIZE") or 0
+
+
+def _limit_of_environment(name: str) -> int | None:
+    text = os.environ.get(name)
+    if text is None:
+        return None
+    return _bytes_of(name, float(text) if text.strip().isdecimal() else 0, text)
+
+
+def _bytes_of(name: str, mib: float, given: object) -> int:
+    if not 0 < mib < 2**40:
+        raise ValueError(f"{name} is a number of MiB above 0, not {_shown(given)}")
+    return int(mib * 2**20)
+
+
+def limits_of(soft: int | None, hard: int | None) -> tuple[int, int]:
+    """Both limits of a quota; 0 for None."""
+    for name, limit in (("soft", soft), ("hard", hard)):
+        if limit is not None and (type(limit) is not int or not 1 <= limit < 2**63):
+            raise ValueError(f"{name}= is a number of bytes above 0, or None, not {_shown(limit)}")
+    if soft is not None and hard is not None and soft > hard:
+        raise ValueError(
+            f"soft={soft} is above hard={hard} and would never be reached; a soft limit lies "
+            "below the hard one"
+        )
+    return soft or 0, hard or 0

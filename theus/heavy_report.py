@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from theus._theus import process_memory
 from theus.memory import MemoryClass
 
-__all__ = ["HeavyArray", "HeavyReport", "MemoryReport", "QuotaReport"]
+__all__ = ["HeavyArray", "HeavyReport", "MemoryReport", "ProcessReport", "QuotaReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,27 @@ class QuotaReport:
     hard: int
     used: int
     peak: int
+    arrays: int
+    """How many count for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessReport:
+    """What all engines of this process have together. In bytes, but for the numbers of arrays.
+
+    `births` - `deaths` = `arrays`, and `used` = `bytes`: the former are counted, the latter are
+    found in the tables of the arrays.
+    """
+
+    soft: int
+    """0: no limit."""
+    hard: int
+    used: int
+    peak: int
+    births: int
+    deaths: int
+    arrays: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +105,10 @@ class HeavyReport:
     """Largest size of a class -> (arrays, bytes)."""
     by_memory: dict[MemoryClass, MemoryReport]
     """Those kinds that there is something of."""
+    by_process: dict[int, tuple[int, int]]
+    """Process id, as that process sees it -> (arrays, bytes) that it looks at."""
     quotas: tuple[QuotaReport, ...]
+    process: ProcessReport
     arrays: tuple[HeavyArray, ...]
 
     @property
@@ -96,6 +121,17 @@ class HeavyReport:
             f"{len(self.arrays)} arrays, {self.used:,} of {self.limit:,} bytes in use "
             f"(peak {self.peak:,}); {self.backed:,} backed in {self.arenas} arenas"
         ]
+        for quota in self.quotas[1:]:
+            lines.append(
+                f"  keys {quota.prefix}...: {quota.arrays} arrays, {quota.used:,} bytes"
+                f"{f' of {quota.hard:,}' if quota.hard else ''} (peak {quota.peak:,})"
+            )
+        if self.process.hard or self.process.arrays != len(self.arrays):
+            of = f" of {self.process.hard:,}" if self.process.hard else ""
+            lines.append(
+                f"  all of this process: {self.process.arrays} arrays, {self.process.used:,} "
+                f"bytes{of} (peak {self.process.peak:,})"
+            )
         for array in self.arrays:
             state = "" if array.live else ", freed"
             state += f", shared, {array.lent} ranges lent" if array.shared else ""
@@ -105,3 +141,9 @@ class HeavyReport:
                 f"{array.age:.1f} s old{state}{'' if array.site is None else f', {array.site}'}"
             )
         return "\n".join(lines)
+
+
+def process_report() -> ProcessReport:
+    """Of this process, as of now."""
+    soft, hard, used, peak, births, deaths, _, _, arrays, size = process_memory()
+    return ProcessReport(soft, hard, used, peak, births, deaths, arrays, size)

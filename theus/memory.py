@@ -12,10 +12,12 @@ from __future__ import annotations
 from enum import Flag
 from typing import Any
 
-from theus._theus import place_in_block
-from theus.errors import _shown
+from theus._theus import SharedZone, place_in_block, process_blocks
+from theus.errors import HeavyMemoryError, _shown
 
 __all__ = ["MemoryClass"]
+
+HOLDERS_NAMED = 5
 
 
 class MemoryClass(Flag):
@@ -80,3 +82,26 @@ def lendable_of(memory: MemoryClass) -> MemoryClass:
             "accept one of them, too, with memory="
         )
     return kinds
+
+
+def refused(zone: SharedZone, size: int, why: tuple[str, str, int, int, int]) -> HeavyMemoryError:
+    """Why `zone` has no block of `size` bytes, as its alloc() said it."""
+    scope, prefix, used, limit, kind = why
+    by_zone = scope in ("quota", "system")
+    counted = [
+        block[:3]
+        for block in (zone.blocks() if by_zone else process_blocks())
+        if scope != "quota" or block[0].startswith(prefix)
+    ]
+    counted.sort(key=lambda block: block[2], reverse=True)
+    memory = MemoryClass(1 << kind)
+    return HeavyMemoryError(
+        size,
+        used,
+        limit,
+        zone.figures()["largest_free"],
+        tuple((label, extent) for label, _, extent in counted[:HOLDERS_NAMED]),
+        prefix if scope == "quota" else None,
+        memory.name if scope == "system" and memory is not MemoryClass.SHARED else None,
+        scope,
+    )

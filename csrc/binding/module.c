@@ -232,7 +232,16 @@ static PyMethodDef module_methods[] = {
     {"system_memory", module_system_memory, METH_NOARGS,
      PyDoc_STR("system_memory($module, /)\n--\n\n"
                "(total, room): the bytes that this process may use, and those that are left, by the\n"
-               "system's own figures and the limits of its cgroups.")},
+               "system's own figures and the limits of its cgroups and of its address space.")},
+    {"process_memory", module_process_memory, METH_NOARGS,
+     PyDoc_STR("process_memory($module, /)\n--\n\n"
+               "What all zones of this process have together: (soft, hard, used, peak, births, deaths, bytes\n"
+               "born, bytes dead, blocks, bytes), the last two by a walk of the slot tables.")},
+    {"process_blocks", module_process_blocks, METH_NOARGS,
+     PyDoc_STR("process_blocks($module, /)\n--\n\nAll blocks that this process owns, as SharedZone.blocks().")},
+    {"limit_process", module_limit_process, METH_VARARGS,
+     PyDoc_STR("limit_process($module, soft, hard, first, /)\n--\n\n"
+               "Sets the quota of this process, in bytes; 0: none. If `first`, unless that was done already.")},
     {0},
 };
 

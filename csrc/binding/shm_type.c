@@ -19,7 +19,14 @@ zone_of(PyObject *op)
 PyObject *
 module_system_memory(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
-    return Py_BuildValue("KK", (unsigned long long)theus_memory_total(), (unsigned long long)theus_memory_room());
+    theus_memory_figures memory = theus_memory_read("");
+    theus_address_figures address = theus_address_read();
+    if (address.limit > 0) {
+        uint64_t left = address.used < address.limit ? address.limit - address.used : 0;
+        memory.total = address.limit < memory.total ? address.limit : memory.total;
+        memory.room = left < memory.room ? left : memory.room;
+    }
+    return Py_BuildValue("KK", (unsigned long long)memory.total, (unsigned long long)memory.room);
 }
 
 static PyObject *
@@ -68,6 +75,13 @@ parse_label(PyObject *text, Py_ssize_t *length)
     return label;
 }
 
+static const char *const why_names[] = {
+    [THEUS_ROOM_QUOTA] = "quota",
+    [THEUS_ROOM_PROCESS] = "process",
+    [THEUS_ROOM_ADDRESS] = "address space",
+    [THEUS_ROOM_SYSTEM] = "system",
+};
+
 static PyObject *
 zone_alloc(PyObject *op, PyObject *args)
 {
@@ -102,9 +116,8 @@ zone_alloc(PyObject *op, PyObject *args)
     if (refusal.why == THEUS_ROOM_QUOTA) {
         (void)theus_zone_read_quota(zone, refusal.quota, &quota);
     }
-    return Py_BuildValue("(Os#KKI)", refusal.why == THEUS_ROOM_QUOTA ? Py_True : Py_False, quota.prefix,
-                         (Py_ssize_t)quota.length, (unsigned long long)refusal.used, (unsigned long long)refusal.limit,
-                         (unsigned)refusal.memory);
+    return Py_BuildValue("(ss#KKI)", why_names[refusal.why], quota.prefix, (Py_ssize_t)quota.length, (unsigned long long)refusal.used,
+                         (unsigned long long)refusal.limit, (unsigned)refusal.memory);
 }
 
 static PyObject *
@@ -224,9 +237,9 @@ zone_quotas(PyObject *op, PyObject *Py_UNUSED(ignored))
     PyObject *list = PyList_New(0);
     theus_quota quota;
     for (uint32_t i = 0; list != NULL && theus_zone_read_quota(zone_of(op)->zone, i, &quota); i++) {
-        PyObject *item = Py_BuildValue("(s#KKKK)", quota.prefix, (Py_ssize_t)quota.length, (unsigned long long)quota.soft,
+        PyObject *item = Py_BuildValue("(s#KKKKK)", quota.prefix, (Py_ssize_t)quota.length, (unsigned long long)quota.soft,
                                        (unsigned long long)quota.hard, (unsigned long long)quota.used,
-                                       (unsigned long long)quota.peak);
+                                       (unsigned long long)quota.peak, (unsigned long long)quota.blocks);
         if (item == NULL || PyList_Append(list, item) < 0) {
             Py_CLEAR(list);
         }
@@ -250,10 +263,10 @@ describe_block(const theus_block_figures *block)
                          (unsigned)block->memory);
 }
 
+/* Of a zone; NULL: of the process. */
 static PyObject *
-zone_blocks(PyObject *op, PyObject *Py_UNUSED(ignored))
+block_list(theus_zone *zone)
 {
-    theus_zone *zone = zone_of(op)->zone;
     uint64_t places = theus_zone_list(zone, NULL, 0) + 16, count; /* some more: others allocate meanwhile */
     theus_block_figures *blocks = PyMem_Calloc(places, sizeof(*blocks));
     if (blocks == NULL) {
@@ -274,11 +287,74 @@ zone_blocks(PyObject *op, PyObject *Py_UNUSED(ignored))
     return list;
 }
 
+static PyObject *
+zone_blocks(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return block_list(zone_of(op)->zone);
+}
+
+static PyObject *
+zone_lookers(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    theus_zone *zone = zone_of(op)->zone;
+    uint64_t places = theus_zone_lookers(zone, NULL, 0) + 16, count; /* some more: others come meanwhile */
+    theus_looker *lookers = PyMem_Calloc(places, sizeof(*lookers));
+    if (lookers == NULL) {
+        return PyErr_NoMemory();
+    }
+    count = theus_zone_lookers(zone, lookers, places);
+    count = count < places ? count : places;
+    PyObject *list = PyList_New((Py_ssize_t)count);
+    for (uint64_t i = 0; list != NULL && i < count; i++) {
+        PyObject *item = Py_BuildValue("(IKK)", (unsigned)lookers[i].pid, (unsigned long long)lookers[i].blocks,
+                                       (unsigned long long)lookers[i].bytes);
+        if (item == NULL) {
+            Py_CLEAR(list);
+            break;
+        }
+        PyList_SET_ITEM(list, (Py_ssize_t)i, item);
+    }
+    PyMem_Free(lookers);
+    return list;
+}
+
+/* ---- of the process ------------------------------------------------------------------------------------- */
+
+PyObject *
+module_process_blocks(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    return block_list(NULL);
+}
+
+PyObject *
+module_process_memory(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    theus_process_figures found;
+    theus_process_read(&found);
+    const theus_process_totals *totals = &found.totals;
+    return Py_BuildValue("(KKKKKKKKKK)", (unsigned long long)totals->soft, (unsigned long long)totals->hard,
+                         (unsigned long long)totals->used, (unsigned long long)totals->peak, (unsigned long long)totals->births,
+                         (unsigned long long)totals->deaths, (unsigned long long)totals->bytes_born,
+                         (unsigned long long)totals->bytes_dead, (unsigned long long)found.blocks, (unsigned long long)found.bytes);
+}
+
+PyObject *
+module_limit_process(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    unsigned long long soft, hard;
+    int first;
+    if (!PyArg_ParseTuple(args, "KKp:limit_process", &soft, &hard, &first)) {
+        return NULL;
+    }
+    theus_process_limit(soft, hard, first != 0);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef zone_methods[] = {
     {"alloc", zone_alloc, METH_VARARGS,
      PyDoc_STR("alloc($self, label, size, zero, lending=False, placement=4, /)\n--\n\n"
-               "A new block in one of those kinds of memory (a bit each), or why there is none: (whether a quota\n"
-               "refused, its prefix, bytes used, limit, the number of the kind that was asked last).")},
+               "A new block in one of those kinds of memory (a bit each), or why there is none: (whose limit it\n"
+               "is, the prefix of that quota, bytes used, limit, the number of the kind that was asked last).")},
     {"retire_all", zone_retire_all, METH_O,
      PyDoc_STR("retire_all($self, shut, /)\n--\n\n"
                "No block can be borrowed from now on. If `shut`, memory is not kept for later ones either.")},
@@ -290,10 +366,13 @@ static PyMethodDef zone_methods[] = {
      PyDoc_STR("limit($self, prefix, soft, hard, /)\n--\n\nSets the quota of a prefix, in bytes; 0: none.")},
     {"figures", zone_figures, METH_NOARGS, PyDoc_STR("figures($self, /)\n--\n\nAll totals, by name.")},
     {"quotas", zone_quotas, METH_NOARGS,
-     PyDoc_STR("quotas($self, /)\n--\n\nA list of (prefix, soft, hard, used, peak).")},
+     PyDoc_STR("quotas($self, /)\n--\n\nA list of (prefix, soft, hard, used, peak, blocks).")},
     {"blocks", zone_blocks, METH_NOARGS,
      PyDoc_STR("blocks($self, /)\n--\n\nA list of (label, size, extent, live, leases, age in seconds,\n"
                "published, site, address, whether it lends, ranges lent, number of the kind of memory).")},
+    {"lookers", zone_lookers, METH_NOARGS,
+     PyDoc_STR("lookers($self, /)\n--\n\nA list of (pid, blocks, bytes): who looks at how much of it. A process stands\n"
+               "there once for each arena.")},
     {0},
 };
 

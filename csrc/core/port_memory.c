@@ -174,3 +174,18 @@ theus_pin_limit(void)
 #endif
     return UINT64_MAX;
 }
+
+theus_address_figures
+theus_address_read(void)
+{
+    theus_address_figures figures = {0, 0};
+#ifdef RLIMIT_AS
+    struct rlimit limit;
+    uint64_t pages;
+    if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && read_number("/proc/self", "statm", &pages)) {
+        figures.used = pages * (uint64_t)sysconf(_SC_PAGESIZE);
+        figures.limit = limit.rlim_cur > 0 ? limit.rlim_cur : 1;
+    }
+#endif
+    return figures;
+}

@@ -20,11 +20,12 @@ theus_memory_room(void)
     return theus_memory_read("").room;
 }
 
-static inline uint64_t
-theus_memory_total(void)
-{
-    return theus_memory_read("").total;
-}
+/* What this process has mapped, and the most that it may (RLIMIT_AS); limit 0: there is none, and `used` was not asked for. */
+typedef struct {
+    uint64_t used, limit;
+} theus_address_figures;
+
+theus_address_figures theus_address_read(void);
 
 /* Bytes in pages of 2 MiB that are set aside and free. */
 uint64_t theus_huge_room(const char *root);

@@ -473,14 +473,16 @@ theus_arena_attach(const theus_arena_name *name, theus_arena **out)
     return status;
 }
 
-void
+uint32_t
 theus_arenas_forget(void)
 {
-    theus_arena *unused;
-    do {
+    for (uint32_t count = 0;; count++) {
         theus_shm_lock();
-        unused = take_borrowed_locked(false);
+        theus_arena *unused = take_borrowed_locked(false);
         theus_shm_unlock();
+        if (unused == NULL) {
+            return count;
+        }
         theus_arena_destroy(unused);
-    } while (unused != NULL);
+    }
 }

@@ -30,6 +30,7 @@ typedef struct theus_loan theus_loan;
 typedef struct {
     uint64_t offset, extent, size; /* extent 0: the slot is free */
     uint32_t quota;                /* that it counts for */
+    bool born;                     /* it is in the totals */
 } theus_tenant;
 
 /* What an owner knows of a range that it lends, as of a tenant. */
@@ -106,8 +107,8 @@ theus_arena_name_of(const theus_arena *arena, theus_arena_name *name)
  * there is no arena of this version of theus; CROWDED; NO_ROOM, NOMEM, REFUSED, UNSUPPORTED. */
 THEUS_MUST_CHECK theus_status theus_arena_attach(const theus_arena_name *name, theus_arena **out);
 
-/* Unmaps every borrowed arena that nobody here looks at: they are kept for the next array of theirs. */
-void theus_arenas_forget(void);
+/* Unmaps every borrowed arena that nobody here looks at: they are kept for the next array of theirs. How many. */
+uint32_t theus_arenas_forget(void);
 
 /* Gives a reference back. The result is what the caller passes to theus_arena_destroy() after the lock: the arena, or NULL. */
 THEUS_MUST_CHECK theus_arena *theus_arena_drop_locked(theus_arena *arena);

@@ -27,6 +27,7 @@ tenant_left_locked(theus_arena *arena, uint32_t index)
     if (--arena->blocks == 0) {
         arena->idle_since_ns = theus_clock_tick_ns();
     }
+    process_uncharge_locked(tenant->extent);
     if (arena->zone != NULL) {
         zone_uncharge_locked(arena->zone, tenant->quota, tenant->extent);
     }
@@ -34,10 +35,14 @@ tenant_left_locked(theus_arena *arena, uint32_t index)
 }
 
 void
-block_counted_locked(theus_zone *zone, theus_arena *arena, const theus_tenant *tenant)
+block_counted_locked(theus_zone *zone, theus_arena *arena, theus_tenant *tenant)
 {
+    tenant->born = true;
     theus_participant *owner = theus_arena_participant(arena, THEUS_SHM_OWNER);
+    theus_process_totals *process = theus_process_totals_locked();
     theus_tally *class = &zone->totals.classes[size_class(tenant->extent)];
+    process->births++;
+    process->bytes_born += tenant->extent;
     zone->totals.births++;
     zone->totals.bytes_born += tenant->extent;
     zone->totals.asked += tenant->size;
@@ -50,7 +55,7 @@ block_counted_locked(theus_zone *zone, theus_arena *arena, const theus_tenant *t
 void
 block_born_locked(theus_zone *zone, theus_arena *arena, uint32_t index, uint32_t generation)
 {
-    const theus_tenant *tenant = &arena->tenants[index];
+    theus_tenant *tenant = &arena->tenants[index];
     uint64_t end = tenant->offset + tenant->extent;
     arena->dirty = end > arena->dirty ? end : arena->dirty;
     block_counted_locked(zone, arena, tenant);
@@ -74,6 +79,9 @@ block_died_locked(theus_arena *arena, uint32_t index, uint32_t generation)
     theus_participant *owner = theus_arena_participant(arena, THEUS_SHM_OWNER);
     count_up(&owner->deaths, 1);
     count_up(&owner->bytes_dead, extent);
+    theus_process_totals *process = theus_process_totals_locked();
+    process->deaths++;
+    process->bytes_dead += extent;
     theus_zone *zone = arena->zone;
     if (zone != NULL) {
         theus_tally *class = &zone->totals.classes[size_class(extent)];

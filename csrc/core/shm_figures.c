@@ -63,17 +63,42 @@ describe(const theus_slot *slot, uint64_t word, theus_block_figures *out)
     memcpy(out->label, slot->label, sizeof(out->label));
 }
 
+/* The next arena that the zone owns, or, if that is NULL, this process. */
+static theus_arena *
+owned_after_locked(const theus_zone *zone, const theus_arena *arena)
+{
+    if (zone != NULL) {
+        return zone_arena_after_locked(zone, arena);
+    }
+    theus_arena *it = arena == NULL ? theus_arenas_first_locked() : arena->next;
+    while (it != NULL && !theus_arena_is_owned(it)) {
+        it = it->next;
+    }
+    return it;
+}
+
+static bool
+is_taken(theus_slot_state state)
+{
+    return state != THEUS_SLOT_FREE && state != THEUS_SLOT_WORN;
+}
+
 uint64_t
 theus_zone_list(theus_zone *zone, theus_block_figures *list, uint64_t places)
 {
     uint64_t count = 0;
-    zone_lock(zone);
-    for (theus_arena *it = zone_arena_after_locked(zone, NULL); it != NULL; it = zone_arena_after_locked(zone, it)) {
+    if (zone != NULL) {
+        zone_lock(zone);
+    }
+    else {
+        theus_shm_lock();
+    }
+    for (theus_arena *it = owned_after_locked(zone, NULL); it != NULL; it = owned_after_locked(zone, it)) {
         for (uint32_t i = 0, left = it->blocks; i < it->slots.capacity && left > 0; i++) {
             const theus_slot *slot = &it->slots.slots[i];
             uint64_t word = atomic_load(&slot->word);
             theus_slot_state state = theus_slot_state_of(word);
-            left -= state != THEUS_SLOT_FREE && state != THEUS_SLOT_WORN;
+            left -= is_taken(state);
             if (state != THEUS_SLOT_LIVE && state != THEUS_SLOT_RETIRED) {
                 continue;
             }
@@ -92,7 +117,91 @@ theus_zone_list(theus_zone *zone, theus_block_figures *list, uint64_t places)
     return count;
 }
 
+/* Adds up, for each participant of one arena, the blocks that it looks at. */
+static void
+look_at_arena(const theus_arena *arena, theus_tally *tallies)
+{
+    for (uint32_t i = 0, left = arena->blocks; i < arena->slots.capacity && left > 0; i++) {
+        const theus_slot *slot = &arena->slots.slots[i];
+        left -= is_taken(theus_slot_state_of(atomic_load(&slot->word)));
+        for (uint64_t leases = atomic_load(&slot->leases); leases != 0; leases &= leases - 1) {
+            theus_tally *tally = &tallies[__builtin_ctzll(leases)];
+            tally->blocks++;
+            tally->bytes += arena->tenants[i].extent;
+        }
+    }
+}
+
+uint64_t
+theus_zone_lookers(theus_zone *zone, theus_looker *list, uint64_t places)
+{
+    uint64_t count = 0;
+    zone_lock(zone);
+    for (theus_arena *it = zone_arena_after_locked(zone, NULL); it != NULL; it = zone_arena_after_locked(zone, it)) {
+        theus_tally tallies[THEUS_PARTICIPANTS] = {{0}};
+        look_at_arena(it, tallies);
+        for (uint32_t i = 0; i < THEUS_PARTICIPANTS; i++) {
+            if (tallies[i].blocks == 0) {
+                continue;
+            }
+            if (count < places) {
+                uint32_t pid = atomic_load(&theus_arena_participant(it, i)->pid);
+                list[count] = (theus_looker){pid, tallies[i].blocks, tallies[i].bytes};
+            }
+            count++;
+        }
+    }
+    theus_shm_unlock();
+    return count;
+}
+
+/* The blocks of an arena that were born, and what all slots take: so both agree with the totals at any moment, whoever allocates. */
+static theus_tally
+walk_arena(const theus_arena *arena)
+{
+    theus_tally found = {0};
+    for (uint32_t i = 0; i < arena->slots.capacity; i++) {
+        if (is_taken(theus_slot_state_of(atomic_load(&arena->slots.slots[i].word)))) {
+            found.blocks += arena->tenants[i].born;
+            found.bytes += arena->tenants[i].extent;
+        }
+    }
+    return found;
+}
+
+static void
+read_process_locked(theus_process_figures *figures)
+{
+    *figures = (theus_process_figures){.totals = *theus_process_totals_locked()};
+    for (theus_arena *it = owned_after_locked(NULL, NULL); it != NULL; it = owned_after_locked(NULL, it)) {
+        theus_tally found = walk_arena(it);
+        figures->arenas++;
+        figures->blocks += found.blocks;
+        figures->bytes += found.bytes;
+    }
+}
+
+void
+theus_process_read(theus_process_figures *figures)
+{
+    theus_shm_lock();
+    read_process_locked(figures);
+    theus_shm_unlock();
+}
+
 #ifdef THEUS_TESTING
+
+static const char *
+check_process(void)
+{
+    theus_process_figures found;
+    read_process_locked(&found);
+    const theus_process_totals *totals = &found.totals;
+    return totals->used != found.bytes                           ? "the process counts another sum than its blocks have"
+           : totals->births - totals->deaths != found.blocks     ? "births - deaths of the process is not the slots taken"
+           : totals->bytes_born - totals->bytes_dead != found.bytes ? "bytes born - bytes dead of the process is not what they take"
+                                                                 : NULL;
+}
 
 static const char *
 check_arena(const theus_zone *zone, const theus_arena *arena, uint64_t *blocks, uint64_t *bytes, theus_quota *quotas)
@@ -112,6 +221,7 @@ check_arena(const theus_zone *zone, const theus_arena *arena, uint64_t *blocks, 
         extents += tenant->extent;
         for (uint32_t quota = tenant->quota;; quota = zone->quotas[quota].parent) {
             quotas[quota].used += tenant->extent;
+            quotas[quota].blocks++;
             if (quota == 0) {
                 break;
             }
@@ -146,7 +256,9 @@ theus_zone_check(theus_zone *zone)
         broken = check_arena(zone, it, &blocks, &bytes, quotas);
     }
     for (uint32_t i = 0; i < zone->quota_count && broken == NULL; i++) {
-        broken = quotas[i].used != zone->quotas[i].used ? "a quota counts another sum than its blocks have" : NULL;
+        broken = quotas[i].used != zone->quotas[i].used       ? "a quota counts another sum than its blocks have"
+                 : quotas[i].blocks != zone->quotas[i].blocks ? "a quota counts another number of blocks"
+                                                              : NULL;
     }
     for (uint32_t i = 0; i < THEUS_SIZE_CLASSES; i++) {
         class_blocks += zone->totals.classes[i].blocks;
@@ -158,6 +270,7 @@ theus_zone_check(theus_zone *zone)
     if (broken == NULL && (zone->totals.bytes_born - zone->totals.bytes_dead != bytes || class_bytes != bytes)) {
         broken = "bytes born - bytes dead is not the bytes of the blocks";
     }
+    broken = broken == NULL ? check_process() : broken;
     theus_shm_unlock();
     return broken;
 }

@@ -3,10 +3,13 @@
 
 #include "shm_loans.h"
 
+#include <assert.h>
+
 static struct {
     theus_mutex files;            /* rank FILES: held while an arena's files are opened or closed, and across fork() */
     theus_mutex lock;             /* rank SHM */
     theus_arena *first;           /* guarded by lock; changes only while `files` is held, too */
+    theus_process_totals totals;  /* guarded by lock */
     _Atomic(bool) watches;        /* forks, and the exit; set under lock */
 } process = {.files = THEUS_MUTEX_OF_PROCESS(THEUS_RANK_FILES), .lock = THEUS_MUTEX_OF_PROCESS(THEUS_RANK_SHM)};
 
@@ -26,6 +29,13 @@ theus_arena *
 theus_arenas_first_locked(void)
 {
     return process.first;
+}
+
+theus_process_totals *
+theus_process_totals_locked(void)
+{
+    assert(theus_mutex_is_mine(&process.lock));
+    return &process.totals;
 }
 
 /* ---- the list ------------------------------------------------------------------------------------------ */
@@ -52,6 +62,12 @@ theus_arena_delist(theus_arena *arena)
         link = &(*link)->next;
     }
     *link = arena->next;
+    if (theus_arena_is_owned(arena)) {
+        uint64_t bytes = arena->data_size - arena->runs->free_bytes;
+        process.totals.deaths += arena->blocks;
+        process.totals.bytes_dead += bytes;
+        process.totals.used -= bytes;
+    }
     theus_shm_unlock();
 }
 
@@ -166,6 +182,8 @@ fork_in_child(void)
 {
     theus_arena *it = process.first, *next;
     process.first = NULL;
+    process.totals = (theus_process_totals){
+        .soft = process.totals.soft, .hard = process.totals.hard, .limited = process.totals.limited};
     for (; it != NULL; it = next) {
         next = it->next;
         if (it->held_slots > 0) {

@@ -1,9 +1,13 @@
-/* The quotas of a zone: which of them a block counts for, and what each has left. A quota's parent is that of the longest shorter
- * prefix, so a block counts for its own quota and all those above it, up to quota 0, of the zone. */
+/* What limits a zone: its quotas, that of the process, and the room that the system has. A quota's parent is that of the longest
+ * shorter prefix, so a block counts for its own quota and all those above it, up to quota 0, of the zone. Every block counts for
+ * the process (shm_process.h). Each limit is decided by theus_quota_decide(). */
+#include "port_memory.h"
 #include "shm_zone_parts.h"
 
 #include <assert.h>
 #include <string.h>
+
+enum { SPARE_ROOM = 16 << 20 }; /* that we leave to everybody else, of what the system has or lets us map */
 
 void
 zone_charge_locked(theus_zone *zone, uint32_t quota, uint64_t extent)
@@ -11,6 +15,7 @@ zone_charge_locked(theus_zone *zone, uint32_t quota, uint64_t extent)
     for (;; quota = zone->quotas[quota].parent) {
         theus_quota *it = &zone->quotas[quota];
         it->used += extent;
+        it->blocks++;
         it->peak = it->used > it->peak ? it->used : it->peak;
         if (quota == 0) {
             return;
@@ -24,6 +29,7 @@ zone_uncharge_locked(theus_zone *zone, uint32_t quota, uint64_t extent)
     for (;; quota = zone->quotas[quota].parent) {
         assert(zone->quotas[quota].used >= extent);
         zone->quotas[quota].used -= extent;
+        zone->quotas[quota].blocks--;
         if (quota == 0) {
             return;
         }
@@ -50,7 +56,7 @@ recount_locked(theus_zone *zone)
 {
     for (uint32_t i = 0; i < zone->quota_count; i++) {
         theus_quota *it = &zone->quotas[i];
-        it->used = 0;
+        it->used = it->blocks = 0;
         it->parent = zone_quota_of(zone, it->prefix, it->length, it->length);
     }
     for (theus_arena *it = zone_arena_after_locked(zone, NULL); it != NULL; it = zone_arena_after_locked(zone, it)) {
@@ -105,4 +111,79 @@ zone_decide_locked(const theus_zone *zone, uint32_t quota, uint64_t extent, theu
             return answer;
         }
     }
+}
+
+/* ---- the process -------------------------------------------------------------------------------- */
+
+void
+process_charge_locked(uint64_t extent)
+{
+    theus_process_totals *totals = theus_process_totals_locked();
+    totals->used += extent;
+    totals->peak = totals->used > totals->peak ? totals->used : totals->peak;
+}
+
+void
+process_uncharge_locked(uint64_t extent)
+{
+    theus_process_totals *totals = theus_process_totals_locked();
+    assert(totals->used >= extent);
+    totals->used -= extent;
+}
+
+theus_admission
+process_decide_locked(uint64_t extent, theus_refusal *refusal)
+{
+    const theus_process_totals *totals = theus_process_totals_locked();
+    theus_admission answer = theus_quota_decide(totals->used, extent, totals->soft, totals->hard);
+    if (answer == THEUS_REJECT) {
+        *refusal = (theus_refusal){.why = THEUS_ROOM_PROCESS, .used = totals->used, .limit = totals->hard};
+    }
+    return answer;
+}
+
+void
+theus_process_limit(uint64_t soft, uint64_t hard, bool first)
+{
+    theus_shm_lock();
+    theus_process_totals *totals = theus_process_totals_locked();
+    if (!first || !totals->limited) {
+        totals->soft = soft;
+        totals->hard = hard;
+        totals->limited = true;
+    }
+    theus_shm_unlock();
+}
+
+/* ---- the system ----------------------------------------------------------------------------------- */
+
+void
+zone_refuse(const theus_zone *zone, theus_memory memory, theus_refusal *refusal)
+{
+    uint64_t room = theus_files_room(zone->backend, memory), limit = memory == THEUS_MEMORY_PINNED ? theus_pin_limit() : UINT64_MAX;
+    *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM, .limit = limit < room ? limit : room, .memory = memory};
+}
+
+theus_status
+zone_check_room(const theus_zone *zone, theus_memory memory, uint64_t bytes, theus_refusal *refusal)
+{
+    uint64_t room = theus_files_room(zone->backend, memory);
+    uint64_t spare = memory == THEUS_MEMORY_HUGE ? 0 : SPARE_ROOM; /* those are set aside for us, or for nobody */
+    if (theus_room_decide(room, spare, bytes) != THEUS_REJECT) {
+        return THEUS_OK;
+    }
+    zone_refuse(zone, memory, refusal);
+    return THEUS_NO_ROOM;
+}
+
+theus_status
+zone_check_address(uint64_t bytes, theus_refusal *refusal)
+{
+    theus_address_figures now = theus_address_read();
+    uint64_t asked = bytes < UINT64_MAX - SPARE_ROOM ? bytes + SPARE_ROOM : UINT64_MAX;
+    if (theus_quota_decide(now.used, asked, 0, now.limit) != THEUS_REJECT) {
+        return THEUS_OK;
+    }
+    *refusal = (theus_refusal){.why = THEUS_ROOM_ADDRESS, .used = now.used, .limit = now.limit};
+    return THEUS_NO_ROOM;
 }

@@ -1,5 +1,4 @@
 /* See shm_zone.h. Where blocks begin and end is in shm_births.c; what reports about a zone, in shm_figures.c. */
-#include "port_memory.h"
 #include "shm_sweep.h"
 #include "shm_zone_parts.h"
 
@@ -14,7 +13,6 @@ enum {
     BACK_STEP = 1 << 20,
     KEEP_BYTES = 256 << 20,  /* of pages in arenas without a block */
     KEEP_SECONDS = 10,
-    SPARE_ROOM = 16 << 20,   /* of the system's room we leave to everybody else */
 };
 
 /* ---- life --------------------------------------------------------------------------------- */
@@ -53,7 +51,7 @@ zone_lock(theus_zone *zone)
     zone->swept = false;
     memset(&zone->totals, 0, sizeof(zone->totals));
     for (uint32_t i = 0; i < zone->quota_count; i++) {
-        zone->quotas[i].used = zone->quotas[i].peak = 0;
+        zone->quotas[i].used = zone->quotas[i].peak = zone->quotas[i].blocks = 0;
     }
 }
 
@@ -189,19 +187,57 @@ tidy_locked(theus_zone *zone, theus_arena **outdated)
     trim_locked(zone, 0, outdated);
 }
 
+static uint64_t
+backed_of(const theus_arena *list)
+{
+    uint64_t bytes = 0;
+    for (; list != NULL; list = list->next_outdated) {
+        bytes += list->backed;
+    }
+    return bytes;
+}
+
 uint64_t
 theus_zone_tidy(theus_zone *zone)
 {
     theus_arena *outdated = NULL;
     zone_lock(zone);
     tidy_locked(zone, &outdated);
-    uint64_t bytes = 0;
-    for (theus_arena *it = outdated; it != NULL; it = it->next_outdated) {
-        bytes += it->backed;
-    }
     theus_shm_unlock();
+    uint64_t bytes = backed_of(outdated);
     zone_destroy_outdated(outdated);
     return bytes;
+}
+
+/* The same for every zone of this process. */
+static void
+tidy_all_locked(theus_arena **outdated)
+{
+    for (theus_arena *it = theus_arenas_first_locked(); it != NULL; it = it->next) {
+        if (it->zone == NULL) {
+            continue;
+        }
+        theus_arena_reap_locked(it);
+        sweep_locked(it);
+        if (arena_is_idle(it)) {
+            it->zone = NULL;
+            let_go_locked(it, outdated);
+        }
+    }
+}
+
+/* And what is mapped of others' memory that nobody here looks at. False: there was nothing to give back; an arena that was made for
+ * nothing, because its pages could not be had, is none of that. */
+static bool
+tidy_process(void)
+{
+    theus_arena *outdated = NULL;
+    theus_shm_lock();
+    tidy_all_locked(&outdated);
+    theus_shm_unlock();
+    uint64_t bytes = backed_of(outdated);
+    zone_destroy_outdated(outdated);
+    return theus_arenas_forget() > 0 || bytes > 0;
 }
 
 static void
@@ -274,19 +310,21 @@ write_record(theus_slot *slot, const request *wanted, uint64_t offset, uint32_t 
     slot->label[wanted->length] = '\0';
 }
 
-/* Charges the quotas of a block to come. False: refused, also after tidying up. */
+/* Charges the quotas of a block to come. False: refused, also after tidying up, if `tidy`. */
 static bool
-reserve_locked(theus_zone *zone, uint32_t quota, uint64_t extent, theus_refusal *refusal, theus_arena **outdated)
+reserve_locked(theus_zone *zone, uint32_t quota, uint64_t extent, bool tidy, theus_refusal *refusal, theus_arena **outdated)
 {
-    theus_admission answer = zone_decide_locked(zone, quota, extent, refusal);
-    if (answer != THEUS_ADMIT) {
+    if (tidy && zone_decide_locked(zone, quota, extent, refusal) != THEUS_ADMIT) {
         tidy_locked(zone, outdated);
-        answer = zone_decide_locked(zone, quota, extent, refusal);
     }
-    if (answer == THEUS_REJECT) {
+    if (tidy && process_decide_locked(extent, refusal) != THEUS_ADMIT) {
+        tidy_all_locked(outdated);
+    }
+    if (zone_decide_locked(zone, quota, extent, refusal) == THEUS_REJECT || process_decide_locked(extent, refusal) == THEUS_REJECT) {
         return false;
     }
     zone_charge_locked(zone, quota, extent);
+    process_charge_locked(extent);
     return true;
 }
 
@@ -308,7 +346,7 @@ place_in_locked(theus_arena *arena, const request *wanted, uint32_t quota, place
         theus_runs_give(arena->runs, at->offset, wanted->extent);
         return false;
     }
-    *tenant = (theus_tenant){at->offset, wanted->extent, wanted->size, quota};
+    *tenant = (theus_tenant){at->offset, wanted->extent, wanted->size, quota, false};
     uint64_t end = at->offset + wanted->extent;
     at->arena = arena;
     at->dirty = arena->dirty <= at->offset ? 0 : arena->dirty < end ? arena->dirty - at->offset : wanted->extent;
@@ -332,7 +370,7 @@ place_in_zone_locked(const theus_zone *zone, const request *wanted, uint32_t quo
 /* Charges the quotas and finds a place, in one region: whatever counts the slots finds what was charged. NO_ROOM: a quota refuses.
  * OK without an arena in *at: all are full. */
 static theus_status
-find_place(theus_zone *zone, const request *wanted, place *at, theus_refusal *refusal)
+find_place(theus_zone *zone, const request *wanted, bool tidy, place *at, theus_refusal *refusal)
 {
     theus_arena *outdated = NULL;
     at->arena = NULL;
@@ -341,12 +379,13 @@ find_place(theus_zone *zone, const request *wanted, place *at, theus_refusal *re
         sweep_locked(it);
     }
     uint32_t quota = zone_quota_of(zone, wanted->label, wanted->length, UINT32_MAX);
-    bool reserved = reserve_locked(zone, quota, wanted->extent, refusal, &outdated);
+    bool reserved = reserve_locked(zone, quota, wanted->extent, tidy, refusal, &outdated);
     if (reserved) {
         bool placed = place_in_zone_locked(zone, wanted, quota, at)
                       || (recover_locked(zone) && place_in_zone_locked(zone, wanted, quota, at));
         if (!placed) {
             zone_uncharge_locked(zone, quota, wanted->extent);
+            process_uncharge_locked(wanted->extent);
         }
     }
     zone_trim_idle_locked(zone, &outdated); /* not before: the oldest one may be just what is needed */
@@ -370,26 +409,6 @@ give_place_back(theus_zone *zone, place *at)
     let_go_locked(arena, &outdated);
     theus_shm_unlock();
     zone_destroy_outdated(outdated);
-}
-
-/* What has not been asked for is not to be had, as of now. */
-static void
-refuse(const theus_zone *zone, theus_memory memory, theus_refusal *refusal)
-{
-    uint64_t room = theus_files_room(zone->backend, memory), limit = memory == THEUS_MEMORY_PINNED ? theus_pin_limit() : UINT64_MAX;
-    *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM, .limit = limit < room ? limit : room, .memory = memory};
-}
-
-static theus_status
-check_room(const theus_zone *zone, theus_memory memory, uint64_t bytes, theus_refusal *refusal)
-{
-    uint64_t room = theus_files_room(zone->backend, memory);
-    uint64_t spare = memory == THEUS_MEMORY_HUGE ? 0 : SPARE_ROOM; /* those are set aside for us, or for nobody */
-    if (room >= spare && bytes <= room - spare) {
-        return THEUS_OK;
-    }
-    refuse(zone, memory, refusal);
-    return THEUS_NO_ROOM;
 }
 
 /* Before the first named arena of a process: removes what owners have left that were killed. */
@@ -418,13 +437,16 @@ grow(theus_zone *zone, const request *wanted, theus_refusal *refusal)
         .lends = wanted->lending,
     };
     sweep_once(zone);
-    theus_status status = check_room(zone, wanted->memory, wanted->extent, refusal);
+    theus_status status = zone_check_address(kind.data_size + theus_shm_control_size(kind.capacity, kind.lends), refusal);
+    if (status == THEUS_OK) {
+        status = zone_check_room(zone, wanted->memory, wanted->extent, refusal);
+    }
     if (status != THEUS_OK) {
         return status;
     }
     status = theus_arena_create(zone, &kind, zone->session);
     if (status != THEUS_OK) {
-        refuse(zone, wanted->memory, refusal);
+        zone_refuse(zone, wanted->memory, refusal);
     }
     return status == THEUS_NO_FILES ? THEUS_NO_ROOM : status; /* to give arenas back gives descriptors back, too */
 }
@@ -443,7 +465,7 @@ back_place(const theus_zone *zone, const place *at, uint64_t extent, theus_refus
     }
     uint64_t step = theus_memory_page(arena->memory, BACK_STEP), to = (end + step - 1) / step * step;
     to = to < arena->data_size ? to : arena->data_size;
-    theus_status status = check_room(zone, arena->memory, to - from, refusal);
+    theus_status status = zone_check_room(zone, arena->memory, to - from, refusal);
     if (status != THEUS_OK) {
         return status;
     }
@@ -452,7 +474,7 @@ back_place(const theus_zone *zone, const place *at, uint64_t extent, theus_refus
         status = theus_shm_pin(arena->data + from, to - from);
     }
     if (status != THEUS_OK) {
-        refuse(zone, arena->memory, refusal);
+        zone_refuse(zone, arena->memory, refusal);
         return status;
     }
     THEUS_SHM_STEP("backed");
@@ -466,8 +488,8 @@ back_place(const theus_zone *zone, const place *at, uint64_t extent, theus_refus
 static theus_status
 take_place(theus_zone *zone, const request *wanted, place *at, theus_refusal *refusal)
 {
-    for (;;) {
-        theus_status status = find_place(zone, wanted, at, refusal);
+    for (bool first = true;; first = false) { /* not to tidy an arena away that was made for this block */
+        theus_status status = find_place(zone, wanted, first, at, refusal);
         if (status != THEUS_OK) {
             return status;
         }
@@ -480,8 +502,8 @@ take_place(theus_zone *zone, const request *wanted, place *at, theus_refusal *re
         else {
             give_place_back(zone, at);
         }
-        /* The system has no room. Once more, as long as we have something to give back to it. */
-        if (status != THEUS_OK && (status != THEUS_NO_ROOM || theus_zone_tidy(zone) == 0)) {
+        /* There is no room. Once more, as long as this process has something to give back. */
+        if (status != THEUS_OK && (status != THEUS_NO_ROOM || !tidy_process())) {
             return status;
         }
     }
@@ -504,7 +526,7 @@ take_place_in(theus_zone *zone, theus_placement set, request *wanted, place *at,
             answer = status;
             *refusal = why;
         }
-        if (status == THEUS_NOMEM || (status == THEUS_NO_ROOM && why.why == THEUS_ROOM_QUOTA)) {
+        if (status == THEUS_NOMEM || (status == THEUS_NO_ROOM && why.why != THEUS_ROOM_SYSTEM)) {
             return status; /* another kind would not help */
         }
     }
@@ -528,7 +550,7 @@ theus_zone_alloc_in(theus_zone *zone, theus_placement set, const char *label, ui
     }
     *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM};
     if (wanted.extent == 0) {
-        refuse(zone, THEUS_MEMORY_SHARED, refusal);
+        zone_refuse(zone, THEUS_MEMORY_SHARED, refusal);
         return THEUS_NO_ROOM;
     }
     place at;

@@ -10,12 +10,13 @@
  *    retired and nobody leases it any more; then slot and range are free for the next one, with their pages, which are
  *    warm.
  *  - Every birth goes through block_born(), every death through block_died(). They keep the totals: births - deaths =
- *    blocks = taken slots, per zone, per size class, per quota and per participant (theus_zone_check).
+ *    blocks = taken slots, per zone, per size class, per quota, per participant and per process
+ *    (theus_zone_check).
  *  - A retired block that others still lease lingers: its owner looks at those whenever it allocates, because a
  *    borrower cannot tell it. The leases of dead borrowers end before an arena is added, when a quota runs short, and in
  *    theus_zone_tidy().
  *  - Pages are backed before anybody can touch them, and only after a look at the room that the system and its cgroup
- *    have left: to be out of memory is an answer here, not a signal.
+ *    have left, and at what its limits let this process map: to be out of memory is an answer here, not a signal.
  *  - Arenas without a block stay mapped, up to 256 MiB of them, for ten seconds: fresh pages cost ten times what warm
  *    ones do. No thread watches the time: whoever allocates or gives back next does.
  *
@@ -40,6 +41,7 @@ typedef struct {
 typedef struct {
     uint64_t soft, hard; /* 0: none */
     uint64_t used, peak;
+    uint64_t blocks;     /* that it counts */
     uint32_t parent;     /* the quota of the longest shorter prefix; quota 0, of the whole zone, is its own */
     uint32_t length;
     char prefix[THEUS_LABEL_MAX + 1];
@@ -53,15 +55,17 @@ typedef struct {
 } theus_block;
 
 typedef enum {
-    THEUS_ROOM_QUOTA,  /* a quota is used up: `quota` of the refusal */
-    THEUS_ROOM_SYSTEM, /* the system has no more */
+    THEUS_ROOM_QUOTA,   /* a quota is used up: `quota` of the refusal */
+    THEUS_ROOM_PROCESS, /* the quota of the process is */
+    THEUS_ROOM_ADDRESS, /* the process may map no more (RLIMIT_AS) */
+    THEUS_ROOM_SYSTEM,  /* the system has no more */
 } theus_room;
 
 /* Why there was no room; the numbers of that moment. */
 typedef struct {
     theus_room why;
     uint32_t quota;
-    uint64_t used, limit; /* of the quota; of the system: 0, and the bytes that it has left */
+    uint64_t used, limit; /* of the quota, or the address space; of the system: 0, and the bytes that it has left */
     theus_memory memory;  /* of the kind of memory that was asked last */
 } theus_refusal;
 
@@ -108,6 +112,9 @@ void theus_zone_decay(theus_zone *zone, uint64_t ns);
 /* Sets the limits for a prefix; "" is the zone. Blocks that live already are counted. FULL: there are 64 prefixes. */
 THEUS_MUST_CHECK theus_status theus_zone_limit(theus_zone *zone, const char *prefix, uint32_t length, uint64_t soft,
                                                uint64_t hard);
+
+/* Sets the limits for all zones of this process together. `first`: unless that was done already. */
+void theus_process_limit(uint64_t soft, uint64_t hard, bool first);
 
 /* ---- blocks, of this process's zones and of others' ------------------------------------------------ */
 
@@ -190,8 +197,25 @@ typedef struct {
     char label[THEUS_LABEL_MAX + 1];
 } theus_block_figures;
 
-/* Fills in at most `places` of the zone's blocks and says how many there are. */
+/* Fills in at most `places` of the zone's blocks and says how many there are. NULL: of all blocks that this process owns. */
 uint64_t theus_zone_list(theus_zone *zone, theus_block_figures *list, uint64_t places);
+
+typedef struct {
+    uint32_t pid; /* as that process sees itself */
+    uint64_t blocks, bytes;
+} theus_looker;
+
+/* Who looks at the zone's blocks, and at how much: fills in at most `places`, and says how many there are. A process stands there once
+ * for each arena. */
+uint64_t theus_zone_lookers(theus_zone *zone, theus_looker *list, uint64_t places);
+
+typedef struct {
+    theus_process_totals totals;
+    uint64_t arenas;
+    uint64_t blocks, bytes; /* births - deaths, and `used`, as the slot tables have them */
+} theus_process_figures;
+
+void theus_process_read(theus_process_figures *figures);
 
 #ifdef THEUS_TESTING
 const char *theus_zone_check(theus_zone *zone); /* NULL, or which total is wrong */

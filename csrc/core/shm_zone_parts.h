@@ -46,7 +46,7 @@ void zone_destroy_outdated(theus_arena *list);
 void block_born_locked(theus_zone *zone, theus_arena *arena, uint32_t index, uint32_t generation);
 
 /* That part of it which is in the totals. */
-void block_counted_locked(theus_zone *zone, theus_arena *arena, const theus_tenant *tenant);
+void block_counted_locked(theus_zone *zone, theus_arena *arena, theus_tenant *tenant);
 
 /* The slot of this tenant is free again, and its range. */
 void tenant_left_locked(theus_arena *arena, uint32_t index);
@@ -60,7 +60,21 @@ uint32_t zone_quota_of(const theus_zone *zone, const char *label, uint32_t lengt
 /* Does every quota of the chain admit it? If not, the refusal says which one does not. */
 theus_admission zone_decide_locked(const theus_zone *zone, uint32_t quota, uint64_t extent, theus_refusal *refusal);
 
-/* To a quota and all above it. */
+/* Does the quota of the process admit it? */
+theus_admission process_decide_locked(uint64_t extent, theus_refusal *refusal);
+void process_charge_locked(uint64_t extent);
+void process_uncharge_locked(uint64_t extent);
+
+/* Has the system room for so much more of that memory? NO_ROOM. */
+THEUS_MUST_CHECK theus_status zone_check_room(const theus_zone *zone, theus_memory memory, uint64_t bytes, theus_refusal *refusal);
+
+/* May the process map so much more, and go on with something left? NO_ROOM. */
+THEUS_MUST_CHECK theus_status zone_check_address(uint64_t bytes, theus_refusal *refusal);
+
+/* It was asked, and had none: the refusal says what it has, as of now. */
+void zone_refuse(const theus_zone *zone, theus_memory memory, theus_refusal *refusal);
+
+/* To a quota and all above it; one block. */
 void zone_charge_locked(theus_zone *zone, uint32_t quota, uint64_t extent);
 void zone_uncharge_locked(theus_zone *zone, uint32_t quota, uint64_t extent);
 

@@ -209,6 +209,15 @@ test_a_soft_limit(void)
     theus_block_release(&within);
     theus_block_release(&beyond);
     theus_zone_free(zone);
+
+    zone = zone_new(0); /* where an arena has to be made for it, which is idle at first */
+    CHECK(theus_zone_limit(zone, "", 0, MIB, 0) == THEUS_OK);
+    beyond = alloc_of(zone, "x", 2 * MIB);
+    theus_block_release(&beyond);
+    beyond = alloc_of(zone, "large", 40 * MIB);
+    CHECK(FIGURE(zone, arenas) == 1);
+    theus_block_release(&beyond);
+    theus_zone_free(zone);
 }
 
 static void

@@ -64,7 +64,10 @@ TABLE = (
 # Process-wide data that are meant to be: (file, name) and why.
 MEANT = {
     ("port_posix.c", "process"): "fork epoch, random state: numbers only, nothing to free",
-    ("shm_process.c", "process"): "which arenas are mapped: a fork must find every one of them",
+    (
+        "shm_process.c",
+        "process",
+    ): "which arenas are mapped: a fork must find every one; their totals",
     ("shm_files.c", "places"): "the folder of named shared memory: chosen at the first import",
 }
 

@@ -27,7 +27,7 @@ from struct import Struct
 from typing import Any
 
 from theus._theus import SharedBlock, SharedZone, borrow_block, decode, encode, encode_frame
-from theus.errors import HeavyMemoryError
+from theus.memory import refused
 from theus.pools.codec import Data, Held, decode_with, extend
 
 __all__ = ["Frame", "Shelf", "frames", "pack", "unpack"]
@@ -93,7 +93,7 @@ class Shelf:
         source = PickleBuffer(content).raw()  # bytes of any format, which cast() is not for
         block = zone.alloc("wire", max(1, source.nbytes), False)
         if not isinstance(block, SharedBlock):
-            raise HeavyMemoryError(source.nbytes, limit=block[3])
+            raise refused(zone, source.nbytes, block)
         target: Any = block
         memoryview(target)[: source.nbytes] = source
         return block

@@ -8,8 +8,9 @@
 
 At the end of the block, everything that theus holds of the system has to be what it was at its
 beginning: descriptors and mappings of shared memory, its files with names, leases (arrays that this
-process looks at, its own and others'), and of the allocators that are given, their arrays, bytes
-(those of each quota, too) and freed arrays that other processes still look at.
+process looks at, its own and others'), the bytes of all arrays that it owns; and of the allocators
+that are given, their arrays, bytes (those of each quota, too) and freed arrays that other processes
+still look at.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from theus._theus import count_leases, forget_arenas, shared_folder
+from theus._theus import count_leases, forget_arenas, process_memory, shared_folder
 from theus.errors import _shown
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def _held(allocators: tuple[ManagedAllocator, ...]) -> dict[str, int]:
         for quota in report.quotas[1:]:  # the first is all of it
             held[f"bytes of {quota.prefix!r}{of}"] = quota.used
     held["leases"] = count_leases()
+    held["bytes of this process"] = process_memory()[2]
     held["descriptors"] = sum(map(_is_ours, _targets("/proc/self/fd")))
     held["mappings"] = _mappings()
     own = re.compile(rf"theus_\d+_{os.getpid()}_")
