@@ -115,7 +115,10 @@ FAULTS = [
     (
         "who looks is taken for dead",
         "shm_arena.c",
+        "    if (theus_byte_is_locked(arena->control_fd, number) || !theus_byte_try_lock(arena->control_fd, door_of(number))) {\n"
+        "        return 0;\n    }\n"
         "    uint32_t leases = theus_byte_is_locked(arena->control_fd, number) ? 0 : clear_up(arena, number);",
+        "    if (!theus_byte_try_lock(arena->control_fd, door_of(number))) {\n        return 0;\n    }\n"
         "    uint32_t leases = clear_up(arena, number);",
     ),
     (

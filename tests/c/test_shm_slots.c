@@ -17,7 +17,10 @@
  *     busy and borrowed are answers                            test_shm_processes.c: test_each_borrower_has_a_number_of_its_own
  *     many who want one slot get on, though nobody waits       test_many_want_one_slot
  *     the largest table, and none                              test_the_largest_table, test_shm_fuzz.c (capacity 0)
+ *     64 processes; one more is told so, until one leaves      test_shm_crowd.c
  *     one suite for every backend                              zone_scene.c, unit/test_heavy.py by THEUS_SHM_BACKEND
+ *     NumPy's own allocator is ours (NEP 49)                   not done: a handler would have to lend slots to every temporary, for
+ *                                                              all who import NumPy; alloc() and put() are asked for instead
  *     admission is a pure decision                             test_shm_zone.c: test_quota_decisions
  *     one thread and many processes: the same code             everything here; benchmarks/c/bench_slots.c for its price */
 #define _GNU_SOURCE
