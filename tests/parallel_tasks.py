@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pool_tasks import begin_and_wait
-from theus import DELETE, StateUpdate, process
+from theus import DELETE, StateUpdate, TheusEngine, process
 
 
 @dataclass
@@ -21,6 +21,16 @@ class Point:
 @process(inputs=["domain.n"], outputs=["domain.n"], parallel=True)
 def count_up(ctx: Any, by: int = 1) -> int:
     return int(ctx.domain.n + by)
+
+
+@process(inputs=["domain.n"], parallel=True)
+def looks_for_an_argument(ctx: Any, by: int) -> Any:
+    return ctx.domain.by
+
+
+@process(inputs=["domain.by"], parallel=True)
+def finds_an_argument(ctx: Any, by: int) -> tuple[int, int, int]:
+    return by, ctx.input["by"], ctx.domain.by
 
 
 @process(inputs=["domain.n"], parallel=True)
@@ -99,6 +109,21 @@ def sleeps(ctx: Any, seconds: float) -> None:
 @process(parallel=True)
 def waits(ctx: Any, begun: str, gate: str) -> None:
     begin_and_wait(begun, gate)
+
+
+@process(parallel=True)
+def rests(ctx: Any, seconds: float) -> None:
+    """As `sleeps`, without a limit."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+
+@process(inputs=["domain.n"], parallel=True)
+def has_an_engine(ctx: Any, pool: str) -> tuple[int, int]:
+    """Of its own, with workers, whose state is another one."""
+    with TheusEngine({"domain": {"n": 10 * ctx.domain.n}}, pool=pool, pool_size=1) as inner:
+        return inner.run_process(count_up), inner.state.domain.n
 
 
 @process(parallel=True)

@@ -27,6 +27,8 @@ What is different
     name, instances of dataclasses and models by their class. SendError says what does not.
   - `ctx.heavy` holds read-only arrays; `alloc` and `put` raise PermissionError there. An ordinary
     array that is returned for an output `heavy.key` is copied once, into the engine's memory.
+  - An array that is still in the state, and was given up by `heavy.free`, cannot be borrowed:
+    StaleArrayError.
   - Whoever changes a global changes that of the worker.
   - `on_commit` and admin scopes are refused.
   - In the body of another process it is refused: a worker cannot see what that has written and not

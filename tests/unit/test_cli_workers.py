@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from theus._compat import HAS_INTERPRETERS
 from theus.cli import demo as command
 from theus.cli import main
 from theus.examples import texts
@@ -17,7 +18,9 @@ from theus.examples.pysource import Module, Problem, Source, parse_source
 
 pytest.importorskip("numpy")
 
-KINDS = ["processes", "threads"] if sys.platform.startswith("linux") else ["threads"]
+KINDS = ["threads"]
+if sys.platform.startswith("linux"):
+    KINDS += ["processes"] + ["interpreters"] * HAS_INTERPRETERS
 
 FILES = {
     "a.py": "import b\n\ndef f(x):\n    return x or 1\n",

@@ -661,6 +661,10 @@ INCIDENTS = {
     "005": f"{HERE}:test_every_name_of_a_root_is_guarded "
     f"{HERE}:test_outside_a_transaction_nothing_changes",
     "006": f"{HERE}:test_outside_a_transaction_nothing_changes",
+    "007": "test_sweep:test_kill_and_the_next_start test_sweep:test_the_living_are_left_alone "
+    "test_sweep:test_sixty_four_starts_at_once "
+    "test_sweep:test_a_worker_cannot_delete_what_it_borrows "
+    "test_sweep:test_a_child_outlives_its_parent_and_keeps_nothing_of_it",
     "008": "test_process:test_one_process_in_many_threads "
     "test_options:test_inline_runs_on_the_thread_of_the_loop",
     "009": "test_interpreters:test_an_engine_in_two_interpreters_at_once "
@@ -692,7 +696,7 @@ INCIDENTS = {
 }
 
 LATER_INCIDENTS = {
-    "007": "memory with names", "012": "audit", "022": "the hub of signals",
+    "012": "audit", "022": "the hub of signals",
     "023": "the hub of signals", "025": "benchmarks",
 }  # fmt: skip
 """024 was about stale caches of bytecode."""

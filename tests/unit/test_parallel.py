@@ -134,6 +134,32 @@ def way(request: pytest.FixtureRequest) -> str:
 # ---- values and state -----------------------------------------------------------------
 
 
+def test_two_engines_have_nothing_in_common(engine: TheusEngine, kind: str) -> None:
+    """Neither state nor workers, nor parcels: also with a process, and paths, of the same names."""
+    with TheusEngine({"domain": {"n": 100}}, pool=kind, pool_size=1) as other:  # type: ignore[arg-type]
+        assert [it.run_process(tasks.count_up) for it in (engine, other, engine)] == [2, 101, 3]
+        assert (engine.state.domain.n, other.state.domain.n) == (3, 101)
+        if kind == "processes":
+            assert engine.run_process(tasks.where)[0] != other.run_process(tasks.where)[0]
+        with pytest.raises(ClosedError):
+            other.close()
+            other.run_process(tasks.count_up)
+        assert engine.run_process(tasks.count_up) == 4
+
+
+def test_a_process_may_have_an_engine_of_its_own(engine: TheusEngine) -> None:
+    """With a pool, of threads wherever it runs; its state is another one."""
+    assert engine.run_process(tasks.has_an_engine, "threads") == (11, 11)
+    assert engine.state.domain.n == 1
+
+
+def test_arguments_are_not_looked_for_in_the_state(engine: TheusEngine) -> None:
+    with pytest.raises(ContractViolationError, match=r"read domain\.by"):
+        engine.run_process(tasks.looks_for_an_argument, by=3)
+    engine.run(lambda tx: tx.set("domain.by", 4))
+    assert engine.run_process(tasks.finds_an_argument, by=3) == (3, 3, 4)
+
+
 def test_it_sees_the_state_and_its_result_is_committed(engine: TheusEngine, way: str) -> None:
     before = engine.version
     assert run(engine, way, tasks.count_up) == 2
