@@ -265,6 +265,81 @@ print(report.removed == report.files, os.listdir(folder))
     assert run_fresh(code, THEUS_SHM_DIR=str(folder)) == "True []\n"
 
 
+# Runs where process ids are others than outside. The driver is number 1 there.
+CONTAINER = """
+import os, signal, sys, warnings
+from theus.heavy import ManagedAllocator
+from theus.registry import sweep
+warnings.simplefilter("ignore", DeprecationWarning)     # forks beside NumPy's threads
+def owner():
+    ready = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        array = ManagedAllocator(8, backend="named").alloc("x", 10)
+        os.write(ready[1], b"x")
+        signal.pause()
+    assert os.read(ready[0], 1) == b"x"
+    return pid
+def kill(pid):
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+def reasons():
+    return sorted((it.reason, it.pid, it.removed) for it in sweep().files)
+outside = int(sys.argv[1])                              # an owner whose number nobody has here
+assert os.getpid() == 1 and not os.path.exists(f"/proc/{outside}")
+dead = owner()
+kill(dead)
+with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+    last.write(str(dead - 1))
+other = os.fork()                                       # has a dead owner's number, and is none
+if other == 0:
+    signal.pause()
+assert other == dead, (other, dead)
+assert reasons() == [("alive", outside, False), ("dead", dead, True)]
+living = owner()
+print(living, flush=True)
+assert sys.stdin.readline() == "kill it\\n"
+kill(living)
+print("killed", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_another_container_and_numbers_that_come_again(folder: Path) -> None:
+    """Process ids mean nothing: not another container's, nor one that somebody else has by now."""
+    probe = "echo 1 > /proc/sys/kernel/ns_last_pid"
+    apart = ["unshare", "--pid", "--fork", "--mount-proc"]
+    try:
+        possible = subprocess.run([*apart, "sh", "-c", probe], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        possible = False
+    if not possible:
+        pytest.skip("no namespace of process ids can be made here: that takes rights")
+    environ = {"THEUS_SHM_DIR": str(folder), "THEUS_SHM_BACKEND": "named"}
+    owner = Owner(**environ)
+    inside = subprocess.Popen(
+        [*apart, sys.executable, "-W", "error", "-c", CONTAINER, str(owner.process.pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environ},
+        cwd=Path(sys.executable).parent,
+    )
+    assert inside.stdin is not None and inside.stdout is not None
+    living = int(inside.stdout.readline())
+    report = sweep(str(folder))
+    assert sorted(it.pid for it in report.files) == sorted([living, owner.process.pid])
+    assert {it.reason for it in report.files} == {"alive"}
+    inside.stdin.write("kill it\n")
+    inside.stdin.flush()
+    assert inside.stdout.readline() == "killed\n"
+    assert [(it.pid, it.reason) for it in sweep(str(folder)).removed] == [(living, "dead")]
+    inside.communicate()
+    assert inside.returncode == 0
+    owner.end()
+    assert os.listdir(folder) == []
+
+
 # ---- named files --------------------------------------------------------------------------
 
 
