@@ -23,6 +23,7 @@ from support import PATIENCE
 if not sys.platform.startswith("linux"):
     pytest.skip("ProcessPool is Linux's", allow_module_level=True)
 
+from theus import BrokenPoolError
 from theus.pools import ProcessPool, pump, wire
 
 
@@ -242,6 +243,40 @@ def test_a_worker_that_has_started_is_looked_at(
     monkeypatch.setattr(crew.dispatch, "take_back", lambda now: looked.set())
     crew.hear(crew.members[0], wire.READY, b"")
     assert looked.wait(PATIENCE)
+
+
+def test_who_pumps_hears_of_it_when_no_worker_can_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The watcher is who finds out, and no pipe is left that could wake whoever pumps."""
+    monkeypatch.setattr(pump, "TICK", 3600.0)
+    asleep, found = threading.Event(), list[Any]()
+    with ProcessPool(1) as pool:
+        crew, ready = pool.crew, pool.crew.pump.ready
+        trips(pool, 1)
+
+        def refuse() -> None:
+            assert asleep.wait(PATIENCE)
+            raise OSError("no process")
+
+        def sleep(timeout: float) -> list[int]:
+            if timeout != 0 and not crew.members and crew.dispatch.queue:
+                asleep.set()
+            return ready(timeout)
+
+        monkeypatch.setattr(crew, "start_member", refuse)
+        monkeypatch.setattr(crew.pump, "ready", sleep)
+        pool.submit(tasks.nap, 3600.0)
+        waits = pool.submit(tasks.add, 1)
+        thread = threading.Thread(target=lambda: found.append(waits.exception()))
+        thread.start()
+        poll(waits, lambda: crew.pump.taken)
+        crew.members[0].kill()
+        thread.join(PATIENCE)
+        heard = not thread.is_alive()
+        pool.kill()
+        thread.join(PATIENCE)
+    assert heard and isinstance(found[0], BrokenPoolError)
 
 
 def test_a_turn_that_ctrl_c_has_left_taken_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:

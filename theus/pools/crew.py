@@ -423,6 +423,7 @@ class Crew:
             task.release()
             if Future.running(task.future) or task.future.set_running_or_notify_cancel():
                 task.future.set_exception(self.failure)
+        self.interrupt()  # last: whoever pumps looks at its future once, and sleeps on
 
     # ---- the end -----------------------------------------------------------------------------
 
