@@ -4,6 +4,8 @@
 #include "errors.h"
 #include "records.h"
 
+#include <math.h>
+
 enum { CANNOT_TELL = 1 }; /* beside 0 and -1 with an exception set */
 
 typedef struct {
@@ -27,6 +29,33 @@ are_nested_versions(theus_value old, theus_value new)
 {
     return old != THEUS_NONE && theus_value_kind(old) != THEUS_ATOM && theus_value_kind(new) != THEUS_ATOM
            && are_versions(theus_value_container(old), theus_value_container(new));
+}
+
+/* Does what is read from its encoding equal it? Not NaN, nor what is equal to itself alone; of a class of somebody's, nobody
+ * knows without asking. */
+static bool
+is_plain_key(PyObject *key)
+{
+    if (PyFloat_CheckExact(key)) {
+        return !isnan(PyFloat_AS_DOUBLE(key));
+    }
+    return PyUnicode_CheckExact(key) || PyLong_CheckExact(key) || PyBool_Check(key) || PyBytes_CheckExact(key)
+           || key == Py_None;
+}
+
+/* The same of a tuple of them, too. */
+static bool
+is_found_again(PyObject *key)
+{
+    if (!PyTuple_CheckExact(key)) {
+        return is_plain_key(key);
+    }
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(key); i++) {
+        if (!is_plain_key(PyTuple_GET_ITEM(key, i))) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* (key,) or (key, value). New reference. */
@@ -69,6 +98,9 @@ tell(void *arg, uint32_t pos, void *key_old, theus_value old, void *key_new, the
     }
     if (!list && key_new != NULL && key_new != key_old && pos < self->old->span) {
         return CANNOT_TELL; /* it has come to stand among those that were there */
+    }
+    if (!list && key_old != NULL && !is_found_again(key_old)) {
+        return CANNOT_TELL; /* where it stands could be said here, but not there */
     }
     PyObject *key = list ? PyLong_FromUnsignedLong(pos) : Py_NewRef(key_new != NULL ? key_new : key_old);
     PyObject *change = NULL;

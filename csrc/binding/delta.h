@@ -7,7 +7,9 @@
  *     (key, None, [...])   the container that stands there changes by these
  *
  * Done in their order they give equal content in the same order. They are told by position, so they can be told only where
- * entries have kept theirs: not across a compaction, or when a list was cut or moved; and records have no such changes. */
+ * entries have kept theirs: not across a compaction, or when a list was cut or moved; and records have no such changes.
+ * Whoever does them finds the entry by its key, of which it has a copy: so what goes or changes has a key that equals each
+ * of its copies (text, a number that is not NaN, bytes, a tuple of these). */
 #ifndef THEUS_DELTA_H
 #define THEUS_DELTA_H
 

@@ -321,6 +321,38 @@ def test_what_is_done_again_gives_the_same_in_the_same_order(
         assert container_changes(old, new, 0) is None
 
 
+class Alone:
+    """Equal to itself, and not to what a worker gets of it."""
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    "key", [NAN, (1, NAN), Alone(), (Alone(),)], ids=["nan", "nan within", "alone", "alone within"]
+)
+def test_by_keys_that_do_not_equal_their_copies_nothing_is_told(key: Any) -> None:
+    """Who does the changes could not find the entry: it would stay, or stand there twice."""
+    old, seen = theus.freeze({key: 1, "b": {}, "c": 3}), theus.freeze({key, 1})
+    for gone in (old.set(key, 2), old.delete(key), old.delete(key).set(key, 1)):
+        assert container_changes(old, gone, 9) is None
+    assert container_changes(seen, seen.discard(key), 9) is None
+    assert container_changes(old, old.set("c", 4), 9) == [("c", 4)]
+    bare, none = old.delete(key), seen.discard(key)
+    assert container_changes(bare, bare.set(key, 1), 9) == [(key, 1)]  # at the end: not looked for
+    assert container_changes(none, none.add(key), 9) == [(key, None)]
+    outer = theus.freeze({"d": old})
+    changed = outer.set("d", outer["d"].set(key, 2))
+    assert container_changes(outer, changed, 9) == [("d", changed["d"])]
+
+
+@pytest.mark.parametrize("key", [None, True, 7, 2.5, "a", b"a", (1, "a", 2.5)], ids=repr)
+def test_by_plain_keys_changes_are_told(key: Any) -> None:
+    old = theus.freeze({key: 1, "b": 2})
+    assert container_changes(old, old.set(key, 2), 9) == [(key, 2)]
+    assert container_changes(old, old.delete(key), 9) == [(key,)]
+
+
 def test_of_what_changes_can_be_told() -> None:
     engine = TheusEngine(content())
     old = engine.state.domain
