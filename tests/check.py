@@ -8,7 +8,7 @@
     asan    the C tests under AddressSanitizer and UBSan
     tsan    the C tests under ThreadSanitizer
     sim     the commit protocol under a deterministic scheduler, deeper than `c` does: minutes
-    storm   kill -9, a hundred thousand times: minutes
+    storm   kill -9, a hundred thousand times, and a hundred million looks at a table: minutes
     huge    tests of shared memory with pages of 2 MiB, 64 of which are set aside meanwhile: as root
     cov     the C tests, and which lines of the core they reach (at least 90 %)
     asanpy  the quick Python tests over a module built with AddressSanitizer and UBSan
@@ -126,9 +126,10 @@ def sim() -> None:
 
 def storm() -> None:
     build = c_tests(
-        "c", "CMAKE_BUILD_TYPE=RelWithDebInfo", "THEUS_WERROR=ON", only="test_shm_storm"
+        "c", "CMAKE_BUILD_TYPE=RelWithDebInfo", "THEUS_WERROR=ON", only="test_shm_(storm|slots)"
     )
     run(build / "test_shm_storm", "100000")
+    run(build / "test_shm_slots", "100000000")
 
 
 def huge() -> None:

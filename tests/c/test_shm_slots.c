@@ -5,13 +5,13 @@
  *     a token for what is stored, for every dtype and order    unit/test_shm_array.py, model/test_shm_views.py
  *     a free list that no recycled head can break              sim/sim_slots.c (every schedule), test_threads
  *     readers at the same time, in two processes               test_two_processes_look_at_once
- *     whoever reads sees one tenant, whole                     test_shm_storm.c (contents), test_threads (generations)
+ *     whoever reads sees one tenant, whole                     isolated/test_readers.py, test_shm_storm.c, test_threads (generations)
  *     the record can be read without the data                  test_shm_processes.c: test_a_look_at_the_record_alone
  *     free at once, given again after the last lease           test_life, test_shm_processes.c: test_borrowers
  *     full is an answer, and passes                            test_capacity, unit/test_heavy.py
  *     given back twice, forged, read when freed, also later    test_stale_for_ever, test_shm_zone.c: test_names, test_shm_fuzz.c
  *     used last, given next, under another name                test_life
- *     taken is never below 0 or above the capacity             test_taken_is_within_bounds
+ *     taken is never below 0 or above the capacity             test_taken_is_within_bounds, by 1e8 looks: check.py storm
  *     kinds of memory, their default, sets of them             test_shm_memory.c, unit/test_memory.py
  *     a writer that dies: nobody reads it, the slot comes back test_killed_at_steps, test_shm_storm.c
  *     busy and borrowed are answers                            test_shm_processes.c: test_each_borrower_has_a_number_of_its_own
@@ -22,7 +22,7 @@
  *     NumPy's own allocator is ours (NEP 49)                   not done: a handler would have to lend slots to every temporary, for
  *                                                              all who import NumPy; alloc() and put() are asked for instead
  *     admission is a pure decision                             test_shm_zone.c: test_quota_decisions
- *     one thread and many processes: the same code             everything here; benchmarks/c/bench_slots.c for its price */
+ *     one thread and many processes: the same code             everything here; its price: benchmarks/c/bench_slots.c */
 #define _GNU_SOURCE
 
 #include "shm_slots.h"
@@ -30,6 +30,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -332,27 +333,37 @@ test_many_want_one_slot(void)
     shared_free(&it);
 }
 
+static _Atomic(bool) counted;
+
 static void *
-count_main(void *arg)
+taker_main(void *arg)
 {
     worker *self = arg;
-    for (int i = 0; i < 20000; i++) {
-        CHECK(theus_slots_taken(&self->it->table) <= 64);
+    unsigned long long seed = 41 + self->who;
+    while (!atomic_load(&counted)) {
+        work(self->it, self->who, &seed, 1000);
     }
     return NULL;
 }
 
+/* Eight threads: one looks, so many times, while seven take and give back. */
 static void
-test_taken_is_within_bounds(void)
+test_taken_is_within_bounds(long looks)
 {
+    enum { TAKERS = 7 };
     shared it = shared_new(64);
-    pthread_t threads[WORKERS];
-    worker workers[WORKERS];
-    for (uint32_t i = 0; i < WORKERS; i++) {
+    pthread_t threads[TAKERS];
+    worker workers[TAKERS];
+    atomic_store(&counted, false);
+    for (uint32_t i = 0; i < TAKERS; i++) {
         workers[i] = (worker){&it, i};
-        REQUIRE(pthread_create(&threads[i], NULL, i == 0 ? count_main : worker_main, &workers[i]) == 0);
+        REQUIRE(pthread_create(&threads[i], NULL, taker_main, &workers[i]) == 0);
     }
-    for (uint32_t i = 0; i < WORKERS; i++) {
+    for (long i = 0; i < looks; i++) {
+        REQUIRE(theus_slots_taken(&it.table) <= 64);
+    }
+    atomic_store(&counted, true);
+    for (uint32_t i = 0; i < TAKERS; i++) {
         pthread_join(threads[i], NULL);
     }
     check_whole(&it);
@@ -540,8 +551,9 @@ test_killed_anywhere(void)
     shared_free(&it);
 }
 
+/* test_shm_slots 100000000: how often it is looked at how many are taken. */
 int
-main(void)
+main(int argc, char **argv)
 {
     test_life();
     test_capacity();
@@ -551,7 +563,7 @@ main(void)
     test_threads();
     test_two_processes_look_at_once();
     test_many_want_one_slot();
-    test_taken_is_within_bounds();
+    test_taken_is_within_bounds(argc > 1 ? strtol(argv[1], NULL, 10) : 20000);
     test_a_large_table();
     test_the_largest_table();
     test_killed_at_steps();
