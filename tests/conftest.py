@@ -7,7 +7,9 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from operator import gt
 from pathlib import Path
 
 import pytest
@@ -60,27 +62,48 @@ _SHARING = ("test_heavy", "test_shm", "test_leak", "test_storm", "test_sweep", "
 
 @pytest.fixture(autouse=True)
 def _gives_shared_memory_back(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test of shared memory ends with no more descriptors and mappings than it began with.
+    """A test of shared memory ends with no more of it than it began with.
 
-    What `theus.testing.leak_check` asks, too; but garbage is collected only when there are more.
+    What `theus.testing.leak_check` asks, too; but garbage is collected only when there is more.
     """
     if not request.path.name.startswith(_SHARING) or "numpy" not in sys.modules:
         yield
         return
-    before, failed = _shared_memory_held(), request.session.testsfailed
+    before, failed = _files_held(), request.session.testsfailed
     yield
     request.node.funcargs.clear()  # or pytest still held an engine with its state
-    if _shared_memory_held() > before and request.session.testsfailed == failed:
+    if _files_held() > before and request.session.testsfailed == failed:
         gc.collect()
-        assert _shared_memory_held() <= before, "shared memory was not given back"
+        assert _files_held() <= before, "shared memory was not given back"
 
 
-def _shared_memory_held() -> int:
+def _files_held() -> int:
+    """Descriptors and mappings. A look at them takes a millisecond."""
     from theus._theus import forget_arenas
     from theus.testing import leaks
 
     forget_arenas()
     return sum(map(leaks._is_ours, leaks._targets("/proc/self/fd"))) + leaks._mappings()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _module_gives_arrays_back(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every file of tests ends with no more arrays, own and borrowed, than it began with. (Not
+    every test: some files have one engine for all of theirs.)"""
+    before, failed = _arrays_held(), request.session.testsfailed
+    yield
+    end = time.monotonic() + 60  # for a pool that is about to let go of what it was sent
+    while any(map(gt, held := _arrays_held(), before)) and request.session.testsfailed == failed:
+        gc.collect()
+        assert time.monotonic() < end, f"arrays were not given back: {before}, now {held}"
+        time.sleep(0.001)
+
+
+def _arrays_held() -> tuple[int, int]:
+    """Leases, and bytes of arrays of this process."""
+    from theus._theus import count_leases, process_memory
+
+    return count_leases(), process_memory()[2]
 
 
 @pytest.hookimpl(hookwrapper=True)

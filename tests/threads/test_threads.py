@@ -47,7 +47,9 @@ def test_bank_transfers_keep_the_sum() -> None:
     def teller(number: int) -> int:
         rng = random.Random(number)
         done = 0
-        for _ in range(150):
+        transfers = 0
+        while transfers < 150 or not audits["all"]:  # an auditor gets its turn, sooner or later
+            transfers += 1
             source, target = rng.sample([f"a{n}" for n in range(10)], 2)
             done += engine.run(transfer, source, target, rng.randint(1, 60), deadline=PATIENCE)
         return done
