@@ -283,6 +283,24 @@ def test_who_pumps_hears_of_it_when_no_worker_can_be_started(
     assert heard == len(threads) and isinstance(found[0], BrokenPoolError)
 
 
+def test_nobody_waits_for_a_condition_with_the_lock_of_the_pool(
+    pool: ProcessPool, tmp_path: Path
+) -> None:
+    """wait() holds the conditions of many futures; the collector may end an iterator of map() just
+    there, and that takes the lock."""
+    trips(pool, 1)
+    pool.crew.members[0].pace = 1.0  # nothing is sent ahead
+    slow = pool.submit(tasks.wait_for, str(tmp_path / "gate"))
+    waits = pool.submit(tasks.add, 1)
+    with waits._condition:
+        (tmp_path / "gate").touch()
+        assert cf.wait([slow], PATIENCE).done  # the watcher has begun all that it can
+        with pool.crew.lock:
+            assert list(pool.crew.dispatch.queue)[0].future is waits
+    assert cf.wait([waits], PATIENCE).done and waits.result() == 2
+    trips(pool, 1)
+
+
 def test_a_turn_that_ctrl_c_has_left_taken_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pump, "TICK", 0.02)
     with ProcessPool(1) as pool:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future
+from concurrent.futures._base import RUNNING
 from time import monotonic
+from typing import Any
 
 from theus.pools import wire
 from theus.pools.member import PACKETS, Member, Task
@@ -84,12 +86,14 @@ class Dispatcher:
             if member is None:
                 return
             some = self.next_tasks(member)
-            if some and not member.send(some):
+            if not some:
+                return  # all were cancelled, or somebody is just looking at the first
+            if not member.send(some):
                 queue.extendleft(reversed(some))  # its pipe is full; they are running already,
                 if not member.sent:  # of what it has not read, nothing will be answered
                     self.pump.wake_by(monotonic() + PATIENCE)
                 return  # and go to the next worker with room
-            if some and self.timed:
+            if self.timed:
                 self.pump.wake_by(self.next_due(member, monotonic()))
 
     def free_member(self) -> Member | None:
@@ -117,12 +121,28 @@ class Dispatcher:
             size += len(task.frame)
             if some and size > wire.PACKET:
                 break
+            begun = task.future.begin() or self.begin_shown(task.future)
+            if begun is None:
+                self.pump.wake_by(monotonic() + PATIENCE)
+                break
             self.queue.popleft()
-            if task.future.begin() or task.future.set_running_or_notify_cancel():
+            if begun:
                 some.append(task)
             else:
                 task.release()
         return some
+
+    def begin_shown(self, future: Future[Any]) -> bool | None:
+        """As set_running_or_notify_cancel(), but it waits for nobody, as we have the pool's lock:
+        who holds a condition may want that, as soon as the collector ends an iterator of map()
+        there. None: somebody holds it."""
+        condition = future._condition
+        if not condition.acquire(blocking=False):
+            return None
+        try:
+            return future.set_running_or_notify_cancel()
+        finally:
+            condition.release()
 
     def answered(self, member: Member) -> None:
         """That worker has answered something: it can have more."""
@@ -197,8 +217,9 @@ class Dispatcher:
 
     def take_unbegun(self) -> list[Task]:
         """Those that can be cancelled: one that was taken back is running to its caller."""
-        waiting = [task for task in self.queue if not Future.running(task.future)]
-        begun = [task for task in self.queue if Future.running(task.future)]
+        # Not running(), which takes the condition. Whether they are changes under our lock alone.
+        waiting = [task for task in self.queue if task.future._state != RUNNING]
+        begun = [task for task in self.queue if task.future._state == RUNNING]
         self.queue.clear()
         self.queue.extend(begun)
         return waiting
