@@ -118,8 +118,9 @@ class Crew:
                 raise ClosedError("the pool") if self.closing or refused is None else refused
             self.dispatch.add(task)
             pump = self.pump
-            if not (pump.armed or pump.taken or self.dispatch.has_one_task()):
-                pump.arm()
+            seen_to = pump.armed or pump.taken or self.dispatch.has_one_task()
+        if not seen_to:  # without the lock: see Pump.switch
+            pump.arm()
         return future
 
     # ---- answers out ------------------------------------------------------------------------
@@ -153,8 +154,9 @@ class Crew:
         with self.lock:
             if self.arrived:
                 self.pump.wake_by(0.0)  # these are not in any pipe: arming does not see them
-            if self.dispatch.queue or self.dispatch.count_sent():
-                self.pump.arm()
+            busy = self.dispatch.queue or self.dispatch.count_sent()
+        if busy:
+            self.pump.arm()
 
     def interrupt(self) -> None:
         """Whoever pumps shall look at its future again."""
@@ -470,7 +472,7 @@ class Crew:
         self.over = True
         self.pump.interrupt()  # whoever pumps sees that
         # With the lock, too: nobody rings a bell whose number is already another file's.
-        with self.pump.turn, self.lock:
+        with self.pump.turn, self.pump.switch, self.lock:
             self.pump.close()
             self.shelf = wire.Shelf(self.setup.name)  # its memory goes
         delist(self)

@@ -57,8 +57,9 @@ class Pump:
         self.taken = False
         """Somebody pumps, and will look at what is under way when it lets go."""
         self.switch = threading.RLock()
-        """A leaf: nothing is called with it. Futures take it when they are shown, also with the
-        crew's lock held, or with that of another future."""
+        """Nothing is called with it, but the collector may run there, and end an iterator of map(),
+        which takes the crew's lock: so nobody who has that waits for this. Futures take it when
+        they are shown, also with the condition of another future held."""
         self.armed = True
         """Guarded by switch."""
         self.wakes_at = float("inf")
