@@ -13,6 +13,7 @@ from harness import main
 ROWS = (
     bench_pools.row_empty,
     bench_pools.row_many,
+    bench_pools.row_run,
     bench_pools.row_execute,
     bench_pool_arrays.row_first,
 )

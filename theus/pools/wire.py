@@ -38,9 +38,10 @@ PACKET = 4096
 INLINE_RESULT = 64 * 1024
 LARGE = 64 * 1024
 """Measured: from here on a copy into warm shared memory is cheaper than one through a pipe."""
-LOOK = 50e-6
-"""Seconds for which a side looks for a frame before it sleeps, if there is a core for that: longer
-than the other one needs to take a result and submit the next task."""
+LOOK = 100e-6
+"""Seconds for which a side looks for a frame before it sleeps, if there is a core for that: several
+times what the other one needs to take a result, commit it, and submit the next task. Measured: with
+half of that, every third run of a process came too late on a virtual machine at rest."""
 
 # Of tasks.
 CALL, CALL_IN_BLOCKS, RELEASED = 1, 2, 3
