@@ -134,7 +134,7 @@ def test_forking_while_other_threads_commit() -> None:
 
     def child():
         import faulthandler
-        faulthandler.dump_traceback_later(20, exit=True)
+        faulthandler.dump_traceback_later(50, exit=True)
         before = engine.state["domain"]["n"]
         for _ in range(20):
             engine.run(bump)

@@ -88,7 +88,7 @@ def test_forks() -> None:
             if pid == 0:
                 status = 1
                 try:
-                    signal.alarm(30)
+                    signal.alarm(50)
                     fn()
                     status = 0
                 finally:

@@ -28,7 +28,7 @@ PREFACE = """
         if pid == 0:
             status = 1
             try:
-                faulthandler.dump_traceback_later(30, exit=True)
+                faulthandler.dump_traceback_later(50, exit=True)
                 fn()
                 status = 0
             except BaseException:
@@ -113,7 +113,7 @@ def test_workers_die_with_the_parent_though_a_child_lives() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(middle, 0)
     worker, child = map(int, os.read(read, 100).split())
-    end = time.monotonic() + 40
+    end = time.monotonic() + 50
     def lives():
         try:
             with open(f"/proc/{worker}/stat") as stat:

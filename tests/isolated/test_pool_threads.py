@@ -80,7 +80,7 @@ def in_child(fn):
     if pid == 0:
         status = 1
         try:
-            faulthandler.dump_traceback_later(30, exit=True)
+            faulthandler.dump_traceback_later(50, exit=True)
             fn()
             status = 0
         except BaseException:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers import run_threads
+from support import PATIENCE
 from theus.examples import codemap as app
 from theus.examples.codemap import CodeMap, Finding, Summary, count_plainly, differences
 from theus.examples.pysource import Links, Module, Source
@@ -116,7 +117,7 @@ def test_threads_come_to_what_a_plain_count_comes_to(tmp_path: Path, threads: in
 
 def test_losers_of_a_race_run_again_and_nothing_is_lost(tree: Path) -> None:
     """Both transactions are open before either can commit, so one must lose."""
-    meet = threading.Barrier(2, timeout=30)
+    meet = threading.Barrier(2, timeout=PATIENCE)
     waited = threading.local()
 
     class Slow(Finding):

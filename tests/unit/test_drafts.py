@@ -38,13 +38,13 @@ START: dict[str, Any] = {
 
 @pytest.fixture
 def engine() -> TheusEngine:
-    # A walk that is collected in each of its steps takes its time.
-    return TheusEngine({"domain": START}, write_timeout_ms=60_000)
+    return TheusEngine({"domain": START})
 
 
 @pytest.fixture
 def domain(engine: TheusEngine) -> Iterator[Any]:
-    with engine.transaction() as tx:
+    # A walk that is collected in each of its steps takes its time.
+    with engine.transaction(write_timeout_ms=60_000) as tx:
         yield tx.domain
 
 

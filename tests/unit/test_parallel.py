@@ -641,5 +641,5 @@ def test_two_threads_make_one_pool() -> None:
     from helpers import run_threads
 
     with TheusEngine(pool="threads", pool_size=1) as engine:
-        pools = run_threads(4, lambda number: engine.get_pool(), timeout=30)
+        pools = run_threads(4, lambda number: engine.get_pool(), timeout=PATIENCE)
         assert len(set(map(id, pools))) == 1

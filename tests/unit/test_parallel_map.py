@@ -136,7 +136,7 @@ def test_leaving_early_cancels_what_has_not_begun(engine: TheusEngine, tmp_path:
     for _ in engine.map_parallel(tasks.double, itertools.count()):
         break
     pool = engine.get_pool()
-    pool.submit(tasks.double, 1).result(30)
+    pool.submit(tasks.double, 1).result(PATIENCE)
 
     async def leaves() -> None:
         async with engine.map_parallel(tasks.naps, itertools.repeat(0.01)) as results:
@@ -155,7 +155,7 @@ def test_leaving_early_cancels_what_has_not_begun(engine: TheusEngine, tmp_path:
 
     before = pool.stats().done
     asyncio.run(leaves())
-    pool.submit(tasks.double, 1).result(30)  # behind all that was not cancelled
+    pool.submit(tasks.double, 1).result(PATIENCE)  # behind all that was not cancelled
     assert pool.stats().queued == 0 and pool.stats().done < before + 20
 
 

@@ -347,7 +347,7 @@ def test_operations_while_a_finalizer_removes_what_they_name():
             self.tx.d.clear()
 
     thresholds = gc.get_threshold()
-    with engine.transaction() as tx:
+    with engine.transaction(write_timeout_ms=60_000) as tx:  # that many collections take their time
         tx.r = {}
         for number in range(5000):  # more than the interpreter has tuples in reserve
             tx.d[f"a long key number {number}"] = number
