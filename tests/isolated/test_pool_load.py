@@ -11,12 +11,14 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import parallel_tasks
 import pool_tasks as tasks
+from support import until
 from theus import TheusEngine, WorkerDied
 from theus._compat import HAS_INTERPRETERS
 from theus._theus import forget_arenas
@@ -73,6 +75,17 @@ def is_left(pid: int) -> bool:
     return os.path.exists(f"/proc/{pid}/stat")
 
 
+def let_all_begin(pool: Pool, folder: Path) -> None:
+    """Comes back when each worker has had a task. One that starts imports modules, and while it
+    reads a file it holds one descriptor more."""
+    began, gate = folder / "begun", folder / "gate"
+    futures = [pool.submit(tasks.begin_and_wait, str(began), str(gate)) for _ in range(pool.size)]
+    until(lambda: began.exists() and len(began.read_text().split()) == pool.size)
+    gate.touch()
+    for future in futures:
+        future.result(PATIENCE)
+
+
 def gone(pids: list[int]) -> bool:
     """Waits for it: the server that has forked a worker buries it, in its own time."""
     end = time.monotonic() + PATIENCE
@@ -86,7 +99,7 @@ def gone(pids: list[int]) -> bool:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rounds", [2, pytest.param(100, marks=pytest.mark.long)])
-def test_thousands_of_tasks_leave_no_growth(kind: str, rounds: int) -> None:
+def test_thousands_of_tasks_leave_no_growth(kind: str, rounds: int, tmp_path: Path) -> None:
     """A thousand small tasks in each round, some large ones, one that fails, one that is cancelled
     and one whose future nobody keeps."""
     before = held()
@@ -107,6 +120,7 @@ def test_thousands_of_tasks_leave_no_growth(kind: str, rounds: int) -> None:
                 assert large[0].result(PATIENCE) == 200_000
                 assert isinstance(failing.exception(PATIENCE), KeyError)
 
+        let_all_begin(pool, tmp_path)
         work(1 if rounds < 10 else 20)
         pids = workers_of(pool)
         begun, memory = held(), [resident(pid) for pid in ("self", *pids)]
@@ -124,7 +138,7 @@ def test_thousands_of_tasks_leave_no_growth(kind: str, rounds: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rounds", [2, pytest.param(100, marks=pytest.mark.long)])
-def test_parallel_processes_leave_no_growth(kind: str, rounds: int) -> None:
+def test_parallel_processes_leave_no_growth(kind: str, rounds: int, tmp_path: Path) -> None:
     before = held()
     with TheusEngine({"domain": {"n": 0}}, pool=kind, pool_size=2) as engine:
 
@@ -135,6 +149,7 @@ def test_parallel_processes_leave_no_growth(kind: str, rounds: int) -> None:
                 found = engine.map_parallel(parallel_tasks.double, range(200))
                 assert list(found) == list(range(0, 400, 2))
 
+        let_all_begin(engine.get_pool(), tmp_path)
         work(1 if rounds < 10 else 20)
         begun, memory = held(), resident()
         work(rounds)
@@ -198,7 +213,7 @@ seconds = pytest.mark.parametrize(
 def test_every_task_ends_while_workers_are_killed(seconds: float) -> None:
     """What workers have found out is booked once; what has died with them, never."""
     mapped, before = memory_mapped(), held()
-    done = died = booked = 0
+    sent = done = died = booked = 0
     with TheusEngine({"bank": {str(n): 100 for n in range(10)}}) as engine, ProcessPool(3) as pool:
         with Killer(pool) as killed:
             end = time.monotonic() + seconds
@@ -207,6 +222,7 @@ def test_every_task_ends_while_workers_are_killed(seconds: float) -> None:
                 futures += [pool.submit(tasks.transfer, n) for n in range(100)]
                 futures += [pool.submit(len, b"x" * 100_000) for _ in range(5)]
                 futures += [pool.submit(tasks.nap, 0.003) for _ in range(5)]
+                sent += len(futures)
                 for n, future in enumerate(futures):
                     try:
                         value = future.result(PATIENCE)
@@ -219,7 +235,7 @@ def test_every_task_ends_while_workers_are_killed(seconds: float) -> None:
                     if 100 <= n < 200:
                         engine.run(book, value)
                         booked += 1
-        assert done > 20 * died and died <= len(killed)
+        assert done + died == sent and died <= len(killed)
         assert sum(engine.state.bank.values()) == 1000 and engine.stats().commits == booked
         assert all_alive(pool)
     assert memory_mapped() <= mapped and held() == before
@@ -240,7 +256,7 @@ def test_every_run_ends_while_workers_are_killed(seconds: float) -> None:
         def use(thread: int, end: float, killed: list[int]) -> None:
             chance = random.Random(thread)
             try:
-                while time.monotonic() < end or not killed:
+                while time.monotonic() < end or not (killed and booked[thread]):
                     way = [str(n) for n in chance.sample(range(10), 2)]
                     try:
                         engine.run_process(parallel_tasks.move, *way, chance.randint(1, 9))
@@ -259,7 +275,7 @@ def test_every_run_ends_while_workers_are_killed(seconds: float) -> None:
             for thread in threads:
                 thread.join()
         assert not errors
-        assert all(booked) and sum(died) <= len(killed)
+        assert sum(died) <= len(killed)
         assert sum(engine.state.domain.bank.values()) == 1000
         assert engine.stats().commits == sum(booked)
         assert all_alive(pool)
