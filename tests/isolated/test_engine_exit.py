@@ -23,14 +23,20 @@ import os, signal, sys, threading, time
 sys.path.insert(0, {tests!r})
 import parallel_tasks as tasks
 from theus import TheusEngine
-engine = TheusEngine({{"domain": {{"n": 1}}}}, pool={kind!r}, pool_size=2)
+kind = {kind!r}
+engine = TheusEngine({{"domain": {{"n": 1}}}}, pool=kind, pool_size=2)
 print(engine.run_process(tasks.where)[0], flush=True)
 """
 BUSY = """
 for _ in range(3):
     waits = threading.Thread(target=engine.run_process, args=(tasks.rests, 600), daemon=True)
     waits.start()
-time.sleep(0.05)
+while kind != "threads":  # there each of them is its own worker
+    # Who submits only now is told that the pool is closed, and a daemon thread would print it.
+    stats = engine.get_pool(kind).stats()
+    if stats.running + stats.queued == 3:
+        break
+    time.sleep(0.001)
 """
 ENDS = {
     "at its end": ("", 0, ""),

@@ -7,7 +7,7 @@ from support import silent
 
 def test_ctrl_c_ends_each_wait() -> None:
     silent("""
-        import os, pathlib, signal, threading
+        import os, signal, threading, time
         from theus import TheusEngine
 
         engine = TheusEngine({"n": 0}, ring_mode="block", ring_capacity=1, ring_timeout_ms=0)
@@ -19,20 +19,26 @@ def test_ctrl_c_ends_each_wait() -> None:
             lambda: engine.run(lambda tx: tx.set(("n",), 2)),
         ]
         read, write = os.pipe()  # a pipe, because an interrupt may break what threading.Event does
-        stat = pathlib.Path(f"/proc/self/task/{threading.get_native_id()}/stat")
+        waiting = False
 
-        def interrupt():
-            # Not before the main thread sleeps: a signal that comes between its last step in Python
-            # and its system call is seen only when that returns, in CPython's own waits too.
+        def interrupt(number, frame):
+            global waiting
+            if waiting:
+                waiting = False
+                raise KeyboardInterrupt
+
+        def send():
+            # More than one: a signal that comes between the main thread's last step in Python and
+            # its system call is seen only when that returns, in CPython's own waits, too.
             os.read(read, 1)
-            looks = 0
-            while looks < 200:
-                asleep = stat.read_text().rpartition(")")[2].split()[0] == "S"
-                looks = looks + 1 if asleep else 0
-            os.kill(os.getpid(), signal.SIGINT)
+            while waiting:
+                time.sleep(0.01)
+                os.kill(os.getpid(), signal.SIGINT)
 
+        signal.signal(signal.SIGINT, interrupt)
         for wait in waits:
-            thread = threading.Thread(target=interrupt)
+            thread = threading.Thread(target=send)
+            waiting = True
             thread.start()
             try:
                 os.write(write, b"x")
