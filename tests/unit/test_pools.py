@@ -18,6 +18,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing import forkserver
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -399,6 +400,24 @@ def test_a_worker_that_leaves(fresh: Any) -> None:
     with pytest.raises(WorkerDied, match="left with status 3") as died:
         result(pool.submit(tasks.leave, 3))
     assert died.value.exitcode == 3 and died.value.signal is None
+
+
+@processes
+@pytest.mark.slow
+def test_how_a_worker_ended_is_known_though_the_server_of_forks_is_slow(fresh: Any) -> None:
+    pool = fresh()
+    result(pool.submit(tasks.nothing))
+    server = forkserver._forkserver._forkserver_pid
+    os.kill(server, signal.SIGSTOP)
+    try:
+        future = pool.submit(tasks.leave, 3)
+        until(lambda: not pool.crew.members)
+        assert not cf.wait([future], 1.1).done  # a second was all the patience that there was
+    finally:
+        os.kill(server, signal.SIGCONT)
+    with pytest.raises(WorkerDied, match="left with status 3"):
+        result(future)
+    assert result(pool.submit(tasks.add, 1)) == 2
 
 
 @processes

@@ -30,6 +30,9 @@ __all__ = ["Answer", "Member", "Task"]
 
 PACKETS = 15
 """A pipe has sixteen places, one for each packet; one stays free for what is not a task."""
+STATUS = 30.0
+"""Seconds for which the pool waits to hear how a dead worker has ended. With a forkserver that
+comes from there: in a moment, on a busy machine in seconds, and at once if the server is dead."""
 
 
 class Task:
@@ -222,8 +225,7 @@ class Member:
     def bury(self) -> tuple[int | None, int | None]:
         """(signal, status) of a worker that is gone; gives back everything it had."""
         self.gone = True
-        # With a forkserver the status comes from there, and may need a moment.
-        self.process.join(1.0)
+        self.process.join(STATUS)
         code = self.process.exitcode
         self.close()
         if code is not None:
