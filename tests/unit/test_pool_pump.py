@@ -301,6 +301,19 @@ def test_nobody_waits_for_a_condition_with_the_lock_of_the_pool(
     trips(pool, 1)
 
 
+def test_what_woke_the_watcher_in_vain_is_not_armed_any_more(pool: ProcessPool) -> None:
+    """It was armed late, when somebody pumped already."""
+    trips(pool)
+    watched = pool.crew.pump
+    with watched.turn:
+        watched.take()
+        watched.arm()
+        future = pool.submit(tasks.add, 1)
+        poll(cf.Future(), lambda: not watched.armed)
+        watched.taken = False
+    assert cf.wait([future], PATIENCE).done and future.result() == 2
+
+
 def test_a_turn_that_ctrl_c_has_left_taken_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pump, "TICK", 0.02)
     with ProcessPool(1) as pool:

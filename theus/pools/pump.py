@@ -24,6 +24,10 @@ what usually comes next is result(), which reads the answer itself. Everything e
 done with a future (done(), a callback, as_completed(), wait()) asks for its condition, and that
 arms first. Arming looks at what is there: an answer that came before is seen.
 
+`armed` is true only if the entry is, or has just woken the watcher. Who arms may be late, and
+somebody pump already: then an answer wakes both, the watcher finds the turn taken, and sleeps on.
+So it notes when it wakes that the entry is spent: who comes next arms once more.
+
 Should all that fail (Ctrl-C in the very instruction that arms), the watcher looks once a second.
 """
 
@@ -61,7 +65,7 @@ class Pump:
         which takes the crew's lock: so nobody who has that waits for this. Futures take it when
         they are shown, also with the condition of another future held."""
         self.armed = True
-        """Guarded by switch."""
+        """Guarded by switch; but the watcher sets it to False without."""
         self.wakes_at = float("inf")
         """When the watcher looks at the clock next. Guarded by the crew's lock."""
         self.inner = select.epoll()
@@ -148,8 +152,10 @@ class Pump:
 
     def sleep(self, pause: float) -> None:
         """The watcher waits for the bell, or an answer while that is armed."""
-        rung = self.outer.poll(min(pause, TICK))
-        if any(fd == self.bell for fd, _ in rung):
+        rung = [fd for fd, _ in self.outer.poll(min(pause, TICK))]
+        if self.inner.fileno() in rung:
+            self.armed = False  # it may have come in vain, and would not come again
+        if self.bell in rung:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self.bell)
 
