@@ -36,6 +36,12 @@ slow = pytest.mark.slow
 Write = Callable[[str, str], Any]
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that a busy machine makes too long would be remembered, and fail test after test."""
+    monkeypatch.setattr(trial, "LIMIT", PATIENCE)
+
+
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     """Writes a module that can be imported."""

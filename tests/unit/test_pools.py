@@ -31,7 +31,15 @@ from support import PATIENCE, until
 from theus import BrokenPoolError, ClosedError, RemoteError, SendError, WorkerDied
 from theus._compat import HAS_INTERPRETERS
 from theus._theus import forget_arenas
-from theus.pools import InterpreterPool, Pool, ProcessPool, ThreadPool, WorkerTraceback, pump
+from theus.pools import (
+    InterpreterPool,
+    Pool,
+    ProcessPool,
+    ThreadPool,
+    WorkerTraceback,
+    pump,
+    residents,
+)
 from theus.pools.calls import reference
 
 if not sys.platform.startswith("linux"):
@@ -434,7 +442,10 @@ def test_a_task_is_not_tried_again_unless_the_pool_says_so(fresh: Any, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_task_that_takes_too_long_is_ended(fresh: Any, tmp_path: Path, kind: str) -> None:
+def test_a_task_that_takes_too_long_is_ended(
+    fresh: Any, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(residents, "GRACE", PATIENCE)  # however late its interrupt is heard
     pool = fresh(timeout=0.2)
     late = pool.submit(tasks.wait_for, str(tmp_path / "never"))
     with pytest.raises(theus.WorkerTimeoutError, match="0.2 s"):
