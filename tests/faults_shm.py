@@ -186,8 +186,20 @@ FAULTS = [
     (
         "the whole address space is used up",
         "shm_quota.c",
-        "theus_quota_decide(now.used, asked, 0, now.limit) != THEUS_REJECT",
-        "theus_quota_decide(now.used, bytes, 0, now.limit) != THEUS_REJECT",
+        "__builtin_add_overflow(asked, control + SPARE_ROOM, &asked)",
+        "__builtin_add_overflow(asked, control, &asked)",
+    ),
+    (
+        "an arena is halved below what is to lie there",
+        "shm_quota.c",
+        "size = half > least ? half : least;",
+        "size = half;",
+    ),
+    (
+        "what cannot be shown is published",
+        "shm_block.c",
+        "    if (status == THEUS_OK && theus_block_is_owned(block)) {",
+        "    if (theus_block_is_owned(block)) {",
     ),
     # ---- kinds of memory
     (

@@ -637,18 +637,21 @@ class UnknownProcessError(ProcessError, ValueError):
 
 
 class HeavyMemoryError(TheusError, MemoryError):
-    """Raised when a shared array would go beyond a limit. `scope` says whose:
+    """Raised when a shared array would go beyond a limit: when it is allocated, or when it is
+    there and is to be mapped, which takes addresses alone (where it is borrowed, stored in a state,
+    or copied by `cow()`). Then nothing has happened. `scope` says whose limit it is:
 
     - "quota": that of an engine, or of the arrays whose keys begin with `prefix` ("": all of them);
     - "process": the quota of all engines of this process together;
     - "address space": what the process may map (RLIMIT_AS);
     - "system": what the system, its cgroup, or the folder of named memory has left.
 
-    `asked`, `used`, `limit` and `largest_free` are bytes: what the array needs, what is in use
-    of that limit, the limit itself (of the system: what it has left), the largest free range that
-    is mapped already. `holders` are the largest arrays that count for it, as (key, bytes).
-    `prefix` is None unless it was a quota. `memory` is the kind of memory that the system has no
-    room in (a name of `MemoryClass`); None: ordinary memory.
+    `asked`, `used`, `limit` and `largest_free` are bytes: what the array needs, or was to be mapped
+    (an array is mapped with its neighbours, 64 MiB as a rule); what is in use of that limit; the
+    limit itself (of the system: what it has left); the largest free range that is mapped already
+    (0 where nothing was allocated). `holders` are the largest arrays that count for it, as (key,
+    bytes). `prefix` is None unless it was a quota. `memory` is the kind of memory that the system
+    has no room in (a name of `MemoryClass`); None: ordinary memory.
     """
 
     def __init__(
@@ -668,8 +671,8 @@ class HeavyMemoryError(TheusError, MemoryError):
             way = "free arrays, or raise it with engine.heavy.process_quota(...)"
         elif scope == "address space":
             why = (
-                f"this process may map {limit:,} bytes (RLIMIT_AS), {used:,} of them in use, and "
-                "does so 64 MiB at a time, or more for a larger array"
+                f"this process may map {limit:,} bytes (RLIMIT_AS), {used:,} of them in use, and a "
+                "new array leaves 16 MiB to the rest of the program"
             )
             way = "free arrays, or raise the limit (ulimit -v)"
         elif memory is not None:
@@ -687,7 +690,7 @@ class HeavyMemoryError(TheusError, MemoryError):
             way = "free arrays, or raise it with engine.heavy.quota(...)"
         largest = ", ".join(f"{_shown(key)} {size:,}" for key, size in holders)
         super().__init__(
-            f"no room for a shared array of {asked:,} bytes: {why}"
+            f"no room for {asked:,} bytes of shared memory: {why}"
             + (f" (largest arrays: {largest})" if largest else "")
             + f"; {way}"
         )

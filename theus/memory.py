@@ -84,22 +84,22 @@ def lendable_of(memory: MemoryClass) -> MemoryClass:
     return kinds
 
 
-def refused(zone: SharedZone, size: int, why: tuple[str, str, int, int, int]) -> HeavyMemoryError:
-    """Why `zone` has no block of `size` bytes, as its alloc() said it."""
+def refused(
+    zone: SharedZone | None, size: int, why: tuple[str, str, int, int, int]
+) -> HeavyMemoryError:
+    """Why `zone` has no block of `size` bytes, as its alloc() said it; None: why so many cannot be
+    mapped to look at a block that is there."""
     scope, prefix, used, limit, kind = why
-    by_zone = scope in ("quota", "system")
-    counted = [
-        block[:3]
-        for block in (zone.blocks() if by_zone else process_blocks())
-        if scope != "quota" or block[0].startswith(prefix)
-    ]
+    of_zone = scope in ("quota", "system")
+    blocks = zone.blocks() if zone is not None and of_zone else process_blocks()
+    counted = [block[:3] for block in blocks if scope != "quota" or block[0].startswith(prefix)]
     counted.sort(key=lambda block: block[2], reverse=True)
     memory = MemoryClass(1 << kind)
     return HeavyMemoryError(
         size,
         used,
         limit,
-        zone.figures()["largest_free"],
+        0 if zone is None else zone.figures()["largest_free"],
         tuple((label, extent) for label, _, extent in counted[:HOLDERS_NAMED]),
         prefix if scope == "quota" else None,
         memory.name if scope == "system" and memory is not MemoryClass.SHARED else None,

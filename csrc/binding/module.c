@@ -180,11 +180,13 @@ static PyMethodDef module_methods[] = {
     {"borrow_block", module_borrow_block, METH_O,
      PyDoc_STR("borrow_block($module, token, /)\n--\n\n"
                "The block of shared memory that the token of a SharedBlock names, in this process or another.\n"
-               "Raises StaleArrayError if it is gone, BadTokenError if there never was one.")},
+               "Raises StaleArrayError if it is gone, BadTokenError if there never was one, HeavyMemoryError if\n"
+               "it cannot be mapped.")},
     {"take_loan", module_take_loan, METH_O,
      PyDoc_STR("take_loan($module, token, /)\n--\n\n"
                "The range that the token of a SharedLoan names, writable: for whoever comes first.\n"
-               "Raises StaleArrayError for others, and when it is over; BadTokenError if there never was one.")},
+               "Raises StaleArrayError for others, and when it is over; BadTokenError if there never was one,\n"
+               "HeavyMemoryError if it cannot be mapped: then it can still be taken.")},
     {"place_in_block", module_place_in_block, METH_O,
      PyDoc_STR("place_in_block($module, array, /)\n--\n\n"
                "(block, offset): the SharedBlock in which all data of an array lie, and where they\n"

@@ -122,12 +122,13 @@ module_borrow_block(PyObject *module, PyObject *bytes)
     }
     memcpy(&token, PyBytes_AS_STRING(bytes), sizeof(token));
     theus_block block;
+    theus_refusal refusal;
     theus_status status;
     Py_BEGIN_ALLOW_THREADS
-    status = theus_block_lease(&token.arena, token.slot, token.generation, &block);
+    status = theus_block_lease(&token.arena, token.slot, token.generation, &block, &refusal);
     Py_END_ALLOW_THREADS
     if (status != THEUS_OK) {
-        return errors_raise(st, status);
+        return shm_raise(st, status, &refusal);
     }
     PyObject *lease = shm_block_of_lease(st, &block);
     /* A state may hold it: then nobody writes there, not its owner either, who is given what all others are shown. */
@@ -215,9 +216,10 @@ block_private(PyObject *op, PyObject *Py_UNUSED(ignored))
     void *mapping;
     uint64_t mapped;
     char *data;
-    theus_status status = theus_block_map_private(&shown->block, &mapping, &mapped, &data);
+    theus_refusal refusal;
+    theus_status status = theus_block_map_private(&shown->block, &mapping, &mapped, &data, &refusal);
     if (status != THEUS_OK) {
-        return errors_raise(st, status);
+        return shm_raise(st, status, &refusal);
     }
     BlockObject *self = block_new(st, &shown->block, BLOCK_PRIVATE, data);
     if (self == NULL) {
@@ -246,9 +248,10 @@ block_publish(PyObject *op, PyObject *Py_UNUSED(ignored))
         PyErr_SetString(PyExc_ValueError, "neither a private copy nor a lent range can be published");
         return NULL;
     }
-    theus_status status = theus_block_publish(&of->block, &data);
+    theus_refusal refusal;
+    theus_status status = theus_block_publish(&of->block, &data, &refusal);
     if (status != THEUS_OK) {
-        return errors_raise(st, status);
+        return shm_raise(st, status, &refusal);
     }
     BlockObject *self = block_new(st, &of->block, BLOCK_SHOWN, data);
     if (self != NULL) {

@@ -156,11 +156,12 @@ module_take_loan(PyObject *module, PyObject *bytes)
     }
     memcpy(&token, PyBytes_AS_STRING(bytes), sizeof(token));
     theus_loan *loan;
+    theus_refusal refusal;
     theus_status status;
     Py_BEGIN_ALLOW_THREADS
-    status = theus_loan_take(&token.block.arena, token.block.slot, token.block.generation, token.loan, &loan);
+    status = theus_loan_take(&token.block.arena, token.block.slot, token.block.generation, token.loan, &loan, &refusal);
     Py_END_ALLOW_THREADS
-    return status == THEUS_OK ? shm_block_of_loan(st, loan) : errors_raise(st, status);
+    return status == THEUS_OK ? shm_block_of_loan(st, loan) : shm_raise(st, status, &refusal);
 }
 
 static PyMethodDef loan_methods[] = {

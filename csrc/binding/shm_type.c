@@ -82,6 +82,26 @@ static const char *const why_names[] = {
     [THEUS_ROOM_SYSTEM] = "system",
 };
 
+PyObject *
+shm_raise(const module_state *st, theus_status status, const theus_refusal *refusal)
+{
+    if (status != THEUS_NO_ROOM) {
+        return errors_raise(st, status);
+    }
+    PyObject *memory = PyImport_ImportModule("theus.memory"); /* for the words; loaded when somebody is refused */
+    PyObject *error = memory == NULL
+                          ? NULL
+                          : PyObject_CallMethod(memory, "refused", "OK(ssKKI)", Py_None, (unsigned long long)refusal->mapping,
+                                                why_names[refusal->why], "", (unsigned long long)refusal->used,
+                                                (unsigned long long)refusal->limit, (unsigned)refusal->memory);
+    if (error != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        Py_DECREF(error);
+    }
+    Py_XDECREF(memory);
+    return NULL;
+}
+
 static PyObject *
 zone_alloc(PyObject *op, PyObject *args)
 {

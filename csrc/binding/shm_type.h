@@ -14,6 +14,9 @@ int add_shm_loan_type(PyObject *module, module_state *st);
 PyObject *shm_block_of_lease(module_state *st, theus_block *block);
 PyObject *shm_block_of_loan(module_state *st, theus_loan *loan);
 
+/* As errors_raise(); NO_ROOM is a HeavyMemoryError: what was to be mapped could not be, as the refusal says. */
+PyObject *shm_raise(const module_state *st, theus_status status, const theus_refusal *refusal);
+
 /* Methods of SharedBlock; `of` is its object. */
 PyObject *shm_lend(PyObject *of, const theus_block *block, PyObject *args);
 PyObject *shm_loans(const theus_block *block);

@@ -394,7 +394,7 @@ open_files(theus_arena *arena, const theus_arena_name *name, uint32_t *capacity)
 }
 
 static theus_status
-arena_open(const theus_arena_name *name, theus_arena **out)
+arena_open(const theus_arena_name *name, theus_arena **out, uint64_t *wanted)
 {
     theus_status status = theus_shm_watch();
     theus_arena *arena = status == THEUS_OK ? arena_blank() : NULL;
@@ -415,6 +415,7 @@ arena_open(const theus_arena_name *name, theus_arena **out)
         status = arena->self == THEUS_SHM_NOBODY ? THEUS_CROWDED : check_header(arena, name, &unused);
     }
     if (status != THEUS_OK) {
+        *wanted = arena->data_size > 0 ? arena->data_size : arena->control_size; /* which of both files was to be mapped last */
         theus_arena_close(arena);
         return status;
     }
@@ -452,7 +453,7 @@ take_borrowed_locked(bool outdated)
 }
 
 theus_status
-theus_arena_attach(const theus_arena_name *name, theus_arena **out)
+theus_arena_attach(const theus_arena_name *name, theus_arena **out, uint64_t *wanted)
 {
     *out = find(name->id);
     if (*out != NULL) {
@@ -461,7 +462,7 @@ theus_arena_attach(const theus_arena_name *name, theus_arena **out)
     theus_status status = THEUS_OK;
     theus_hold_forks();
     *out = find(name->id); /* another thread may have been faster */
-    if (*out == NULL && (status = arena_open(name, out)) == THEUS_OK) {
+    if (*out == NULL && (status = arena_open(name, out, wanted)) == THEUS_OK) {
         (*out)->refs++; /* the first one is the list's */
         theus_arena_enlist(*out);
     }

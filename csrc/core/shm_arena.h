@@ -94,7 +94,7 @@ theus_arena_is_owned(const theus_arena *arena)
     return arena->runs != NULL;
 }
 
-/* Where the data are mapped without the right to write. */
+/* Where the data are mapped without the right to write. NO_ROOM: so much of them, data_size bytes, cannot be mapped. */
 THEUS_MUST_CHECK theus_status theus_arena_show(theus_arena *arena, char **data);
 
 static inline void
@@ -104,8 +104,9 @@ theus_arena_name_of(const theus_arena *arena, theus_arena_name *name)
 }
 
 /* The arena of that name, with one more reference: known to this process, or opened now. STALE: it is gone; BAD_TOKEN: what is
- * there is no arena of this version of theus; CROWDED; NO_ROOM, NOMEM, REFUSED, UNSUPPORTED. */
-THEUS_MUST_CHECK theus_status theus_arena_attach(const theus_arena_name *name, theus_arena **out);
+ * there is no arena of this version of theus; CROWDED; NOMEM, REFUSED, UNSUPPORTED, NO_FILES; NO_ROOM, and how many bytes were to be
+ * mapped in *wanted. */
+THEUS_MUST_CHECK theus_status theus_arena_attach(const theus_arena_name *name, theus_arena **out, uint64_t *wanted);
 
 /* Unmaps every borrowed arena that nobody here looks at: they are kept for the next array of theirs. How many. */
 uint32_t theus_arenas_forget(void);

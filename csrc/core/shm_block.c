@@ -72,10 +72,17 @@ lease_locked(theus_arena *arena, uint32_t index, uint32_t generation, theus_bloc
 }
 
 theus_status
-theus_block_lease(const theus_arena_name *name, uint32_t slot, uint32_t generation, theus_block *block)
+theus_block_lease(const theus_arena_name *name, uint32_t slot, uint32_t generation, theus_block *block, theus_refusal *refusal)
 {
     theus_arena *arena;
-    theus_status status = theus_arena_attach(name, &arena);
+    theus_status status;
+    uint64_t wanted;
+    do {
+        status = theus_arena_attach(name, &arena, &wanted);
+    } while (status == THEUS_NO_ROOM && zone_tidy_process());
+    if (status == THEUS_NO_ROOM) {
+        zone_refuse_mapping(name->control_fd == THEUS_BY_NAME ? THEUS_NAMED : THEUS_ANONYMOUS, THEUS_MEMORY_SHARED, wanted, refusal);
+    }
     if (status != THEUS_OK) {
         return status;
     }
@@ -152,13 +159,19 @@ promise(const theus_block *block)
 }
 
 theus_status
-theus_block_publish(const theus_block *block, char **data)
+theus_block_publish(const theus_block *block, char **data, theus_refusal *refusal)
 {
     char *shown;
+    theus_status status;
     if (!theus_block_is_owned(block) && !theus_block_is_published(block)) {
         return THEUS_BORROWED;
     }
-    theus_status status = theus_arena_show(block->arena, &shown);
+    do {
+        status = theus_arena_show(block->arena, &shown);
+    } while (status == THEUS_NO_ROOM && zone_tidy_process());
+    if (status == THEUS_NO_ROOM) {
+        zone_refuse_mapping(block->arena->backend, THEUS_MEMORY_SHARED, block->arena->data_size, refusal);
+    }
     if (status == THEUS_OK && theus_block_is_owned(block)) {
         status = promise(block);
     }
@@ -190,12 +203,18 @@ theus_block_is_live(const theus_block *block)
 }
 
 theus_status
-theus_block_map_private(const theus_block *block, void **base, uint64_t *mapped, char **data)
+theus_block_map_private(const theus_block *block, void **base, uint64_t *mapped, char **data, theus_refusal *refusal)
 {
     uint64_t page = theus_memory_page(block->arena->memory, theus_page_size());
     uint64_t before = block->offset % page;
     uint64_t size = (before + (block->size > 0 ? block->size : 1) + page - 1) / page * page;
-    theus_status status = theus_shm_map(block->arena->data_fd, block->offset - before, size, THEUS_MAP_PRIVATE, base);
+    theus_status status;
+    do {
+        status = theus_shm_map(block->arena->data_fd, block->offset - before, size, THEUS_MAP_PRIVATE, base);
+    } while (status == THEUS_NO_ROOM && zone_tidy_process());
+    if (status == THEUS_NO_ROOM) {
+        zone_refuse_mapping(block->arena->backend, THEUS_MEMORY_SHARED, size, refusal);
+    }
     if (status == THEUS_OK) {
         *mapped = size;
         *data = (char *)*base + before;

@@ -1,6 +1,8 @@
 /* See shm_loans.h. */
 #include "shm_loans.h"
 
+#include "shm_zone_parts.h"
+
 #include <assert.h>
 
 /* ---- by the owner ------------------------------------------------------------------------- */
@@ -242,11 +244,32 @@ take_locked(theus_loan *loan)
     return true;
 }
 
+/* From its name to its range, mapped and ours; else it is as it was. */
+static theus_status
+enter(theus_loan *loan)
+{
+    theus_hold_forks(); /* a child is to find the mapping in the list, or not at all */
+    theus_status status = read_range(loan);
+    if (status == THEUS_OK && (status = map_range(loan)) == THEUS_OK) {
+        THEUS_SHM_STEP("loan mapped");
+        theus_shm_lock();
+        status = take_locked(loan) ? THEUS_OK : THEUS_OVER;
+        theus_shm_unlock();
+    }
+    if (status != THEUS_OK && loan->base != NULL) { /* another one's rows, writable: no child may find them */
+        theus_shm_unmap(loan->base, loan->mapped);
+        loan->base = NULL;
+    }
+    theus_let_forks();
+    return status;
+}
+
 theus_status
-theus_loan_take(const theus_arena_name *arena, uint32_t slot, uint32_t tenant, theus_loan_name name, theus_loan **out)
+theus_loan_take(const theus_arena_name *arena, uint32_t slot, uint32_t tenant, theus_loan_name name, theus_loan **out,
+                theus_refusal *refusal)
 {
     theus_block block;
-    theus_status status = theus_block_lease(arena, slot, tenant, &block);
+    theus_status status = theus_block_lease(arena, slot, tenant, &block, refusal);
     if (status != THEUS_OK) {
         return status;
     }
@@ -260,19 +283,12 @@ theus_loan_take(const theus_arena_name *arena, uint32_t slot, uint32_t tenant, t
         return THEUS_NOMEM;
     }
     *loan = (theus_loan){.block = block, .name = name};
-    theus_hold_forks(); /* a child is to find the mapping in the list, or not at all */
-    status = read_range(loan);
-    if (status == THEUS_OK && (status = map_range(loan)) == THEUS_OK) {
-        THEUS_SHM_STEP("loan mapped");
-        theus_shm_lock();
-        status = take_locked(loan) ? THEUS_OK : THEUS_OVER;
-        theus_shm_unlock();
+    do {
+        status = enter(loan);
+    } while (status == THEUS_NO_ROOM && zone_tidy_process());
+    if (status == THEUS_NO_ROOM) {
+        zone_refuse_mapping(block.arena->backend, THEUS_MEMORY_SHARED, loan->mapped, refusal);
     }
-    if (status != THEUS_OK && loan->base != NULL) { /* another one's rows, writable: no child may find them */
-        theus_shm_unmap(loan->base, loan->mapped);
-        loan->base = NULL;
-    }
-    theus_let_forks();
     if (status != THEUS_OK) {
         theus_loan_free(loan);
         return status;

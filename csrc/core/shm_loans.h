@@ -81,9 +81,9 @@ struct theus_loan {
     struct theus_loan *next;
 };
 
-/* Takes the loan of that name: as theus_block_lease(), and OVER: it was taken already, or is over; NO_FILES. */
+/* Takes the loan of that name: as theus_block_lease(), and OVER: it was taken already, or is over. If it fails, nobody has taken it. */
 THEUS_MUST_CHECK theus_status theus_loan_take(const theus_arena_name *arena, uint32_t slot, uint32_t tenant, theus_loan_name name,
-                                              theus_loan **out);
+                                              theus_loan **out, theus_refusal *refusal);
 
 /* The range can only be read any more, and its owner knows whether the taker has `finished`. Only the first time. */
 void theus_loan_end(theus_loan *loan, bool finished);

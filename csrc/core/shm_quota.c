@@ -1,7 +1,6 @@
 /* What limits a zone: its quotas, that of the process, and the room that the system has. A quota's parent is that of the longest
  * shorter prefix, so a block counts for its own quota and all those above it, up to quota 0, of the zone. Every block counts for
  * the process (shm_process.h). Each limit is decided by theus_quota_decide(). */
-#include "port_memory.h"
 #include "shm_zone_parts.h"
 
 #include <assert.h>
@@ -158,9 +157,9 @@ theus_process_limit(uint64_t soft, uint64_t hard, bool first)
 /* ---- the system ----------------------------------------------------------------------------------- */
 
 void
-zone_refuse(const theus_zone *zone, theus_memory memory, theus_refusal *refusal)
+zone_refuse(theus_backend backend, theus_memory memory, theus_refusal *refusal)
 {
-    uint64_t room = theus_files_room(zone->backend, memory), limit = memory == THEUS_MEMORY_PINNED ? theus_pin_limit() : UINT64_MAX;
+    uint64_t room = theus_files_room(backend, memory), limit = memory == THEUS_MEMORY_PINNED ? theus_pin_limit() : UINT64_MAX;
     *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM, .limit = limit < room ? limit : room, .memory = memory};
 }
 
@@ -172,18 +171,54 @@ zone_check_room(const theus_zone *zone, theus_memory memory, uint64_t bytes, the
     if (theus_room_decide(room, spare, bytes) != THEUS_REJECT) {
         return THEUS_OK;
     }
-    zone_refuse(zone, memory, refusal);
+    zone_refuse(zone->backend, memory, refusal);
     return THEUS_NO_ROOM;
 }
 
+/* ---- the address space ------------------------------------------------------------------------------ */
+
+static bool
+can_map(theus_address_figures now, const theus_arena_kind *kind, uint64_t times)
+{
+    uint64_t control = theus_shm_control_size(kind->capacity, kind->lends), asked;
+    bool fits = !__builtin_mul_overflow(kind->data_size, times, &asked) && !__builtin_add_overflow(asked, control + SPARE_ROOM, &asked);
+    return now.limit == 0 || (fits && theus_quota_decide(now.used, asked, 0, now.limit) != THEUS_REJECT);
+}
+
+bool
+zone_fit_addresses(theus_arena_kind *kind, uint64_t least, theus_address_figures now)
+{
+    while (kind->data_size > least && !can_map(now, kind, 2)) {
+        uint64_t half = kind->data_size / 2, size = half > least ? half : least;
+        kind->capacity = (uint32_t)(kind->capacity * size / kind->data_size);
+        kind->data_size = size;
+    }
+    return can_map(now, kind, 1);
+}
+
 theus_status
-zone_check_address(uint64_t bytes, theus_refusal *refusal)
+zone_check_address(theus_arena_kind *kind, uint64_t least, theus_refusal *refusal)
 {
     theus_address_figures now = theus_address_read();
-    uint64_t asked = bytes < UINT64_MAX - SPARE_ROOM ? bytes + SPARE_ROOM : UINT64_MAX;
-    if (theus_quota_decide(now.used, asked, 0, now.limit) != THEUS_REJECT) {
+    if (zone_fit_addresses(kind, least, now)) {
         return THEUS_OK;
     }
     *refusal = (theus_refusal){.why = THEUS_ROOM_ADDRESS, .used = now.used, .limit = now.limit};
     return THEUS_NO_ROOM;
+}
+
+void
+zone_refuse_mapping(theus_backend backend, theus_memory memory, uint64_t bytes, theus_refusal *refusal)
+{
+    if (refusal == NULL) {
+        return;
+    }
+    theus_address_figures now = theus_address_read();
+    if (theus_quota_decide(now.used, bytes, 0, now.limit) == THEUS_REJECT) {
+        *refusal = (theus_refusal){.why = THEUS_ROOM_ADDRESS, .used = now.used, .limit = now.limit, .memory = memory};
+    }
+    else {
+        zone_refuse(backend, memory, refusal);
+    }
+    refusal->mapping = bytes;
 }

@@ -8,6 +8,7 @@
 enum {
     ARENA_BYTES = 64 << 20,
     ARENA_SLOTS = 4096,
+    ARENA_LEAST = 2 << 20,        /* and ARENA_SLOTS * ARENA_LEAST / ARENA_BYTES slots, where addresses are short */
     LARGE_FROM = ARENA_BYTES / 2, /* larger extents get an arena of their own */
     LARGE_SLOTS = 64,
     BACK_STEP = 1 << 20,
@@ -226,10 +227,8 @@ tidy_all_locked(theus_arena **outdated)
     }
 }
 
-/* And what is mapped of others' memory that nobody here looks at. False: there was nothing to give back; an arena that was made for
- * nothing, because its pages could not be had, is none of that. */
-static bool
-tidy_process(void)
+bool
+zone_tidy_process(void)
 {
     theus_arena *outdated = NULL;
     theus_shm_lock();
@@ -310,9 +309,9 @@ write_record(theus_slot *slot, const request *wanted, uint64_t offset, uint32_t 
     slot->label[wanted->length] = '\0';
 }
 
-/* Charges the quotas of a block to come. False: refused, also after tidying up, if `tidy`. */
+/* Do the quotas admit a block to come? False: they refuse, also after tidying up, if `tidy`. */
 static bool
-reserve_locked(theus_zone *zone, uint32_t quota, uint64_t extent, bool tidy, theus_refusal *refusal, theus_arena **outdated)
+admit_locked(theus_zone *zone, uint32_t quota, uint64_t extent, bool tidy, theus_refusal *refusal, theus_arena **outdated)
 {
     if (tidy && zone_decide_locked(zone, quota, extent, refusal) != THEUS_ADMIT) {
         tidy_locked(zone, outdated);
@@ -320,12 +319,7 @@ reserve_locked(theus_zone *zone, uint32_t quota, uint64_t extent, bool tidy, the
     if (tidy && process_decide_locked(extent, refusal) != THEUS_ADMIT) {
         tidy_all_locked(outdated);
     }
-    if (zone_decide_locked(zone, quota, extent, refusal) == THEUS_REJECT || process_decide_locked(extent, refusal) == THEUS_REJECT) {
-        return false;
-    }
-    zone_charge_locked(zone, quota, extent);
-    process_charge_locked(extent);
-    return true;
+    return zone_decide_locked(zone, quota, extent, refusal) != THEUS_REJECT && process_decide_locked(extent, refusal) != THEUS_REJECT;
 }
 
 static bool
@@ -367,8 +361,8 @@ place_in_zone_locked(const theus_zone *zone, const request *wanted, uint32_t quo
     return it != NULL;
 }
 
-/* Charges the quotas and finds a place, in one region: whatever counts the slots finds what was charged. NO_ROOM: a quota refuses.
- * OK without an arena in *at: all are full. */
+/* Finds a place that the quotas admit and charges them, in one region: whatever counts the slots finds what was charged. NO_ROOM: a
+ * quota refuses. OK without an arena in *at: all are full. */
 static theus_status
 find_place(theus_zone *zone, const request *wanted, bool tidy, place *at, theus_refusal *refusal)
 {
@@ -379,19 +373,16 @@ find_place(theus_zone *zone, const request *wanted, bool tidy, place *at, theus_
         sweep_locked(it);
     }
     uint32_t quota = zone_quota_of(zone, wanted->label, wanted->length, UINT32_MAX);
-    bool reserved = reserve_locked(zone, quota, wanted->extent, tidy, refusal, &outdated);
-    if (reserved) {
-        bool placed = place_in_zone_locked(zone, wanted, quota, at)
-                      || (recover_locked(zone) && place_in_zone_locked(zone, wanted, quota, at));
-        if (!placed) {
-            zone_uncharge_locked(zone, quota, wanted->extent);
-            process_uncharge_locked(wanted->extent);
-        }
+    bool admitted = admit_locked(zone, quota, wanted->extent, tidy, refusal, &outdated);
+    if (admitted
+        && (place_in_zone_locked(zone, wanted, quota, at) || (recover_locked(zone) && place_in_zone_locked(zone, wanted, quota, at)))) {
+        zone_charge_locked(zone, quota, wanted->extent);
+        process_charge_locked(wanted->extent);
     }
     zone_trim_idle_locked(zone, &outdated); /* not before: the oldest one may be just what is needed */
     theus_shm_unlock();
     zone_destroy_outdated(outdated);
-    return reserved ? THEUS_OK : THEUS_NO_ROOM;
+    return admitted ? THEUS_OK : THEUS_NO_ROOM;
 }
 
 static void
@@ -424,20 +415,24 @@ sweep_once(theus_zone *zone)
     }
 }
 
+/* A smaller one has slots in whole groups, unlike a large block's, and whole pages of any kind of memory. */
+static_assert(ARENA_SLOTS * (ARENA_LEAST >> 10) / (ARENA_BYTES >> 10) == 128, "a small arena is not taken for a large block's");
+
 /* One more arena, in which what is wanted fits. */
 static theus_status
 grow(theus_zone *zone, const request *wanted, theus_refusal *refusal)
 {
     bool large = wanted->extent > LARGE_FROM;
+    uint64_t least = whole_pages(wanted->extent, large ? theus_memory_page(wanted->memory, THEUS_SHM_PAGE) : (uint64_t)ARENA_LEAST);
     theus_arena_kind kind = {
         .backend = zone->backend,
         .memory = wanted->memory,
-        .data_size = large ? whole_pages(wanted->extent, theus_memory_page(wanted->memory, THEUS_SHM_PAGE)) : (uint64_t)ARENA_BYTES,
+        .data_size = large ? least : (uint64_t)ARENA_BYTES,
         .capacity = large ? LARGE_SLOTS : ARENA_SLOTS,
         .lends = wanted->lending,
     };
     sweep_once(zone);
-    theus_status status = zone_check_address(kind.data_size + theus_shm_control_size(kind.capacity, kind.lends), refusal);
+    theus_status status = zone_check_address(&kind, least, refusal);
     if (status == THEUS_OK) {
         status = zone_check_room(zone, wanted->memory, wanted->extent, refusal);
     }
@@ -445,8 +440,8 @@ grow(theus_zone *zone, const request *wanted, theus_refusal *refusal)
         return status;
     }
     status = theus_arena_create(zone, &kind, zone->session);
-    if (status != THEUS_OK) {
-        zone_refuse(zone, wanted->memory, refusal);
+    if (status != THEUS_OK) { /* another thread was faster, perhaps */
+        zone_refuse_mapping(zone->backend, wanted->memory, kind.data_size, refusal);
     }
     return status == THEUS_NO_FILES ? THEUS_NO_ROOM : status; /* to give arenas back gives descriptors back, too */
 }
@@ -474,7 +469,7 @@ back_place(const theus_zone *zone, const place *at, uint64_t extent, theus_refus
         status = theus_shm_pin(arena->data + from, to - from);
     }
     if (status != THEUS_OK) {
-        zone_refuse(zone, arena->memory, refusal);
+        zone_refuse(zone->backend, arena->memory, refusal);
         return status;
     }
     THEUS_SHM_STEP("backed");
@@ -503,7 +498,7 @@ take_place(theus_zone *zone, const request *wanted, place *at, theus_refusal *re
             give_place_back(zone, at);
         }
         /* There is no room. Once more, as long as this process has something to give back. */
-        if (status != THEUS_OK && (status != THEUS_NO_ROOM || !tidy_process())) {
+        if (status != THEUS_OK && (status != THEUS_NO_ROOM || !zone_tidy_process())) {
             return status;
         }
     }
@@ -550,7 +545,7 @@ theus_zone_alloc_in(theus_zone *zone, theus_placement set, const char *label, ui
     }
     *refusal = (theus_refusal){.why = THEUS_ROOM_SYSTEM};
     if (wanted.extent == 0) {
-        zone_refuse(zone, THEUS_MEMORY_SHARED, refusal);
+        zone_refuse(zone->backend, THEUS_MEMORY_SHARED, refusal);
         return THEUS_NO_ROOM;
     }
     place at;

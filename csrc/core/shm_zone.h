@@ -17,6 +17,8 @@
  *    theus_zone_tidy().
  *  - Pages are backed before anybody can touch them, and only after a look at the room that the system and its cgroup
  *    have left, and at what its limits let this process map: to be out of memory is an answer here, not a signal.
+ *  - Where addresses are short, new arenas are smaller: half as large, and so on, down to 2 MiB with 128 slots. What cannot be mapped
+ *    to look at a block (to borrow, to publish, to copy) is refused as an allocation is.
  *  - Arenas without a block stay mapped, up to 256 MiB of them, for ten seconds: fresh pages cost ten times what warm
  *    ones do. No thread watches the time: whoever allocates or gives back next does.
  *
@@ -67,6 +69,7 @@ typedef struct {
     uint32_t quota;
     uint64_t used, limit; /* of the quota, or the address space; of the system: 0, and the bytes that it has left */
     theus_memory memory;  /* of the kind of memory that was asked last */
+    uint64_t mapping;     /* bytes that were to be mapped, if that is what was refused */
 } theus_refusal;
 
 /* limit: bytes, 0: none. session: at most THEUS_SESSION_MAX bytes are kept. */
@@ -118,9 +121,10 @@ void theus_process_limit(uint64_t soft, uint64_t hard, bool first);
 
 /* ---- blocks, of this process's zones and of others' ------------------------------------------------ */
 
-/* A lease of the block of that name. As theus_arena_attach(), and STALE, BAD_TOKEN. */
+/* A lease of the block of that name. As theus_arena_attach(), and STALE, BAD_TOKEN. Here and below, NO_ROOM fills in the refusal, if
+ * there is one: what was to be mapped cannot be, also after this process has given back what it needs no more. */
 THEUS_MUST_CHECK theus_status theus_block_lease(const theus_arena_name *name, uint32_t slot, uint32_t generation,
-                                                theus_block *block);
+                                                theus_block *block, theus_refusal *refusal);
 void theus_block_release(theus_block *block);
 
 /* By its owner: where it was allocated, by a number of the owner's own. */
@@ -130,8 +134,8 @@ void theus_block_set_site(const theus_block *block, uint32_t site);
 theus_status theus_block_retire(const theus_block *block);
 
 /* Where the block can be read and not written. If it is ours, it counts as published from now on: its owner has promised not to
- * change it. BORROWED: it is another's, who has not. LENT: ranges of it are. */
-THEUS_MUST_CHECK theus_status theus_block_publish(const theus_block *block, char **data);
+ * change it. BORROWED: it is another's, who has not. LENT: ranges of it are. If it fails, nothing has been promised. */
+THEUS_MUST_CHECK theus_status theus_block_publish(const theus_block *block, char **data, theus_refusal *refusal);
 bool theus_block_is_published(const theus_block *block);
 
 /* Can ranges of it be lent? */
@@ -158,7 +162,8 @@ theus_block_record(const theus_block *block)
 }
 
 /* A private copy-on-write mapping of the block: *base and *mapped are what to unmap, *data is where the block begins. */
-THEUS_MUST_CHECK theus_status theus_block_map_private(const theus_block *block, void **base, uint64_t *mapped, char **data);
+THEUS_MUST_CHECK theus_status theus_block_map_private(const theus_block *block, void **base, uint64_t *mapped, char **data,
+                                                      theus_refusal *refusal);
 
 /* ---- figures ------------------------------------------------------------------------------------------- */
 

@@ -2,6 +2,7 @@
 #ifndef THEUS_SHM_ZONE_PARTS_H
 #define THEUS_SHM_ZONE_PARTS_H
 
+#include "port_memory.h"
 #include "shm_zone.h"
 
 typedef struct {
@@ -68,11 +69,25 @@ void process_uncharge_locked(uint64_t extent);
 /* Has the system room for so much more of that memory? NO_ROOM. */
 THEUS_MUST_CHECK theus_status zone_check_room(const theus_zone *zone, theus_memory memory, uint64_t bytes, theus_refusal *refusal);
 
-/* May the process map so much more, and go on with something left? NO_ROOM. */
-THEUS_MUST_CHECK theus_status zone_check_address(uint64_t bytes, theus_refusal *refusal);
+/* How large an arena a process can map that stands with its addresses as `now`, and go on with something left: `kind`, or with half
+ * of its data, and so on, but not below `least` bytes. The first of those that it can map twice, because what is published is mapped
+ * once more; or else the last one, once. False: not even that. Nothing but its arguments decides, and `kind` has as many slots for
+ * its data as before. */
+bool zone_fit_addresses(theus_arena_kind *kind, uint64_t least, theus_address_figures now);
+
+/* The same, as its addresses are. NO_ROOM. */
+THEUS_MUST_CHECK theus_status zone_check_address(theus_arena_kind *kind, uint64_t least, theus_refusal *refusal);
 
 /* It was asked, and had none: the refusal says what it has, as of now. */
-void zone_refuse(const theus_zone *zone, theus_memory memory, theus_refusal *refusal);
+void zone_refuse(theus_backend backend, theus_memory memory, theus_refusal *refusal);
+
+/* So many bytes were to be mapped, perhaps with new pages, and the system refused: says why, if anybody asks. */
+void zone_refuse_mapping(theus_backend backend, theus_memory memory, uint64_t bytes, theus_refusal *refusal);
+
+/* Gives back what nobody needs in this process: idle arenas of all its zones, and what is mapped of others' memory that nobody here looks
+ * at. False: there was nothing of that kind; an arena that was made for nothing, because its pages could not be had, is none. Without
+ * any lock. */
+bool zone_tidy_process(void);
 
 /* To a quota and all above it; one block. */
 void zone_charge_locked(theus_zone *zone, uint32_t quota, uint64_t extent);

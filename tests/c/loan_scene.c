@@ -42,7 +42,7 @@ take(const theus_block *block, theus_loan_name name, theus_loan **loan)
 {
     theus_arena_name arena;
     theus_arena_name_of(block->arena, &arena);
-    return theus_loan_take(&arena, block->slot, block->generation, name, loan);
+    return theus_loan_take(&arena, block->slot, block->generation, name, loan, NULL);
 }
 
 theus_loan_state

@@ -140,7 +140,7 @@ storm_borrow(unsigned long long *chance, long rounds)
         if (!read_post(&storm->posts[check_random(chance, POSTS)], &note)) {
             continue;
         }
-        theus_status status = theus_block_lease(&note.arena, note.slot, note.generation, &held[count]);
+        theus_status status = theus_block_lease(&note.arena, note.slot, note.generation, &held[count], NULL);
         REQUIRE(status == THEUS_OK || status == THEUS_STALE || status == THEUS_CROWDED);
         if (status == THEUS_OK) {
             REQUIRE(held[count].size == note.size && storm_is_filled(&held[count], note.seed));
@@ -247,7 +247,7 @@ storm_own(unsigned long long *chance, long rounds, storm_post *posts)
             (void)theus_zone_tidy(it.zone); /* the arena goes, unless somebody looks at it */
         }
         else if (what == 3 && it.count > 0) {
-            REQUIRE(theus_block_publish(&it.blocks[check_random(chance, it.count)], &shown) == THEUS_OK);
+            REQUIRE(theus_block_publish(&it.blocks[check_random(chance, it.count)], &shown, NULL) == THEUS_OK);
         }
         else if (it.count < HELD && what < 20) {
             add_block(&it, chance);

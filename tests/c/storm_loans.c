@@ -96,7 +96,7 @@ have_heir(theus_loan *loan, uint64_t seed, bool dies, bool loses_parent)
 static theus_status
 take(const storm_offer *offer, theus_loan **loan)
 {
-    return theus_loan_take(&offer->arena, offer->slot, offer->tenant, offer->loan, loan);
+    return theus_loan_take(&offer->arena, offer->slot, offer->tenant, offer->loan, loan, NULL);
 }
 
 void
@@ -289,7 +289,7 @@ wind_up(lender *it, unsigned long long *chance)
     }
     look_at_rows(it, chance, false);
     check_rows(it);
-    REQUIRE(theus_block_publish(&it->block, &shown) == THEUS_OK);
+    REQUIRE(theus_block_publish(&it->block, &shown, NULL) == THEUS_OK);
     REQUIRE(theus_loan_offer(&it->block, 0, 1, &name, &other) == THEUS_LENDS_NOT);
 }
 

@@ -23,7 +23,7 @@ token_of(const theus_block *block)
 static theus_status
 look(const token *at, theus_block *block)
 {
-    return theus_block_lease(&at->arena, at->slot, at->generation, block);
+    return theus_block_lease(&at->arena, at->slot, at->generation, block, NULL);
 }
 
 /* ---- the 65th process ----------------------------------------------------------------------- */

@@ -68,7 +68,7 @@ test_headers(long times, bool lends)
             damage_bytes(it.control + THEUS_SHM_PAGE, theus_shm_slots_at(CAPACITY) - THEUS_SHM_PAGE);
         }
         uint32_t slot = check_random(&chance, BLOCKS);
-        theus_status status = theus_block_lease(&it.name, slot, 1, &block);
+        theus_status status = theus_block_lease(&it.name, slot, 1, &block, NULL);
         if (header_is_good(&it)) {
             REQUIRE(status == THEUS_OK && block.size == BLOCK_BYTES && look_at(&block) == 3 * (slot + 1));
             theus_block_release(&block);
@@ -94,7 +94,7 @@ is_refused(const arena_files *it, int control_fd, int data_fd)
     theus_block block;
     name.control_fd = control_fd;
     ((theus_shm_header *)it->control)->data_fd = data_fd;
-    theus_status status = theus_block_lease(&name, 3, 1, &block);
+    theus_status status = theus_block_lease(&name, 3, 1, &block, NULL);
     if (status == THEUS_OK) {
         theus_block_release(&block);
     }
@@ -166,7 +166,7 @@ check_instead(const arena_files *it, theus_file_kind kind, bool (*put)(const two
     snprintf(paths.aside, sizeof(paths.aside), "%s/aside", theus_files_folder());
     REQUIRE(rename(paths.there, paths.aside) == 0);
     if (put(&paths)) {
-        theus_status status = theus_block_lease(&it->name, 3, 1, &block);
+        theus_status status = theus_block_lease(&it->name, 3, 1, &block, NULL);
         CHECK(status == THEUS_STALE || status == THEUS_BAD_TOKEN || status == THEUS_REFUSED);
         theus_arenas_forget();
     }
@@ -264,7 +264,7 @@ test_files_by_name(void)
         check_instead(&it, THEUS_FILE_DATA, puts[i]);
     }
     check_instead(&it, THEUS_FILE_CONTROL, put_copy);
-    REQUIRE(theus_block_lease(&it.name, 3, 1, &block) == THEUS_OK); /* all is as it was */
+    REQUIRE(theus_block_lease(&it.name, 3, 1, &block, NULL) == THEUS_OK); /* all is as it was */
     CHECK(look_at(&block) == 3 * 4);
     theus_block_release(&block);
     files_free(&it);
@@ -300,7 +300,7 @@ test_slots(long times)
 {
     arena_files it = files_new(false);
     theus_block known, block;
-    REQUIRE(theus_block_lease(&it.name, 0, 1, &known) == THEUS_OK); /* so that the arena stays known */
+    REQUIRE(theus_block_lease(&it.name, 0, 1, &known, NULL) == THEUS_OK); /* so that the arena stays known */
     long leased = 0;
     for (long i = 0; i < times; i++) {
         uint32_t index = 1 + check_random(&chance, BLOCKS - 1), generation = 1;
@@ -313,7 +313,7 @@ test_slots(long times)
         bool good = generation > 0 && theus_slot_state_of(word) == THEUS_SLOT_LIVE
                     && theus_slot_generation_of(word) == generation && slot->size <= DATA_BYTES
                     && slot->offset <= DATA_BYTES - slot->size;
-        theus_status status = theus_block_lease(&it.name, index, generation, &block);
+        theus_status status = theus_block_lease(&it.name, index, generation, &block, NULL);
         REQUIRE(good ? status == THEUS_OK : status == THEUS_STALE || status == THEUS_BAD_TOKEN);
         REQUIRE(theus_slot_label_length(slot) <= THEUS_LABEL_MAX);
         if (status == THEUS_OK) {
@@ -323,7 +323,7 @@ test_slots(long times)
         }
         memcpy(slot, it.as_made + ((char *)slot - it.control), sizeof(*slot));
         index = (uint32_t)odd_number();
-        status = theus_block_lease(&it.name, index, 1, &block);
+        status = theus_block_lease(&it.name, index, 1, &block, NULL);
         REQUIRE(index < BLOCKS ? status == THEUS_OK : status == THEUS_BAD_TOKEN);
         if (status == THEUS_OK) {
             theus_block_release(&block);
@@ -349,7 +349,7 @@ test_names(long times)
         if (what & 4) {
             damage_bytes((char *)name.id, sizeof(name.id));
         }
-        theus_status status = theus_block_lease(&name, check_random(&chance, BLOCKS), 1, &block);
+        theus_status status = theus_block_lease(&name, check_random(&chance, BLOCKS), 1, &block, NULL);
         if (memcmp(&name, &it.name, sizeof(name)) == 0) {
             REQUIRE(status == THEUS_OK);
             theus_block_release(&block);
@@ -376,11 +376,11 @@ test_stale_names(uint32_t times)
         theus_arena_name_of(block.arena, &name);
         uint32_t before = i == 1 ? 1 : 1 + check_random(&chance, i - 1);
         if (before < i) {
-            REQUIRE(theus_block_lease(&name, 0, before, &other) == THEUS_STALE);
-            REQUIRE(theus_block_lease(&name, 0, i + before, &other) == THEUS_BAD_TOKEN); /* nobody had that yet */
+            REQUIRE(theus_block_lease(&name, 0, before, &other, NULL) == THEUS_STALE);
+            REQUIRE(theus_block_lease(&name, 0, i + before, &other, NULL) == THEUS_BAD_TOKEN); /* nobody had that yet */
         }
         theus_block_release(&block);
-        REQUIRE(theus_block_lease(&name, 0, i, &other) == THEUS_STALE);
+        REQUIRE(theus_block_lease(&name, 0, i, &other, NULL) == THEUS_STALE);
     }
     CHECK_SOUND(theus_zone_check(zone));
     theus_zone_free(zone);
@@ -418,7 +418,7 @@ test_scribbles(long times)
     long leased = 0;
     for (long i = 0; i < times; i++) {
         theus_block block;
-        theus_status status = theus_block_lease(&it.name, check_random(&chance, BLOCKS), 1, &block);
+        theus_status status = theus_block_lease(&it.name, check_random(&chance, BLOCKS), 1, &block, NULL);
         if (status == THEUS_OK) {
             (void)look_at(&block);
             (void)theus_block_is_live(&block);

@@ -79,7 +79,7 @@ test_loans(long times)
     REQUIRE(data_as_made != NULL);
     memcpy(data_as_made, it.data, DATA_BYTES);
     theus_block known;
-    REQUIRE(theus_block_lease(&it.name, 0, 1, &known) == THEUS_OK); /* so that the arena stays known */
+    REQUIRE(theus_block_lease(&it.name, 0, 1, &known, NULL) == THEUS_OK); /* so that the arena stays known */
     long taken = 0;
     for (long i = 0; i < times; i++) {
         uint32_t slot = 1 + check_random(&chance, BLOCKS - 1);
@@ -94,7 +94,7 @@ test_loans(long times)
             name.generation = (uint32_t)odd_number();
         }
         theus_status right = right_answer(&it, name, slot);
-        REQUIRE(theus_loan_take(&it.name, slot, 1, name, &loan) == right);
+        REQUIRE(theus_loan_take(&it.name, slot, 1, name, &loan, NULL) == right);
         if (right == THEUS_OK) {
             write_there(&it, loan, slot, data_as_made);
             theus_loan_end(loan, true);
@@ -135,19 +135,19 @@ test_who_lends(void)
         arena_files it = files_new(lends);
         REQUIRE(theus_shm_loans_at(CAPACITY) + 8 * sizeof(theus_loan_record) < it.control_size);
         offer_by_hand(&it, 5); /* in what is no table, if it does not lend */
-        theus_status status = theus_loan_take(&it.name, 5, 1, (theus_loan_name){5, 1}, &loan);
+        theus_status status = theus_loan_take(&it.name, 5, 1, (theus_loan_name){5, 1}, &loan, NULL);
         CHECK(status == (lends ? THEUS_OK : THEUS_BAD_TOKEN));
         if (status == THEUS_OK) {
             theus_loan_free(loan);
         }
-        REQUIRE(theus_block_lease(&it.name, 5, 1, &block) == THEUS_OK && theus_block_lends(&block) == lends);
+        REQUIRE(theus_block_lease(&it.name, 5, 1, &block, NULL) == THEUS_OK && theus_block_lends(&block) == lends);
         theus_block_release(&block);
         theus_arenas_forget();
         turn_kind(&it);
-        CHECK(theus_block_lease(&it.name, 5, 1, &block) == THEUS_BAD_TOKEN);
+        CHECK(theus_block_lease(&it.name, 5, 1, &block, NULL) == THEUS_BAD_TOKEN);
         theus_arenas_forget();
         turn_kind(&it);
-        CHECK(theus_block_lease(&it.name, 5, 1, &block) == THEUS_OK);
+        CHECK(theus_block_lease(&it.name, 5, 1, &block, NULL) == THEUS_OK);
         theus_block_release(&block);
         files_free(&it);
     }

@@ -105,11 +105,11 @@ test_what_is_published_is_not_lent(void)
     theus_loan_name name = offer(&block, 0, 1000);
     char *data;
     theus_loan *loan;
-    CHECK(theus_block_publish(&block, &data) == THEUS_LENT && !theus_block_is_published(&block));
+    CHECK(theus_block_publish(&block, &data, NULL) == THEUS_LENT && !theus_block_is_published(&block));
     REQUIRE(take(&block, name, &loan) == THEUS_OK);
-    CHECK(theus_block_publish(&block, &data) == THEUS_LENT);
+    CHECK(theus_block_publish(&block, &data, NULL) == THEUS_LENT);
     theus_loan_end(loan, true);
-    CHECK(theus_block_publish(&block, &data) == THEUS_OK && theus_block_is_published(&block));
+    CHECK(theus_block_publish(&block, &data, NULL) == THEUS_OK && theus_block_is_published(&block));
     CHECK(answer_to(&block, 0, 1) == THEUS_LENDS_NOT);
     theus_loan_free(loan);
     theus_block_release(&block);

@@ -76,7 +76,7 @@ borrow_main(int tokens)
     token it;
     theus_block block;
     REQUIRE(read(tokens, &it, sizeof(it)) == sizeof(it));
-    REQUIRE(theus_block_lease(&it.name, it.slot, it.generation, &block) == THEUS_OK);
+    REQUIRE(theus_block_lease(&it.name, it.slot, it.generation, &block, NULL) == THEUS_OK);
     CHECK(is_filled(&block, 5) && !theus_block_is_owned(&block));
     theus_block_release(&block);
     theus_arenas_forget();
@@ -128,9 +128,9 @@ check_block(theus_zone *zone, theus_memory kind, uint64_t size)
     char *shown, *data;
     void *base;
     uint64_t mapped;
-    REQUIRE(theus_block_publish(&block, &shown) == THEUS_OK);
+    REQUIRE(theus_block_publish(&block, &shown, NULL) == THEUS_OK);
     CHECK(memcmp(shown, theus_block_data(&block), size) == 0 && in_child(write_there, shown) != 0);
-    theus_status private = theus_block_map_private(&block, &base, &mapped, &data);
+    theus_status private = theus_block_map_private(&block, &base, &mapped, &data, NULL);
     CHECK(private == THEUS_OK || (kind == THEUS_MEMORY_HUGE && private == THEUS_NO_ROOM)); /* its pages are set aside, too */
     if (private == THEUS_OK) {
         data[0] = data[size - 1] = 6;

@@ -172,7 +172,7 @@ test_a_stranger_borrows_by_name(void)
         REQUIRE(read(to_child[0], &sent, sizeof(sent)) == sizeof(sent));
         theus_arena_name name;
         REQUIRE(read(to_child[0], &name, sizeof(name)) == sizeof(name));
-        CHECK(theus_block_lease(&name, sent.slot, sent.generation, &own) == THEUS_OK);
+        CHECK(theus_block_lease(&name, sent.slot, sent.generation, &own, NULL) == THEUS_OK);
         CHECK(theus_block_data(&own)[sent.size - 1] == 7 && !theus_block_is_owned(&own));
         CHECK(theus_block_retire(&own) == THEUS_BORROWED && sweep(true).removed == 0);
         CHECK(write(to_parent[1], "1", 1) == 1);
@@ -182,7 +182,7 @@ test_a_stranger_borrows_by_name(void)
         theus_block other;
         theus_block_release(&own);
         theus_arenas_forget();
-        CHECK(theus_block_lease(&name, sent.slot, sent.generation, &other) == THEUS_STALE);
+        CHECK(theus_block_lease(&name, sent.slot, sent.generation, &other, NULL) == THEUS_STALE);
         _exit(check_result());
     }
     theus_zone *zone = zone_new();
@@ -215,11 +215,11 @@ test_forged_names(void)
     theus_arena_name wrong = name;
     wrong.pid++;
     wrong.id[3] ^= 1;
-    CHECK(theus_block_lease(&wrong, block.slot, block.generation, &out) == THEUS_STALE);
+    CHECK(theus_block_lease(&wrong, block.slot, block.generation, &out, NULL) == THEUS_STALE);
     wrong = name;
     wrong.control_fd = -2; /* no name and no descriptor */
     wrong.id[0] ^= 1;
-    CHECK(theus_block_lease(&wrong, block.slot, block.generation, &out) == THEUS_STALE);
+    CHECK(theus_block_lease(&wrong, block.slot, block.generation, &out, NULL) == THEUS_STALE);
     /* What lies there under such a name, and is none. */
     wrong = name;
     wrong.id[5] ^= 1;
@@ -229,10 +229,10 @@ test_forged_names(void)
         int fd = open(path, O_CREAT | O_RDWR, 0600);
         REQUIRE(fd >= 0 && ftruncate(fd, size) == 0);
         close(fd);
-        CHECK(theus_block_lease(&wrong, 0, 1, &out) == THEUS_BAD_TOKEN);
+        CHECK(theus_block_lease(&wrong, 0, 1, &out, NULL) == THEUS_BAD_TOKEN);
     }
     REQUIRE(unlink(path) == 0 && symlink("/dev/zero", path) == 0);
-    CHECK(theus_block_lease(&wrong, 0, 1, &out) == THEUS_STALE);
+    CHECK(theus_block_lease(&wrong, 0, 1, &out, NULL) == THEUS_STALE);
     REQUIRE(unlink(path) == 0);
     theus_block_release(&block);
     theus_zone_free(zone);
@@ -298,7 +298,7 @@ test_what_a_sweep_tells(void)
     CHECK(strcmp(found.last.session, "test") == 0 && found.last.pid > 0 && found.last.made_ns > 0);
     CHECK(found.last.bytes >= theus_shm_control_size(64, false));
     theus_block out;
-    CHECK(theus_block_lease(&found.last_name, 0, 1, &out) == THEUS_STALE); /* its files are there, and it is dead */
+    CHECK(theus_block_lease(&found.last_name, 0, 1, &out, NULL) == THEUS_STALE); /* its files are there, and it is dead */
     found = sweep(true);
     CHECK(found.removed == 2 && files() == 0);
     CHECK(in_child("show: both", 0, live) == -SIGKILL);
@@ -361,7 +361,7 @@ come_and_go(void)
         theus_block out;
         theus_arena_name name;
         theus_arena_name_of(block.arena, &name);
-        CHECK(theus_block_is_live(&block) && theus_block_lease(&name, block.slot, block.generation, &out) == THEUS_OK);
+        CHECK(theus_block_is_live(&block) && theus_block_lease(&name, block.slot, block.generation, &out, NULL) == THEUS_OK);
         struct stat about;
         char path[300];
         snprintf(path, sizeof(path), "%s/%s", folder, theus_file_name_of(&name, THEUS_FILE_DATA).text);

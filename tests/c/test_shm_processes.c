@@ -171,7 +171,7 @@ borrower_main(int requests, int answers)
     while (read(requests, &token, sizeof(token)) == sizeof(token)) {
         theus_block block;
         char byte = 0;
-        theus_status status = theus_block_lease(&token.name, token.slot, token.generation, &block);
+        theus_status status = theus_block_lease(&token.name, token.slot, token.generation, &block, NULL);
         if (status == THEUS_OK) {
             byte = theus_block_data(&block)[block.size - 1];
             CHECK(!theus_block_is_owned(&block));
@@ -287,7 +287,7 @@ test_a_borrower_writes_to_the_records(void)
     memset(blocks[0].arena->slots.hints, 0xff, slots->capacity / 8);
     theus_arena_name name;
     theus_arena_name_of(blocks[0].arena, &name);
-    REQUIRE(theus_block_lease(&name, blocks[0].slot, blocks[0].generation, &block) == THEUS_OK);
+    REQUIRE(theus_block_lease(&name, blocks[0].slot, blocks[0].generation, &block, NULL) == THEUS_OK);
     CHECK(block.offset == blocks[0].offset && block.size == 1000);
     theus_block_release(&block);
     theus_block_figures list[8];

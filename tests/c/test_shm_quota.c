@@ -5,7 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "port_memory.h"
+#include "shm_zone_parts.h"
 #include "zone_scene.h"
 
 static void
@@ -208,6 +208,98 @@ run_out_of_addresses(void *arg)
     theus_zone_free(other);
 }
 
+/* Publishing maps the arena once more, a copy on write the block's pages: both are refused, and nothing has happened. */
+static void
+run_out_of_mappings(void *arg)
+{
+    theus_zone *zone = arg, *other = zone_new(0);
+    theus_block block = alloc_of(zone, "x", 3 * MIB), idle = alloc_of(other, "idle", 40 * MIB);
+    theus_refusal refusal;
+    char *data;
+    void *base;
+    uint64_t mapped;
+    theus_process_figures before = process_now();
+    limit_address_space(2 * MIB);
+    uint64_t limit = theus_address_read().limit;
+    CHECK(theus_block_map_private(&block, &base, &mapped, &data, &refusal) == THEUS_NO_ROOM);
+    CHECK(refusal.why == THEUS_ROOM_ADDRESS && refusal.limit == limit && refusal.mapping == 3 * MIB);
+    CHECK(refusal.used < limit && limit - refusal.used < 3 * MIB);
+    CHECK(theus_block_publish(&block, &data, &refusal) == THEUS_NO_ROOM && refusal.mapping == 64 * MIB);
+    CHECK(theus_block_publish(&block, &data, NULL) == THEUS_NO_ROOM);
+    CHECK(!theus_block_is_published(&block) && theus_block_is_live(&block));
+    theus_process_figures after = process_now();
+    CHECK(after.totals.used == before.totals.used && after.blocks == before.blocks && after.arenas == before.arenas);
+
+    /* What nobody needs goes before that. */
+    theus_block_release(&idle);
+    CHECK(FIGURE(other, arenas) == 1);
+    CHECK(theus_block_map_private(&block, &base, &mapped, &data, &refusal) == THEUS_OK && FIGURE(other, arenas) == 0);
+    theus_shm_unmap(base, mapped);
+    limit_address_space(66 * MIB);
+    CHECK(theus_block_publish(&block, &data, &refusal) == THEUS_OK && theus_block_is_published(&block));
+    theus_block_release(&block);
+    CHECK_SOUND(theus_zone_check(zone));
+    theus_zone_free(other);
+    CHECK(theus_zone_tidy(zone) > 0 && process_now().arenas == 0);
+}
+
+/* Small blocks get smaller arenas, in which they can be published; and one that is refused counts nowhere. */
+static void
+run_out_of_large_arenas(void *arg)
+{
+    theus_zone *zone = arg;
+    theus_refusal refusal;
+    char *shown;
+    limit_address_space(30 * MIB);
+    uint64_t peak = process_now().totals.peak;
+    CHECK(alloc_status(zone, "large", 20 * MIB, &refusal) == THEUS_NO_ROOM && refusal.why == THEUS_ROOM_ADDRESS);
+    CHECK(process_now().totals.peak == peak && FIGURE(zone, arenas) == 0);
+    theus_block block = alloc_of(zone, "small", 100);
+    CHECK(FIGURE(zone, mapped) == 4 * MIB);
+    CHECK(theus_block_publish(&block, &shown, &refusal) == THEUS_OK);
+    theus_block second = alloc_of(zone, "second", 3 * MIB);
+    CHECK(FIGURE(zone, arenas) == 1); /* they lie in it together */
+    theus_block third = alloc_of(zone, "third", 2 * MIB), fourth = alloc_of(zone, "fourth", 2 * MIB);
+    CHECK(FIGURE(zone, arenas) == 3 && FIGURE(zone, mapped) == 8 * MIB);
+    CHECK(alloc_status(zone, "fifth", 2 * MIB, &refusal) == THEUS_NO_ROOM && refusal.why == THEUS_ROOM_ADDRESS);
+    theus_block_release(&fourth);
+    theus_block_release(&third);
+    theus_block_release(&second);
+    theus_block_release(&block);
+    CHECK(theus_zone_tidy(zone) > 0 && process_now().arenas == 0);
+}
+
+static theus_arena_kind
+fitted(theus_arena_kind kind, uint64_t least, uint64_t left)
+{
+    bool fits = zone_fit_addresses(&kind, least, (theus_address_figures){.used = 1000 * MIB, .limit = 1000 * MIB + left});
+    return fits ? kind : (theus_arena_kind){.data_size = 0};
+}
+
+/* Twice the data, 16 MiB for everybody else, and some more for the control file. */
+static void
+test_how_large_an_arena(void)
+{
+    theus_arena_kind kind = {.data_size = 64 * MIB, .capacity = 4096}, got;
+    CHECK(zone_fit_addresses(&kind, 64 * MIB, (theus_address_figures){0, 0}) && kind.data_size == 64 * MIB);
+    CHECK(fitted(kind, 2 * MIB, 146 * MIB).data_size == 64 * MIB && fitted(kind, 2 * MIB, 144 * MIB).data_size == 32 * MIB);
+    got = fitted(kind, 2 * MIB, 49 * MIB);
+    CHECK(got.data_size == 16 * MIB && got.capacity == 1024 && !got.lends);
+    got = fitted(kind, 2 * MIB, 21 * MIB);
+    CHECK(got.data_size == 2 * MIB && got.capacity == 128);
+    CHECK(fitted(kind, 2 * MIB, 19 * MIB).data_size == 2 * MIB); /* once */
+    CHECK(fitted(kind, 2 * MIB, 18 * MIB).data_size == 0);
+    got = fitted(kind, 20 * MIB, 60 * MIB); /* and not 16 */
+    CHECK(got.data_size == 20 * MIB && got.capacity == 1280);
+    CHECK(fitted(kind, 20 * MIB, 37 * MIB).data_size == 20 * MIB && fitted(kind, 20 * MIB, 36 * MIB).data_size == 0);
+    kind = (theus_arena_kind){.data_size = 100 * MIB, .capacity = 64}; /* of a large block */
+    got = fitted(kind, 100 * MIB, 117 * MIB);
+    CHECK(got.data_size == 100 * MIB && got.capacity == 64 && fitted(kind, 100 * MIB, 116 * MIB).data_size == 0);
+    kind.data_size = UINT64_MAX - 4095;
+    CHECK(fitted(kind, UINT64_MAX - 4095, UINT64_MAX / 2).data_size == 0);
+    CHECK(!zone_fit_addresses(&kind, kind.data_size, (theus_address_figures){.used = 5, .limit = 4}));
+}
+
 static void
 test_address_space(void)
 {
@@ -219,6 +311,8 @@ test_address_space(void)
     }
     theus_zone *zone = zone_new(0);
     CHECK(in_child(run_out_of_addresses, zone) == 0);
+    CHECK(in_child(run_out_of_mappings, zone) == 0);
+    CHECK(in_child(run_out_of_large_arenas, zone) == 0);
     theus_zone_free(zone);
 }
 
@@ -237,6 +331,7 @@ main(void)
 {
     long before = theus_alloc_live();
     test_decisions();
+    test_how_large_an_arena();
     zone_on_both_backends(test_on_a_backend);
     CHECK(theus_alloc_live() == before);
     return check_result();

@@ -70,7 +70,7 @@ static theus_loan *
 take_errand(const errand *it)
 {
     theus_loan *loan;
-    REQUIRE(theus_loan_take(&it->arena, it->slot, it->tenant, it->name, &loan) == THEUS_OK);
+    REQUIRE(theus_loan_take(&it->arena, it->slot, it->tenant, it->name, &loan, NULL) == THEUS_OK);
     return loan;
 }
 
@@ -147,7 +147,7 @@ take_all(const errand *it)
 {
     for (unsigned i = 0; i < LOANS_RACED; i++) {
         theus_loan *loan;
-        theus_status status = theus_loan_take(&it->arena, it->slot, it->tenant, raced[i], &loan);
+        theus_status status = theus_loan_take(&it->arena, it->slot, it->tenant, raced[i], &loan, NULL);
         CHECK(status == THEUS_OK || status == THEUS_OVER);
         if (status == THEUS_OK) {
             loan->data[0]++;

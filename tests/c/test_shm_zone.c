@@ -114,7 +114,7 @@ test_users_outlive_the_zone(void)
     theus_block block = alloc_of(zone, "x", MIB), second;
     theus_arena_name name;
     theus_arena_name_of(block.arena, &name);
-    CHECK(theus_block_lease(&name, block.slot, block.generation, &second) == THEUS_OK);
+    CHECK(theus_block_lease(&name, block.slot, block.generation, &second, NULL) == THEUS_OK);
     CHECK(theus_block_data(&second) == theus_block_data(&block)); /* our own arena: no other mapping */
     memset(theus_block_data(&block), 3, MIB);
     theus_zone_free(zone);
@@ -122,7 +122,7 @@ test_users_outlive_the_zone(void)
     theus_block_release(&block);
     CHECK(is_filled(&second, 3));
     theus_block_release(&second);
-    CHECK(theus_block_lease(&name, 0, 1, &second) == THEUS_STALE);
+    CHECK(theus_block_lease(&name, 0, 1, &second, NULL) == THEUS_STALE);
 }
 
 static void
@@ -132,26 +132,26 @@ test_names(void)
     theus_block block = alloc_of(zone, "x", 64), other;
     theus_arena_name name, forged;
     theus_arena_name_of(block.arena, &name);
-    CHECK(theus_block_lease(&name, block.slot, block.generation + 1, &other) == THEUS_BAD_TOKEN);
-    CHECK(theus_block_lease(&name, block.slot, 0, &other) == THEUS_BAD_TOKEN);
-    CHECK(theus_block_lease(&name, 1u << 30, 1, &other) == THEUS_BAD_TOKEN);
-    CHECK(theus_block_lease(&name, block.slot + 1, 1, &other) == THEUS_BAD_TOKEN);
+    CHECK(theus_block_lease(&name, block.slot, block.generation + 1, &other, NULL) == THEUS_BAD_TOKEN);
+    CHECK(theus_block_lease(&name, block.slot, 0, &other, NULL) == THEUS_BAD_TOKEN);
+    CHECK(theus_block_lease(&name, 1u << 30, 1, &other, NULL) == THEUS_BAD_TOKEN);
+    CHECK(theus_block_lease(&name, block.slot + 1, 1, &other, NULL) == THEUS_BAD_TOKEN);
     forged = name;
     forged.id[3] ^= 1;
-    CHECK(theus_block_lease(&forged, block.slot, block.generation, &other) == THEUS_STALE);
+    CHECK(theus_block_lease(&forged, block.slot, block.generation, &other, NULL) == THEUS_STALE);
     forged.control_fd = 0; /* whatever that is, it is no arena */
-    CHECK(theus_block_lease(&forged, block.slot, block.generation, &other) == THEUS_STALE);
+    CHECK(theus_block_lease(&forged, block.slot, block.generation, &other, NULL) == THEUS_STALE);
     forged.pid = 0x7ffffff0;
-    CHECK(theus_block_lease(&forged, block.slot, block.generation, &other) == THEUS_STALE);
+    CHECK(theus_block_lease(&forged, block.slot, block.generation, &other, NULL) == THEUS_STALE);
     forged = name;
     forged.id[3] ^= 1;
     forged.control_fd = block.arena->data_fd;
-    CHECK(theus_block_lease(&forged, block.slot, block.generation, &other) == THEUS_STALE);
+    CHECK(theus_block_lease(&forged, block.slot, block.generation, &other, NULL) == THEUS_STALE);
     CHECK(theus_block_retire(&block) == THEUS_OK);
-    CHECK(theus_block_lease(&name, block.slot, block.generation, &other) == THEUS_STALE);
+    CHECK(theus_block_lease(&name, block.slot, block.generation, &other, NULL) == THEUS_STALE);
     theus_block_release(&block);
     block = alloc_of(zone, "y", 64); /* in the same slot */
-    CHECK(theus_block_lease(&name, block.slot, block.generation - 1, &other) == THEUS_STALE);
+    CHECK(theus_block_lease(&name, block.slot, block.generation - 1, &other, NULL) == THEUS_STALE);
     theus_block_release(&block);
     theus_zone_free(zone);
 }
@@ -306,7 +306,7 @@ thread_main(void *arg)
         memset(theus_block_data(&block), (int)self->number + 1, size);
         theus_arena_name name;
         theus_arena_name_of(block.arena, &name);
-        REQUIRE(theus_block_lease(&name, block.slot, block.generation, &again) == THEUS_OK);
+        REQUIRE(theus_block_lease(&name, block.slot, block.generation, &again, NULL) == THEUS_OK);
         theus_block_release(&block);
         REQUIRE(size == 0 || theus_block_data(&again)[size / 2] == (char)(self->number + 1));
         theus_block_release(&again);
@@ -360,7 +360,7 @@ static void
 publish_in_child(void *arg)
 {
     char *data;
-    theus_status status = theus_block_publish(arg, &data);
+    theus_status status = theus_block_publish(arg, &data, NULL);
     if (status == THEUS_BORROWED) {
         _exit(2); /* who owns it has promised nothing */
     }
@@ -376,15 +376,15 @@ test_other_mappings(void)
     void *base;
     uint64_t mapped;
     char *data;
-    REQUIRE(theus_block_map_private(&block, &base, &mapped, &data) == THEUS_OK);
+    REQUIRE(theus_block_map_private(&block, &base, &mapped, &data, NULL) == THEUS_OK);
     CHECK(memcmp(data, theus_block_data(&block), block.size) == 0);
     memset(data, 6, block.size);
     CHECK(is_filled(&block, 5));
     theus_shm_unmap(base, mapped);
     char *shown, *again;
-    CHECK(!theus_block_is_published(&block) && theus_block_publish(&block, &shown) == THEUS_OK);
+    CHECK(!theus_block_is_published(&block) && theus_block_publish(&block, &shown, NULL) == THEUS_OK);
     CHECK(theus_block_is_published(&block) && shown != theus_block_data(&block));
-    CHECK(theus_block_publish(&block, &again) == THEUS_OK && again == shown);
+    CHECK(theus_block_publish(&block, &again, NULL) == THEUS_OK && again == shown);
     theus_block_data(&block)[9] = 8; /* he who promised not to, can; and the other mapping shows it */
     CHECK(shown[9] == 8 && shown[10] == 5);
     CHECK(in_child(write_there, shown) != 0);

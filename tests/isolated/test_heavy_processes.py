@@ -284,24 +284,6 @@ print(heavy.alloc("again", 33 * 2**20, "u1").nbytes, small[4999].sum())
     assert lines[1] == f"{33 * MIB} 0.0" and lines[0].endswith(" None")
 
 
-def test_out_of_address_space_is_an_exception() -> None:
-    code = """
-import resource
-from theus import HeavyMemoryError
-from theus.heavy import ManagedAllocator
-heavy = ManagedAllocator()
-with open("/proc/self/statm") as statm:
-    here = int(statm.read().split()[0]) * 4096
-resource.setrlimit(resource.RLIMIT_AS, (here + 2**28, here + 2**28))
-heavy.alloc("fits", 2**27, "u1")
-try:
-    heavy.alloc("does not", 2**28, "u1")
-except HeavyMemoryError as error:
-    print(error.prefix, len(heavy))
-"""
-    assert run_fresh(code) == "None 1\n"
-
-
 # ---- the end ----------------------------------------------------------------------------------
 
 

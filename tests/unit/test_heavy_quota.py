@@ -162,7 +162,67 @@ try:
 except HeavyMemoryError as error:
     assert error.scope == "address space" and error.limit == most and error.used >= here, error
     print(error)
-print(heavy.alloc("y", 2**27, "u1").nbytes, ManagedAllocator().capacity <= most // 2)
+print(list(heavy), heavy.alloc("y", 2**27, "u1").nbytes, ManagedAllocator().capacity <= most // 2)
+heavy.alloc("z", 8)  # with 64 MiB at once, nothing could be published there
+print(heavy.report().mapped - 2**27)
 """
     lines = run_fresh(code).splitlines()
-    assert "RLIMIT_AS" in lines[0] and lines[1] == f"{2**27} True"
+    assert "RLIMIT_AS" in lines[0] and lines[1:] == [f"[] {2**27} True", str(2**25)]
+
+
+def test_nothing_can_be_mapped_any_more() -> None:
+    """What is borrowed, lent or stored takes addresses, too. Who is refused has lost nothing."""
+    code = """
+import pickle, resource, sys
+from theus import HeavyMemoryError, TheusEngine
+from theus._theus import count_leases
+from theus.testing import leak_check
+parcel, loan = pickle.loads(bytes.fromhex(sys.argv[1]))
+first = resource.getrlimit(resource.RLIMIT_AS)
+def limit(more):
+    with open("/proc/self/statm") as statm:
+        here = int(statm.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (here + more, first[1]))
+def refused(call):
+    try:
+        call()
+    except HeavyMemoryError as caught:
+        error = pickle.loads(pickle.dumps(caught))
+        assert error.scope == "address space" and error.asked == 2**26, error
+        assert error.used <= error.limit == resource.getrlimit(resource.RLIMIT_AS)[0]
+        assert error.limit - error.used < error.asked and error.prefix is None
+        assert "RLIMIT_AS" in str(error)
+        return error
+    raise AssertionError(call)
+def store(tx):
+    draft = engine.heavy.alloc("draft", 1000)
+    draft[:] = 7
+    tx.update(heavy={"draft": draft})
+with TheusEngine() as engine:
+    mine = engine.heavy.put("mine", [1.0] * 10_000)
+    limit(2**25 + 2**24)
+    error = refused(lambda: engine.run(store))
+    assert error.holders == (("mine", 81_920), ("draft", 8_000)) and error.largest_free == 0
+    refused(lambda: pickle.loads(parcel))
+    with leak_check():
+        refused(loan.__enter__)
+    report = engine.heavy.report()
+    assert (report.births, report.deaths) == (2, 1) and list(engine.heavy) == ["mine"]
+    assert report.used == report.process.used == 81_920 and count_leases() == 1
+    assert mine.flags.writeable and "draft" not in engine.state.heavy
+    resource.setrlimit(resource.RLIMIT_AS, first)
+    engine.run(store)
+    assert engine.state.heavy["draft"].sum() == 7000 and mine.sum() == 10_000
+    borrowed = pickle.loads(parcel)
+    assert borrowed.sum() == 10
+    with loan as rows:
+        rows[:] = 5
+print("done")
+"""
+    with ManagedAllocator() as heavy:
+        array = heavy.put("x", np.ones(10))
+        table = heavy.alloc("table", (4, 5), mode="shared")
+        given = table.lend(1, 3)
+        parcel = pickle.dumps((pickle.dumps(array), given))
+        assert run_fresh(code, parcel.hex()) == "done\n"
+        assert given.state == "returned" and table.sum(axis=1).tolist() == [0, 25, 25, 0]
