@@ -312,14 +312,19 @@ class ManagedAllocator:
             self._watch.published(block)
 
     def seal(self, block: SharedBlock, array: ShmArray) -> ShmArray:
-        """A published copy of `array`, whose data lie in `block`, of mode "shared": it has been
-        published, so nobody is lent any of it. Its key names the copy from now on."""
+        """A published copy of `array`, whose data lie in `block`, of mode "shared". Its key names
+        the copy from now on; of the array itself nobody is lent any more, and it is read-only.
+
+        Raises BufferError if somebody is lent some of it, HeavyMemoryError: then it is as it was.
+        """
         key = block.label
         padded = array.dtype.names is not None  # see put()
         order: Order = "F" if array.flags.fnc else "C"
         sealed = self._block(key, array.nbytes, padded, False, MemoryClass.of(array))
-        np.copyto(array_over(sealed, array.shape, array.dtype, 0, None, order), array)
         shown = array_over(sealed.publish(), array.shape, array.dtype, 0, None, order)
+        block.publish()  # when there is room for the copy: what is published stays so
+        array.flags.writeable = False
+        np.copyto(array_over(sealed, array.shape, array.dtype, 0, None, order), array)
         if self._watch.checksums:
             self._watch.published(sealed)
         self._keys.replace(block, sealed, array.shape, array.dtype, order)

@@ -123,11 +123,9 @@ class ShmArray(np.ndarray[Any, np.dtype[Any]]):
         if owner is None or not block.owned:
             return None
         try:
-            block.publish()
+            return owner.seal(block, self)
         except BufferError:
             raise LoanError(block.label, None, self._rows_of(block.loans())) from None
-        self.flags.writeable = False
-        return owner.seal(block, self)
 
     # ---- mode="shared" ------------------------------------------------------------------
 

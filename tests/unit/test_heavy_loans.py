@@ -391,6 +391,12 @@ def test_quotas_count_the_copy(engine: TheusEngine) -> None:
     with pytest.raises(MemoryError, match="quota of 'out'"):
         engine.run(lambda tx: tx.update(heavy={"out": out}))
     assert len(engine.heavy.report().arrays) == 1
+    assert out.flags.writeable and not out.info()["published"]  # it is as it was
+    with out.lend(0, 10) as rows:
+        rows[:] = 1
+    engine.heavy.quota("out")
+    engine.run(lambda tx: tx.update(heavy={"out": out}))
+    assert engine.state.heavy["out"].sum() == 10 and not out.flags.writeable
 
 
 # ---- life ----------------------------------------------------------------------------
