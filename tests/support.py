@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import textwrap
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from typing import Any
 
 from helpers import run_fresh, run_threads
@@ -70,6 +73,16 @@ async def until_async(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end, "it does not come"
         await asyncio.sleep(0.001)
+
+
+def descriptors() -> Counter[str]:
+    """What this process has open, by what it is. To be subtracted, not compared: what others have
+    left open they may close at any moment."""
+    found: Counter[str] = Counter()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # closed meanwhile, as what listdir() has opened
+            found[os.readlink(f"/proc/self/fd/{name}")] += 1
+    return found
 
 
 def silent(script: str, *flags: str, timeout: float = PATIENCE) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import theus
 from helpers import run_threads
+from support import descriptors
 from theus import (
     BadTokenError,
     ClosedError,
@@ -219,17 +220,14 @@ def test_cleanup_gives_everything_back(heavy: ManagedAllocator) -> None:
 
 
 def test_many_small_arrays_need_few_descriptors() -> None:
-    import os
-
-    gc.collect()  # or what others have left would be closed while we count
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     with ManagedAllocator(64) as allocator:
         arrays = [allocator.alloc(f"x{i}", 20) for i in range(9000)]
-        assert len(os.listdir("/proc/self/fd")) - before <= 6
+        assert (descriptors() - before).total() <= 6
         assert len(allocator.report().arrays) == 9000
     assert arrays[77].sum() == 0
     del arrays
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not descriptors() - before
 
 
 # ---- limits -----------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ import pytest
 
 import pool_tasks as tasks
 import theus
-from support import PATIENCE, until
+from support import PATIENCE, descriptors, until
 from theus import BrokenPoolError, ClosedError, RemoteError, SendError, WorkerDied
 from theus._compat import HAS_INTERPRETERS
 from theus._theus import forget_arenas
@@ -567,25 +567,21 @@ def test_leaving_the_block_by_ctrl_c_does_not_wait(kind: str, tmp_path: Path) ->
     assert isinstance(future.exception(0), ClosedError)
 
 
-def held() -> tuple[int, int]:
-    gc.collect()
-    forget_arenas()
-    return len(os.listdir("/proc/self/fd")), threading.active_count()
-
-
 @processes
 @pytest.mark.slow
 def test_a_pool_leaves_nothing_behind(kind: str) -> None:
     with KINDS[kind](1) as pool:  # starts what stays: the server of forks, the resource tracker
         result(pool.submit(tasks.nothing))
-    before = held()
+    before, threads = descriptors(), set(threading.enumerate())
     with KINDS[kind](2) as pool:
         pids = {result(pool.submit(tasks.pid)) for _ in range(20)}
         result(pool.submit(len, b"x" * 100_000))
         with pytest.raises(WorkerDied):
             result(pool.submit(tasks.leave, 1))
     del pool
-    assert held() == before
+    gc.collect()
+    forget_arenas()
+    assert not descriptors() - before and set(threading.enumerate()) <= threads
     for pid in pids:
         assert not os.path.exists(f"/proc/{pid}") or "Z" in state(pid)
 
