@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
+from support import PATIENCE
 from theus._theus import Promise
 from theus.pools.promise import PromisedFuture
-
-PATIENCE = 30.0
 
 
 class Watched(PromisedFuture[Any]):
