@@ -27,6 +27,9 @@ from theus._theus import open_ledger, shared_folder, sweep_shared
 
 __all__ = ["MemoryRegistry", "SharedFile", "SweepReport", "sweep"]
 
+NAME_BYTES = 255
+"""The most that a file system takes for the name of a file."""
+
 REASONS = {
     "dead": "its owner is dead",
     "orphan": "data without a control file",
@@ -146,13 +149,16 @@ class MemoryRegistry:
         is removed by `cleanup`, by the registry's end, or, if this process is killed, by the next
         sweep. It may be logged before it is made. `size` is in bytes; nothing depends on it.
 
-        Raises ValueError for a name that does not begin with "theus_": a sweep touches no other.
+        Raises ValueError for a name that does not begin with "theus_" (a sweep touches no other),
+        and for one that no file can have.
         """
         if not name.startswith("theus_") or "/" in name or "\n" in name or "\0" in name:
             raise ValueError(
                 f"the name of a logged segment begins with 'theus_' and has no '/' or line break, "
                 f"unlike {name!r}"
             )
+        if len(os.fsencode(name)) > NAME_BYTES:  # a UnicodeEncodeError is a ValueError
+            raise ValueError(f"the name of a segment has at most {NAME_BYTES} bytes: {name!r}")
         if size < 0:
             raise ValueError(f"the size of {name!r} is a number of bytes, not {size!r}")
         with _lock:
@@ -190,7 +196,7 @@ class _Ledger:
 
     def add(self, name: str) -> None:
         self.names.append(name)
-        os.write(self.fd, name.encode() + b"\n")
+        os.write(self.fd, os.fsencode(name) + b"\n")
 
 
 _ledgers: WeakSet[_Ledger] = WeakSet()
@@ -199,11 +205,10 @@ _lock = threading.Lock()
 
 
 def _end_ledger(fd: int, file: str, names: list[str]) -> None:
-    for name in names:
-        with suppress(FileNotFoundError):
-            os.unlink(os.path.join(shared_folder(), name))
-    with suppress(FileNotFoundError):
-        os.unlink(file)
+    # What was never made, or cannot be removed (another user's, a folder), must not keep the rest.
+    for path in (*(os.path.join(shared_folder(), name) for name in names), file):
+        with suppress(OSError):
+            os.unlink(path)
     os.close(fd)
 
 

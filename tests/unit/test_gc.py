@@ -297,18 +297,31 @@ assert [file.reason for file in sweep().files].count("alive") == 1
 
 
 def left_by(folder: Path, end: str) -> list[str]:
-    subprocess.run(
-        [sys.executable, "-P", "-W", "error", "-c", LEDGER + end],
-        env={**os.environ, "THEUS_SHM_DIR": str(folder)},
-        check=True,
-    )
+    with tempfile.TemporaryFile() as complaints:  # no pipe: a child may outlive the process
+        subprocess.run(
+            [sys.executable, "-P", "-W", "error", "-c", LEDGER + end],
+            env={**os.environ, "THEUS_SHM_DIR": str(folder)},
+            check=True,
+            stderr=complaints,
+        )
+        complaints.seek(0)
+        assert complaints.read() == b""
     return [name for name in names(folder) if ".control" not in name]
 
 
 def test_logged_segments_do_not_outlive_their_process(folder: Path) -> None:
     """Those made by other means: they have no lock of their own."""
     assert left_by(folder, "registry.cleanup(); os._exit(0)") == ["theus_other"]
-    assert left_by(folder, "") == ["theus_other"]
+    closed = """
+os.mkdir(f"{folder}/theus_folder")
+second = MemoryRegistry("t")
+for name in ("theus_folder", "theus_missing", "theus_three"):
+    second.log_allocation(name, 1)
+make("theus_three")
+"""
+    assert left_by(folder, closed) == ["theus_folder", "theus_other"]  # and no ledger, below
+    assert len(names(folder)) == 2
+    (folder / "theus_folder").rmdir()
     killed = ["theus_one", "theus_other", "theus_two"]
     assert left_by(folder, "os._exit(0)") == killed
     looked = [file for file in sweep(str(folder), dry_run=True).files if file.garbage]
@@ -366,6 +379,9 @@ def test_only_names_that_a_sweep_may_touch_are_logged() -> None:
     registry = MemoryRegistry("s")
     for wrong in ("psm_1234", "theus_a/b", "theus_\n", "theus_\0", ""):
         with pytest.raises(ValueError, match="begins with 'theus_'"):
+            registry.log_allocation(wrong, 1)
+    for wrong, message in (("theus_" + "ü" * 125, "at most 255 bytes"), ("theus_\ud800", "encode")):
+        with pytest.raises(ValueError, match=message):
             registry.log_allocation(wrong, 1)
     with pytest.raises(ValueError, match="number of bytes, not -1"):
         registry.log_allocation("theus_x", -1)
