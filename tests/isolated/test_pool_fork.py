@@ -212,17 +212,17 @@ ROUNDS = """
 KINDS = ["processes", "threads"] + ["interpreters"] * HAS_INTERPRETERS
 
 
-def matrix(kinds: list[str], script: str) -> None:
+def matrix(kinds: list[str], script: str, timeout: float = 500) -> None:
     made = MATRIX.replace("TESTS", repr(str(Path(__file__).resolve().parent.parent)))
-    silent(PREFACE + made.replace("KINDS", repr(kinds)) + script, timeout=500)
+    silent(PREFACE + made.replace("KINDS", repr(kinds)) + script, timeout=timeout)
 
 
 @pytest.mark.parametrize("kinds", [*([kind] for kind in KINDS), KINDS], ids=[*KINDS, "all"])
 @pytest.mark.parametrize("rounds", [1, pytest.param(100, marks=pytest.mark.long)])
 def test_every_way_to_fork(rounds: int, kinds: list[str]) -> None:
     """In the main thread and in another one, with tasks running and without; pools of an engine and
-    others."""
-    matrix(kinds, ROUNDS.replace("ROUNDS", str(rounds)))
+    others. Interpreters end before each fork and start anew, so a hundred rounds take minutes."""
+    matrix(kinds, ROUNDS.replace("ROUNDS", str(rounds)), timeout=500 + 50 * rounds)
 
 
 @pytest.mark.parametrize("kind", KINDS)
