@@ -48,7 +48,6 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     monkeypatch.syspath_prepend(str(tmp_path))
     for variable in ("THEUS_USE_PROCESSES", "THEUS_FORCE_INTERPRETERS"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(trial, "LIMIT", PATIENCE)  # an import may take long on a busy machine
     written: list[str] = []
 
     def make(name: str, text: str) -> None:
