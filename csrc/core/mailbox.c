@@ -262,7 +262,10 @@ theus_mailbox_take(theus_mailbox *box, uint64_t wait_ns, theus_letter **letter)
             result = THEUS_TAKE_END;
             break;
         }
-        if (wait_ns == 0 || box->rung_front) {
+        if (wait_ns == 0) {
+            break; /* a ring is for the next who would wait */
+        }
+        if (box->rung_front) {
             box->rung_front = false;
             break;
         }
