@@ -5,14 +5,6 @@
 
 #include <string.h>
 
-enum { FIRST_ROOM = 4096 };
-
-static LineObject *
-line_of(PyObject *op)
-{
-    return (LineObject *)op;
-}
-
 static PyObject *
 os_error(void)
 {
@@ -162,113 +154,6 @@ line_send(PyObject *op, PyObject *frames)
     return done == THEUS_PIPE_BROKEN ? os_error() : PyBool_FromLong(done == THEUS_PIPE_DONE);
 }
 
-/* Room for one more read at least. */
-static int
-make_room(LineObject *line)
-{
-    if (line->room - line->held >= FIRST_ROOM / 2) {
-        return 0;
-    }
-    size_t room = line->room == 0 ? FIRST_ROOM : 2 * line->room;
-    char *rest = PyMem_Realloc(line->rest, room);
-    if (rest == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    line->rest = rest;
-    line->room = room;
-    return 0;
-}
-
-static void
-drop_rest(LineObject *line)
-{
-    PyMem_Free(line->rest);
-    line->rest = NULL;
-    line->held = line->room = 0;
-}
-
-static PyObject *
-take_undisturbed(LineObject *line)
-{
-    PyObject *found = PyList_New(0);
-    const char *at = line->rest, *end = at + line->held, *taken = at;
-    line_frame frame;
-    while (found != NULL && line->held > 0 && line_next(&at, end, &frame)) {
-        PyObject *entry = Py_BuildValue("(iKy#)", (int)frame.kind, (unsigned long long)frame.number, frame.body,
-                                        (Py_ssize_t)frame.size);
-        if (entry == NULL || PyList_Append(found, entry) < 0) {
-            Py_CLEAR(found); /* those that are in it come again: nothing was taken */
-        }
-        Py_XDECREF(entry);
-        taken = at;
-    }
-    if (found != NULL && line->held > 0) {
-        line->held = (size_t)(end - taken);
-        memmove(line->rest, taken, line->held);
-        if (line->held == 0 && line->room > LINE_LONGEST) {
-            drop_rest(line); /* one long frame is no reason to keep so much */
-        }
-    }
-    return found;
-}
-
-/* Takes the whole frames out of `rest`; a list, new. */
-static PyObject *
-take_frames(LineObject *line)
-{
-    /* Before Python 3.12 the collector runs at any allocation here, and what it finalizes may receive, too, and move `rest`. */
-    int collects = PyGC_Disable();
-    PyObject *found = take_undisturbed(line);
-    if (collects) {
-        PyGC_Enable();
-    }
-    return found;
-}
-
-static PyObject *
-line_receive(PyObject *op, PyObject *look)
-{
-    LineObject *line = line_of(op);
-    bool may_look = look == Py_True;
-    if (may_look && !theus_look_pays(&line->look)) {
-        return PyList_New(0);
-    }
-    for (;;) {
-        size_t count;
-        if (make_room(line) < 0) {
-            return NULL;
-        }
-        size_t room = line->room - line->held;
-        theus_pipe done = theus_pipe_read(line->in, line->rest + line->held, room, &count);
-        line->held += count;
-        if (done == THEUS_PIPE_LATER && may_look && line->held == 0) {
-            may_look = false;
-            Py_BEGIN_ALLOW_THREADS
-            done = theus_pipe_look(line->in, &line->look);
-            Py_END_ALLOW_THREADS
-            /* Now, before anything is read: what a handler of Python raises when we return would lose it. */
-            if (PyErr_CheckSignals() < 0) {
-                return NULL;
-            }
-            if (done == THEUS_PIPE_DONE) {
-                continue;
-            }
-        }
-        if (done == THEUS_PIPE_BROKEN) {
-            return os_error();
-        }
-        if (done == THEUS_PIPE_DONE && (count == room && line->held < LINE_LONGEST)) {
-            continue; /* there may be more */
-        }
-        PyObject *found = take_frames(line);
-        if (found == NULL || PyList_GET_SIZE(found) > 0 || done != THEUS_PIPE_DONE) {
-            return found;
-        }
-        Py_DECREF(found); /* a part of a long frame */
-    }
-}
-
 static PyObject *
 line_hang_up(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
@@ -316,6 +201,9 @@ line_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
     self->answering = lock;
     self->rest = NULL;
     self->held = self->room = 0;
+    self->answered = 0;
+    self->since = 0.0;
+    self->pace = 1.0;
     self->epoch = theus_process_epoch();
     return (PyObject *)self;
 }
@@ -349,10 +237,19 @@ line_writes(PyObject *op, void *Py_UNUSED(closure))
 static PyMethodDef line_methods[] = {
     {"send", line_send, METH_O,
      PyDoc_STR("send($self, frames, /)\n--\n\nOne packet with some frames; False if there is no room for it now.")},
-    {"receive", line_receive, METH_O,
-     PyDoc_STR("receive($self, look, /)\n--\n\n"
-               "(kind, number, body) of the frames that are there. With `look`: of those that come within a moment,\n"
-               "if it pays to look for them; else none. It does not wait for the rest of one, nor for the end.")},
+    {"post", THEUS_FASTCALL(line_post), METH_FASTCALL,
+     PyDoc_STR("post($self, queue, most, sent, packets, /)\n--\n\n"
+               "Begins tasks from the front of the deque `queue`, `most` at the most, sends them in one packet, and\n"
+               "moves them to the end of the deque `sent`; their number goes to the end of `packets`. How many:\n"
+               "0 if there is no room for a packet now, -1 if the first one does not begin: it was cancelled.")},
+    {"collect", THEUS_FASTCALL(line_collect), METH_FASTCALL,
+     PyDoc_STR("collect($self, sender, sent, packets, arrived, /)\n--\n\n"
+               "Appends (sender, task, kind, body) for each frame that is there to the deque `arrived`. The task of an\n"
+               "answer is the first of `sent`, and leaves it; an answer to another one is dropped; the task of a frame\n"
+               "that is no answer is None. It does not wait for the rest of a frame. How many frames there were.")},
+    {"look", line_look, METH_NOARGS,
+     PyDoc_STR("look($self, /)\n--\n\n"
+               "Waits a moment for something to read, if that pays. False: there was nothing.")},
     {"answer", line_answer_py, METH_O, PyDoc_STR("answer($self, data, /)\n--\n\nWrites a whole frame, waiting for room.")},
     {"serve", line_serve, METH_O, PyDoc_STR("serve($self, desk, /)\n--\n\nRuns tasks until the other side hangs up; see theus.pools.worker.")},
     {"hang_up", line_hang_up, METH_NOARGS, PyDoc_STR("hang_up($self, /)\n--\n\nNothing more is sent: the other side sees the end.")},
@@ -366,6 +263,15 @@ static PyGetSetDef line_getset[] = {
     {0},
 };
 
+static PyMemberDef line_members[] = {
+    {"answered", T_ULONGLONG, offsetof(LineObject, answered), READONLY, PyDoc_STR("Tasks whose answers were collected.")},
+    {"since", T_DOUBLE, offsetof(LineObject, since), 0,
+     PyDoc_STR("When the worker came to the first task of `sent`, as far as we can know, by time.monotonic().")},
+    {"pace", T_DOUBLE, offsetof(LineObject, pace), 0,
+     PyDoc_STR("Seconds that its last tasks took, newer ones counting more.")},
+    {0},
+};
+
 static PyType_Slot line_slots[] = {
     {Py_tp_doc, "Line(reads, writes, look, /)\n--\n\n"
                 "One end of the wire between a process pool and a worker; takes over two descriptors, of which the\n"
@@ -374,6 +280,7 @@ static PyType_Slot line_slots[] = {
     {Py_tp_dealloc, line_dealloc},
     {Py_tp_methods, line_methods},
     {Py_tp_getset, line_getset},
+    {Py_tp_members, line_members},
     {0, NULL},
 };
 
@@ -387,5 +294,8 @@ static PyType_Spec line_spec = {
 int
 add_line_type(PyObject *module, module_state *st)
 {
+    if (line_intern_names(st) < 0) {
+        return -1;
+    }
     return module_add_type(module, &line_spec, &st->Line_type);
 }

@@ -50,6 +50,12 @@ letter_recall(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
+letter_recalled(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(theus_letter_place_of(((LetterObject *)op)->letter) == THEUS_LETTER_RECALLED);
+}
+
+static PyObject *
 letter_taken(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(theus_letter_place_of(((LetterObject *)op)->letter) == THEUS_LETTER_TAKEN);
@@ -79,6 +85,7 @@ static PyMethodDef letter_methods[] = {
 
 static PyGetSetDef letter_getset[] = {
     {"taken", letter_taken, NULL, PyDoc_STR("Whether somebody has taken it."), NULL},
+    {"recalled", letter_recalled, NULL, PyDoc_STR("Whether somebody has called it back."), NULL},
     {0},
 };
 

@@ -15,6 +15,7 @@
 #include "records.h"
 #include "scope.h"
 #include "shm_type.h"
+#include "steps.h"
 #include "txn_type.h"
 
 /* ---- types -------------------------------------------------------------------------- */
@@ -173,6 +174,19 @@ static PyMethodDef module_methods[] = {
     {"encode_frame", THEUS_FASTCALL(module_encode_frame), METH_FASTCALL,
      PyDoc_STR("encode_frame($module, kind, number, value, extend=None, buffers=None, large=0, /)\n--\n\n"
                "encode() behind a header for the wire: see theus.pools.wire.")},
+    {"bracket", THEUS_FASTCALL(module_bracket), METH_FASTCALL,
+     PyDoc_STR("bracket($module, enter, leave, fn, /, *args)\n--\n\n"
+               "fn(*args) between enter() and leave(), whatever fn raises. NotImplemented if enter() gives False: then\n"
+               "nothing else is called. If the two are of C, no signal handler comes between them and fn.")},
+    {"apart", THEUS_FASTCALL(module_apart), METH_FASTCALL,
+     PyDoc_STR("apart($module, lock, fn, /, *args)\n--\n\n"
+               "fn(*args) without that RLock, which this thread holds, and has again afterwards as often as before.")},
+    {"on_error", THEUS_FASTCALL(module_on_error), METH_FASTCALL,
+     PyDoc_STR("on_error($module, alarm, fn, /, *args)\n--\n\n"
+               "fn(*args). If that raises, alarm() is called first, and what it raises itself is dropped.")},
+    {"drop_first", THEUS_FASTCALL(module_drop_first), METH_FASTCALL,
+     PyDoc_STR("drop_first($module, deque, item, /)\n--\n\n"
+               "Takes the first one off if it is this object. False: it is another one, or there is none.")},
     {"decode", THEUS_FASTCALL(module_decode), METH_FASTCALL,
      PyDoc_STR("decode($module, data, extend=None, buffers=None, /)\n--\n\n"
                "The value that encode() has written. `extend(code, value)` gives what was extended,\n"

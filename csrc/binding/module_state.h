@@ -86,6 +86,12 @@ typedef struct RecordClass RecordClass;
     X(PyTypeObject, InterpreterWorker_type)                                                 \
     X(PyTypeObject, Line_type)                                                              \
     X(PyTypeObject, Promise_type)                                                           \
+    X(PyObject, name_frame) /* these: str; see line_steps.c */                              \
+    X(PyObject, name_future)                                                                \
+    X(PyObject, name_number)                                                                \
+    X(PyObject, name_append)                                                                \
+    X(PyObject, name_pop)                                                                   \
+    X(PyObject, name_popleft)                                                               \
     X(PyObject, parse_path) /* theus.paths.parse_path, once a path came as text */          \
     X(PyTypeObject, Home_type)                                                              \
     X(PyObject, home)       /* ContextVar: see home.h */                                    \

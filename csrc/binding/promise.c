@@ -7,15 +7,19 @@
  *
  *     the condition is made when it is first asked for, and a promise without one is *quiet*
  *
- * Whoever waits, cancels, or leaves a callback or a waiter does that with the condition held, and has to ask for it first:
- * so about a quiet promise nobody has to be told anything, and to end it is to write two fields. Invariant: `condition`
- * goes from NULL to an object once, and what `begin` and `finish` look at and write is one step for whoever makes it (the
- * GIL, or the object's critical section: nothing in it runs Python code). So either the condition came first, and the long
- * way is taken, which takes it; or whoever asks for it finds the new state. What breaks it: writing `_state` of a promise
- * that others may have, but with its condition held.
+ * Whoever waits, or leaves a callback or a waiter, asks for the condition first: so about a quiet promise nobody has to be
+ * told anything, and to end it is to write two fields. Invariant: `condition` goes from NULL to an object once, and what
+ * `finish` looks at and writes is one step for whoever makes it (the GIL, or the object's critical section: nothing in it
+ * runs Python code). So either the condition came first, and the long way is taken, which holds it; or whoever asks for it
+ * finds the new state. A promise that is pending begins or is called off in one such step, too, and needs no condition for
+ * it: wait() and as_completed(), which look at states with the condition held, tell only those that are over from others.
+ * What breaks it: writing `_state` of a promise that others may have to one that is over, but with its condition held.
  *
  * The names with an underscore are those that concurrent.futures gives its attributes; its methods, and those of asyncio
  * and of wait() and as_completed(), find here what they look for. */
+#include "promise.h"
+
+#include "codec.h"
 #include "errors.h"
 
 typedef struct {
@@ -59,24 +63,49 @@ promise_over(PyObject *op, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(over);
 }
 
-static PyObject *
-promise_begin(PyObject *op, PyObject *Py_UNUSED(ignored))
+/* From PENDING to another state, whether somebody has asked for the condition or not. Whether it is in that state now. */
+static int
+leave_pending(PyObject *op, const char *name)
 {
     PromiseObject *promise = promise_of(op);
-    PyObject *running = PyUnicode_InternFromString("RUNNING");
-    bool begun;
-    if (running == NULL) {
-        return NULL;
+    PyObject *state = PyUnicode_InternFromString(name);
+    bool there;
+    if (state == NULL) {
+        return -1;
     }
     Py_BEGIN_CRITICAL_SECTION(op);
-    begun = is_state(promise->state, "RUNNING");
-    if (!begun && promise->condition == NULL && is_state(promise->state, "PENDING")) {
-        exchange(&promise->state, &running);
-        begun = true;
+    there = is_state(promise->state, name);
+    if (is_state(promise->state, "PENDING")) {
+        exchange(&promise->state, &state);
+        there = true;
     }
     Py_END_CRITICAL_SECTION();
-    Py_XDECREF(running);
-    return PyBool_FromLong(begun);
+    Py_XDECREF(state);
+    return there;
+}
+
+int
+promise_begin(const module_state *st, PyObject *op)
+{
+    if (!PyObject_TypeCheck(op, st->Promise_type)) {
+        PyErr_Format(PyExc_TypeError, "a Promise is needed, not %R", op);
+        return -1;
+    }
+    return leave_pending(op, "RUNNING");
+}
+
+static PyObject *
+promise_begin_py(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    int begun = leave_pending(op, "RUNNING");
+    return begun < 0 ? NULL : PyBool_FromLong(begun);
+}
+
+static PyObject *
+promise_call_off(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    int off = leave_pending(op, "CANCELLED");
+    return off < 0 ? NULL : PyBool_FromLong(off);
 }
 
 static PyObject *
@@ -99,6 +128,26 @@ promise_finish(PyObject *op, PyObject *result)
     Py_XDECREF(value);
     Py_XDECREF(finished);
     return PyBool_FromLong(ended);
+}
+
+/* Ends it with a value that is still bytes: one step for whoever delivers it. */
+static PyObject *
+promise_fulfil(PyObject *op, PyObject *body)
+{
+    if (!PyBytes_CheckExact(body)) {
+        return PyErr_Format(PyExc_TypeError, "fulfil() takes bytes, not %R", body);
+    }
+    PyObject *module = PyType_GetModuleByDef(Py_TYPE(op), &theus_module);
+    PyObject *value = module == NULL ? NULL
+                                     : codec_read(module_state_of(module), PyBytes_AS_STRING(body),
+                                                  (size_t)PyBytes_GET_SIZE(body), Py_None, NULL);
+    if (value == NULL) {
+        PyErr_Clear(); /* whoever restores it in Python finds out, or succeeds */
+        Py_RETURN_FALSE;
+    }
+    PyObject *ended = promise_finish(op, value);
+    Py_DECREF(value);
+    return ended;
 }
 
 /* ---- what is made when it is asked for ------------------------------------------------------------ */
@@ -130,9 +179,9 @@ first_one(PyObject *op, PyObject **field, PyObject *made)
 static PyObject *
 new_condition(void)
 {
-    PyObject *threading = PyImport_ImportModule("threading");
-    PyObject *made = threading == NULL ? NULL : PyObject_CallMethod(threading, "Condition", NULL);
-    Py_XDECREF(threading);
+    PyObject *module = PyImport_ImportModule("theus.pools.promise");
+    PyObject *made = module == NULL ? NULL : PyObject_CallMethod(module, "QuickCondition", NULL);
+    Py_XDECREF(module);
     return made;
 }
 
@@ -153,6 +202,18 @@ promise_condition(PyObject *op, void *Py_UNUSED(closure))
     }
     Py_DECREF(told);
     return first_one(op, &promise_of(op)->condition, new_condition());
+}
+
+/* In a forked child, where nobody will let go of the one that there was. */
+static int
+promise_set_condition(PyObject *op, PyObject *made, void *Py_UNUSED(closure))
+{
+    PyObject *condition = Py_XNewRef(made);
+    Py_BEGIN_CRITICAL_SECTION(op);
+    exchange(&promise_of(op)->condition, &condition);
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(condition);
+    return 0;
 }
 
 static PyObject *
@@ -243,10 +304,17 @@ promise_dealloc(PyObject *op)
 static PyMethodDef promise_methods[] = {
     {"over", promise_over, METH_NOARGS,
      PyDoc_STR("over($self, /)\n--\n\nAs done(), but it asks for no condition: nobody relies on the answer.")},
-    {"begin", promise_begin, METH_NOARGS,
-     PyDoc_STR("begin($self, /)\n--\n\nWhether it is running now. False: only set_running_or_notify_cancel() can tell.")},
+    {"begin", promise_begin_py, METH_NOARGS,
+     PyDoc_STR("begin($self, /)\n--\n\nIt runs from now on, if it is pending. Whether it is running now.")},
+    {"call_off", promise_call_off, METH_NOARGS,
+     PyDoc_STR("call_off($self, /)\n--\n\n"
+               "It is cancelled from now on, if it is pending. Whether it is, and those who wait are not told yet.")},
     {"finish", promise_finish, METH_O,
      PyDoc_STR("finish($self, result, /)\n--\n\nEnds it with that. False: nothing was done, set_result() has to.")},
+    {"fulfil", promise_fulfil, METH_O,
+     PyDoc_STR("fulfil($self, body, /)\n--\n\n"
+               "finish() with the value that these bytes hold. False: nothing was done, as somebody waits for it, or the value\n"
+               "is none that C can restore alone.")},
     {"shown", promise_shown, METH_NOARGS,
      PyDoc_STR("shown($self, /)\n--\n\nCalled when the condition is about to be made: somebody may wait from now on.")},
     {0},
@@ -261,7 +329,7 @@ static PyMemberDef promise_members[] = {
 };
 
 static PyGetSetDef promise_getset[] = {
-    {"_condition", promise_condition, NULL, PyDoc_STR("Made when it is first asked for, after shown()."), NULL},
+    {"_condition", promise_condition, promise_set_condition, PyDoc_STR("Made when it is first asked for, after shown()."), NULL},
     {"_waiters", promise_waiters, NULL, PyDoc_STR("Guarded by the condition."), NULL},
     {"_done_callbacks", promise_callbacks, NULL, PyDoc_STR("Guarded by the condition."), NULL},
     {0},

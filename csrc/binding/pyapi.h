@@ -146,6 +146,9 @@ interpreter_begin(PyThreadState **own)
 }
 #endif
 
+/* Before 3.12 the collector runs at any allocation of an object that it tracks; since then, between two instructions. */
+#define THEUS_COLLECTS_ANYWHERE (PY_VERSION_HEX < 0x030C0000)
+
 /* Tricks that are safe only because one thread runs at a time: free lists of the module, reuse of
  * an object that nobody else refers to. */
 #ifdef Py_GIL_DISABLED

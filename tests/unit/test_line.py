@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,7 @@ from support import PATIENCE
 if not sys.platform.startswith("linux"):
     pytest.skip("ProcessPool is Linux's", allow_module_level=True)
 
-from theus._theus import Line, decode, encode_frame
+from theus._theus import Line, Promise, decode, encode_frame
 from theus.pools import wire
 from theus.pools.calls import NotThere
 from theus.pools.worker import Results
@@ -44,17 +45,35 @@ def call(number: int, fn: Any, *args: Any) -> bytes:
     return encode_frame(wire.CALL, number, (name, args, {}))
 
 
+class Sent:
+    """A task as a line sees it, sent or to be sent."""
+
+    def __init__(self, number: int, frame: bytes = b"") -> None:
+        self.number = number
+        self.frame = frame
+        self.future = Promise()
+
+
+def received(line: Line, *numbers: int) -> list[tuple[int, int, bytes]]:
+    """(kind, number, body) of what is there, if tasks of these numbers are on their way; 0 for what
+    is no answer."""
+    sent, arrived = deque(Sent(number) for number in numbers), deque[Any]()
+    while line.collect(line, sent, deque([len(numbers)]), arrived):
+        pass
+    assert all(sender is line for sender, *_ in arrived)
+    return [(kind, task.number if task else 0, body) for _, task, kind, body in arrived]
+
+
 def served(ends: Ends, *frames: bytes) -> list[tuple[int, int, Any]]:
     """What a worker answers to a packet, and then the end."""
     pool, worker = ends
     assert pool.send(list(frames))
     pool.hang_up()
     worker.serve(Results(worker, "test"))
-    found = []
-    while some := pool.receive(False):
-        found += some
+    numbers = [number for frame in frames for _, number, _ in wire.frames(frame)[0]]
     return [
-        (kind, number, decode(body, theus.pools.codec.restore_any)) for kind, number, body in found
+        (kind, number, decode(body, theus.pools.codec.restore_any))
+        for kind, number, body in received(pool, *numbers)
     ]
 
 
@@ -117,8 +136,7 @@ def test_long_values_arrive_whole(ends: Ends, size: int) -> None:
     results = Results(worker, "test")
     assert pool.send([call(1, triple, "x" * 1), wire.frame(99, 2, b"")])
     results.send(3, *wire.pack(wire.VALUE, 3, b"x" * size, wire.INLINE_RESULT, results.shelf, []))
-    found = pool.receive(False)
-    kind, number, body = found[0]
+    ((kind, number, body),) = received(pool, 3)
     assert (kind in wire.INLINE) == (size > wire.INLINE_RESULT) and number == 3
     assert wire.unpack(body, kind in wire.INLINE) == b"x" * size
 
@@ -130,9 +148,9 @@ def test_frames_that_come_in_pieces_are_put_together(ends: Ends) -> None:
     writer.start()
     found: list[Any] = []
     while len(found) < 2:  # the pipe holds a third of it
-        found += pool.receive(False)
+        found += received(pool)
     writer.join(PATIENCE)
-    assert found == [(wire.LOG, 0, b"a" * 200_000), (wire.READY, 1, b"")]
+    assert found == [(wire.LOG, 0, b"a" * 200_000), (wire.READY, 0, b"")]
 
 
 def test_threads_that_answer_at_once_do_not_mix_their_frames(ends: Ends) -> None:
@@ -144,14 +162,15 @@ def test_threads_that_answer_at_once_do_not_mix_their_frames(ends: Ends) -> None
     def work(index: int) -> None:
         if index == 0:
             while len(found) < 60:
-                found.extend(pool.receive(False))
+                found.extend(received(pool))
         else:
             for n in range(20):
-                worker.answer(wire.frame(wire.LOG, n, bytes([index]) * 9_000))
+                worker.answer(wire.frame(wire.LOG, 0, bytes([index, n]) * 4_500))
 
     run_threads(4, work)
     for index in (1, 2, 3):
-        assert [n for _, n, body in found if body == bytes([index]) * 9_000] == list(range(20))
+        numbers = [body[1] for _, _, body in found if body == bytes([index, body[1]]) * 4_500]
+        assert numbers == list(range(20))
 
 
 def test_a_packet_is_sent_whole_or_not_at_all(ends: Ends) -> None:
@@ -169,10 +188,10 @@ def test_a_packet_is_sent_whole_or_not_at_all(ends: Ends) -> None:
 def test_looking_sees_what_comes_meanwhile() -> None:
     reads, writes = os.pipe2(os.O_NONBLOCK)
     line = Line(reads, os.dup(writes), PATIENCE)
-    assert line.receive(False) == []
-    late = threading.Timer(0.01, os.write, (writes, wire.frame(wire.READY, 5, b"")))
+    assert received(line) == []
+    late = threading.Timer(0.01, os.write, (writes, wire.frame(wire.READY, 0, b"")))
     late.start()
-    assert line.receive(True) == [(wire.READY, 5, b"")]
+    assert line.look() and received(line) == [(wire.READY, 0, b"")]
     late.join()
     os.close(writes)
     line.close()
@@ -183,7 +202,7 @@ def test_a_signal_handler_that_raises_loses_no_frame() -> None:
     line = Line(reads, os.dup(writes), PATIENCE)
 
     def interrupt(number: int, at: Any) -> None:
-        os.write(writes, wire.frame(wire.READY, 5, b""))
+        os.write(writes, wire.frame(wire.LOG, 0, b"5"))
         raise InterruptedError
 
     go, started = os.pipe()  # the handler may raise in what threading.Event does
@@ -192,7 +211,7 @@ def test_a_signal_handler_that_raises_loses_no_frame() -> None:
         os.read(go, 1)
         time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGALRM)
-        os.write(writes, wire.frame(wire.READY, 6, b""))
+        os.write(writes, wire.frame(wire.LOG, 0, b"6"))
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
@@ -200,11 +219,11 @@ def test_a_signal_handler_that_raises_loses_no_frame() -> None:
         late.start()
         with pytest.raises(InterruptedError):
             os.write(started, b"x")
-            line.receive(True)
+            line.look()
     finally:
         signal.signal(signal.SIGALRM, before)
     late.join()
-    assert sorted(line.receive(False)) == [(wire.READY, 5, b""), (wire.READY, 6, b"")]
+    assert sorted(received(line)) == [(wire.LOG, 0, b"5"), (wire.LOG, 0, b"6")]
     for descriptor in (writes, go, started):
         os.close(descriptor)
     line.close()
@@ -216,11 +235,97 @@ def test_a_closed_line_says_so(ends: Ends) -> None:
     pool.close()
     assert (pool.reads, pool.writes) == (-1, -1)
     with pytest.raises(OSError, match="descriptor"):
-        pool.receive(False)
+        received(pool)
     with pytest.raises(OSError, match="descriptor"):
         pool.send([b""])
     with pytest.raises(BrokenPipeError):
         worker.answer(wire.frame(wire.READY, 1, b""))
+
+
+def posted(line: Line, tasks: list[Sent], most: int) -> tuple[int, list[int], list[int], list[int]]:
+    """What post() has said, and then the numbers in the queue, those that are sent, and in how
+    many packets."""
+    queue, sent, packets = deque(tasks), deque[Any](), deque[int]()
+    said = line.post(queue, most, sent, packets)
+    return said, [it.number for it in queue], [it.number for it in sent], list(packets)
+
+
+def test_tasks_go_from_the_queue_to_the_worker_in_one_packet(ends: Ends) -> None:
+    pool, worker = ends
+    tasks = [Sent(n, call(n, triple, n)) for n in range(5)]
+    assert posted(pool, tasks, 3) == (3, [3, 4], [0, 1, 2], [3])
+    assert [it.future._state for it in tasks] == ["RUNNING"] * 3 + ["PENDING"] * 2
+    assert b"".join(it.frame for it in tasks[:3]) == os.read(worker.reads, 9000)
+    long = [Sent(n, wire.frame(wire.CALL, n, b"x" * 1500)) for n in range(5)]
+    assert posted(pool, long, 5) == (2, [2, 3, 4], [0, 1], [2])
+
+
+def test_a_task_that_was_cancelled_stays_in_the_queue(ends: Ends) -> None:
+    pool, worker = ends
+    tasks = [Sent(n, call(n, triple, n)) for n in range(3)]
+    assert tasks[1].future.call_off() and not tasks[1].future.begin()
+    assert posted(pool, tasks, 3) == (1, [1, 2], [0], [1])
+    assert posted(pool, tasks[1:], 3) == (-1, [1, 2], [], [])
+    assert posted(pool, [], 3) == (-1, [], [], [])
+    assert tasks[2].future._condition and tasks[2].future.begin()
+    assert not tasks[2].future.call_off()
+    assert posted(pool, tasks[2:], 3) == (1, [], [2], [1])
+    assert [number for _, number, _ in wire.frames(os.read(worker.reads, 9000))[0]] == [0]
+
+
+def test_where_a_pipe_is_full_tasks_have_begun_and_wait(ends: Ends) -> None:
+    pool, worker = ends
+    while pool.send([b"x"]):
+        pass
+    tasks = [Sent(n, call(n, triple, n)) for n in range(2)]
+    assert posted(pool, tasks, 2) == (0, [0, 1], [], [])
+    assert tasks[0].future._state == "RUNNING"
+    os.read(worker.reads, 9000)
+    assert posted(pool, tasks, 2) == (2, [], [0, 1], [2])
+
+
+def test_what_is_no_task_is_refused_and_nothing_is_sent(ends: Ends) -> None:
+    pool, worker = ends
+    good = Sent(1, call(1, triple, 1))
+    odd: Any
+    for odd, error in [
+        (object(), AttributeError),
+        (Sent(2, "x"), TypeError),  # type: ignore[arg-type]
+        (Sent(3, b"x" * 5000), ValueError),
+    ]:
+        with pytest.raises(error):
+            posted(pool, [odd], 2)
+    odd = Sent(2, "x")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="bytes"):
+        posted(pool, [good, odd], 2)
+    other: Any = Sent(4, b"x")
+    other.future = None
+    with pytest.raises(TypeError, match="Promise"):
+        posted(pool, [other], 1)
+    with pytest.raises(BlockingIOError):
+        os.read(worker.reads, 10)
+
+
+def test_answers_go_to_their_tasks_and_packets_are_counted_down(ends: Ends) -> None:
+    pool, worker = ends
+    sent, packets = deque(Sent(n) for n in (1, 2, 3)), deque([2, 1])
+    arrived = deque[Any]()
+    for number in (1, 9, 2):  # 9 was killed, and its pool has let go of it
+        worker.answer(wire.frame(wire.VALUE, number, b"v%d" % number))
+    worker.answer(wire.frame(wire.LOG, 0, b"said"))
+    first, second, third = sent
+    assert pool.collect("me", sent, packets, arrived) == 4
+    assert list(arrived) == [
+        ("me", first, wire.VALUE, b"v1"),
+        ("me", second, wire.VALUE, b"v2"),
+        ("me", None, wire.LOG, b"said"),
+    ]
+    assert (list(sent), list(packets), pool.answered) == ([third], [1], 2)
+    before = pool.since
+    worker.answer(wire.frame(wire.UNFIT, 3, b""))
+    assert pool.collect("me", sent, packets, arrived) == 1
+    assert (list(sent), list(packets), pool.answered) == ([], [], 3)
+    assert time.monotonic() >= pool.since > before > 0.0 and pool.pace != 1.0
 
 
 def test_what_is_no_frame_is_refused(ends: Ends) -> None:
@@ -255,11 +360,11 @@ def test_what_a_process_says_that_a_task_has_forked_is_not_written(ends: Ends) -
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
     worker.answer(wire.frame(wire.READY, 1, b""))
-    assert pool.receive(False) == [(wire.READY, 1, b"")]
+    assert received(pool) == [(wire.READY, 0, b"")]
 
 
 def test_a_finalizer_may_receive_while_frames_are_taken() -> None:
-    """Where the collector runs at any allocation, it runs in the middle of receive()."""
+    """Where the collector runs at any allocation, it runs in the middle of collect()."""
     reads, writes = os.pipe2(os.O_NONBLOCK)
     line = Line(reads, os.dup(writes), 0.0)
     nested: list[Any] = []
@@ -269,21 +374,23 @@ def test_a_finalizer_may_receive_while_frames_are_taken() -> None:
             self.me = self
 
         def __del__(self) -> None:
-            more = [wire.frame(wire.READY, 100 + i, b"y" * 900) for i in range(40)]
+            more = [wire.frame(wire.LOG, 0, bytes([i]) * 900) for i in range(40)]
             os.write(writes, b"".join(more))
-            nested.extend(line.receive(False))
+            nested.extend(received(line))
 
     threshold = gc.get_threshold()
     gc.collect()
     gc.disable()
     try:
         Cycle()
-        wanted = [(wire.READY, i, b"x" * 20) for i in range(5)]
+        wanted = [(wire.READY, 0, bytes([i]) * 20) for i in range(5)]
+        arrived = deque[Any]()
+        sent, packets = deque[Any](), deque[int]()
         os.write(writes, b"".join(wire.frame(*it) for it in wanted))
         gc.set_threshold(1)
         kept = [[] for _ in range(100)]  # so that the next one is time for the collector
         gc.enable()
-        found = line.receive(False)
+        line.collect(line, sent, packets, arrived)
         gc.disable()
         del kept
         gc.enable()
@@ -291,8 +398,8 @@ def test_a_finalizer_may_receive_while_frames_are_taken() -> None:
     finally:
         gc.set_threshold(*threshold)
         gc.enable()
-    assert found == wanted
-    assert [number for _, number, _ in nested] == list(range(100, 140))
+    assert [(kind, 0, body) for _, _, kind, body in arrived] == wanted
+    assert [body[0] for _, _, body in nested] == list(range(40))
     assert gc.isenabled()
     os.close(writes)
     line.close()

@@ -283,21 +283,40 @@ def test_who_pumps_hears_of_it_when_no_worker_can_be_started(
     assert heard == len(threads) and isinstance(found[0], BrokenPoolError)
 
 
+@contextlib.contextmanager
+def held_elsewhere(future: cf.Future[Any]) -> Iterator[None]:
+    """Its condition, by another thread."""
+    holds, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with future._condition:
+            holds.set()
+            assert go.wait(PATIENCE)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert holds.wait(PATIENCE)
+    yield
+    go.set()
+    thread.join(PATIENCE)
+
+
 def test_nobody_waits_for_a_condition_with_the_lock_of_the_pool(
     pool: ProcessPool, tmp_path: Path
 ) -> None:
     """wait() holds the conditions of many futures; the collector may end an iterator of map() just
     there, and that takes the lock."""
     trips(pool, 1)
-    pool.crew.members[0].pace = 1.0  # nothing is sent ahead
+    pool.crew.members[0].line.pace = 1.0  # nothing is sent ahead
     slow = pool.submit(tasks.wait_for, str(tmp_path / "gate"))
     waits = pool.submit(tasks.add, 1)
-    with waits._condition:
+    with held_elsewhere(waits):
+        assert waits.cancel()
         (tmp_path / "gate").touch()
         assert cf.wait([slow], PATIENCE).done  # the watcher has begun all that it can
-        with pool.crew.lock:
-            assert list(pool.crew.dispatch.queue)[0].future is waits
-    assert cf.wait([waits], PATIENCE).done and waits.result() == 2
+        assert pool.submit(tasks.add, 1).result(PATIENCE) == 2
+        assert waits._state == "CANCELLED"  # nobody was told
+    assert cf.wait([waits], PATIENCE).done and waits.cancelled()
     trips(pool, 1)
 
 
@@ -307,8 +326,6 @@ def test_what_woke_the_watcher_in_vain_is_not_armed_any_more(
     """It was armed late, when somebody pumped already."""
     trips(pool)
     watched = pool.crew.pump
-    # Who holds the turn here is nobody who pumps: the watcher, if just awake, would make a new one.
-    monkeypatch.setattr(watched, "free_abandoned", lambda is_somebody_in: None)
     with watched.turn:
         watched.take()
         watched.arm()
@@ -316,18 +333,3 @@ def test_what_woke_the_watcher_in_vain_is_not_armed_any_more(
         poll(cf.Future(), lambda: not watched.armed)
         watched.taken = False
     assert cf.wait([future], PATIENCE).done and future.result() == 2
-
-
-def test_a_turn_that_ctrl_c_has_left_taken_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pump, "TICK", 0.02)
-    with ProcessPool(1) as pool:
-        turn = pool.crew.pump.turn
-        thread = threading.Thread(target=turn.acquire)  # as if it had been interrupted just there
-        thread.start()
-        thread.join()
-        future = pool.submit(tasks.add, 1)
-        assert cf.wait([future], PATIENCE).done and pool.crew.pump.turn is not turn
-        trips(pool)
-        turn = pool.crew.pump.turn
-        slow = pool.submit(tasks.nap, 0.1)  # whoever pumps for longer than a tick keeps its turn
-        assert slow.result(PATIENCE) == 0.1 and pool.crew.pump.turn is turn

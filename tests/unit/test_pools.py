@@ -693,9 +693,7 @@ def test_nor_an_answer_that_a_process_sent_together_with_it(
     monkeypatch.setattr(pump, "TICK", 10 * PATIENCE)  # nothing is found by looking now and then
     done = threading.Event()
     crew = fresh(1).crew
-    crew.members[0].pace = 0.0  # all are sent at once
-    # Who holds the turn here is nobody who pumps: the watcher, if just awake, would make a new one.
-    monkeypatch.setattr(crew.pump, "free_abandoned", lambda is_somebody_in: None)
+    crew.members[0].line.pace = 0.0  # all are sent at once
     with crew.pump.turn:  # so the watcher cannot take the one before the other is there
         crew.pump.take()
         crew.submit(tasks.nothing, (), {}).add_done_callback(lambda future: sys.exit(3))
@@ -703,7 +701,7 @@ def test_nor_an_answer_that_a_process_sent_together_with_it(
         crew.submit(tasks.touch, (str(tmp_path / "behind"),), {})
         until((tmp_path / "behind").exists)
         crew.pump.taken = False
-    crew.leave_to_watcher()
+    crew.pump.arm()
     assert done.wait(PATIENCE)
     assert seen == [SystemExit]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support import PATIENCE
+from support import PATIENCE, until
 from theus._theus import Promise
 from theus.pools.promise import PromisedFuture
 
@@ -46,8 +46,8 @@ def test_one_that_nobody_waits_for_ends_without_a_condition() -> None:
 def test_one_that_somebody_waits_for_ends_the_long_way() -> None:
     future, called = Watched(), list[Any]()
     future.add_done_callback(called.append)
-    assert future.asked == 1 and not future.begin() and not future.finish(1)
-    assert future.set_running_or_notify_cancel() and future.begin() and future.running()
+    assert future.asked == 1 and future.begin() and not future.finish(1)
+    assert future.set_running_or_notify_cancel() and future.running()
     future.set_result(1)
     assert called == [future] and future.result() == 1
 
@@ -70,6 +70,58 @@ def test_a_cancelled_one_does_not_begin() -> None:
     assert not future.set_running_or_notify_cancel()
     with pytest.raises(cf.CancelledError):
         future.result()
+
+
+def test_a_cancelled_one_is_told_of_once() -> None:
+    future, told, called = Watched(), list[Any](), list[Any]()
+
+    class Waiter:
+        add_cancelled = staticmethod(told.append)
+
+    future._waiters.append(Waiter())
+    future.add_done_callback(called.append)
+    assert future.cancel() and future.cancel() and called == [future] and not told
+    assert not future.set_running_or_notify_cancel() and told == [future]
+    assert not future.set_running_or_notify_cancel() and future.cancel() and told == [future]
+    future.add_done_callback(called.append)
+    assert called == [future, future]
+    thread = threading.Thread(target=lambda: called.append(type(waits.exception_of())))
+    waits = Exceptional()
+    thread.start()
+    until(lambda: bool(waits._waiters))
+    assert waits.cancel()
+    thread.join(PATIENCE)
+    assert called[-1] is cf.CancelledError
+
+
+class Exceptional(Watched):
+    def exception_of(self) -> BaseException | None:
+        try:
+            return self.exception(PATIENCE)
+        except cf.CancelledError as error:
+            return error
+
+
+def test_who_gives_up_waiting_leaves_nothing_behind() -> None:
+    future = Watched()
+    for limit in (0.001, 0, -1):
+        with pytest.raises(TimeoutError):
+            future.exception(limit)
+    assert future._waiters == []
+    future.set_result(1)
+    assert future.result(1e300) == 1
+
+
+def test_a_callback_that_raises_is_logged_and_the_next_is_called(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    future, called = Watched(), list[Any]()
+    future.add_done_callback(lambda future: 1 // 0)
+    future.add_done_callback(called.append)
+    future.set_result(1)
+    assert called == [future]
+    (record,) = caplog.records
+    assert record.name == "concurrent.futures" and "ZeroDivisionError" in caplog.text
 
 
 def test_an_exception_is_raised() -> None:

@@ -7,6 +7,12 @@ read by whoever pumps: a thread that waits for its result, or the pool's own, th
 (theus/pools/pump.py). What takes time, and what only the clock brings about (timeouts, tasks to
 take back, workers to start or to bury), is the watcher's alone.
 
+The main thread, where a signal handler may raise between any two instructions, pumps as long as
+what comes is plain: a value that C can restore, for a future that nobody else waits for. There each
+step is one call of C (theus/pools/steps.py): from the queue to a worker, from the pipe to what has
+arrived, from there to the future. At anything else it lets go of the turn, rings, and waits as for
+any future; the watcher finds the rest in `arrived`.
+
 Callbacks of futures run in whoever pumps, without the lock. They may submit, close the pool, raise
 anything, or wait for another future: then the same thread pumps once more, inside; the watcher also
 goes on with its other duties there, as the task may need a worker that has still to be started. So
@@ -31,16 +37,17 @@ from threading import get_ident
 from time import monotonic
 from typing import Any
 
-from theus._theus import recover_leases
+from theus._theus import apart, drop_first, on_error, recover_leases
 from theus.errors import BrokenPoolError, ClosedError, WorkerDied, WorkerTimeoutError
 from theus.pools import wire
 from theus.pools.base import PLAIN, Terms
 from theus.pools.calls import reference
 from theus.pools.dispatch import Dispatcher
 from theus.pools.member import Answer, Member, Task
-from theus.pools.pump import PoolFuture, Pump, is_anybody_in
+from theus.pools.pump import PoolFuture, Pump
 from theus.pools.registry import delist, enlist
 from theus.pools.reports import log_here, unpacked
+from theus.pools.steps import Gate, has, inside, undisturbed
 from theus.pools.worker import Setup
 
 __all__ = ["Crew"]
@@ -69,6 +76,7 @@ class Crew:
         """This is a forked child, and nothing of it ours."""
 
         self.lock = threading.RLock()
+        self.locked = inside(self.lock)
         self.pump = Pump()
         # Guarded by lock:
         self.dispatch = Dispatcher(size, timeout, self.pump)
@@ -77,17 +85,21 @@ class Crew:
         self.failure: BaseException | None = None
         self.by_descriptor: dict[int, Member] = {}
         self.failed_starts = 0
-        self.done = self.died = self.reclaimed = 0
+        self.burials = 0
+        """Of workers that are under way: their tasks may come back."""
+        self.done = 0
+        """By workers that are gone."""
+        self.died = self.reclaimed = 0
 
         # Guarded by the turn of the pump:
         self.arrived: deque[Answer] = deque()
         """What is not delivered yet: answers to tasks, and what workers say of themselves."""
         self.looks = 0
         """At an only worker, since all were asked."""
-        self.reader: int | None = None
-        """The thread that reads answers; its callbacks cannot wait for the end of the pool."""
+        self.main = threading.main_thread().ident
         self.watcher = 0
         """The thread that is."""
+        self.ended = Gate()
         self.over = False
         try:
             for _ in range(size):
@@ -111,130 +123,168 @@ class Crew:
         frame, blocks = wire.pack(wire.CALL, number, call, wire.PACKET, self.shelf, held)
         future: PoolFuture[Any] = PoolFuture(self)
         task = Task(number, terms.shown or fn, future, frame, blocks, held, terms.due)
-        with self.lock:
-            if self.closing or self.foreign or self.failure is not None:
-                task.release()
-                refused = self.failure
-                raise ClosedError("the pool") if self.closing or refused is None else refused
-            self.dispatch.add(task)
-            pump = self.pump
-            seen_to = pump.armed or pump.taken or self.dispatch.has_one_task()
-        if not seen_to:  # without the lock: see Pump.switch
-            pump.arm()
+        on_error(self.pump.ring, self.take_in, task)
         return future
+
+    def take_in(self, task: Task) -> None:
+        if not self.locked(self.add, task):  # without the lock: see Pump.switch
+            self.pump.arm()
+
+    def add(self, task: Task) -> bool:
+        """Whether somebody will read its answer. Caller holds the lock."""
+        if self.closing or self.foreign or self.failure is not None:
+            task.release()
+            refused = self.failure
+            raise ClosedError("the pool") if self.closing or refused is None else refused
+        self.dispatch.add(task)
+        return self.pump.armed or self.pump.taken or self.dispatch.has_one_task()
+
+    def figures(self) -> tuple[int, ...]:
+        """For PoolStats. Caller holds the lock."""
+        alive = sum(not member.gone for member in self.members)
+        queued, running = len(self.dispatch.queue), self.dispatch.count_sent()
+        done = self.done + sum(member.line.answered for member in self.members)
+        return alive, queued, running, done, self.died, self.dispatch.recalled, self.reclaimed
 
     # ---- answers out ------------------------------------------------------------------------
 
-    def pump_for(self, future: PoolFuture[Any], timeout: float | None) -> float | None:
-        """Reads answers until the future is done, if nobody else does. What is left of the time."""
+    def wait_for(self, future: PoolFuture[Any], timeout: float | None) -> None:
+        """Until the future is done, or the time has passed; reads answers, if nobody else does."""
         if self.foreign:
             raise ClosedError("the pool of the parent process")
+        for lock in (self.lock, self.pump.switch):
+            if has(lock):  # a signal handler came between two steps: others can go on from there
+                apart(lock, self.wait_for, future, timeout)
+                return
         end = None if timeout is None else monotonic() + timeout
         if get_ident() == self.watcher:
             self.watch_for(future, end)
-        elif (turn := self.pump.turn).acquire(blocking=False):
-            # Ctrl-C in just this place leaves it taken: see Pump.free_abandoned().
-            inside = self.pump.taken  # in a callback of somebody who pumps: this thread
-            try:
-                self.pump.take()
-                while not (future.over() or self.over):
-                    left = -1.0 if end is None else end - monotonic()
-                    if end is not None and left <= 0:
-                        break
-                    self.read_answers(left)
-            finally:
-                self.pump.taken = inside
-                turn.release()
-                if not inside:
-                    self.leave_to_watcher()
-        return None if end is None else max(0.0, end - monotonic())
+        else:
+            on_error(self.pump.ring, self.pump_until, future, end)
+        if not future.over():
+            future.sleep(None if end is None else end - monotonic())
 
-    def leave_to_watcher(self) -> None:
-        """Who has let go of the turn sees to it that what is under way is read."""
-        with self.lock:
-            if self.arrived:
-                self.pump.wake_by(0.0)  # these are not in any pipe: arming does not see them
-            busy = self.dispatch.queue or self.dispatch.count_sent()
-        if busy:
+    def pump_until(self, future: PoolFuture[Any], end: float | None) -> None:
+        # In a callback of somebody who pumps, or a signal handler that has come into the middle of
+        # something: nobody else can go on before this thread does.
+        inside = has(self.pump.turn)
+        plain = get_ident() == self.main and not inside
+        done = self.pump.in_turn(self.read_until, future, end, plain, inside)
+        if done is NotImplemented:
+            return
+        if inside:
+            self.pump.interrupt()  # it may have looked at its future just before, and waits now
+            return
+        # Who has let go of the turn sees to it that what is under way is read.
+        if self.locked(self.leave_to_watcher, done):
             self.pump.arm()
+
+    def leave_to_watcher(self, done: bool) -> bool:
+        """Whether anything is under way. Caller holds the lock."""
+        if not done and not self.over:
+            self.pump.ring()
+        return self.dispatch.has_tasks()
+
+    def read_until(
+        self, future: PoolFuture[Any], end: float | None, plain: bool, inside: bool
+    ) -> bool:
+        """With the turn. False: what has arrived and is not delivered is in no pipe, where arming
+        would see it; or the watcher has to bury somebody. `plain`: only what is one step."""
+        self.pump.take()
+        try:
+            while not (future.over() or self.over):
+                left = -1.0 if end is None else end - monotonic()
+                if end is not None and left <= 0:
+                    break
+                if not self.read_answers(left, plain):
+                    return False
+        finally:
+            self.pump.taken = inside
+        return not self.arrived
 
     def interrupt(self) -> None:
         """Whoever pumps shall look at its future again."""
-        with self.lock:
-            if not self.over and not self.foreign:
-                self.pump.interrupt()
+        self.locked(self.call)
 
-    def read_answers(self, timeout: float) -> None:
-        """Waits for answers and delivers them, and buries who is gone. Caller has the turn."""
-        before, self.reader = self.reader, get_ident()
-        try:
-            if self.arrived:  # of an outer round, or of one that was left by an exception
-                self.deliver()
-            else:
-                self.read_ready(timeout)
-        finally:
-            self.reader = before
+    def call(self) -> None:
+        """Caller holds the lock."""
+        if not self.over and not self.foreign:
+            self.pump.interrupt()
 
-    def read_ready(self, timeout: float) -> None:
-        if timeout != 0 and self.look_at_the_only_one():
-            return
+    def read_answers(self, timeout: float, plain: bool) -> bool:
+        """Waits for answers and delivers them, and buries who is gone. Caller has the turn. False:
+        there is something that is not plain, and left to the watcher."""
+        if self.arrived:  # of an outer round, or of one that was left by an exception
+            return self.deliver(plain)
+        if timeout != 0 and (member := self.only_busy_one()) is not None and member.line.look():
+            return self.read_member(member, plain)
         # All before the first is read: a callback that waits may bury a worker, and then the one
         # that takes its place may have descriptors of the same numbers.
         there = self.by_descriptor
         found = [(fd, there[fd]) for fd in self.pump.ready(timeout) if fd in there]
+        dead = [member for fd, member in found if fd == member.alarm]
+        if dead and plain:
+            return False
+        for member in dead:
+            member.gone = True
         for fd, member in found:
-            if fd == member.alarm:
-                member.gone = True
-        for fd, member in found:
-            if fd != member.alarm:
-                self.read_member(member)
-        self.bury_the_dead()
+            if fd != member.alarm and not self.read_member(member, plain):
+                return False
+        if not plain:
+            self.bury_the_dead()
+        return True
 
-    def look_at_the_only_one(self) -> bool:
+    def only_busy_one(self) -> Member | None:
         """If one worker alone has something to do: looking for its answer may be quicker than to be
         woken. Now and then the others have their turn, too."""
         busy = [member for member in self.members if member.sent]
-        if len(busy) != 1 or self.looks >= 16:
+        if len(busy) != 1 or self.looks >= 16 or busy[0].line.reads < 0:
             self.looks = 0
-            return False
+            return None
         self.looks += 1
-        return self.read_member(busy[0], look=True)
+        return busy[0]
 
-    def read_member(self, member: Member, look: bool = False) -> bool:
-        """Delivers what a worker has answered, and gives it more. False: there was nothing."""
-        if member.line.reads < 0:  # buried by what a callback has waited for
-            return False
-        found = member.line.receive(look)
-        answers = [it for it in found if it[0] in wire.ANSWERS]
-        if len(found) > len(answers):
-            said = (it for it in found if it[0] not in wire.ANSWERS)
-            self.arrived.extend((member, None, kind, body) for kind, _, body in said)
-        if answers:
-            with self.lock:
-                self.arrived += member.answered(answers)
-                self.done += len(answers)
-                self.dispatch.answered(member)
-                if self.closing and not self.dispatch.queue:
-                    self.pump.wake_by(0.0)
-        self.deliver()
-        return bool(found)
+    def read_member(self, member: Member, plain: bool) -> bool:
+        """Takes what a worker has said, gives it more, and delivers that. False: as above."""
+        self.locked(self.collect, member)
+        return self.deliver(plain)
 
-    def deliver(self) -> None:
+    def collect(self, member: Member) -> int:
+        """How many frames have arrived. Caller holds the lock and has the turn."""
+        line = member.line
+        if line.reads < 0:  # buried by what a callback has waited for
+            return 0
+        before = line.answered
+        found = line.collect(member, member.sent, member.packets, self.arrived)
+        if line.answered != before:
+            self.dispatch.answered(member)
+            if self.closing and not self.dispatch.queue:
+                self.pump.wake_by(0.0)
+        return found
+
+    def deliver(self, plain: bool) -> bool:
         """In order. An answer stays until its future has ended: a signal handler may raise between
-        any two instructions. A callback that pumps goes past it."""
-        while self.arrived:
-            first = self.arrived[0]
+        any two instructions. A callback that pumps goes past it. False: as above."""
+        while True:
+            try:
+                first = self.arrived[0]
+            except IndexError:
+                return True
             member, task, kind, body = first
-            if task is None:
+            if plain:
+                if task is None or not task.fulfil(kind, body):
+                    return False
+                drop_first(self.arrived, first)
+            elif task is None:
                 self.arrived.popleft()
                 self.hear(member, kind, body)
-                continue
-            try:
-                if not task.future.over():
-                    self.deliver_one(member, task, kind, body)
-            finally:
-                if task.future.over() and self.arrived and self.arrived[0] is first:
-                    self.arrived.popleft()
+            else:
+                try:
+                    if not task.future.over():
+                        self.deliver_one(member, task, kind, body)
+                finally:
+                    if task.future.over():
+                        drop_first(self.arrived, first)
 
     def deliver_one(self, member: Member, task: Task, kind: int, body: bytes) -> None:
         good, found = unpacked(kind, body)
@@ -246,7 +296,7 @@ class Crew:
             else:
                 task.future.set_exception(found)
         finally:
-            # Not before: if a signal handler raises, the block is read once more.
+            # Not before: the value may lie in the block that the worker gets back.
             if kind in wire.INLINE and task.future.over():
                 with self.lock:
                     member.owed.append(task.number)
@@ -260,7 +310,7 @@ class Crew:
             with self.lock:
                 self.failed_starts = 0
                 member.ready = True
-                member.since = monotonic()  # what it was sent before begins now
+                member.line.since = monotonic()  # what it was sent before begins now
                 self.pump.wake_by(0.0)  # it may take over what others have too much of
         elif kind == wire.STILLBORN:
             self.broken(unpacked(wire.ERROR, body)[1])
@@ -269,9 +319,12 @@ class Crew:
 
     def watch(self) -> None:
         self.watcher = get_ident()
-        while not self.watch_once(float("inf")):
-            pass
-        self.end()
+        try:
+            while not self.watch_once(float("inf")):
+                pass
+            self.end()
+        finally:
+            self.ended.open()
 
     def watch_for(self, future: PoolFuture[Any], end: float | None) -> None:
         """A callback, called by the watcher, waits: the watcher goes on, inside."""
@@ -288,18 +341,21 @@ class Crew:
         if (turn := self.pump.turn).acquire(blocking=False):
             try:
                 self.pump.taken = False
-                self.read_answers(0)
+                self.read_answers(0, plain=False)
             except BaseException:  # a callback's SystemExit, a filter of logging: not our end
-                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self.thread)))
+                self.report()
             finally:
                 turn.release()
             self.pump.arm()
-        else:
-            self.pump.free_abandoned(lambda: is_anybody_in(Crew.pump_for, self))
         return self.look_after()
+
+    def report(self) -> None:
+        """What a callback has raised, and nobody is there to catch."""
+        threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self.thread)))
 
     def look_after(self) -> bool:
         """What is due by the clock. True: all is done, and the pool ends."""
+        self.tell_cancelled()
         with self.lock:
             # A callback has raised: what came together with its answer is in no pipe any more.
             left = self.arrived and not self.pump.taken
@@ -313,15 +369,31 @@ class Crew:
                 for member in self.members:
                     if member.open:
                         member.dismiss()
-                        member.since = now
-                    elif now > member.since + LAST_CALL:
+                        member.line.since = now
+                    elif now > member.line.since + LAST_CALL:
                         member.kill()
                     self.pump.look_by(now + 0.25)
-                if not self.members and not self.arrived:
+                if not self.members and not self.has_more_to_say():
                     return True
         if missing and needed:
             self.start_missing()
         return False
+
+    def tell_cancelled(self) -> None:
+        """Without the lock: who holds a condition may want that, as soon as the collector ends an
+        iterator of map() there."""
+        cancelled = self.dispatch.cancelled
+        while cancelled:
+            task = cancelled.popleft()
+            task.release()
+            try:
+                task.future.set_running_or_notify_cancel()
+            except BaseException:
+                self.report()
+
+    def has_more_to_say(self) -> bool:
+        """Some tasks have ended, or will, and nobody was told. Caller holds the lock."""
+        return bool(self.arrived or self.burials or self.dispatch.cancelled)
 
     def start_missing(self) -> None:
         try:
@@ -351,12 +423,14 @@ class Crew:
     def bury_the_dead(self) -> None:
         """Caller has the turn."""
         for member in [m for m in self.members if m.gone]:
-            while self.read_member(member):
-                pass  # all that it has said
+            while self.locked(self.collect, member):
+                self.deliver(plain=False)  # all that it has said
             with self.lock:
                 if member not in self.members:
                     continue  # what its last answers have called has come here, too
                 self.members.remove(member)
+                self.burials += 1
+                self.done += member.line.answered
                 back = member.recall()
                 lost = list(member.sent)
                 member.sent.clear()
@@ -389,28 +463,37 @@ class Crew:
         """The tasks of a dead worker: the first was running, the others were not begun."""
         culprit = lost[0] if lost else None
         again = lost[1:] + back
+        error: Exception | None = None
         if culprit is not None:
             culprit.deaths += 1
-            name = culprit.name
             if member.late is culprit:
-                culprit.release()
                 given = self.timeout if culprit.due is None else culprit.due[1]
-                error: Exception = WorkerTimeoutError(name, member.pid, given or 0.0)
-                culprit.future.set_exception(error)
+                error = WorkerTimeoutError(culprit.name, member.pid, given or 0.0)
             elif self.failure is not None or (self.retry and culprit.deaths < 2):
                 again.insert(0, culprit)
             else:
-                culprit.release()
-                died = WorkerDied(name, member.pid, signal, status, culprit.deaths)
-                culprit.future.set_exception(died)
+                error = WorkerDied(culprit.name, member.pid, signal, status, culprit.deaths)
         with self.lock:
+            self.burials -= 1
             if self.failure is None:
                 self.dispatch.queue.extendleft(reversed(again))
                 again = []
                 self.dispatch.hand_out()
-        for task in again:
+            if not self.over:
+                self.pump.wake_by(0.0)
+        if culprit is not None and error is not None:
+            self.end_with([culprit], error)
+        self.end_with(again, self.failure)
+
+    def end_with(self, tasks: list[Task], error: BaseException | None) -> None:
+        """Ends tasks that nobody answers any more; each, whatever the callbacks of others raise."""
+        for task in tasks:
             task.release()
-            task.future.set_exception(self.failure)
+            try:
+                if task.future.set_running_or_notify_cancel():
+                    task.future.set_exception(error)
+            except BaseException:
+                self.report()
 
     def broken(self, error: BaseException) -> None:
         """No worker can be started: everything that waits ends with that."""
@@ -421,30 +504,41 @@ class Crew:
             waiting = self.dispatch.take_all()
             self.pump.wake_by(0.0)
             self.kill_members()
-        for task in waiting:
-            task.release()
-            if Future.running(task.future) or task.future.set_running_or_notify_cancel():
-                task.future.set_exception(self.failure)
+        self.end_with(waiting, self.failure)
         self.interrupt()  # last: whoever pumps looks at its future once, and sleeps on
 
     # ---- the end -----------------------------------------------------------------------------
 
     def close(self, cancel: bool) -> None:
+        self.locked(self.set_closing)
+        if cancel:
+            undisturbed(not self.is_inside(), self.cancel_unbegun)
+
+    def set_closing(self) -> None:
+        """Caller holds the lock."""
+        self.closing = True
+        if not self.over:
+            self.pump.wake_by(0.0)
+
+    def cancel_unbegun(self) -> None:
         with self.lock:
-            self.closing = True
-            waiting = self.dispatch.take_unbegun() if cancel else []
-            if not self.over:
-                self.pump.wake_by(0.0)
+            waiting = self.dispatch.take_unbegun()
         for task in waiting:
             task.release()
-            task.future.cancel()
-            task.future.set_running_or_notify_cancel()
+            try:
+                task.future.cancel()
+                task.future.set_running_or_notify_cancel()
+            except BaseException:
+                self.report()
 
     def kill(self, at_exit: bool = False) -> None:
         """Workers die now; what they had, and what waits, ends with ClosedError.
 
         `at_exit`: that is told to nobody. Only daemon threads still wait, and would print it.
         """
+        undisturbed(not self.is_inside(), self.kill_all, at_exit)
+
+    def kill_all(self, at_exit: bool) -> None:
         with self.lock:
             self.closing = True
             if self.failure is None:
@@ -457,12 +551,15 @@ class Crew:
                 member.packets.clear()
             if not self.over:
                 self.pump.wake_by(0.0)
-        for task in waiting:
-            task.release()
-            if at_exit:
-                continue
-            if Future.running(task.future) or task.future.set_running_or_notify_cancel():
-                task.future.set_exception(ClosedError("the pool"))
+        if at_exit:
+            for task in waiting:
+                task.release()
+        else:
+            self.end_with(waiting, ClosedError("the pool"))
+
+    def is_inside(self) -> bool:
+        """A signal handler has come to where this thread holds what others may have to wait for."""
+        return has(self.lock) or has(self.pump.switch)
 
     def kill_members(self) -> None:
         for member in self.members:
@@ -478,8 +575,10 @@ class Crew:
         delist(self)
 
     def join(self) -> None:
-        """Waits for the end; not in a callback of a future, for which the end would wait."""
-        if get_ident() not in (self.reader, self.thread.ident):
+        """Waits for the end; not in a callback of a future or a signal handler for which the end
+        would wait."""
+        if get_ident() != self.watcher and not has(self.pump.turn) and not self.is_inside():
+            self.ended.wait()
             self.thread.join()
 
     def join_at_exit(self) -> None:

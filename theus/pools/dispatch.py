@@ -10,13 +10,12 @@ Everything here is guarded by the pool's lock.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from concurrent.futures import Future
 from concurrent.futures._base import RUNNING
 from time import monotonic
-from typing import Any
 
-from theus.pools import wire
+from theus._theus import drop_first
 from theus.pools.member import PACKETS, Member, Task
 from theus.pools.pump import Pump
 
@@ -41,6 +40,8 @@ class Dispatcher:
         self.pump = pump
         self.queue: deque[Task] = deque()
         self.members: list[Member] = []
+        self.cancelled: deque[Task] = deque()
+        """Those that have fallen out of the queue, and that nobody was told of."""
         self.recalled = 0
 
     def count_sent(self) -> int:
@@ -49,6 +50,9 @@ class Dispatcher:
         for member in self.members:
             sent += len(member.sent)
         return sent
+
+    def has_tasks(self) -> bool:
+        return bool(self.queue) or self.count_sent() > 0
 
     def has_one_task(self) -> bool:
         return not self.queue and self.count_sent() == 1
@@ -59,24 +63,17 @@ class Dispatcher:
         """A new task goes to a worker, if one is free for it; else it waits."""
         if task.due is not None:
             self.timed = True
-        if self.queue:
-            self.queue.append(task)  # for what waits already there is no room
-        elif not self.begin(task):
-            self.queue.append(task)
+        self.queue.append(task)
+        # Else for what waits already there is no room; but a signal handler may have come to where
+        # it was about to be handed out.
+        if len(self.queue) == 1 or self.has_idle():
             self.hand_out()
 
-    def begin(self, task: Task) -> bool:
-        member = self.free_member()
-        if member is None:
-            return False
-        future = task.future
-        future.mark(begun=True)  # first: whatever the collector runs in between may read the answer
-        if not member.send([task]):
-            future.mark(begun=False)
-            return False
-        if self.timed:
-            self.pump.wake_by(self.next_due(member, monotonic()))
-        return True
+    def has_idle(self) -> bool:
+        for member in self.members:
+            if not member.sent:
+                return True
+        return False
 
     def hand_out(self) -> None:
         """Gives tasks of the queue to workers."""
@@ -85,15 +82,17 @@ class Dispatcher:
             member = self.free_member()
             if member is None:
                 return
-            some = self.next_tasks(member)
-            if not some:
-                return  # all were cancelled, or somebody is just looking at the first
-            if not member.send(some):
-                queue.extendleft(reversed(some))  # its pipe is full; they are running already,
+            if member.owed:
+                member.give_back()
+            most = self.most_at_once(member)
+            sent = member.line.post(queue, most, member.sent, member.packets)
+            if sent < 0:
+                self.drop_cancelled()
+            elif sent == 0:  # its pipe is full; they are running already,
                 if not member.sent:  # of what it has not read, nothing will be answered
                     self.pump.wake_by(monotonic() + PATIENCE)
                 return  # and go to the next worker with room
-            if self.timed:
+            elif self.timed:
                 self.pump.wake_by(self.next_due(member, monotonic()))
 
     def free_member(self) -> Member | None:
@@ -106,49 +105,29 @@ class Dispatcher:
                 best = member
         if best is None or not best.sent:
             return best
-        room = len(best.packets) < PACKETS and len(best.sent) * best.pace < AHEAD
+        room = len(best.packets) < PACKETS and len(best.sent) * best.line.pace < AHEAD
         return best if room else None
 
-    def next_tasks(self, member: Member) -> list[Task]:
-        """What goes into the next packet for a worker; cancelled ones fall out here."""
-        most = 1
-        if member.pace < SHORT:
-            most = min(16, 1 + len(self.queue) // (2 * self.size))
-        some: list[Task] = []
-        size = 0
-        while self.queue and len(some) < most:
-            task = self.queue[0]
-            size += len(task.frame)
-            if some and size > wire.PACKET:
-                break
-            begun = task.future.begin() or self.begin_shown(task.future)
-            if begun is None:
-                self.pump.wake_by(monotonic() + PATIENCE)
-                break
-            self.queue.popleft()
-            if begun:
-                some.append(task)
-            else:
-                task.release()
-        return some
+    def most_at_once(self, member: Member) -> int:
+        """How many tasks the next packet for a worker may hold."""
+        if member.line.pace < SHORT:
+            return min(16, 1 + len(self.queue) // (2 * self.size))
+        return 1
 
-    def begin_shown(self, future: Future[Any]) -> bool | None:
-        """As set_running_or_notify_cancel(), but it waits for nobody, as we have the pool's lock:
-        who holds a condition may want that, as soon as the collector ends an iterator of map()
-        there. None: somebody holds it."""
-        condition = future._condition
-        if not condition.acquire(blocking=False):
-            return None
-        try:
-            return future.set_running_or_notify_cancel()
-        finally:
-            condition.release()
+    def drop_cancelled(self) -> None:
+        """The first task did not begin: it was cancelled, and falls out."""
+        with contextlib.suppress(IndexError):
+            task = self.queue[0]
+            if not task.future.begin():  # else somebody has been quicker
+                self.cancelled.append(task)
+                drop_first(self.queue, task)
+                self.pump.wake_by(0.0)
 
     def answered(self, member: Member) -> None:
         """That worker has answered something: it can have more."""
         self.hand_out()
         if self.timed and member.sent:
-            self.pump.wake_by(self.due_of(member.sent[0], member.since))
+            self.pump.wake_by(self.due_of(member.sent[0], member.line.since))
         if not self.queue:
             self.look_for_idle()
 
@@ -156,7 +135,7 @@ class Dispatcher:
         """If one worker is idle while others have more than they can begin, the clock decides."""
         waiting = [m for m in self.members if len(m.sent) > 1]
         if waiting and any(not m.sent and not m.gone for m in self.members):
-            self.pump.wake_by(min(m.since for m in waiting) + PATIENCE)
+            self.pump.wake_by(min(m.line.since for m in waiting) + PATIENCE)
 
     # ---- by the clock -----------------------------------------------------------------------
 
@@ -169,7 +148,7 @@ class Dispatcher:
     def check_timeouts(self, now: float) -> None:
         for member in self.members if self.timed else ():
             if member.sent and member.ready and not member.gone and member.late is None:
-                if self.due_of(member.sent[0], member.since) <= now:
+                if self.due_of(member.sent[0], member.line.since) <= now:
                     member.late = member.sent[0]
                     member.kill()
                 else:
@@ -182,9 +161,11 @@ class Dispatcher:
     def next_due(self, member: Member, now: float) -> float:
         """When the clock has to be looked at for a worker: those behind the first task begin at
         the earliest now, and one that is late already is found when its turn comes."""
+        if not member.sent:  # a signal handler has waited until it was through
+            return float("inf")
         first, *others = member.sent
         dues = [self.due_of(task, now) for task in others]
-        return min([self.due_of(first, member.since), *(due for due in dues if due > now)])
+        return min([self.due_of(first, member.line.since), *(due for due in dues if due > now)])
 
     def take_back(self, now: float) -> None:
         idle = [m for m in self.members if not m.sent and not m.gone and m.ready]
@@ -192,19 +173,22 @@ class Dispatcher:
             return
         for member in self.members:
             if len(member.sent) > 1 and not member.gone:
-                if now < member.since + PATIENCE:
-                    self.pump.look_by(member.since + PATIENCE)
+                since = member.line.since
+                if now < since + PATIENCE:
+                    self.pump.look_by(since + PATIENCE)
                     continue
-                member.pace = max(member.pace, now - member.since)
+                member.line.pace = max(member.line.pace, now - since)
                 back = member.recall()
                 self.recalled += len(back)
                 self.queue.extend(back)
         self.hand_out()
 
     def try_again(self, now: float) -> None:
-        """An idle worker had its pipe full of what is no task; it is asked until it has room."""
-        if self.queue and (member := self.free_member()) is not None and not member.sent:
-            self.pump.look_by(now + PATIENCE)  # first: so no bell is rung for it
+        """An idle worker had its pipe full of what is no task; it is asked until it has room. And
+        the main thread may have been thrown out before it handed out anything."""
+        if self.queue and (member := self.free_member()) is not None:
+            if not member.sent:
+                self.pump.look_by(now + PATIENCE)  # first: so no bell is rung for it
             self.hand_out()
 
     # ---- out of the queue -----------------------------------------------------------------

@@ -89,11 +89,7 @@ class InterpreterPool(SeparatePool):
 
     def stats(self) -> PoolStats:
         crew = self.crew
-        with crew.lock:
-            tasks = list(crew.open.values())
-            running = sum(task.future.letter.taken for task in tasks)
-            alive = sum(member.thread.is_alive() for member in crew.members)
-            figures = (alive, len(tasks) - running, running, crew.done, crew.died, 0)
+        figures: tuple[int, ...] = crew.locked(crew.figures)
         return PoolStats("interpreters", self.size, *figures)
 
     def __repr__(self) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import InvalidStateError
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from theus._theus import Letter
+from theus._theus import Letter, on_error
 from theus.errors import TaskStoppedError
 from theus.pools.base import Due
 from theus.pools.codec import decode_with
@@ -34,14 +35,8 @@ class LetterFuture(PromisedFuture[T]):
     letter: Letter
     number: int
 
-    def result(self, timeout: float | None = None) -> T:
-        """As Future.result(); ClosedError in a forked child, where no answer can come."""
-        left = self.crew.pump_for(self, timeout)
-        return super().result(left)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        left = self.crew.pump_for(self, timeout)
-        return super().exception(left)
+    def wait(self, timeout: float | None) -> None:
+        self.crew.wait_for(self, timeout)
 
     def running(self) -> bool:
         """Whether a worker has begun it, and has not answered yet."""
@@ -49,12 +44,23 @@ class LetterFuture(PromisedFuture[T]):
 
     def cancel(self) -> bool:
         """True if no worker had begun it."""
-        if not self.letter.recall():
-            return self.cancelled()
-        super().cancel()
-        self.set_running_or_notify_cancel()
-        self.crew.dropped(self.number)
-        return True
+        # On the list first: it is the watcher who goes on if a signal handler raises.
+        self.crew.cancelling.append(self)
+        on_error(self.crew.answers.ring, self.recall)
+        return self.cancelled()
+
+    def recall(self) -> None:
+        self.letter.recall()
+        self.end_recalled()
+
+    def end_recalled(self) -> None:
+        """The second half of cancel(); may be done twice, and in two threads."""
+        if self.letter.recalled:
+            super().cancel()
+            self.set_running_or_notify_cancel()
+            self.crew.dropped(self.number)
+        with contextlib.suppress(ValueError):
+            self.crew.cancelling.remove(self)
 
     def settle(self, good: bool, found: Any) -> bool:
         """Ends with that, if it has not ended: by a timeout, or because it was delivered twice."""

@@ -6,8 +6,8 @@
 
 The pool keeps the read end of `tasks` that the worker has, too.
 
-Everything here is guarded by the pool's lock, but for receiving answers, which only the thread that
-holds the pump does.
+Everything here is guarded by the pool's lock. What is sent goes from the pool's queue to `sent` in
+one step, what is answered from there to what has arrived (csrc/binding/line_steps.c).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import contextlib
 import os
 from collections import deque
 from multiprocessing.connection import Connection
-from time import monotonic
 from typing import Any
 
 from theus._theus import Line, SharedBlock
@@ -63,6 +62,14 @@ class Task:
     def name(self) -> str:
         """Of the function that errors name."""
         return shown_name(self.fn)
+
+    def fulfil(self, kind: int, body: bytes) -> bool:
+        """Ends it with an answer. False: that takes more than a step."""
+        if kind != wire.VALUE:
+            return False
+        if not self.future.over():
+            self.release()
+        return self.future.fulfil(body) or self.future.over()
 
     def release(self) -> None:
         """The worker is through with what was lent to it."""
@@ -134,10 +141,6 @@ class Member:
         """On their way or running, in the order in which the worker comes to them."""
         self.packets: deque[int] = deque()
         """How many tasks each of the packets holds that have not been answered whole."""
-        self.since = 0.0
-        """When the worker came to the first of `sent`, as far as we can know."""
-        self.pace = 1.0
-        """Seconds that its last tasks took, newer ones counting more."""
         self.owed: list[int] = []
         """Results whose blocks we are through with, and the worker does not know it yet."""
 
@@ -147,35 +150,6 @@ class Member:
         return self.line.writes >= 0
 
     # ---- tasks ------------------------------------------------------------------------
-
-    def send(self, tasks: list[Task]) -> bool:
-        """One packet with some tasks; False if there is no room for it now."""
-        if self.owed:
-            self.give_back()
-        if not self.line.send([task.frame for task in tasks]):
-            return False
-        if not self.sent:
-            self.since = monotonic()
-        self.sent += tasks
-        self.packets.append(len(tasks))
-        return True
-
-    def answered(self, answers: list[tuple[int, int, bytes]]) -> list[Answer]:
-        """Takes the tasks with these answers off the list. Some are not there any more: killed."""
-        sent, packets = self.sent, self.packets
-        found: list[Answer] = []
-        for kind, number, body in answers:
-            if not sent or sent[0].number != number:
-                continue
-            found.append((self, sent.popleft(), kind, body))
-            if packets[0] == 1:
-                packets.popleft()
-            else:
-                packets[0] -= 1
-        now = monotonic()
-        self.pace += 0.3 * ((now - self.since) / len(answers) - self.pace)
-        self.since = now
-        return found
 
     def recall(self) -> list[Task]:
         """Takes back the tasks that the worker has not read, in order.

@@ -98,11 +98,7 @@ class ProcessPool(SeparatePool):
     def stats(self) -> PoolStats:
         crew = self.crew
         crew.pump.show()  # who asks again will see what has been answered
-        with crew.lock:
-            running = crew.dispatch.count_sent()
-            alive = sum(not member.gone for member in crew.members)
-            past = (crew.done, crew.died, crew.dispatch.recalled, crew.reclaimed)
-            figures = (alive, len(crew.dispatch.queue), running, *past)
+        figures: tuple[int, ...] = crew.locked(crew.figures)
         return PoolStats("processes", self.size, *figures)
 
     def __repr__(self) -> str:

@@ -26,31 +26,38 @@ arms first. Arming looks at what is there: an answer that came before is seen.
 
 `armed` is true only if the entry is, or has just woken the watcher. Who arms may be late, and
 somebody pump already: then an answer wakes both, the watcher finds the turn taken, and sleeps on.
-So it notes when it wakes that the entry is spent: who comes next arms once more.
+So it notes when it wakes that the entry is spent: who comes next arms once more. And whoever
+arms writes `armed` after the entry, whoever disarms before it: a signal handler that raises in
+between leaves an entry that is armed and does not say so, which wakes the watcher once too often.
 
-Should all that fail (Ctrl-C in the very instruction that arms), the watcher looks once a second.
+In the main thread such a handler may raise anywhere (theus/pools/steps.py). Whoever is thrown out
+of the turn rings the bell when it has let go of it: the watcher then reads, and arms.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
-import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures._base import PENDING, RUNNING
+from functools import partial
+from io import FileIO
 from typing import Any, Protocol, TypeVar
 
+from theus._theus import bracket, on_error
 from theus.pools.promise import PromisedFuture
+from theus.pools.steps import inside
 
 __all__ = ["PoolFuture", "Pump"]
 
 T = TypeVar("T")
 
 EVENT = select.EPOLLIN if hasattr(select, "epoll") else 0
+ONE = (1).to_bytes(8, "little")
+"""As eventfd counts."""
 TICK = 1.0
 """Seconds after which the watcher looks, whatever it has been told."""
+LONGEST = 3600.0
+"""Seconds that one wait for answers may take. Those who wait for longer wait once more."""
 
 
 class Pump:
@@ -58,19 +65,29 @@ class Pump:
 
     def __init__(self) -> None:
         self.turn = threading.RLock()
+        self.in_turn = partial(bracket, partial(self.turn.acquire, False), self.turn.release)
+        """in_turn(fn, *args) calls it with the turn; NotImplemented if somebody else has that."""
         self.taken = False
         """Somebody pumps, and will look at what is under way when it lets go."""
         self.switch = threading.RLock()
         """Nothing is called with it, but the collector may run there, and end an iterator of map(),
         which takes the crew's lock: so nobody who has that waits for this. Futures take it when
         they are shown, also with the condition of another future held."""
+        self.switched = inside(self.switch)
         self.armed = True
-        """Guarded by switch; but the watcher sets it to False without."""
+        """Guarded by switch."""
         self.wakes_at = float("inf")
         """When the watcher looks at the clock next. Guarded by the crew's lock."""
         self.inner = select.epoll()
         self.outer = select.epoll()
-        self.bell, self.call = (os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2))
+        # As files, whose methods are of C, and write to nobody else's once they are closed.
+        self.bell, self.call = (
+            FileIO(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), "r+") for _ in range(2)
+        )
+        self.ring = partial(self.bell.write, ONE)
+        """The watcher shall look at everything."""
+        self.interrupt = partial(self.call.write, ONE)
+        """Whoever pumps shall look at its future again."""
         self.inner.register(self.call, EVENT)
         self.outer.register(self.bell, EVENT)
         self.outer.register(self.inner, EVENT | select.EPOLLONESHOT)
@@ -89,55 +106,38 @@ class Pump:
 
     def take(self) -> None:
         """The caller, who has the turn, reads from now on."""
-        with self.switch:
-            self.taken = True
-            if self.armed and self.open:
-                self.outer.modify(self.inner, 0)
-                self.armed = False
+        self.taken = True
+        if self.armed:
+            self.switched(self.disarm)
+
+    def disarm(self) -> None:
+        """Caller has the switch."""
+        if self.armed and self.open:
+            self.armed = False
+            self.outer.modify(self.inner, 0)
 
     def arm(self) -> None:
         """An answer from now on wakes the watcher; also one that is there."""
-        with self.switch:
-            if self.open:
-                self.outer.modify(self.inner, EVENT | select.EPOLLONESHOT)
-                self.armed = True
+        self.switched(self.arm_here)
+
+    def arm_here(self) -> None:
+        """Caller has the switch."""
+        if self.open:
+            self.outer.modify(self.inner, EVENT | select.EPOLLONESHOT)
+            self.armed = True
 
     def show(self) -> None:
         """Somebody relies on the watcher. Who pumps at the moment arms when it lets go."""
         if not self.armed and not self.taken:
             self.arm()
 
-    def free_abandoned(self, is_somebody_in: Callable[[], bool]) -> None:
-        """By the watcher, who did not get the turn: has anybody?
-
-        A signal between taking the turn and the next instruction leaves it taken by a thread that
-        does not know. That thread may come back at any moment, and get in, as the turn is
-        reentrant; so we look once more when a new turn is there and not to be had yet.
-        """
-        if self.taken or is_somebody_in():
-            return
-        old, new = self.turn, threading.RLock()
-        with new:
-            self.turn = new
-            if is_somebody_in():
-                self.turn = old
-
     def ready(self, timeout: float) -> list[int]:
-        """Descriptors with something to read; the caller has the turn."""
-        found = [fd for fd, _ in self.inner.poll(timeout)]
-        if self.call in found:
-            found.remove(self.call)
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self.call)
+        """Descriptors with something to read; the caller has the turn. Less than 0: no limit."""
+        found = [fd for fd, _ in self.inner.poll(min(timeout, LONGEST))]
+        if self.call.fileno() in found:
+            found.remove(self.call.fileno())
+            self.call.read(8)
         return found
-
-    def interrupt(self) -> None:
-        """Whoever pumps shall look at its future again."""
-        os.eventfd_write(self.call, 1)
-
-    def ring(self) -> None:
-        """The watcher shall look at the clock."""
-        os.eventfd_write(self.bell, 1)
 
     def look_by(self, at: float) -> None:
         """The watcher, who calls this itself, looks at the clock again at that time. Caller holds
@@ -147,17 +147,17 @@ class Pump:
     def wake_by(self, at: float) -> None:
         """The same, if anybody may call it."""
         if at < self.wakes_at:
+            self.ring()  # first: the watcher waits for the lock before it looks
             self.wakes_at = at
-            self.ring()
 
     def sleep(self, pause: float) -> None:
         """The watcher waits for the bell, or an answer while that is armed."""
         rung = [fd for fd, _ in self.outer.poll(min(pause, TICK))]
         if self.inner.fileno() in rung:
-            self.armed = False  # it may have come in vain, and would not come again
-        if self.bell in rung:
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self.bell)
+            with self.switch:
+                self.armed = False  # it may have come in vain, and would not come again
+        if self.bell.fileno() in rung:
+            self.bell.read(8)
 
     def close(self) -> None:
         with self.switch:
@@ -167,21 +167,8 @@ class Pump:
         """As close(), in a forked child, where nobody may hold the switch any more."""
         self.open = False
         self.armed = True  # show() has nothing to do any more
-        for epoll in (self.outer, self.inner):
-            epoll.close()
-        for fd in (self.bell, self.call):
-            os.close(fd)
-
-
-def is_anybody_in(method: Any, of: object) -> bool:
-    """Whether a thread is in the middle of that method of that object."""
-    for frame in sys._current_frames().values():
-        at: Any = frame
-        while at is not None:
-            if at.f_code is method.__code__ and at.f_locals.get("self") is of:
-                return True
-            at = at.f_back
-    return False
+        for file in (self.outer, self.inner, self.bell, self.call):
+            file.close()
 
 
 # ---- futures -------------------------------------------------------------------------------
@@ -192,8 +179,8 @@ class Crew(Protocol):
 
     pump: Pump
 
-    def pump_for(self, future: PoolFuture[Any], timeout: float | None) -> float | None:
-        """Reads answers until it is done, if nobody else does. What is left of the time."""
+    def wait_for(self, future: PoolFuture[Any], timeout: float | None) -> None:
+        """Until it is done, or the time has passed."""
 
     def interrupt(self) -> None:
         """Whoever pumps shall look at its future again."""
@@ -204,29 +191,17 @@ class PoolFuture(PromisedFuture[T]):
 
     crew: Crew
 
+    def wait(self, timeout: float | None) -> None:
+        self.crew.wait_for(self, timeout)
+
     def shown(self) -> None:
         """From now on somebody may wait who cannot pump. While this is under way, the entry stays
         armed or somebody pumps; so once is enough."""
         if not self.over():
             self.crew.pump.show()
 
-    def mark(self, begun: bool) -> None:
-        """As set_running_or_notify_cancel(), for a future that nobody else has yet; and back."""
-        self._state = RUNNING if begun else PENDING
-
-    def result(self, timeout: float | None = None) -> T:
-        """As Future.result(); ClosedError in a forked child, where no answer can come."""
-        if not self.over():
-            timeout = self.crew.pump_for(self, timeout)
-        return super().result(timeout)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        if not self.over():
-            timeout = self.crew.pump_for(self, timeout)
-        return super().exception(timeout)
-
     def cancel(self) -> bool:
         """True if it had not been handed to a worker."""
-        cancelled = super().cancel()
+        cancelled = on_error(self.crew.interrupt, super().cancel)
         self.crew.interrupt()
-        return cancelled
+        return bool(cancelled)

@@ -14,6 +14,10 @@ raise anything, or wait for another future: then the same thread pumps once more
 was taken from the box lies in `arrived` until it is delivered, and whoever pumps next finds it
 there.
 
+The main thread, where a signal handler may raise between any two instructions, delivers only what
+is one step, a value that C can restore for a future that nobody else waits for, and leaves the rest
+to the watcher: theus/pools/steps.py.
+
 The lock is reentrant for the collector's sake: it may run wherever the lock is held, and end a pool
 or an iterator of map() there. What these do then sets flags, boxes and bells.
 
@@ -40,7 +44,7 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
-from theus._theus import InterpreterWorker, Mailbox, encode, hide_arenas
+from theus._theus import Mailbox, apart, bracket, encode, hide_arenas, on_error
 from theus.errors import BrokenPoolError, ClosedError, TaskStoppedError, WorkerTimeoutError
 from theus.helpers import get_logger
 from theus.pools import wire
@@ -50,6 +54,8 @@ from theus.pools.codec import decode_with, extend, seen
 from theus.pools.letters import UNBORN, LetterFuture, Task, unpacked
 from theus.pools.registry import at_exit, delist, enlist
 from theus.pools.reports import log_here, restored_answer
+from theus.pools.residence import Resident
+from theus.pools.steps import has, in_main_thread, inside, undisturbed
 
 __all__ = ["Residents"]
 
@@ -62,35 +68,6 @@ FORK_PATIENCE = 5.0
 log."""
 
 logger = get_logger(__name__)
-
-
-class Resident:
-    """One worker, as its pool has it."""
-
-    def __init__(self, crew: Residents, number: int) -> None:
-        self.worker = InterpreterWorker(crew.tasks, crew.answers)
-        self.failed: BaseException | None = None
-        self.late: int | None = None
-        """The task that it was interrupted in."""
-        self.late_since = 0.0
-        self.thread = threading.Thread(
-            target=self.live, args=(crew,), name=f"{crew.name}-{number}", daemon=True
-        )
-
-    def live(self, crew: Residents) -> None:
-        try:
-            self.worker.run(worker_path(), crew.setup)
-        except BaseException as error:  # no memory, no thread state
-            self.failed = error
-        crew.call_watcher(0.0)
-
-    def interrupt(self, number: int) -> None:
-        """Has Python raise KeyboardInterrupt in that task, as soon as it can. No lock is held: the
-        thread for it has to begin before start() comes back."""
-        # Of its own: it waits for as long as C code keeps the GIL of the worker.
-        threading.Thread(
-            target=self.worker.interrupt, args=(number,), name="theus-interrupt", daemon=True
-        ).start()
 
 
 class Residents:
@@ -112,7 +89,11 @@ class Residents:
         self.open: dict[int, Task] = {}
         """Tasks without an answer, by number. Single operations on it need no lock."""
 
+        self.cancelling: list[LetterFuture[Any]] = []
+        """Those that somebody is just about to cancel."""
+
         self.lock = threading.RLock()
+        self.locked = inside(self.lock)
         # Guarded by lock:
         self.members: list[Resident] = []
         self.abandoned: list[Resident] = []
@@ -131,11 +112,11 @@ class Residents:
         """Workers and what they are at, for when the lock is let go."""
 
         self.pump = threading.RLock()
+        self.pumping = partial(bracket, partial(self.pump.acquire, False), self.pump.release)
+        self.attending = partial(bracket, self.answers.attend, self.answers.leave)
         # Guarded by pump:
         self.arrived: list[tuple[int, int, Any, Any]] = []
         """Letters that are not delivered yet."""
-        self.reader: int | None = None
-        """The thread that pumps; its callbacks cannot wait for the end of the pool."""
         self.done = 0
         self.ended = threading.Event()
         with self.lock:
@@ -159,26 +140,38 @@ class Residents:
         body = encode(call, part, buffers, wire.LARGE)
         kind = wire.TENTATIVE if getattr(look, "careful", False) else wire.CALL
         future: LetterFuture[Any] = LetterFuture(self)
-        with self.lock:
-            if self.closing or self.foreign:
-                raise ClosedError("the pool")
-            if self.failure is not None:
-                raise self.failure
-            future.number = number = next(self.numbers)
-            self.open[number] = Task(shown or fn, future, held, due)
-            try:
-                future.letter = self.tasks.post(kind, number, body, buffers)
-            except BaseException:
-                del self.open[number]
-                raise
-            if len(self.members) < self.size:
-                self.call_watcher(0.0)
-            elif self.timeout is not None and self.wakes_at == float("inf"):
-                self.call_watcher(monotonic() + self.timeout)
-            if due is not None and due[0] < self.next_due:
-                self.next_due = due[0]
-                self.call_watcher(due[0])
+        task = Task(shown or fn, future, held, due)
+        on_error(self.answers.ring, self.locked, self.post, task, kind, body, buffers)
         return future
+
+    def post(self, task: Task, kind: int, body: bytes, buffers: list[Any]) -> None:
+        """Caller holds the lock."""
+        if self.closing or self.foreign:
+            raise ClosedError("the pool")
+        if self.failure is not None:
+            raise self.failure
+        future, due = task.future, task.due
+        future.number = number = next(self.numbers)
+        self.open[number] = task
+        try:
+            future.letter = self.tasks.post(kind, number, body, buffers)
+        except BaseException:
+            self.open.pop(number, None)  # it may have been answered already
+            raise
+        if len(self.members) < self.size:
+            self.call_watcher(0.0)
+        elif self.timeout is not None and self.wakes_at == float("inf"):
+            self.call_watcher(monotonic() + self.timeout)
+        if due is not None and due[0] < self.next_due:
+            self.next_due = due[0]
+            self.call_watcher(due[0])
+
+    def figures(self) -> tuple[int, ...]:
+        """For PoolStats. Caller holds the lock."""
+        tasks = list(self.open.values())
+        running = sum(task.future.letter.taken for task in tasks)
+        alive = sum(member.thread.is_alive() for member in self.members)
+        return alive, len(tasks) - running, running, self.done, self.died, 0
 
     def dropped(self, number: int) -> None:
         """That task was cancelled. Whoever pumps shall look at its future again."""
@@ -187,47 +180,66 @@ class Residents:
 
     # ---- answers out ------------------------------------------------------------------------
 
-    def pump_for(self, future: LetterFuture[Any], timeout: float | None) -> float | None:
-        """Takes answers until the future is done, if nobody else does. What is left of the time."""
-        if future.over():
-            return timeout
+    def wait_for(self, future: LetterFuture[Any], timeout: float | None) -> None:
+        """Until the future is done, or the time has passed; takes answers, if nobody else does."""
         if self.foreign:
             raise ClosedError("the pool of the parent process")
+        if has(self.lock):  # a signal handler came between two steps: others can go on from there
+            apart(self.lock, self.wait_for, future, timeout)
+            return
         end = None if timeout is None else monotonic() + timeout
-        self.answers.attend()
-        try:
-            if self.pump.acquire(blocking=False):
-                try:
-                    while not future.over() and not self.ended.is_set():
-                        left = None if end is None else end - monotonic()
-                        if left is not None and left <= 0:
-                            break
-                        self.read(left)
-                finally:
-                    self.pump.release()
-        finally:
-            self.answers.leave()
-            if self.arrived:  # an exception has come between
-                self.call_watcher(0.0)
-        return None if end is None else max(0.0, end - monotonic())
+        on_error(self.answers.ring, self.pump_until, future, end)
+        if not future.over():
+            future.sleep(None if end is None else end - monotonic())
 
-    def read(self, timeout: float | None) -> None:
-        """Waits for answers, and delivers them. Caller holds the pump."""
-        before, self.reader = self.reader, threading.get_ident()
-        try:
-            if not self.arrived:
-                self.answers.take(self.arrived, timeout)
-            while self.arrived:
+    def pump_until(self, future: LetterFuture[Any], end: float | None) -> None:
+        # In a callback, or a signal handler between two steps: nobody else can go on before us.
+        inside = has(self.pump)
+        plain = in_main_thread() and not inside
+        self.attending(self.pumping, self.read_until, future, end, plain)
+        if self.arrived or inside:  # for the watcher; for who is further out, and about to wait
+            self.answers.ring()
+
+    def read_until(self, future: LetterFuture[Any], end: float | None, plain: bool) -> None:
+        """Caller holds the pump. `plain`: only what is one step."""
+        while not future.over() and not self.ended.is_set():
+            left = None if end is None else end - monotonic()
+            if (left is not None and left <= 0) or not self.read(left, plain):
+                break
+
+    def read(self, timeout: float | None, plain: bool) -> bool:
+        """Waits for answers, and delivers them. Caller holds the pump. False: there are some that
+        are not plain, and left to the watcher."""
+        if not self.arrived:
+            self.answers.take(self.arrived, timeout)
+        while True:
+            try:
                 letter = self.arrived[0]
-                try:
+            except IndexError:
+                return True
+            if plain and not self.deliver_plain(*letter):
+                return False
+            try:
+                if not plain:
                     self.deliver(*letter)
-                finally:
-                    # A callback may have pumped, and gone past it. It stays if an exception came
-                    # before its task had ended: then it is delivered once more.
-                    if self.arrived and self.arrived[0] is letter and letter[1] not in self.open:
-                        del self.arrived[0]
-        finally:
-            self.reader = before
+            finally:
+                # A callback may have pumped, and gone past it. It stays if an exception came
+                # before its task had ended: then it is delivered once more.
+                if self.arrived and self.arrived[0] is letter and letter[1] not in self.open:
+                    del self.arrived[0]
+
+    def deliver_plain(self, kind: int, number: int, body: Any, buffers: Any) -> bool:
+        """False: it takes more than a step."""
+        if kind != wire.VALUE or buffers or type(body) is not bytes:
+            return False
+        task = self.open.get(number)
+        if task is None:  # it has ended otherwise
+            return True
+        if not task.future.fulfil(body) and not task.future.over():
+            return False
+        self.done += 1
+        self.open.pop(number, None)
+        return True
 
     def deliver(self, kind: int, number: int, body: Any, buffers: Any) -> None:
         task = self.open.get(number)
@@ -256,10 +268,13 @@ class Residents:
 
     def call_watcher(self, at: float) -> None:
         """The watcher shall look at the clock at that time."""
-        with self.lock:
-            if at < self.wakes_at:
-                self.wakes_at = at
-                self.answers.ring()
+        self.locked(self.call_by, at)
+
+    def call_by(self, at: float) -> None:
+        """Caller holds the lock."""
+        if at < self.wakes_at:
+            self.answers.ring()  # first: the watcher waits for the lock before it looks
+            self.wakes_at = at
 
     def watch(self) -> None:
         while True:
@@ -269,7 +284,7 @@ class Residents:
             try:
                 if self.pump.acquire(blocking=False):
                     try:
-                        self.read(0)
+                        self.read(0, plain=False)
                     finally:
                         self.pump.release()
                 if self.look_after():
@@ -281,6 +296,8 @@ class Residents:
 
     def look_after(self) -> bool:
         """What is due by the clock. True: all is done, and the pool ends."""
+        for future in self.cancelling.copy():
+            future.end_recalled()
         with self.lock:
             self.wakes_at = float("inf")
             now = monotonic()
@@ -438,12 +455,14 @@ class Residents:
         return found
 
     def close(self, cancel: bool) -> None:
-        with self.lock:
-            self.closing = True
-            waiting = [task.future for task in list(self.open.values())] if cancel else []
-            self.call_watcher(0.0)
-        for future in waiting:
-            future.cancel()
+        self.closing = True
+        self.call_watcher(0.0)
+        if cancel:
+            undisturbed(not has(self.lock), self.cancel_unbegun)
+
+    def cancel_unbegun(self) -> None:
+        for task in list(self.open.values()):
+            task.future.cancel()
 
     def kill(self, at_exit: bool = False) -> None:
         """No worker begins anything any more, Python code is interrupted, and all that is not done
@@ -451,6 +470,9 @@ class Residents:
 
         `at_exit`: that is told to nobody. Only daemon threads still wait, and would print it.
         """
+        undisturbed(not has(self.lock), self.kill_all, at_exit)
+
+    def kill_all(self, at_exit: bool) -> None:
         with self.lock:
             self.closing = True
             self.killed = monotonic() if self.killed is None else self.killed
@@ -498,8 +520,9 @@ class Residents:
             delist(self)  # else a fork, and the end of the program, have to wait for them
 
     def join(self) -> None:
-        """Waits for the end; not in a callback of a future, for which the end would wait."""
-        if threading.get_ident() not in (self.reader, self.thread.ident):
+        """Waits for the end; not in a callback of a future or a signal handler for which the end
+        would wait."""
+        if threading.get_ident() != self.thread.ident and not has(self.pump) and not has(self.lock):
             self.thread.join()
 
     # ---- forks -------------------------------------------------------------------------------
@@ -561,12 +584,6 @@ class Residents:
         self.abandoned.clear()
         self.open.clear()
         self.ended.set()
-
-
-def worker_path() -> bytes:
-    """sys.path, as InterpreterWorker.run() takes it."""
-    path = "\n".join(entry for entry in sys.path if "\n" not in entry)
-    return path.encode("utf-8", "surrogatepass")
 
 
 def leave(error: BaseException) -> None:

@@ -33,14 +33,14 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures._base import FINISHED
 from contextvars import Context
+from functools import partial
 from itertools import count
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, TypeVar
 
-from theus._theus import interrupt_thread
+from theus._theus import apart, bracket, interrupt_thread, on_error
 from theus.errors import (
     BrokenPoolError,
     ClosedError,
@@ -50,7 +50,9 @@ from theus.errors import (
 )
 from theus.pools.base import Pool, PoolStats, checked_size
 from theus.pools.calls import shown_name
+from theus.pools.promise import PromisedFuture, QuickCondition
 from theus.pools.registry import arrange_for_the_end, enlist
+from theus.pools.steps import Gate, has, inside, undisturbed
 
 __all__ = ["ThreadPool"]
 
@@ -100,11 +102,8 @@ class ThreadPool(Pool):
 
     def stats(self) -> PoolStats:
         crew = self.crew
-        with crew.lock:
-            alive = sum(not member.left.is_set() for member in crew.members)
-            running = sum(member.since != IDLE for member in crew.members)
-            figures = (alive, len(crew.queue), running, crew.done, crew.died)
-        return PoolStats("threads", self.size, *figures, recalled=0)
+        figures: tuple[int, ...] = crew.locked(crew.figures)
+        return PoolStats("threads", self.size, *figures)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self._finalizer.detach()
@@ -125,26 +124,13 @@ class ThreadPool(Pool):
         return f"<ThreadPool: {figures.alive} of {self.size} workers, {figures.queued} tasks wait>"
 
 
-class ThreadFuture(Future[T]):
+class ThreadFuture(PromisedFuture[T]):
     """A Future that a forked child does not wait for: there, nobody works on it."""
 
-    def __init__(self, crew: ThreadCrew) -> None:
-        super().__init__()
-        self.crew = crew
+    crew: ThreadCrew
 
-    def result(self, timeout: float | None = None) -> T:
-        """As Future.result(); ClosedError in a forked child, where no answer can come."""
-        self.refuse_to_wait_in_child()
-        return super().result(timeout)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        self.refuse_to_wait_in_child()
-        return super().exception(timeout)
-
-    def refuse_to_wait_in_child(self) -> None:
-        # Not done(): its lock may have been held by a thread that is not here.
-        if self.crew.forgotten and self._state != FINISHED:
-            raise ClosedError("the pool of the parent process")
+    def wait(self, timeout: float | None) -> None:
+        self.crew.wait_for(self, timeout)
 
 
 class Member:
@@ -155,7 +141,7 @@ class Member:
     thread: threading.Thread
 
     def __init__(self) -> None:
-        self.left = threading.Event()
+        self.left = Gate()
         """Set by the thread, as the last thing it does with the pool."""
         self.task: Task | None = None
         """Until its Future is told how it ended. Only the thread itself writes it."""
@@ -189,7 +175,9 @@ class ThreadCrew:
         """All workers have left, and nobody takes their places."""
 
         self.wake: SimpleQueue[None] = SimpleQueue()
+        self.token = partial(self.wake.put, None)
         self.lock = threading.RLock()
+        self.locked = inside(self.lock)
         # Guarded by lock:
         self.queue: deque[Task] = deque()
         self.members: list[Member] = []
@@ -239,14 +227,32 @@ class ThreadCrew:
         if not callable(fn):
             raise TypeError(f"fn is a function, not {_shown(fn)}")
         future: ThreadFuture[Any] = ThreadFuture(self)
-        with self.lock:
-            if self.closing or self.forgotten:
-                raise ClosedError("the pool")
-            if self.failure is not None:
-                raise self.failure
-            self.queue.append((future, fn, args, kwargs))
-        self.wake.put(None)
+        self.locked(self.add, (future, fn, args, kwargs))
         return future
+
+    def add(self, task: Task) -> None:
+        """Caller holds the lock."""
+        if self.closing or self.forgotten:
+            raise ClosedError("the pool")
+        if self.failure is not None:
+            raise self.failure
+        # One step: or a handler might use up the token of another task, or of the end.
+        bracket(partial(self.queue.append, task), self.token, bool)
+
+    def wait_for(self, future: ThreadFuture[Any], timeout: float | None) -> None:
+        """Until the future is done, or the time has passed."""
+        if self.forgotten:
+            raise ClosedError("the pool of the parent process")
+        if has(self.lock):  # a signal handler came between two steps: others can go on from there
+            apart(self.lock, future.sleep, timeout)
+        else:
+            future.sleep(timeout)
+
+    def figures(self) -> tuple[int, ...]:
+        """For PoolStats. Caller holds the lock."""
+        alive = sum(not member.left.is_open for member in self.members)
+        running = sum(member.since != IDLE for member in self.members)
+        return alive, len(self.queue), running, self.done, self.died, 0
 
     def take_all(self) -> list[Task]:
         """Caller holds the lock."""
@@ -273,7 +279,7 @@ class ThreadCrew:
                             pass
         finally:
             with self.lock:
-                member.left.set()
+                member.left.open()
                 if member.gone:
                     self.given_up.remove(member)
                 self.see_whether_it_is_over()
@@ -288,8 +294,11 @@ class ThreadCrew:
         return True
 
     def look(self, member: Member) -> bool:
-        """Waits for a token and does what there is to do. Whether there may be more."""
-        self.wake.get()
+        """Waits for a token, unless there is something already, and does what there is to do.
+        Whether there may be more."""
+        with contextlib.suppress(Empty):
+            # A signal handler may wait for a task before its token is there.
+            self.wake.get(block=not self.queue)
         with self.lock:
             if not self.queue:
                 if not self.closing and self.failure is None:
@@ -378,14 +387,19 @@ class ThreadCrew:
     # ---- the end ---------------------------------------------------------------------------
 
     def close(self, cancel: bool) -> None:
-        waiting: list[Task] = []
+        if self.forgotten:
+            return
+        on_error(self.token, self.set_closing)
+        if cancel:
+            undisturbed(not has(self.lock), self.cancel_unbegun)
+
+    def set_closing(self) -> None:
+        self.closing = True
+        self.token()
+
+    def cancel_unbegun(self) -> None:
         with self.lock:
-            if self.forgotten:
-                return
-            self.closing = True
-            if cancel:
-                waiting = self.take_all()
-        self.wake.put(None)
+            waiting = self.take_all()
         for future, *_ in waiting:
             future.cancel()
             future.set_running_or_notify_cancel()
@@ -395,6 +409,9 @@ class ThreadCrew:
 
         `at_exit`: that is told to nobody. Only daemon threads still wait, and would print it.
         """
+        undisturbed(not has(self.lock), self.kill_all, at_exit)
+
+    def kill_all(self, at_exit: bool) -> None:
         with self.lock:
             self.closing = True
             if self.failure is None:
@@ -414,19 +431,20 @@ class ThreadCrew:
     def see_whether_it_is_over(self) -> None:
         """Caller holds the lock."""
         last = self.closing or self.failure is not None
-        if last and all(member.left.is_set() for member in self.members):
+        if last and all(member.left.is_open for member in self.members):
             self.over.set()
 
     def join(self, timeout: float | None = None) -> None:
         """Waits until all have left; with a limit, for those who are given up, too. Not in a task
         or a callback that shuts its own pool down: for that, the end would wait."""
+        if has(self.lock):  # a signal handler came between two steps: they wait for this thread
+            return
         here = threading.current_thread()
         end = None if timeout is None else monotonic() + timeout
         joined: set[Member] = set()
         while True:
-            with self.lock:
-                some = self.members if end is None else self.members + self.given_up
-                rest = [member for member in some if member not in joined]
+            some = self.members + (self.given_up if end is not None else [])
+            rest = [member for member in some if member not in joined]
             if here is self.watcher or any(member.thread is here for member in rest):
                 return
             for member in rest:
@@ -452,7 +470,7 @@ class ThreadCrew:
         self.forgotten = True
         for member in self.members:
             if member.task is not None:  # whoever was telling the Future may have held its lock
-                member.task[0]._condition = threading.Condition()
+                member.task[0]._condition = QuickCondition()
         self.members.clear()
 
 

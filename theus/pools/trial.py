@@ -31,8 +31,8 @@ from theus.errors import CodecError, InterpreterImportError, _shown
 from theus.pools import wire
 from theus.pools.codec import dumps, find, loads
 from theus.pools.interpreter import setup_for
+from theus.pools.residence import worker_path
 from theus.pools.resident import explained, load_main, refusal
-from theus.pools.residents import worker_path
 
 __all__ = ["Verdict", "known", "try_name"]
 

@@ -254,7 +254,7 @@ deliver(int number)
     }
 }
 
-/* Residents.pump_for, and what Future.result does then. */
+/* Residents.wait_for. */
 static void
 wait_for_result(int number)
 {

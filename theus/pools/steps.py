@@ -1,0 +1,85 @@
+"""What a signal handler that raises, as that of Ctrl-C does, may not leave half-done.
+
+Python runs signal handlers in the main thread, between any two instructions. Other threads are
+never disturbed. So what the main thread does to a pool is either
+
+  - a row of *steps*, calls of C that are done or not begun, such that others can go on after any of
+    them; locks are taken and let go by C around it (`bracket`), and if it raises, C rings for
+    somebody who looks at everything (`on_error`): csrc/binding/steps.c;
+  - or it is left to a thread of the pool, or to one of its own (`undisturbed`).
+
+What a *step* does to tasks: csrc/binding/line_steps.c; to futures: promise.c, `fulfil`.
+"""
+
+from __future__ import annotations
+
+import threading
+from _thread import start_new_thread
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from theus._theus import bracket
+
+__all__ = ["Gate", "has", "in_main_thread", "inside", "undisturbed"]
+
+
+def inside(lock: Any) -> Callable[..., Any]:
+    """inside(lock)(fn, *args) calls fn with the lock held."""
+    return partial(bracket, lock.acquire, lock.release)
+
+
+class Gate:
+    """Shut, until somebody opens it, for good. As Event, whose wait() takes a lock in code of
+    Python; and Thread.join(), once it was thrown out, thinks that the thread has ended (3.11)."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.lock = threading.Lock()
+        self.lock.acquire()
+
+    def open(self) -> None:
+        self.is_open = True
+        self.lock.release()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Whether it is open, after so many seconds at the most."""
+        limit = -1 if timeout is None else max(0.0, timeout)
+        passed = bracket(partial(self.lock.acquire, timeout=limit), self.lock.release, bool)
+        return passed is not NotImplemented
+
+
+def has(lock: Any) -> bool:
+    """Whether this thread holds that RLock."""
+    held: bool = lock._is_owned()  # as threading.Condition asks
+    return held
+
+
+def in_main_thread() -> bool:
+    return threading.get_ident() == threading.main_thread().ident
+
+
+def undisturbed(wait: bool, fn: Callable[..., object], *args: Any) -> None:
+    """Calls fn(*args) where no signal handler runs, and waits until it is done.
+
+    A handler may raise here: then it goes on all the same. A handler that has come to where this
+    thread holds what fn takes does not `wait`.
+    """
+    if not in_main_thread():
+        fn(*args)
+        return
+    done = Gate()
+
+    def work() -> None:
+        try:
+            fn(*args)
+        finally:
+            done.open()
+
+    try:
+        start_new_thread(work, ())  # one step; Thread.start() takes locks in code of Python
+    except RuntimeError:  # no thread is to be had, or not any more: the program ends
+        fn(*args)
+        return
+    if wait:
+        done.wait()
