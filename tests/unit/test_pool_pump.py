@@ -320,6 +320,28 @@ def test_nobody_waits_for_a_condition_with_the_lock_of_the_pool(
     trips(pool, 1)
 
 
+def test_only_what_was_cancelled_falls_out_of_the_queue(pool: ProcessPool, tmp_path: Path) -> None:
+    """A signal handler may wait, before this looks at the first task, until that one is gone."""
+    trips(pool, 1)
+    dispatch, member = pool.crew.dispatch, pool.crew.members[0]
+    assert dispatch.next_due(member, 0.0) == float("inf")  # or until the worker has nothing to do
+    member.line.pace = 1.0  # nothing is sent ahead
+    slow = pool.submit(tasks.wait_for, str(tmp_path / "gate"))
+    waits = pool.submit(tasks.add, 1)
+    with pool.crew.lock:
+        dispatch.drop_cancelled()
+        assert [task.future for task in dispatch.queue] == [waits]
+    (tmp_path / "gate").touch()
+    assert waits.result(PATIENCE) == 2 and slow.done()
+    trips(pool, 1)
+
+
+def test_who_lets_go_of_the_turn_of_a_pool_that_has_ended_rings_for_nobody() -> None:
+    with ProcessPool(1) as pool:
+        trips(pool, 1)
+    assert not pool.crew.leave_to_watcher(False)
+
+
 def test_what_woke_the_watcher_in_vain_is_not_armed_any_more(
     pool: ProcessPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

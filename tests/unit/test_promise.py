@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures as cf
+import contextlib
 import gc
 import logging
 import threading
@@ -14,7 +15,7 @@ import pytest
 
 from support import PATIENCE, until
 from theus._theus import Promise
-from theus.pools.promise import PromisedFuture
+from theus.pools.promise import PromisedFuture, Sleeper
 
 
 class Watched(PromisedFuture[Any]):
@@ -110,6 +111,40 @@ def test_who_gives_up_waiting_leaves_nothing_behind() -> None:
     assert future._waiters == []
     future.set_result(1)
     assert future.result(1e300) == 1
+
+
+@pytest.mark.parametrize("look", range(1, 6))
+def test_a_limit_that_passes_as_it_ends(look: int) -> None:
+    """Whichever comes first, it is never said to be cancelled."""
+
+    class Ending(Watched):
+        looks = 0
+
+        def over(self) -> bool:
+            self.looks += 1
+            if self.looks == look:
+                self.set_result(1)
+            return super().over()
+
+    with contextlib.suppress(TimeoutError):
+        assert Ending().result(0.001) == 1
+
+
+@pytest.mark.parametrize("end", ["set_result", "cancel"])
+def test_who_leaves_as_it_ends_hides_nobody_behind(end: str) -> None:
+    future, second = Watched(), Sleeper()
+
+    class Leaving(Sleeper):
+        def wake(self, other: Any) -> None:
+            future._waiters.remove(self)
+
+        add_result = wake
+
+    first = Leaving()
+    future.ask()
+    future._waiters.extend([first, second])
+    future.cancel() if end == "cancel" else future.set_result(1)
+    assert second.lock.acquire(blocking=False)
 
 
 def test_a_callback_that_raises_is_logged_and_the_next_is_called(
