@@ -16,6 +16,22 @@
 
 #include "errors.h"
 
+/* What the whole gives: `result`, or the exception `error` if that is NULL; both are stolen, and so is `left`, which is NULL
+ * if leaving has failed. */
+static PyObject *
+outcome(PyObject *result, PyObject *error, PyObject *left)
+{
+    if (error != NULL) {
+        PyErr_Clear(); /* the first one counts */
+        PyErr_SetRaisedException(error);
+    }
+    else if (left == NULL) {
+        Py_CLEAR(result);
+    }
+    Py_XDECREF(left);
+    return result;
+}
+
 PyObject *
 module_bracket(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
@@ -33,16 +49,7 @@ module_bracket(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t co
     }
     PyObject *result = PyObject_Vectorcall(args[2], args + 3, (size_t)(count - 3), NULL);
     PyObject *error = result == NULL ? PyErr_GetRaisedException() : NULL;
-    PyObject *left = PyObject_CallNoArgs(args[1]);
-    if (error != NULL) {
-        PyErr_Clear(); /* the first one counts */
-        PyErr_SetRaisedException(error);
-    }
-    else if (left == NULL) {
-        Py_CLEAR(result);
-    }
-    Py_XDECREF(left);
-    return result;
+    return outcome(result, error, PyObject_CallNoArgs(args[1]));
 }
 
 PyObject *
@@ -59,15 +66,7 @@ module_apart(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t coun
     PyObject *error = result == NULL ? PyErr_GetRaisedException() : NULL;
     PyObject *taken = PyObject_CallMethod(args[0], "_acquire_restore", "(O)", saved);
     Py_DECREF(saved);
-    if (error != NULL) {
-        PyErr_Clear();
-        PyErr_SetRaisedException(error);
-    }
-    else if (taken == NULL) {
-        Py_CLEAR(result);
-    }
-    Py_XDECREF(taken);
-    return result;
+    return outcome(result, error, taken);
 }
 
 PyObject *

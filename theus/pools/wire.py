@@ -45,9 +45,8 @@ half of that, every third run of a process came too late on a virtual machine at
 
 # Of tasks.
 CALL, CALL_IN_BLOCKS, RELEASED = 1, 2, 3
-# Of results.
+# Of results, which csrc/binding/line.h knows by the first and the last of them.
 VALUE, VALUE_IN_BLOCKS, ERROR, ERROR_IN_BLOCKS, UNFIT = 4, 5, 6, 7, 8
-ANSWERS = frozenset((VALUE, VALUE_IN_BLOCKS, ERROR, ERROR_IN_BLOCKS, UNFIT))
 # Of the worker itself. STILLBORN: its initializer has raised.
 LOG, READY, STILLBORN = 9, 10, 11
 # A CALL that can be made elsewhere, if an interpreter does not suit it.
