@@ -5,18 +5,29 @@
  * A Future of the library makes a lock, a condition and two lists when it is born, and each of its steps takes the lock:
  * a third of what a small task costs. Most futures are waited for by one thread, which also ends them. So here
  *
- *     the condition is made when it is first asked for, and a promise without one is *quiet*
+ *     nothing is made before it is asked for, and a promise that nobody has asked for is *quiet*
+ *     there is no lock: whoever takes what should be one gets a *view*
  *
- * Whoever waits, or leaves a callback or a waiter, asks for the condition first: so about a quiet promise nobody has to be
- * told anything, and to end it is to write two fields. Invariant: `condition` goes from NULL to an object once, and what
- * `finish` looks at and writes is one step for whoever makes it (the GIL, or the object's critical section: nothing in it
- * runs Python code). So either the condition came first, and the long way is taken, which holds it; or whoever asks for it
- * finds the new state. A promise that is pending begins or is called off in one such step, too, and needs no condition for
- * it: wait() and as_completed(), which look at states with the condition held, tell only those that are over from others.
- * What breaks it: writing `_state` of a promise that others may have to one that is over, but with its condition held.
+ * Quiet: whoever waits, or leaves a callback or a waiter, calls ask() first. About a quiet promise nobody has to be told
+ * anything, and to end it is to write two fields, one step for whoever does it (the GIL, or the object's critical section:
+ * nothing in it runs Python code). Invariant: `asked` becomes true once, and finish() looks at it and writes in one step.
+ * So either the long way is taken, which tells everybody; or whoever asks finds the new state.
+ *
+ * Views: wait() and as_completed() of the library take the conditions of their futures, look at the states, and leave a
+ * waiter with each, to be told of those that were not over. They do so in code of Python, where a signal handler may
+ * raise in the main thread: a condition would stay held for ever, and with it whoever ends the promise. So look(), in place
+ * of acquire(), only has everybody go on seeing the state of that moment, until the last one who looks does look_away();
+ * the promise itself changes when it changes. A waiter
+ *
+ *     that comes when the state seen is told of   knows it, and hears nothing more
+ *     else                                        is told once: by itself if the promise has changed behind the view, else
+ *                                                 by whoever changes it, who takes it from `untold`
+ *
+ * What a waiter finds when it comes, and what it does, is one step (join), as is to take one from `untold`. So it is told
+ * exactly once, whether the view is of that moment or is left over from somebody who was thrown out.
  *
  * The names with an underscore are those that concurrent.futures gives its attributes; its methods, and those of asyncio
- * and of wait() and as_completed(), find here what they look for. */
+ * and of wait() and as_completed(), find in theus/pools/promise.py what they look for. */
 #include "promise.h"
 
 #include "codec.h"
@@ -26,8 +37,12 @@ typedef struct {
     PyObject_HEAD
     /* NULL: None */
     PyObject *crew, *state, *result, *exception;
-    /* NULL: nobody has asked */
-    PyObject *condition, *waiters, *callbacks;
+    PyObject *seen;                /* the state that views show; NULL: the present one */
+    Py_ssize_t views;
+    /* lists, NULL as long as they were empty */
+    PyObject *waiters, *untold;    /* all that have come and not left; those who have to hear of its end */
+    PyObject *callbacks;
+    bool asked;
 } PromiseObject;
 
 static PromiseObject *
@@ -52,6 +67,13 @@ exchange(PyObject **field, PyObject **object)
     *object = old;
 }
 
+/* Whether waiters hear of that state: not of a mere CANCELLED, as in the library. */
+static bool
+is_told_of(PyObject *state)
+{
+    return is_state(state, "FINISHED") || is_state(state, "CANCELLED_AND_NOTIFIED");
+}
+
 static PyObject *
 promise_over(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
@@ -63,9 +85,9 @@ promise_over(PyObject *op, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(over);
 }
 
-/* From PENDING to another state, whether somebody has asked for the condition or not. Whether it is in that state now. */
+/* From one state to another. Whether it is in that one now. */
 static int
-leave_pending(PyObject *op, const char *name)
+change(PyObject *op, const char *from, const char *name)
 {
     PromiseObject *promise = promise_of(op);
     PyObject *state = PyUnicode_InternFromString(name);
@@ -75,7 +97,7 @@ leave_pending(PyObject *op, const char *name)
     }
     Py_BEGIN_CRITICAL_SECTION(op);
     there = is_state(promise->state, name);
-    if (is_state(promise->state, "PENDING")) {
+    if (is_state(promise->state, from)) {
         exchange(&promise->state, &state);
         there = true;
     }
@@ -91,43 +113,69 @@ promise_begin(const module_state *st, PyObject *op)
         PyErr_Format(PyExc_TypeError, "a Promise is needed, not %R", op);
         return -1;
     }
-    return leave_pending(op, "RUNNING");
+    return change(op, "PENDING", "RUNNING");
+}
+
+static PyObject *
+answer(int is_so)
+{
+    return is_so < 0 ? NULL : PyBool_FromLong(is_so);
 }
 
 static PyObject *
 promise_begin_py(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    int begun = leave_pending(op, "RUNNING");
-    return begun < 0 ? NULL : PyBool_FromLong(begun);
+    return answer(change(op, "PENDING", "RUNNING"));
 }
 
 static PyObject *
 promise_call_off(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    int off = leave_pending(op, "CANCELLED");
-    return off < 0 ? NULL : PyBool_FromLong(off);
+    return answer(change(op, "PENDING", "CANCELLED"));
+}
+
+static PyObject *
+promise_notify(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return answer(change(op, "CANCELLED", "CANCELLED_AND_NOTIFIED"));
+}
+
+/* 1: this call has ended it. 0: it is over already, or not `quiet`, if it has to be. */
+static int
+end(PyObject *op, PyObject *result, PyObject *exception, bool quiet)
+{
+    PromiseObject *promise = promise_of(op);
+    PyObject *finished = PyUnicode_InternFromString("FINISHED");
+    PyObject *value = Py_NewRef(result), *error = Py_NewRef(exception);
+    bool ended = false;
+    if (finished != NULL) {
+        Py_BEGIN_CRITICAL_SECTION(op);
+        ended = (is_state(promise->state, "PENDING") || is_state(promise->state, "RUNNING")) && !(quiet && promise->asked);
+        if (ended) {
+            exchange(&promise->result, &value);
+            exchange(&promise->exception, &error);
+            exchange(&promise->state, &finished);
+        }
+        Py_END_CRITICAL_SECTION();
+    }
+    int status = finished == NULL ? -1 : ended;
+    Py_XDECREF(value);
+    Py_XDECREF(error);
+    Py_XDECREF(finished);
+    return status;
 }
 
 static PyObject *
 promise_finish(PyObject *op, PyObject *result)
 {
-    PromiseObject *promise = promise_of(op);
-    PyObject *finished = PyUnicode_InternFromString("FINISHED"), *value = Py_NewRef(result);
-    bool ended;
-    if (finished == NULL) {
-        Py_DECREF(value);
-        return NULL;
-    }
-    Py_BEGIN_CRITICAL_SECTION(op);
-    ended = promise->condition == NULL && (is_state(promise->state, "PENDING") || is_state(promise->state, "RUNNING"));
-    if (ended) {
-        exchange(&promise->result, &value);
-        exchange(&promise->state, &finished);
-    }
-    Py_END_CRITICAL_SECTION();
-    Py_XDECREF(value);
-    Py_XDECREF(finished);
-    return PyBool_FromLong(ended);
+    return answer(end(op, result, Py_None, true));
+}
+
+static PyObject *
+promise_conclude(PyObject *op, PyObject *args)
+{
+    PyObject *result, *exception;
+    return PyArg_ParseTuple(args, "OO:conclude", &result, &exception) ? answer(end(op, result, exception, false)) : NULL;
 }
 
 /* Ends it with a value that is still bytes: one step for whoever delivers it. */
@@ -150,7 +198,7 @@ promise_fulfil(PyObject *op, PyObject *body)
     return ended;
 }
 
-/* ---- what is made when it is asked for ------------------------------------------------------------ */
+/* ---- whoever waits for it ------------------------------------------------------------------------- */
 
 static PyObject *
 promise_shown(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
@@ -158,84 +206,181 @@ promise_shown(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* What stands in the field: `made`, if nobody was quicker. Steals the reference to that; NULL is passed on. */
 static PyObject *
-first_one(PyObject *op, PyObject **field, PyObject *made)
+promise_ask(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *found = NULL;
-    (void)op; /* before 3.13 */
-    if (made != NULL) {
-        Py_BEGIN_CRITICAL_SECTION(op);
-        if (*field == NULL) {
-            exchange(field, &made);
+    PromiseObject *promise = promise_of(op);
+    bool asked;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    asked = promise->asked;
+    Py_END_CRITICAL_SECTION();
+    if (!asked) {
+        /* Told first: if that raises, nobody has asked yet, and whoever does is told of again. */
+        PyObject *told = PyObject_CallMethod(op, "shown", NULL);
+        if (told == NULL) {
+            return NULL;
         }
-        found = Py_NewRef(*field);
+        Py_DECREF(told);
+        Py_BEGIN_CRITICAL_SECTION(op);
+        promise->asked = true;
         Py_END_CRITICAL_SECTION();
-        Py_XDECREF(made);
     }
-    return found;
+    Py_RETURN_NONE;
 }
 
 static PyObject *
-new_condition(void)
+promise_look(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *module = PyImport_ImportModule("theus.pools.promise");
-    PyObject *made = module == NULL ? NULL : PyObject_CallMethod(module, "QuickCondition", NULL);
-    Py_XDECREF(module);
-    return made;
-}
-
-static PyObject *
-promise_condition(PyObject *op, void *Py_UNUSED(closure))
-{
-    PyObject *found;
+    PromiseObject *promise = promise_of(op);
     Py_BEGIN_CRITICAL_SECTION(op);
-    found = Py_XNewRef(promise_of(op)->condition);
+    if (promise->views++ == 0) {
+        promise->seen = Py_XNewRef(promise->state);
+    }
     Py_END_CRITICAL_SECTION();
-    if (found != NULL) {
-        return found;
-    }
-    /* Told first: if that raises, nobody has asked yet, and whoever does is told of again. */
-    PyObject *told = PyObject_CallMethod(op, "shown", NULL);
-    if (told == NULL) {
-        return NULL;
-    }
-    Py_DECREF(told);
-    return first_one(op, &promise_of(op)->condition, new_condition());
+    Py_RETURN_NONE;
 }
 
-/* In a forked child, where nobody will let go of the one that there was. */
+static PyObject *
+promise_look_away(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    PromiseObject *promise = promise_of(op);
+    PyObject *seen = NULL;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    if (promise->views > 0 && --promise->views == 0) {
+        exchange(&promise->seen, &seen);
+    }
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(seen);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+state_seen(PromiseObject *promise)
+{
+    return promise->views > 0 ? promise->seen : promise->state;
+}
+
+/* Caller is in the critical section. */
 static int
-promise_set_condition(PyObject *op, PyObject *made, void *Py_UNUSED(closure))
+append(PyObject **list, PyObject *item)
 {
-    PyObject *condition = Py_XNewRef(made);
+    if (*list == NULL && (*list = PyList_New(0)) == NULL) {
+        return -1;
+    }
+    return PyList_Append(*list, item);
+}
+
+/* Takes the first one that is this object off a list. Caller is in the critical section, and drops the reference outside:
+ * NULL, it was not there. */
+static PyObject *
+take(PyObject *list, PyObject *item)
+{
+    for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(list); i++) {
+        if (PyList_GET_ITEM(list, i) == item) {
+            PyObject *taken = Py_NewRef(item);
+            if (PyList_SetSlice(list, i, i + 1, NULL) == 0) {
+                return taken;
+            }
+            PyErr_Clear(); /* no memory to move the rest: it stays */
+            Py_DECREF(taken);
+            return NULL;
+        }
+    }
+    return NULL;
+}
+static PyObject *
+promise_join(PyObject *op, PyObject *waiter)
+{
+    PromiseObject *promise = promise_of(op);
+    bool hears, behind; /* of its end; which has come, but is not seen */
+    int status;
     Py_BEGIN_CRITICAL_SECTION(op);
-    exchange(&promise_of(op)->condition, &condition);
+    hears = !is_told_of(state_seen(promise));
+    behind = hears && is_told_of(promise->state);
+    status = append(&promise->waiters, waiter);
+    if (status == 0 && hears && !behind) {
+        status = append(&promise->untold, waiter);
+    }
     Py_END_CRITICAL_SECTION();
-    Py_XDECREF(condition);
-    return 0;
+    return status < 0 ? NULL : PyBool_FromLong(behind);
 }
 
 static PyObject *
-list_in(PyObject *op, PyObject **field)
+promise_leave(PyObject *op, PyObject *waiter)
 {
-    PyObject *found;
+    PromiseObject *promise = promise_of(op);
+    PyObject *left, *unheard;
     Py_BEGIN_CRITICAL_SECTION(op);
-    found = Py_XNewRef(*field);
+    left = take(promise->waiters, waiter);
+    unheard = take(promise->untold, waiter);
     Py_END_CRITICAL_SECTION();
-    return found != NULL ? found : first_one(op, field, PyList_New(0));
+    bool was_there = left != NULL;
+    Py_XDECREF(left);
+    Py_XDECREF(unheard);
+    return PyBool_FromLong(was_there);
 }
 
 static PyObject *
-promise_waiters(PyObject *op, void *Py_UNUSED(closure))
+promise_next_untold(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return list_in(op, &promise_of(op)->waiters);
+    PromiseObject *promise = promise_of(op);
+    PyObject *next = NULL;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    if (promise->untold != NULL && PyList_GET_SIZE(promise->untold) > 0) {
+        next = take(promise->untold, PyList_GET_ITEM(promise->untold, 0));
+    }
+    Py_END_CRITICAL_SECTION();
+    return next != NULL ? next : Py_NewRef(Py_None);
+}
+
+static PyObject *
+promise_waiting(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    PromiseObject *promise = promise_of(op);
+    PyObject *copy;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    copy = promise->waiters == NULL ? PyTuple_New(0) : PyList_AsTuple(promise->waiters);
+    Py_END_CRITICAL_SECTION();
+    return copy;
 }
 
 static PyObject *
 promise_callbacks(PyObject *op, void *Py_UNUSED(closure))
 {
-    return list_in(op, &promise_of(op)->callbacks);
+    PromiseObject *promise = promise_of(op);
+    PyObject *made = PyList_New(0), *found;
+    if (made == NULL) {
+        return NULL;
+    }
+    Py_BEGIN_CRITICAL_SECTION(op);
+    if (promise->callbacks == NULL) {
+        exchange(&promise->callbacks, &made);
+    }
+    found = Py_NewRef(promise->callbacks);
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(made);
+    return found;
+}
+
+static PyObject *
+promise_state_seen(PyObject *op, void *Py_UNUSED(closure))
+{
+    PyObject *seen;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    seen = Py_XNewRef(state_seen(promise_of(op)));
+    Py_END_CRITICAL_SECTION();
+    return seen != NULL ? seen : Py_NewRef(Py_None);
+}
+
+static int
+promise_set_state(PyObject *op, PyObject *state, void *Py_UNUSED(closure))
+{
+    PyObject *set = Py_XNewRef(state);
+    Py_BEGIN_CRITICAL_SECTION(op);
+    exchange(&promise_of(op)->state, &set);
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(set);
+    return 0;
 }
 
 /* ---- the type ----------------------------------------------------------------------------------------- */
@@ -271,8 +416,9 @@ promise_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(promise->state);
     Py_VISIT(promise->result);
     Py_VISIT(promise->exception);
-    Py_VISIT(promise->condition);
+    Py_VISIT(promise->seen);
     Py_VISIT(promise->waiters);
+    Py_VISIT(promise->untold);
     Py_VISIT(promise->callbacks);
     return 0;
 }
@@ -285,8 +431,9 @@ promise_clear(PyObject *op)
     Py_CLEAR(promise->state);
     Py_CLEAR(promise->result);
     Py_CLEAR(promise->exception);
-    Py_CLEAR(promise->condition);
+    Py_CLEAR(promise->seen);
     Py_CLEAR(promise->waiters);
+    Py_CLEAR(promise->untold);
     Py_CLEAR(promise->callbacks);
     return 0;
 }
@@ -303,42 +450,60 @@ promise_dealloc(PyObject *op)
 
 static PyMethodDef promise_methods[] = {
     {"over", promise_over, METH_NOARGS,
-     PyDoc_STR("over($self, /)\n--\n\nAs done(), but it asks for no condition: nobody relies on the answer.")},
+     PyDoc_STR("over($self, /)\n--\n\nAs done(), but without ask(): nobody relies on the answer.")},
     {"begin", promise_begin_py, METH_NOARGS,
      PyDoc_STR("begin($self, /)\n--\n\nIt runs from now on, if it is pending. Whether it is running now.")},
     {"call_off", promise_call_off, METH_NOARGS,
      PyDoc_STR("call_off($self, /)\n--\n\n"
                "It is cancelled from now on, if it is pending. Whether it is, and those who wait are not told yet.")},
+    {"notify", promise_notify, METH_NOARGS,
+     PyDoc_STR("notify($self, /)\n--\n\n"
+               "Those who wait may be told from now on, if it was called off. Whether they may.")},
     {"finish", promise_finish, METH_O,
      PyDoc_STR("finish($self, result, /)\n--\n\nEnds it with that. False: nothing was done, set_result() has to.")},
     {"fulfil", promise_fulfil, METH_O,
      PyDoc_STR("fulfil($self, body, /)\n--\n\n"
                "finish() with the value that these bytes hold. False: nothing was done, as somebody waits for it, or the value\n"
                "is none that C can restore alone.")},
+    {"conclude", promise_conclude, METH_VARARGS,
+     PyDoc_STR("conclude($self, result, exception, /)\n--\n\n"
+               "Ends it, whoever waits: they are not told yet. False: it is over already.")},
     {"shown", promise_shown, METH_NOARGS,
-     PyDoc_STR("shown($self, /)\n--\n\nCalled when the condition is about to be made: somebody may wait from now on.")},
+     PyDoc_STR("shown($self, /)\n--\n\nCalled when it is first asked for: somebody may wait from now on.")},
+    {"ask", promise_ask, METH_NOARGS,
+     PyDoc_STR("ask($self, /)\n--\n\nThe caller relies on being told; so there is somebody who sees to that from now on.")},
+    {"look", promise_look, METH_NOARGS,
+     PyDoc_STR("look($self, /)\n--\n\n_state stays as it is until look_away(), for everybody.")},
+    {"look_away", promise_look_away, METH_NOARGS,
+     PyDoc_STR("look_away($self, /)\n--\n\nAs often as look(): _state is the present one again.")},
+    {"join", promise_join, METH_O,
+     PyDoc_STR("join($self, waiter, /)\n--\n\n"
+               "It is among those who wait. True: _state does not show that it is over, and the caller tells this one.")},
+    {"leave", promise_leave, METH_O,
+     PyDoc_STR("leave($self, waiter, /)\n--\n\nIt waits no more. Whether it did.")},
+    {"next_untold", promise_next_untold, METH_NOARGS,
+     PyDoc_STR("next_untold($self, /)\n--\n\nOne who has to be told that it is over, by the caller; None: all were.")},
+    {"waiting", promise_waiting, METH_NOARGS, PyDoc_STR("waiting($self, /)\n--\n\nA tuple of those who wait.")},
     {0},
 };
 
 static PyMemberDef promise_members[] = {
     {"crew", T_OBJECT, offsetof(PromiseObject, crew), READONLY, PyDoc_STR("Who works on it.")},
-    {"_state", T_OBJECT, offsetof(PromiseObject, state), 0, NULL},
+    {"state", T_OBJECT, offsetof(PromiseObject, state), READONLY, PyDoc_STR("The present one.")},
     {"_result", T_OBJECT, offsetof(PromiseObject, result), 0, NULL},
     {"_exception", T_OBJECT, offsetof(PromiseObject, exception), 0, NULL},
     {0},
 };
 
 static PyGetSetDef promise_getset[] = {
-    {"_condition", promise_condition, promise_set_condition, PyDoc_STR("Made when it is first asked for, after shown()."), NULL},
-    {"_waiters", promise_waiters, NULL, PyDoc_STR("Guarded by the condition."), NULL},
-    {"_done_callbacks", promise_callbacks, NULL, PyDoc_STR("Guarded by the condition."), NULL},
+    {"_state", promise_state_seen, promise_set_state, PyDoc_STR("The one that look() has kept, or the present one."), NULL},
+    {"_done_callbacks", promise_callbacks, NULL, NULL, NULL},
     {0},
 };
 
 static PyType_Slot promise_slots[] = {
     {Py_tp_doc, "Promise(crew=None, /)\n--\n\n"
-                "The state of a concurrent.futures.Future, whose condition is made when somebody asks for it. For\n"
-                "classes that inherit from both, this one first."},
+                "The state of a concurrent.futures.Future, without locks. For classes that inherit from both, this one first."},
     {Py_tp_new, promise_new},
     {Py_tp_init, promise_init},
     {Py_tp_traverse, promise_traverse},

@@ -155,7 +155,7 @@ def test_a_promise_is_fulfilled_in_one_step_or_not_at_all() -> None:
     assert future._result == {"a": [1, 2.5]} and future._state == "FINISHED"
     assert not future.fulfil(encode(2)) and future._result == {"a": [1, 2.5]}
     shown: Any = Promise()
-    assert shown._condition is not None
+    shown.ask()
     assert not shown.fulfil(encode(1)) and not shown.over()
     odd: Any = Promise()
     extended = encode(1j.conjugate, lambda part: (1, "x"))
@@ -344,10 +344,14 @@ def test_a_condition_that_is_held_for_ever_holds_up_nobody(pool: Pool) -> None:
         future._condition.acquire()
     assert [future.result(PATIENCE) for future in futures] == [1, 2, 3, 4, 5, 6]
     assert all(gate.result(PATIENCE) for gate in gates)
+    assert (
+        cf.wait(futures, PATIENCE).done == set(futures) == set(cf.as_completed(futures, PATIENCE))
+    )
     killed = [pool.submit(tasks.nap, 0.01) for _ in range(4)]
     killed[-1]._condition.acquire()
     pool.kill()
     assert all(promised(future).over() for future in killed)
+    assert cf.wait(killed, PATIENCE).done == set(killed)
     called: list[Any] = []
     killed[-1].add_done_callback(called.append)
     assert called == killed[-1:]
@@ -358,24 +362,15 @@ def promised(future: Any) -> PromisedFuture[Any]:
     return future
 
 
-def test_who_holds_one_in_a_call_is_waited_for(pool: Pool) -> None:
-    """Another thread, which nobody throws out; however long it takes."""
-    holds, go = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with future._condition:
-            holds.set()
-            assert go.wait(PATIENCE)
-
-    future = pool.submit(tasks.nap, 0.01)
-    thread = threading.Thread(target=hold)
-    thread.start()
-    assert holds.wait(PATIENCE)
-    with pytest.raises(TimeoutError):
-        future.exception(0.2)
-    go.set()
-    thread.join(PATIENCE)
-    assert future.result(PATIENCE) == 0.01
+def test_who_is_thrown_out_of_waiting_waits_again(pool: Pool, alarms: Alarms) -> None:
+    dice = random.Random(7)
+    for wait in (cf.wait, lambda them: list(cf.as_completed(them))) * 10:
+        futures = [pool.submit(tasks.add, n) for n in range(20)]
+        for _ in range(3):
+            alarms.during(dice.uniform(1e-5, 5e-4), wait, futures)
+        assert cf.wait(futures, PATIENCE).done == set(futures)
+        assert set(cf.as_completed(futures, PATIENCE)) == set(futures)
+        assert [future.result(PATIENCE) for future in futures] == [n + 1 for n in range(20)]
 
 
 def test_a_waiter_that_was_thrown_out_with_a_lock_is_not_told(

@@ -1,4 +1,4 @@
-"""Promise: the state of a future whose condition is made when somebody asks for it."""
+"""Promise: the state of a future without locks, and PromisedFuture, which is one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ import gc
 import logging
 import threading
 import weakref
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from helpers import run_threads
 from support import PATIENCE, until
 from theus._theus import Promise
 from theus.pools.promise import PromisedFuture, Sleeper
@@ -35,7 +40,7 @@ def test_it_is_a_future_and_begins_as_one() -> None:
     assert "state=pending" in repr(future)
 
 
-def test_one_that_nobody_waits_for_ends_without_a_condition() -> None:
+def test_one_that_nobody_waits_for_ends_quietly() -> None:
     future = Watched()
     assert future.begin() and future.begin()
     future.set_result([1])
@@ -89,7 +94,7 @@ def test_a_cancelled_one_is_told_of_once() -> None:
     thread = threading.Thread(target=lambda: called.append(type(waits.exception_of())))
     waits = Exceptional()
     thread.start()
-    until(lambda: bool(waits._waiters))
+    until(lambda: bool(waits.waiting()))
     assert waits.cancel()
     thread.join(PATIENCE)
     assert called[-1] is cf.CancelledError
@@ -108,7 +113,7 @@ def test_who_gives_up_waiting_leaves_nothing_behind() -> None:
     for limit in (0.001, 0, -1):
         with pytest.raises(TimeoutError):
             future.exception(limit)
-    assert future._waiters == []
+    assert future.waiting() == ()
     future.set_result(1)
     assert future.result(1e300) == 1
 
@@ -136,13 +141,13 @@ def test_who_leaves_as_it_ends_hides_nobody_behind(end: str) -> None:
 
     class Leaving(Sleeper):
         def wake(self, other: Any) -> None:
-            future._waiters.remove(self)
+            assert future.leave(self)
 
         add_result = wake
 
     first = Leaving()
     future.ask()
-    future._waiters.extend([first, second])
+    assert not future.join(first) and not future.join(second)
     future.cancel() if end == "cancel" else future.set_result(1)
     assert second.lock.acquire(blocking=False)
 
@@ -231,6 +236,168 @@ def test_callbacks_come_once_whoever_is_first() -> None:
         assert called == [future]
 
 
+# ---- views ------------------------------------------------------------------------------------
+
+
+class Hears:
+    """A waiter."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.add_result = partial(self.hear, "result")
+        self.add_exception = partial(self.hear, "exception")
+        self.add_cancelled = partial(self.hear, "cancelled")
+
+    def hear(self, what: str, future: Any) -> None:
+        self.heard.append(what)
+
+
+ENDS: dict[str, Callable[[Watched], object]] = {
+    "result": lambda future: future.set_result(1),
+    "exception": lambda future: future.set_exception(KeyError()),
+    "cancelled": lambda future: future.cancel() and future.set_running_or_notify_cancel(),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_waiter_hears_of_what_it_has_not_seen(end: str) -> None:
+    future = Watched()
+    before, within, behind, after, gone = (Hears() for _ in range(5))
+    future._waiters.append(before)
+    with future._condition:
+        future._waiters.append(within)
+        future._waiters.append(gone)
+        future._waiters.remove(gone)
+        assert future._state == "PENDING"
+        ENDS[end](future)
+        assert future._state == "PENDING" and future.over() and future.done()
+        assert before.heard == within.heard == [end]
+        future._waiters.append(behind)
+        assert behind.heard == [end]
+    assert future._state == future.state != "PENDING"
+    future._waiters.append(after)
+    assert [it.heard for it in (before, within, behind, after, gone)] == [[end]] * 3 + [[]] * 2
+    assert list(future._waiters) == [before, within, behind, after]
+    with pytest.raises(ValueError, match="does not wait for"):
+        future._waiters.remove(gone)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_view_that_is_left_over_hides_no_end(end: str) -> None:
+    future = Watched()
+    future._condition.acquire()  # and never released
+    ENDS[end](future)
+    for call in (run_now, in_thread):
+        assert call(lambda: cf.wait([future], PATIENCE).done) == {future}
+        assert call(lambda: list(cf.as_completed([future], PATIENCE))) == [future]
+        first = call(lambda: cf.wait([future], PATIENCE, cf.FIRST_EXCEPTION))
+        assert first.done == {future} and not first.not_done
+    assert future._get_snapshot()[:2] == (True, end == "cancelled")
+    assert future.waiting() == ()
+
+
+def run_now(fn: Callable[[], Any]) -> Any:
+    return fn()
+
+
+def in_thread(fn: Callable[[], Any]) -> Any:
+    got: list[Any] = []
+    thread = threading.Thread(target=lambda: got.append(fn()))
+    thread.start()
+    thread.join(PATIENCE)
+    return got[0]
+
+
+def test_views_end_with_the_last_one() -> None:
+    future = Watched()
+    views = [future._condition for _ in range(3)]
+    for view in views:
+        assert view.acquire()
+    future.set_result(1)
+    for view in views:
+        assert future._state == "PENDING"
+        view.release()
+    assert future._state == "FINISHED"
+    future.look_away()  # more often than look(): nothing happens
+    future.look()
+    assert future._state == "FINISHED"
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["look", "look_away", "join", "leave", "begin", "call_off", "notify", "end", "tell"]
+        )
+    )
+)
+def test_each_waiter_hears_once_of_what_it_has_not_seen(steps: list[str]) -> None:
+    """Whoever ends it, tells them, or looks on, in any order."""
+    future, waiters, due = Watched(), list[Hears](), set[Hears]()
+    told_of = {"FINISHED", "CANCELLED_AND_NOTIFIED"}
+    for step in steps:
+        match step:
+            case "join":
+                waiters.append(Hears())
+                due |= {waiters[-1]} - ({waiters[-1]} if future._state in told_of else set())
+                future._waiters.append(waiters[-1])
+            case "leave" if waiters:
+                left = waiters.pop(0)
+                future._waiters.remove(left)
+                if not left.heard:
+                    due.discard(left)
+            case "end":
+                future.conclude(1, None)
+            case "tell":
+                future.tell_all() if future.state in told_of else None
+            case "look" | "look_away" | "begin" | "call_off" | "notify":
+                getattr(future, step)()
+        for waiter in waiters:
+            assert len(waiter.heard) <= (waiter in due)
+    future.call_off() or future.conclude(1, None)
+    future.notify()
+    future.tell_all()
+    assert all(len(waiter.heard) == 1 for waiter in due)
+    assert list(future._waiters) == waiters
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_whoever_waits_while_they_end_hears_of_all(stale: bool) -> None:
+    for turn in range(100):
+        futures = [Watched() for _ in range(5)]
+        if stale:
+            futures[turn % 5]._condition.acquire()
+
+        def body(index: int, futures: list[Watched] = futures) -> set[Any]:
+            match index:
+                case 0:
+                    for future in futures:
+                        future.set_result(1)
+                    return set(futures)
+                case 1:
+                    return set(cf.wait(futures, PATIENCE).done)
+                case 2:
+                    return set(cf.as_completed(futures, PATIENCE))
+                case _:
+                    return {future for future in futures if future.result(PATIENCE) == 1}
+
+        assert run_threads(4, body) == [set(futures)] * 4
+
+
+def test_who_ends_it_first_has_ended_it() -> None:
+    """Many at once: for one it is done, the others hear of it."""
+    for _ in range(100):
+        future, won = Watched(), list[int]()
+        future.ask()
+
+        def end(n: int, future: Watched = future, won: list[int] = won) -> None:
+            with contextlib.suppress(cf.InvalidStateError):
+                future.set_result(n)
+                won.append(n)
+
+        run_threads(4, end)
+        assert won == [future.result()]
+
+
 def test_cycles_through_it_are_found() -> None:
     future = Watched()
     future.set_result([future])
@@ -245,7 +412,7 @@ def test_odd_states_are_no_state(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL + 1)
     for state in (None, 7, "RUNNING AWAY"):
         future = Watched()
-        future._state = state  # type: ignore[assignment]
+        future._state = state
         assert future.over() and not future.begin() and not future.finish(1)
     bare = Promise()
     assert not bare.over() and bare.finish(1) and bare.over()

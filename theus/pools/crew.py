@@ -380,8 +380,7 @@ class Crew:
         return False
 
     def tell_cancelled(self) -> None:
-        """Without the lock: who holds a condition may want that, as soon as the collector ends an
-        iterator of map() there."""
+        """Without the lock: who is told runs code of anybody."""
         cancelled = self.dispatch.cancelled
         while cancelled:
             task = cancelled.popleft()

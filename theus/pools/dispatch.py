@@ -201,9 +201,9 @@ class Dispatcher:
 
     def take_unbegun(self) -> list[Task]:
         """Those that can be cancelled: one that was taken back is running to its caller."""
-        # Not running(), which takes the condition. Whether they are changes under our lock alone.
-        waiting = [task for task in self.queue if task.future._state != RUNNING]
-        begun = [task for task in self.queue if task.future._state == RUNNING]
+        # Not running(), which asks for it. Whether they are changes under our lock alone.
+        waiting = [task for task in self.queue if task.future.state != RUNNING]
+        begun = [task for task in self.queue if task.future.state == RUNNING]
         self.queue.clear()
         self.queue.extend(begun)
         return waiting

@@ -5,49 +5,24 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import logging
-import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, InvalidStateError
-from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, RUNNING
-from operator import attrgetter
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, RUNNING
 from typing import Any, TypeVar
 
 from theus._theus import Promise
 
-__all__ = ["PromisedFuture", "QuickCondition"]
+__all__ = ["PromisedFuture"]
 
 T = TypeVar("T")
 logger = logging.getLogger("concurrent.futures")
 """Where a Future says what a callback has raised."""
 
-LOOK = 0.01
-"""Seconds between two looks at who holds a condition."""
 LONG = 1.0
 """Seconds after which a lock of wait() or as_completed() is one that nobody lets go of: they hold
 it for as long as it takes to note a result."""
-
-
-def is_forsaken(condition: threading.Condition) -> bool:
-    """Whether the main thread holds that lock and does not know, as a signal handler has thrown it
-    out of wait() or as_completed(): these take conditions in code of Python."""
-    main = threading.main_thread().ident or 0
-    if f"owner={main} " not in repr(condition):
-        return False
-    frame = sys._current_frames().get(main)
-    while frame is not None:
-        code = frame.f_code
-        if code in (threading.Event.wait.__code__, PromisedFuture.sleep.__code__):
-            return True  # who waits there holds none
-        if code.co_filename == concurrent.futures._base.__file__ or code in (
-            PromisedFuture.set_running_or_notify_cancel.__code__,
-            PromisedFuture.finish_shown.__code__,
-        ):
-            return False
-        frame = frame.f_back
-    return True
-
 
 unreachable: weakref.WeakSet[Any] = weakref.WeakSet()
 """Waiters of calls that were thrown out with a lock of theirs: who tells them would hang."""
@@ -68,13 +43,47 @@ def is_reachable(waiter: Any) -> bool:
     return True
 
 
-class QuickCondition(threading.Condition):
-    """Its `with` calls what the lock has, which is of C. In methods of Python a signal handler may
-    raise when the lock is taken already, or not let go yet. (From Python 3.14 on it may come right
-    after `__enter__` all the same.)"""
+class View:
+    """The `_condition` of a future, for wait() and as_completed(): no lock, nobody waits for it.
+    Who has it sees the state of that moment; see promise.c."""
 
-    __enter__ = property(attrgetter("_lock.__enter__"))
-    __exit__ = property(attrgetter("_lock.__exit__"))
+    __slots__ = ("future",)
+
+    def __init__(self, future: PromisedFuture[Any]) -> None:
+        self.future = future
+
+    def acquire(self) -> bool:
+        self.future.look()
+        return True
+
+    def release(self) -> None:
+        self.future.look_away()
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *about: object) -> None:
+        self.release()
+
+
+class Waiters:
+    """The `_waiters` of a future, for wait() and as_completed()."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: PromisedFuture[Any]) -> None:
+        self.future = future
+
+    def append(self, waiter: Any) -> None:
+        if self.future.join(waiter):
+            self.future.tell(waiter)
+
+    def remove(self, waiter: Any) -> None:
+        if not self.future.leave(waiter):
+            raise ValueError(f"{waiter!r} does not wait for {self.future!r}")
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.future.waiting())
 
 
 class Sleeper:
@@ -92,44 +101,34 @@ class Sleeper:
 
 
 class PromisedFuture(Promise, Future[T]):
-    """A Future that makes its condition when it is first asked for it: csrc/binding/promise.c.
+    """A Future that costs nothing more until somebody asks for it: csrc/binding/promise.c.
 
-    Its methods are those of Future. But none that the main thread may call takes the condition,
-    which a signal handler might leave held; and those that end one do not wait for somebody who
-    will not let go of it.
+    Its methods are those of Future, without a lock: a signal handler that raises in the main thread
+    leaves none held, wherever it comes. Only a value that nobody has asked for is written there in
+    one step; whoever else ends one tells others of it, and is not the main thread (steps.py).
     """
 
-    _state: str
     _result: Any
     _exception: BaseException | None
-    _condition: threading.Condition
-    _waiters: list[Any]
     _done_callbacks: list[Any]
+
+    @property
+    def _condition(self) -> Any:  # type: ignore[override]  # only Future's own methods write it
+        self.ask()
+        return View(self)
+
+    @property
+    def _waiters(self) -> Any:  # type: ignore[override]
+        return Waiters(self)
 
     def set_running_or_notify_cancel(self) -> bool:
         """Also for one that runs already. Calls what cancel() has not come to."""
         if self.begin():
             return True
-        held = self.hold()
-        try:
-            if self._state == CANCELLED:
-                self._state = CANCELLED_AND_NOTIFIED
-                for waiter in filter(is_reachable, self._waiters.copy()):
-                    waiter.add_cancelled(self)
-        finally:
-            if held:
-                self._condition.release()
+        if self.notify():
+            self.tell_all()
         self._invoke_callbacks()
         return False
-
-    def hold(self) -> bool:
-        """Whether this thread has the condition now; if not, nobody who will come back has."""
-        forsaken = 0
-        while not self._condition.acquire(timeout=LOOK):
-            forsaken = forsaken + 1 if is_forsaken(self._condition) else 0
-            if forsaken == 3:
-                return False
-        return True
 
     def set_result(self, result: T) -> None:
         if not self.finish(result):
@@ -139,23 +138,30 @@ class PromisedFuture(Promise, Future[T]):
         self.finish_shown(None, exception)
 
     def finish_shown(self, result: Any, error: BaseException | None) -> None:
-        held = self.hold()
-        try:
-            if not self.begin():  # from here on nobody can cancel it
-                raise InvalidStateError(f"it is {self._state} already")
-            self._result, self._exception = result, error
-            self._state = FINISHED
-            for waiter in filter(is_reachable, self._waiters.copy()):
-                waiter.add_result(self) if error is None else waiter.add_exception(self)
-        finally:
-            if held:
-                self._condition.release()
+        if not self.conclude(result, error):
+            raise InvalidStateError(f"it is {self.state} already")
+        self.tell_all()
         self._invoke_callbacks()
+
+    def tell_all(self) -> None:
+        while (waiter := self.next_untold()) is not None:
+            self.tell(waiter)
+
+    def tell(self, waiter: Any) -> None:
+        """Caller has it from join() or next_untold()."""
+        if not is_reachable(waiter):
+            return
+        if self.state != FINISHED:
+            waiter.add_cancelled(self)
+        elif self._exception is None:
+            waiter.add_result(self)
+        else:
+            waiter.add_exception(self)
 
     def cancel(self) -> bool:
         if not self.call_off():
-            return self._state == CANCELLED_AND_NOTIFIED
-        for waiter in self._waiters.copy():
+            return bool(self.state == CANCELLED_AND_NOTIFIED)
+        for waiter in self.waiting():
             if isinstance(waiter, Sleeper):
                 waiter.wake(self)
         self._invoke_callbacks()
@@ -185,19 +191,20 @@ class PromisedFuture(Promise, Future[T]):
             logger.exception("exception calling callback of a future that is %s", self._state)
 
     def running(self) -> bool:
-        return not self.done() and self._state == RUNNING
+        return not self.done() and self.state == RUNNING
 
     def cancelled(self) -> bool:
-        return self.done() and self._state != FINISHED
+        return self.done() and self.state != FINISHED
 
     def done(self) -> bool:
         if not self.over():
             self.ask()
         return self.over()
 
-    def ask(self) -> threading.Condition:
-        """Whoever asks relies on what comes; so there is somebody who reads it from now on."""
-        return self._condition
+    def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
+        """(done, cancelled, result, exception), for asyncio from Python 3.15 on."""
+        done = self.done()
+        return done, done and self.state != FINISHED, self._result, self._exception
 
     def result(self, timeout: float | None = None) -> T:
         """As Future.result(); ClosedError in a forked child, where no answer can come."""
@@ -214,7 +221,7 @@ class PromisedFuture(Promise, Future[T]):
             self.wait(timeout)
         if not self.over():
             raise TimeoutError
-        if self._state != FINISHED:
+        if self.state != FINISHED:
             raise CancelledError
         return self._exception
 
@@ -227,10 +234,9 @@ class PromisedFuture(Promise, Future[T]):
         that raises is hidden by the RuntimeError of a lock that is let go twice."""
         sleeper = Sleeper()
         self.ask()
-        self._waiters.append(sleeper)
+        self.join(sleeper)
         if not self.over():  # else whoever has ended it may not have seen the sleeper
             most = threading.TIMEOUT_MAX
             sleeper.lock.acquire(timeout=-1 if timeout is None else max(0.0, min(timeout, most)))
         if not self.over():
-            with contextlib.suppress(ValueError):
-                self._waiters.remove(sleeper)
+            self.leave(sleeper)

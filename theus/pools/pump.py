@@ -16,13 +16,13 @@ rest of an empty round trip. So the rule is
     whenever something is under way that nobody pumps for, the entry is armed;
     except for a single task whose future has been shown to nobody who could not pump.
 
-A future is shown by whoever asks for its condition (csrc/binding/promise.c).
+A future is shown by whoever first asks for it (csrc/binding/promise.c).
 
 Who lets go of the turn looks at what is under way *after* that, and arms if there is anything:
 so whoever comes too late for the turn is not forgotten. Who submits the only task does not arm:
 what usually comes next is result(), which reads the answer itself. Everything else that can be
-done with a future (done(), a callback, as_completed(), wait()) asks for its condition, and that
-arms first. Arming looks at what is there: an answer that came before is seen.
+done with a future (done(), a callback, as_completed(), wait()) asks for it, and that arms first.
+Arming looks at what is there: an answer that came before is seen.
 
 `armed` is true only if the entry is, or has just woken the watcher. Who arms may be late, and
 somebody pump already: then an answer wakes both, the watcher finds the turn taken, and sleeps on.
@@ -72,7 +72,7 @@ class Pump:
         self.switch = threading.RLock()
         """Nothing is called with it, but the collector may run there, and end an iterator of map(),
         which takes the crew's lock: so nobody who has that waits for this. Futures take it when
-        they are shown, also with the condition of another future held."""
+        they are shown."""
         self.switched = inside(self.switch)
         self.armed = True
         """Guarded by switch."""

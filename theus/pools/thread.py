@@ -50,7 +50,7 @@ from theus.errors import (
 )
 from theus.pools.base import Pool, PoolStats, checked_size
 from theus.pools.calls import shown_name
-from theus.pools.promise import PromisedFuture, QuickCondition
+from theus.pools.promise import PromisedFuture
 from theus.pools.registry import arrange_for_the_end, enlist
 from theus.pools.steps import Gate, has, inside, undisturbed
 
@@ -468,9 +468,6 @@ class ThreadCrew:
     def forget(self) -> None:
         """In a forked child: there are no threads here."""
         self.forgotten = True
-        for member in self.members:
-            if member.task is not None:  # whoever was telling the Future may have held its lock
-                member.task[0]._condition = QuickCondition()
         self.members.clear()
 
 
