@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -29,7 +30,7 @@ from theus._compat import HAS_INTERPRETERS
 from theus._theus import Promise, apart, bracket, drop_first, encode, on_error
 from theus.pools import InterpreterPool, Pool, ProcessPool, ThreadPool, promise, pump
 from theus.pools.promise import PromisedFuture
-from theus.pools.steps import has, undisturbed
+from theus.pools.steps import has, undisturbed, whole
 
 KINDS: dict[str, Callable[..., Pool]] = {"processes": ProcessPool, "threads": ThreadPool}
 
@@ -331,6 +332,71 @@ def test_an_end_that_is_thrown_out_can_be_asked_for_again(alarms: Alarms, how: s
             alarms.during(dice.uniform(1e-5, 2e-3), end)
             end()
             until(lambda futures=futures: all(future.done() for future in futures))
+
+
+# ---- pools that are made -----------------------------------------------------------------------
+
+
+def left_of_pools() -> set[Any]:
+    """Threads, and processes that come of this one: its children, and its forkserver's."""
+    threads = {thread for thread in threading.enumerate() if thread.name.startswith("theus-")}
+    parents, found = {}, {os.getpid()}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return threads | found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_is_thrown_out_of_making_a_pool_leaves_nothing_of_it(kind: str, alarms: Alarms) -> None:
+    KINDS[kind](1).kill()  # what stays, as the forkserver, is there now
+    before = left_of_pools()
+    pools: list[Pool] = []
+    dice = random.Random(3)
+    for _ in range(20):
+        alarms.during(dice.choice([1e-4, 1e-3, 2e-2]) * dice.random(), make, kind, pools)
+        while pools:
+            pools.pop().kill()
+        until(lambda: left_of_pools() <= before)
+    assert alarms.raised
+
+
+def make(kind: str, pools: list[Pool]) -> None:
+    pools.append(KINDS[kind](2))
+
+
+def test_what_is_made_whole_is_ended_if_nobody_takes_it(alarms: Alarms) -> None:
+    making, go, told = threading.Event(), threading.Event(), list[str]()
+
+    class Crew:
+        def __init__(self) -> None:
+            making.set()
+            assert go.wait(PATIENCE)
+
+        def kill(self) -> None:
+            told.append("kill")
+
+        def join(self) -> None:
+            told.append("join")
+
+    def disturb() -> None:
+        assert making.wait(PATIENCE)
+        while not told and alarms.wanted:  # again and again: see above
+            os.kill(os.getpid(), signal.SIGALRM)
+            go.set()
+
+    thread = threading.Thread(target=disturb)
+    alarms.wanted = True
+    thread.start()
+    with pytest.raises(Alarm):
+        whole(Crew)
+    thread.join(PATIENCE)
+    assert told == ["kill", "join"]
+    assert isinstance(whole(Crew), Crew) and len(told) == 2
+    with pytest.raises(ZeroDivisionError):
+        whole(lambda: 1 // 0)  # type: ignore[arg-type,return-value]
 
 
 # ---- conditions that nobody lets go of --------------------------------------------------------

@@ -38,6 +38,7 @@ from theus.pools.calls import reference
 from theus.pools.codec import extend
 from theus.pools.registry import arrange_for_the_end
 from theus.pools.residents import Residents
+from theus.pools.steps import whole
 
 __all__ = ["InterpreterPool"]
 
@@ -85,7 +86,7 @@ class InterpreterPool(SeparatePool):
         arrange_for_the_end()
         spin = SPIN if cores() > 1 else 0.0
         name = f"theus-interpreters-{next(POOLS)}"
-        super().__init__(Residents(name, size, setup, timeout, spin), size)
+        super().__init__(whole(partial(Residents, name, size, setup, timeout, spin)), size)
 
     def stats(self) -> PoolStats:
         crew = self.crew

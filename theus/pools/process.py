@@ -21,6 +21,7 @@ import logging
 import os
 import select
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import Any, Literal, get_args
 
@@ -30,6 +31,7 @@ from theus.pools import wire
 from theus.pools.base import PoolStats, SeparatePool, checked_size, cores
 from theus.pools.crew import Crew
 from theus.pools.registry import arrange_for_the_end, in_forked_child
+from theus.pools.steps import whole
 from theus.pools.worker import Setup
 
 __all__ = ["ProcessPool"]
@@ -93,7 +95,9 @@ class ProcessPool(SeparatePool):
         setup = Setup(name, threads, level, initializer, tuple(initargs), look)
         arrange_for_the_end()
         self.by_fork = start_method == "fork"
-        super().__init__(Crew(size, context, setup, timeout, retry_dead), size)
+        make = partial(Crew, size, context, setup, timeout, retry_dead)
+        # A fork is made here: Python warns of one that is made where there are more threads.
+        super().__init__(make() if self.by_fork else whole(make), size)
 
     def stats(self) -> PoolStats:
         crew = self.crew

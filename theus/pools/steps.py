@@ -17,11 +17,22 @@ import threading
 from _thread import start_new_thread
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from theus._theus import bracket
 
-__all__ = ["Gate", "has", "in_main_thread", "inside", "undisturbed"]
+__all__ = ["Gate", "has", "in_main_thread", "inside", "undisturbed", "whole"]
+
+
+class Crew(Protocol):
+    """What works for a pool."""
+
+    def kill(self) -> None: ...
+
+    def join(self) -> None: ...
+
+
+T = TypeVar("T", bound=Crew)
 
 
 def inside(lock: Any) -> Callable[..., Any]:
@@ -83,3 +94,42 @@ def undisturbed(wait: bool, fn: Callable[..., object], *args: Any) -> None:
         return
     if wait:
         done.wait()
+
+
+def whole(make: Callable[[], T]) -> T:
+    """What make() gives, made where no signal handler runs. If one that raises throws this thread
+    out meanwhile, it is ended, and that is waited for."""
+    if not in_main_thread():
+        return make()
+    made: list[T] = []
+    failed: list[BaseException] = []
+    begun = threading.Lock()
+    over = Gate()
+
+    def work() -> None:
+        if begun.acquire(blocking=False):
+            try:
+                made.append(make())
+            except BaseException as error:
+                failed.append(error)
+            finally:
+                over.open()
+
+    def end() -> None:
+        if not begun.acquire(blocking=False):  # else it never begins
+            over.wait()
+            for crew in made:
+                crew.kill()
+                crew.join()
+
+    try:
+        undisturbed(True, work)
+    except BaseException:
+        undisturbed(True, end)
+        raise
+    if failed:
+        try:
+            raise failed[0]
+        finally:
+            failed.clear()  # it refers to this frame now
+    return made[0]

@@ -52,7 +52,7 @@ from theus.pools.base import Pool, PoolStats, checked_size
 from theus.pools.calls import shown_name
 from theus.pools.promise import PromisedFuture
 from theus.pools.registry import arrange_for_the_end, enlist
-from theus.pools.steps import Gate, has, inside, undisturbed
+from theus.pools.steps import Gate, has, inside, undisturbed, whole
 
 __all__ = ["ThreadPool"]
 
@@ -88,7 +88,8 @@ class ThreadPool(Pool):
     ) -> None:
         self.size = checked_size(size, initializer, initargs, timeout)
         arrange_for_the_end()
-        self.crew = ThreadCrew(self.size, initializer, tuple(initargs), timeout)
+        make = partial(ThreadCrew, self.size, initializer, tuple(initargs), timeout)
+        self.crew = whole(make)
         self._finalizer = weakref.finalize(self, self.crew.close, False)
         self._finalizer.atexit = False
 
