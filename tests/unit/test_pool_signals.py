@@ -6,6 +6,7 @@ from __future__ import annotations
 import concurrent.futures as cf
 import contextlib
 import gc
+import importlib
 import os
 import random
 import signal
@@ -397,6 +398,29 @@ def test_what_is_made_whole_is_ended_if_nobody_takes_it(alarms: Alarms) -> None:
     assert isinstance(whole(Crew), Crew) and len(told) == 2
     with pytest.raises(ZeroDivisionError):
         whole(lambda: 1 // 0)  # type: ignore[arg-type,return-value]
+
+
+def test_a_module_makes_its_pool_while_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is defined in it is pickled then, and Python has other threads wait for the import."""
+    once = tmp_path / "once"  # the worker imports it, too, and makes none
+    once.touch()
+    (tmp_path / "has_a_pool.py").write_text(
+        "import pathlib\n"
+        "from theus.pools import ProcessPool\n"
+        "names = []\n"
+        "def begin(name): names.append(name)\n"
+        "def last(): return names[-1]\n"
+        f"once = pathlib.Path({str(once)!r})\n"
+        "if once.exists():\n"
+        "    once.unlink()\n"
+        "    POOL = ProcessPool(1, initializer=begin, initargs=['ann'])\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("has_a_pool")
+    with module.POOL as pool:
+        assert pool.submit(module.last).result(PATIENCE) == "ann"
 
 
 # ---- conditions that nobody lets go of --------------------------------------------------------

@@ -13,10 +13,12 @@ What a *step* does to tasks: csrc/binding/line_steps.c; to futures: promise.c, `
 
 from __future__ import annotations
 
+import sys
 import threading
 from _thread import start_new_thread
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 from theus._theus import bracket
@@ -96,10 +98,24 @@ def undisturbed(wait: bool, fn: Callable[..., object], *args: Any) -> None:
         done.wait()
 
 
+def is_importing() -> bool:
+    """Whether this thread is in the code of a module that is being imported."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
 def whole(make: Callable[[], T]) -> T:
     """What make() gives, made where no signal handler runs. If one that raises throws this thread
-    out meanwhile, it is ended, and that is waited for."""
-    if not in_main_thread():
+    out meanwhile, it is ended, and that is waited for.
+
+    While this thread imports a module it is made here: whoever pickles what is defined in that
+    module waits for the import, unless it is the thread that imports.
+    """
+    if not in_main_thread() or is_importing():
         return make()
     made: list[T] = []
     failed: list[BaseException] = []
