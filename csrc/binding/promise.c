@@ -16,15 +16,16 @@
  * Views: wait() and as_completed() of the library take the conditions of their futures, look at the states, and leave a
  * waiter with each, to be told of those that were not over. They do so in code of Python, where a signal handler may
  * raise in the main thread: a condition would stay held for ever, and with it whoever ends the promise. So look(), in place
- * of acquire(), only has everybody go on seeing the state of that moment, until the last one who looks does look_away();
- * the promise itself changes when it changes. A waiter
+ * of acquire(), only has this thread go on seeing the state of that moment, until it does look_away(); the promise itself
+ * changes when it changes. A waiter
  *
  *     that comes when the state seen is told of   knows it, and hears nothing more
  *     else                                        is told once: by itself if the promise has changed behind the view, else
  *                                                 by whoever changes it, who takes it from `untold`
  *
- * What a waiter finds when it comes, and what it does, is one step (join), as is to take one from `untold`. So it is told
- * exactly once, whether the view is of that moment or is left over from somebody who was thrown out.
+ * What a waiter finds when it comes, and what it does, is one step (join), as is to take one from `untold`: so it is told
+ * exactly once. A thread that looks again sees the state of then; a view that is left over, because its owner was thrown
+ * out, lies below that and hides nothing.
  *
  * The names with an underscore are those that concurrent.futures gives its attributes; its methods, and those of asyncio
  * and of wait() and as_completed(), find in theus/pools/promise.py what they look for. */
@@ -33,14 +34,21 @@
 #include "codec.h"
 #include "errors.h"
 
+#include <string.h>
+
+typedef struct {
+    unsigned long thread;
+    PyObject *state;
+} view;
+
 typedef struct {
     PyObject_HEAD
     /* NULL: None */
     PyObject *crew, *state, *result, *exception;
-    PyObject *seen;                /* the state that views show; NULL: the present one */
-    Py_ssize_t views;
+    view *views;                /* the later ones of a thread hide its earlier ones */
+    Py_ssize_t view_count;
     /* lists, NULL as long as they were empty */
-    PyObject *waiters, *untold;    /* all that have come and not left; those who have to hear of its end */
+    PyObject *waiters, *untold; /* all that have come and not left; those who have to hear of its end */
     PyObject *callbacks;
     bool asked;
 } PromiseObject;
@@ -232,12 +240,31 @@ static PyObject *
 promise_look(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     PromiseObject *promise = promise_of(op);
+    view *views;
     Py_BEGIN_CRITICAL_SECTION(op);
-    if (promise->views++ == 0) {
-        promise->seen = Py_XNewRef(promise->state);
+    views = PyMem_Realloc(promise->views, (size_t)(promise->view_count + 1) * sizeof *views);
+    if (views != NULL) {
+        promise->views = views;
+        views[promise->view_count++] = (view){PyThread_get_thread_ident(), Py_XNewRef(promise->state)};
     }
     Py_END_CRITICAL_SECTION();
+    if (views == NULL) {
+        return PyErr_NoMemory();
+    }
     Py_RETURN_NONE;
+}
+
+/* The last one of this thread, or NULL. Caller is in the critical section. */
+static view *
+own_view(PromiseObject *promise)
+{
+    unsigned long here = promise->view_count > 0 ? PyThread_get_thread_ident() : 0;
+    for (Py_ssize_t i = promise->view_count; i > 0; i--) {
+        if (promise->views[i - 1].thread == here) {
+            return &promise->views[i - 1];
+        }
+    }
+    return NULL;
 }
 
 static PyObject *
@@ -246,28 +273,48 @@ promise_look_away(PyObject *op, PyObject *Py_UNUSED(ignored))
     PromiseObject *promise = promise_of(op);
     PyObject *seen = NULL;
     Py_BEGIN_CRITICAL_SECTION(op);
-    if (promise->views > 0 && --promise->views == 0) {
-        exchange(&promise->seen, &seen);
+    view *own = own_view(promise);
+    if (own != NULL) {
+        seen = own->state;
+        view *end = promise->views + promise->view_count--;
+        memmove(own, own + 1, (size_t)(end - own - 1) * sizeof *own);
     }
     Py_END_CRITICAL_SECTION();
     Py_XDECREF(seen);
     Py_RETURN_NONE;
 }
 
+/* Caller is in the critical section. */
 static PyObject *
 state_seen(PromiseObject *promise)
 {
-    return promise->views > 0 ? promise->seen : promise->state;
+    view *own = own_view(promise);
+    return own != NULL ? own->state : promise->state;
 }
 
-/* Caller is in the critical section. */
+/* Makes the list if there is none. Not in the critical section: before Python 3.12 the collector may run at it. */
 static int
-append(PyObject **list, PyObject *item)
+make_list(PyObject *op, PyObject **field)
 {
-    if (*list == NULL && (*list = PyList_New(0)) == NULL) {
+    bool there;
+    (void)op; /* before 3.13 */
+    Py_BEGIN_CRITICAL_SECTION(op);
+    there = *field != NULL;
+    Py_END_CRITICAL_SECTION();
+    if (there) {
+        return 0;
+    }
+    PyObject *made = PyList_New(0);
+    if (made == NULL) {
         return -1;
     }
-    return PyList_Append(*list, item);
+    Py_BEGIN_CRITICAL_SECTION(op);
+    if (*field == NULL) {
+        exchange(field, &made);
+    }
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(made);
+    return 0;
 }
 
 /* Takes the first one that is this object off a list. Caller is in the critical section, and drops the reference outside:
@@ -292,14 +339,17 @@ static PyObject *
 promise_join(PyObject *op, PyObject *waiter)
 {
     PromiseObject *promise = promise_of(op);
+    if (make_list(op, &promise->waiters) < 0 || make_list(op, &promise->untold) < 0) {
+        return NULL;
+    }
     bool hears, behind; /* of its end; which has come, but is not seen */
     int status;
     Py_BEGIN_CRITICAL_SECTION(op);
     hears = !is_told_of(state_seen(promise));
     behind = hears && is_told_of(promise->state);
-    status = append(&promise->waiters, waiter);
+    status = PyList_Append(promise->waiters, waiter);
     if (status == 0 && hears && !behind) {
-        status = append(&promise->untold, waiter);
+        status = PyList_Append(promise->untold, waiter);
     }
     Py_END_CRITICAL_SECTION();
     return status < 0 ? NULL : PyBool_FromLong(behind);
@@ -337,29 +387,60 @@ static PyObject *
 promise_waiting(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     PromiseObject *promise = promise_of(op);
-    PyObject *copy;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    copy = promise->waiters == NULL ? PyTuple_New(0) : PyList_AsTuple(promise->waiters);
-    Py_END_CRITICAL_SECTION();
-    return copy;
+    Py_ssize_t count = 0, found = 0;
+    do { /* until a tuple is as long as the list: making it may take a while, see make_list */
+        count = found;
+        PyObject *copy = PyTuple_New(count);
+        if (copy == NULL) {
+            return NULL;
+        }
+        Py_BEGIN_CRITICAL_SECTION(op);
+        found = promise->waiters == NULL ? 0 : PyList_GET_SIZE(promise->waiters);
+        for (Py_ssize_t i = 0; found == count && i < count; i++) {
+            PyTuple_SET_ITEM(copy, i, Py_NewRef(PyList_GET_ITEM(promise->waiters, i)));
+        }
+        Py_END_CRITICAL_SECTION();
+        if (found == count) {
+            return copy;
+        }
+        Py_DECREF(copy);
+    } while (true);
 }
 
 static PyObject *
 promise_callbacks(PyObject *op, void *Py_UNUSED(closure))
 {
-    PromiseObject *promise = promise_of(op);
-    PyObject *made = PyList_New(0), *found;
-    if (made == NULL) {
+    PyObject *found;
+    if (make_list(op, &promise_of(op)->callbacks) < 0) {
         return NULL;
     }
     Py_BEGIN_CRITICAL_SECTION(op);
-    if (promise->callbacks == NULL) {
-        exchange(&promise->callbacks, &made);
-    }
-    found = Py_NewRef(promise->callbacks);
+    found = Py_NewRef(promise_of(op)->callbacks);
     Py_END_CRITICAL_SECTION();
-    Py_XDECREF(made);
     return found;
+}
+
+/* Off the list and called in one step: a signal handler that raises comes before both, or into the callback. */
+static PyObject *
+promise_call_next(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    PromiseObject *promise = promise_of(op);
+    PyObject *next = NULL;
+    Py_BEGIN_CRITICAL_SECTION(op);
+    if (promise->callbacks != NULL && PyList_GET_SIZE(promise->callbacks) > 0) {
+        next = take(promise->callbacks, PyList_GET_ITEM(promise->callbacks, 0));
+    }
+    Py_END_CRITICAL_SECTION();
+    if (next == NULL) {
+        Py_RETURN_FALSE;
+    }
+    PyObject *called = PyObject_CallOneArg(next, op);
+    Py_DECREF(next);
+    if (called == NULL) {
+        return NULL;
+    }
+    Py_DECREF(called);
+    Py_RETURN_TRUE;
 }
 
 static PyObject *
@@ -416,7 +497,9 @@ promise_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(promise->state);
     Py_VISIT(promise->result);
     Py_VISIT(promise->exception);
-    Py_VISIT(promise->seen);
+    for (Py_ssize_t i = 0; i < promise->view_count; i++) {
+        Py_VISIT(promise->views[i].state);
+    }
     Py_VISIT(promise->waiters);
     Py_VISIT(promise->untold);
     Py_VISIT(promise->callbacks);
@@ -431,7 +514,10 @@ promise_clear(PyObject *op)
     Py_CLEAR(promise->state);
     Py_CLEAR(promise->result);
     Py_CLEAR(promise->exception);
-    Py_CLEAR(promise->seen);
+    while (promise->view_count > 0) {
+        view *last = &promise->views[--promise->view_count];
+        Py_CLEAR(last->state);
+    }
     Py_CLEAR(promise->waiters);
     Py_CLEAR(promise->untold);
     Py_CLEAR(promise->callbacks);
@@ -444,6 +530,7 @@ promise_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     (void)promise_clear(op);
+    PyMem_Free(promise_of(op)->views);
     type->tp_free(op);
     Py_DECREF(type);
 }
@@ -473,9 +560,9 @@ static PyMethodDef promise_methods[] = {
     {"ask", promise_ask, METH_NOARGS,
      PyDoc_STR("ask($self, /)\n--\n\nThe caller relies on being told; so there is somebody who sees to that from now on.")},
     {"look", promise_look, METH_NOARGS,
-     PyDoc_STR("look($self, /)\n--\n\n_state stays as it is until look_away(), for everybody.")},
+     PyDoc_STR("look($self, /)\n--\n\nFor this thread, _state stays as it is until look_away().")},
     {"look_away", promise_look_away, METH_NOARGS,
-     PyDoc_STR("look_away($self, /)\n--\n\nAs often as look(): _state is the present one again.")},
+     PyDoc_STR("look_away($self, /)\n--\n\nEnds the last look() of this thread.")},
     {"join", promise_join, METH_O,
      PyDoc_STR("join($self, waiter, /)\n--\n\n"
                "It is among those who wait. True: _state does not show that it is over, and the caller tells this one.")},
@@ -483,6 +570,8 @@ static PyMethodDef promise_methods[] = {
      PyDoc_STR("leave($self, waiter, /)\n--\n\nIt waits no more. Whether it did.")},
     {"next_untold", promise_next_untold, METH_NOARGS,
      PyDoc_STR("next_untold($self, /)\n--\n\nOne who has to be told that it is over, by the caller; None: all were.")},
+    {"call_next", promise_call_next, METH_NOARGS,
+     PyDoc_STR("call_next($self, /)\n--\n\nTakes the first callback off and calls it. False: there is none.")},
     {"waiting", promise_waiting, METH_NOARGS, PyDoc_STR("waiting($self, /)\n--\n\nA tuple of those who wait.")},
     {0},
 };

@@ -457,10 +457,32 @@ def test_who_is_thrown_out_of_waiting_waits_again(pool: Pool, alarms: Alarms) ->
     for wait in (cf.wait, lambda them: list(cf.as_completed(them))) * 10:
         futures = [pool.submit(tasks.add, n) for n in range(20)]
         for _ in range(3):
-            alarms.during(dice.uniform(1e-5, 5e-4), wait, futures)
+            with contextlib.suppress(RuntimeError):  # Condition.wait() has let go of its lock twice
+                alarms.during(dice.uniform(1e-5, 5e-4), wait, futures)
         assert cf.wait(futures, PATIENCE).done == set(futures)
         assert set(cf.as_completed(futures, PATIENCE)) == set(futures)
         assert [future.result(PATIENCE) for future in futures] == [n + 1 for n in range(20)]
+
+
+def test_who_is_thrown_out_of_cancel_hides_it_from_nobody(pool: Pool, alarms: Alarms) -> None:
+    dice = random.Random(5)
+    for _ in range(40):
+        busy = [pool.submit(tasks.nap, 0.003) for _ in range(2 * pool.size)]
+        future, called, found = pool.submit(tasks.add, 1), list[Any](), list[Any]()
+        for _ in range(5):
+            future.add_done_callback(called.append)
+
+        def wait(future: cf.Future[int] = future, found: list[Any] = found) -> None:
+            found.append(cf.wait([future], PATIENCE).done)
+
+        waits = threading.Thread(target=wait)
+        waits.start()
+        until(lambda future=future, found=found: found or promised(future).waiting())
+        alarms.during(dice.uniform(1e-6, 6e-5), future.cancel)
+        waits.join(PATIENCE)
+        assert found == [{future}]
+        until(lambda called=called, future=future: called == [future] * 5)
+        assert cf.wait(busy, PATIENCE).done == set(busy)
 
 
 def test_a_waiter_that_was_thrown_out_with_a_lock_is_not_told(

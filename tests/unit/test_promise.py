@@ -284,14 +284,19 @@ def test_a_waiter_hears_of_what_it_has_not_seen(end: str) -> None:
 
 @pytest.mark.parametrize("end", ENDS)
 def test_a_view_that_is_left_over_hides_no_end(end: str) -> None:
-    future = Watched()
-    future._condition.acquire()  # and never released
+    """Of a thread that was thrown out: from no other thread, and not from itself."""
+    future, other = Watched(), Watched()
+    for _ in range(3):
+        future._condition.acquire()  # and never released
     ENDS[end](future)
+    other.set_result(1)
     for call in (run_now, in_thread):
-        assert call(lambda: cf.wait([future], PATIENCE).done) == {future}
-        assert call(lambda: list(cf.as_completed([future], PATIENCE))) == [future]
-        first = call(lambda: cf.wait([future], PATIENCE, cf.FIRST_EXCEPTION))
-        assert first.done == {future} and not first.not_done
+        for those in ([future], [future, other]):
+            for until_when in (cf.ALL_COMPLETED, cf.FIRST_COMPLETED, cf.FIRST_EXCEPTION):
+                done, left = call(lambda: cf.wait(those, 0, until_when))  # noqa: B023
+                assert done == set(those) and not left
+            assert set(call(lambda: list(cf.as_completed(those, 0)))) == set(those)  # noqa: B023
+        assert "pending" not in call(lambda: repr(future))
     assert future._get_snapshot()[:2] == (True, end == "cancelled")
     assert future.waiting() == ()
 
@@ -308,19 +313,75 @@ def in_thread(fn: Callable[[], Any]) -> Any:
     return got[0]
 
 
-def test_views_end_with_the_last_one() -> None:
+def test_a_view_is_its_threads_own_and_the_last_one_counts() -> None:
     future = Watched()
-    views = [future._condition for _ in range(3)]
-    for view in views:
-        assert view.acquire()
+    view = future._condition
+    assert view.acquire()
+    future.begin()
+    assert view.acquire(timeout=1)
     future.set_result(1)
-    for view in views:
-        assert future._state == "PENDING"
-        view.release()
+    assert in_thread(lambda: future._state) == "FINISHED"
+    with future._condition:
+        assert future._state == "FINISHED"
+    assert future._state == "RUNNING"
+    view.release()
+    assert future._state == "PENDING"
+    in_thread(view.release)  # that one has none
+    assert future._state == "PENDING"
+    view.release()
     assert future._state == "FINISHED"
-    future.look_away()  # more often than look(): nothing happens
-    future.look()
+    view.release()  # nor has this one any more
     assert future._state == "FINISHED"
+    assert future._get_snapshot() == (True, False, 1, None)
+    assert Watched()._get_snapshot() == (False, False, None, None)
+
+
+def test_the_collector_may_end_it_wherever_it_runs() -> None:
+    """Before Python 3.12 that is at any allocation: finalizers run there, and other threads."""
+
+    class Cycle:
+        def __init__(self, fn: Callable[[], object]) -> None:
+            self.me, self.fn = self, fn
+
+        def __del__(self) -> None:
+            self.fn()
+
+    def while_collected(step: Callable[[], Any], fn: Callable[[], object], after: int) -> Any:
+        gc.collect()
+        Cycle(fn)
+        gc.set_threshold(gc.get_count()[0] + after)
+        gc.enable()
+        try:
+            return step()
+        finally:
+            gc.disable()
+
+    before = gc.get_threshold(), gc.isenabled()
+    gc.disable()
+    try:
+        for after in range(1, 20):
+            future, waiter = Watched(), Hears()
+            future.ask()
+            future.look()
+
+            def finish(future: Watched = future) -> None:
+                future.conclude(1, None)
+                future.tell_all()
+
+            if while_collected(partial(future.join, waiter), finish, after):
+                future.note(waiter)
+            finish()
+            assert waiter.heard == ["result"]
+            many = [Sleeper() for _ in range(40)]
+            for sleeper in many:
+                future.join(sleeper)
+            more = partial(list, map(future.join, many * 40))
+            found = while_collected(future.waiting, more, after)
+            assert set(found) <= {waiter, *many}
+    finally:
+        gc.set_threshold(*before[0])
+        if before[1]:
+            gc.enable()
 
 
 @given(

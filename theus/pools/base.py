@@ -100,6 +100,16 @@ class Pool(Executor):
     by_fork = False
     """Whether workers have what this process had when it started them."""
 
+    crew: Any
+    """The workers; see Crew."""
+
+    def _take(self, make: Callable[[], Any]) -> Any:
+        """Makes the crew, which ends as by shutdown(wait=False) when this pool is dropped."""
+        self.crew = crew = make()
+        self._finalizer = weakref.finalize(self, crew.close, False)
+        self._finalizer.atexit = False
+        return crew
+
     @abstractmethod
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Has fn(*args, **kwargs) called by a worker. Returns at once.
@@ -194,13 +204,6 @@ class SeparatePool(Pool):
     """A pool whose workers share no objects with this interpreter: calls travel as bytes."""
 
     crew: Crew
-
-    def __init__(self, crew: Crew, size: int) -> None:
-        self.crew = crew
-        self.size = size
-        # A pool that is dropped ends as by shutdown(wait=False).
-        self._finalizer = weakref.finalize(self, crew.close, False)
-        self._finalizer.atexit = False
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         return self.crew.submit(fn, args, kwargs)

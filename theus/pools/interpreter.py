@@ -79,14 +79,14 @@ class InterpreterPool(SeparatePool):
                 "InterpreterPool needs Python 3.13 or newer, where interpreters can work beside "
                 "each other; use ProcessPool"
             )
-        size = checked_size(size, initializer, initargs, timeout)
+        self.size = size = checked_size(size, initializer, initargs, timeout)
         # Classes of the script, that a worker has made, are called so there; see MainModule.
         sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
         setup = setup_for(initializer, initargs)
         arrange_for_the_end()
         spin = SPIN if cores() > 1 else 0.0
         name = f"theus-interpreters-{next(POOLS)}"
-        super().__init__(whole(partial(Residents, name, size, setup, timeout, spin)), size)
+        whole(partial(self._take, partial(Residents, name, size, setup, timeout, spin)))
 
     def stats(self) -> PoolStats:
         crew = self.crew

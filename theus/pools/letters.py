@@ -12,6 +12,7 @@ from theus.pools.base import Due
 from theus.pools.codec import decode_with
 from theus.pools.promise import PromisedFuture
 from theus.pools.reports import restored_answer
+from theus.pools.steps import in_main_thread
 
 if TYPE_CHECKING:
     from theus.pools.residents import Residents
@@ -51,7 +52,11 @@ class LetterFuture(PromisedFuture[T]):
 
     def recall(self) -> None:
         self.letter.recall()
-        self.end_recalled()
+        if self.letter.recalled and in_main_thread():
+            super().cancel()
+            self.crew.dropped(self.number)  # rings, and the watcher tells those who wait
+        else:
+            self.end_recalled()
 
     def end_recalled(self) -> None:
         """The second half of cancel(); may be done twice, and in two threads."""

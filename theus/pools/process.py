@@ -76,7 +76,7 @@ class ProcessPool(SeparatePool):
 
         if not hasattr(select, "epoll") or not hasattr(os, "eventfd"):
             raise NotImplementedError("ProcessPool needs epoll and eventfd, which Linux has")
-        size = checked_size(size, initializer, initargs, timeout)
+        self.size = size = checked_size(size, initializer, initargs, timeout)
         check_flag("retry_dead", retry_dead)
         method: object = start_method
         if not isinstance(method, str) or method not in get_args(StartMethod):
@@ -95,9 +95,9 @@ class ProcessPool(SeparatePool):
         setup = Setup(name, threads, level, initializer, tuple(initargs), look)
         arrange_for_the_end()
         self.by_fork = start_method == "fork"
-        make = partial(Crew, size, context, setup, timeout, retry_dead)
+        make = partial(self._take, partial(Crew, size, context, setup, timeout, retry_dead))
         # A fork is made here: Python warns of one that is made where there are more threads.
-        super().__init__(make() if self.by_fork else whole(make), size)
+        make() if self.by_fork else whole(make)
 
     def stats(self) -> PoolStats:
         crew = self.crew

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, RUNNING
+from functools import partial
 from typing import Any, TypeVar
 
 from theus._theus import Promise
@@ -52,7 +53,7 @@ class View:
     def __init__(self, future: PromisedFuture[Any]) -> None:
         self.future = future
 
-    def acquire(self) -> bool:
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         self.future.look()
         return True
 
@@ -76,11 +77,14 @@ class Waiters:
 
     def append(self, waiter: Any) -> None:
         if self.future.join(waiter):
-            self.future.tell(waiter)
+            self.future.note(waiter)
 
     def remove(self, waiter: Any) -> None:
         if not self.future.leave(waiter):
             raise ValueError(f"{waiter!r} does not wait for {self.future!r}")
+
+    def __len__(self) -> int:
+        return len(self.future.waiting())
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.future.waiting())
@@ -119,6 +123,7 @@ class PromisedFuture(Promise, Future[T]):
 
     @property
     def _waiters(self) -> Any:  # type: ignore[override]
+        self.ask()
         return Waiters(self)
 
     def set_running_or_notify_cancel(self) -> bool:
@@ -138,19 +143,19 @@ class PromisedFuture(Promise, Future[T]):
         self.finish_shown(None, exception)
 
     def finish_shown(self, result: Any, error: BaseException | None) -> None:
-        if not self.conclude(result, error):
-            raise InvalidStateError(f"it is {self.state} already")
-        self.tell_all()
+        ended = self.conclude(result, error)
+        self.tell_all()  # also what somebody has not come to who was thrown out
         self._invoke_callbacks()
+        if not ended:
+            raise InvalidStateError(f"it is {self.state} already")
 
     def tell_all(self) -> None:
         while (waiter := self.next_untold()) is not None:
-            self.tell(waiter)
+            if is_reachable(waiter):
+                self.note(waiter)
 
-    def tell(self, waiter: Any) -> None:
-        """Caller has it from join() or next_untold()."""
-        if not is_reachable(waiter):
-            return
+    def note(self, waiter: Any) -> None:
+        """Tells one of the end. Caller has it from join() or next_untold()."""
         if self.state != FINISHED:
             waiter.add_cancelled(self)
         elif self._exception is None:
@@ -174,21 +179,18 @@ class PromisedFuture(Promise, Future[T]):
             # It may have come too late; whoever takes it off the list calls it.
             with contextlib.suppress(ValueError):
                 self._done_callbacks.remove(fn)
-                self.call_back(fn)
+                self.call_back(partial(fn, self))
 
     def _invoke_callbacks(self) -> None:
-        while True:
-            try:
-                fn = self._done_callbacks.pop(0)
-            except IndexError:
-                return
-            self.call_back(fn)
+        while self.call_back(self.call_next) is not False:
+            pass
 
-    def call_back(self, fn: Callable[[Future[T]], object]) -> None:
+    def call_back(self, call: Callable[[], object]) -> object:
         try:
-            fn(self)
+            return call()
         except Exception:
-            logger.exception("exception calling callback of a future that is %s", self._state)
+            logger.exception("exception calling callback of a future that is %s", self.state)
+            return None
 
     def running(self) -> bool:
         return not self.done() and self.state == RUNNING
@@ -204,7 +206,9 @@ class PromisedFuture(Promise, Future[T]):
     def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
         """(done, cancelled, result, exception), for asyncio from Python 3.15 on."""
         done = self.done()
-        return done, done and self.state != FINISHED, self._result, self._exception
+        if done and self.state == FINISHED:
+            return True, False, self._result, self._exception
+        return done, done, None, None
 
     def result(self, timeout: float | None = None) -> T:
         """As Future.result(); ClosedError in a forked child, where no answer can come."""

@@ -29,7 +29,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -78,6 +77,8 @@ class ThreadPool(Pool):
     theus.pools.base for what becomes of tasks and workers.
     """
 
+    crew: ThreadCrew
+
     def __init__(
         self,
         size: int | None = None,
@@ -89,9 +90,7 @@ class ThreadPool(Pool):
         self.size = checked_size(size, initializer, initargs, timeout)
         arrange_for_the_end()
         make = partial(ThreadCrew, self.size, initializer, tuple(initargs), timeout)
-        self.crew = whole(make)
-        self._finalizer = weakref.finalize(self, self.crew.close, False)
-        self._finalizer.atexit = False
+        whole(partial(self._take, make))
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Has fn(*args, **kwargs) called by a worker. Returns at once.
