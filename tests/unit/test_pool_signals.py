@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -488,15 +488,16 @@ def test_who_is_thrown_out_of_cancel_hides_it_from_nobody(pool: Pool, alarms: Al
 def test_a_waiter_that_was_thrown_out_with_a_lock_is_not_told(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(promise, "LONG", 0.02)
+    monkeypatch.setattr(promise, "LONG", 0.05)
     futures = [pool.submit(tasks.nap, 0.05) for _ in range(3)]
-    waiter = cf._base._AllCompletedWaiter(3, stop_on_exception=False)
+    waiter: Any = cf._base._AllCompletedWaiter(3, stop_on_exception=False)
     for future in futures:
         with future._condition:
             future._waiters.append(waiter)
-    cast(Any, waiter.event)._cond.acquire()
+    waiter.lock.__enter__()
     assert [future.result(PATIENCE) for future in futures] == [0.05] * 3
-    assert not promise.is_reachable(waiter)
+    assert cf.wait(futures, PATIENCE).done == set(futures)
+    assert waiter.lock.forsaken and not waiter.event.is_set()
 
 
 # ---- what becomes of tasks when callbacks misbehave -------------------------------------------

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from helpers import run_threads
 from support import PATIENCE, until
 from theus._theus import Promise
-from theus.pools.promise import PromisedFuture, Sleeper
+from theus.pools.promise import Flag, PromisedFuture, Sleeper
 
 
 class Watched(PromisedFuture[Any]):
@@ -442,6 +442,25 @@ def test_whoever_waits_while_they_end_hears_of_all(stale: bool) -> None:
                     return {future for future in futures if future.result(PATIENCE) == 1}
 
         assert run_threads(4, body) == [set(futures)] * 4
+
+
+def test_a_flag_is_an_event() -> None:
+    flag = Flag()
+    assert not flag.wait(0) and not flag.wait(-1) and not flag.wait(1e-3) and not flag.is_set()
+    thread = threading.Thread(target=flag.set)
+    thread.start()
+    assert flag.wait() and flag.is_set()
+    thread.join(PATIENCE)
+    flag.set()
+    assert flag.wait(1e300) and flag.wait(0)
+    flag.clear()
+    assert not flag.wait(0) and not flag.is_set()
+    flag.set()
+    flag.clear()
+    assert not flag.wait(1e-3)
+    for _ in range(200):
+        run_threads(3, lambda n: flag.wait(PATIENCE) if n == 0 else flag.set())
+        flag.clear()
 
 
 def test_who_ends_it_first_has_ended_it() -> None:

@@ -6,7 +6,6 @@ import concurrent.futures
 import contextlib
 import logging
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, RUNNING
@@ -21,27 +20,75 @@ T = TypeVar("T")
 logger = logging.getLogger("concurrent.futures")
 """Where a Future says what a callback has raised."""
 
-LONG = 1.0
-"""Seconds after which a lock of wait() or as_completed() is one that nobody lets go of: they hold
-it for as long as it takes to note a result."""
-
-unreachable: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Waiters of calls that were thrown out with a lock of theirs: who tells them would hang."""
+LONG = 5.0
+"""Seconds after which the lock of a waiter is one that nobody lets go of: it is held for as long as
+it takes to note a result."""
 
 
-def is_reachable(waiter: Any) -> bool:
-    if not isinstance(waiter, concurrent.futures._base._Waiter):
-        return True
-    if waiter in unreachable:
-        return False
-    locks: Any = getattr(waiter, "lock", None), getattr(waiter.event, "_cond", None)
-    for lock in locks:
-        if lock is not None:
-            if not lock.acquire(timeout=LONG):
-                unreachable.add(waiter)
-                return False
-            lock.release()
-    return True
+class ForsakenError(Exception):
+    """Whoever has that lock was thrown out with it."""
+
+
+class TimedLock:
+    """The `lock` of a waiter: ForsakenError for who finds it taken for LONG."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.forsaken = False
+
+    def __enter__(self) -> None:
+        for _ in range(5):  # where all stands still, time passes for who waits, too
+            if self.forsaken:
+                break
+            if self.lock.acquire(timeout=LONG / 5):
+                return
+        self.forsaken = True
+        raise ForsakenError
+
+    def __exit__(self, *about: object) -> None:
+        self.lock.release()
+
+
+class Flag:
+    """The `event` of a waiter, for the one thread that waits there. An Event takes a lock in code
+    of Python, which that thread may be thrown out with; to set this one waits for nobody."""
+
+    def __init__(self) -> None:
+        self.flag = False
+        self.lock = threading.Lock()
+        self.lock.acquire()
+
+    def is_set(self) -> bool:
+        return self.flag
+
+    def set(self) -> None:
+        self.flag = True
+        with contextlib.suppress(RuntimeError):  # it was set
+            self.lock.release()
+
+    def clear(self) -> None:
+        self.flag = False
+        self.lock.acquire(blocking=False)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        while not self.flag and acquired(self.lock, timeout):
+            pass
+        return self.flag
+
+
+def acquired(lock: threading.Lock, timeout: float | None) -> bool:
+    """For any number of seconds, also more than a lock takes."""
+    limit = -1 if timeout is None else max(0.0, min(timeout, threading.TIMEOUT_MAX))
+    return lock.acquire(timeout=limit)
+
+
+def make_safe(waiter: Any) -> None:
+    """Before anybody tells one of wait() or as_completed(): nobody will hang who does."""
+    if isinstance(waiter, concurrent.futures._base._Waiter):
+        if isinstance(waiter.event, threading.Event):
+            waiter.event = Flag()  # type: ignore[assignment]
+        if hasattr(waiter, "lock") and not isinstance(waiter.lock, TimedLock):
+            waiter.lock = TimedLock()
 
 
 class View:
@@ -76,6 +123,7 @@ class Waiters:
         self.future = future
 
     def append(self, waiter: Any) -> None:
+        make_safe(waiter)
         if self.future.join(waiter):
             self.future.note(waiter)
 
@@ -151,7 +199,7 @@ class PromisedFuture(Promise, Future[T]):
 
     def tell_all(self) -> None:
         while (waiter := self.next_untold()) is not None:
-            if is_reachable(waiter):
+            with contextlib.suppress(ForsakenError):
                 self.note(waiter)
 
     def note(self, waiter: Any) -> None:
@@ -240,7 +288,6 @@ class PromisedFuture(Promise, Future[T]):
         self.ask()
         self.join(sleeper)
         if not self.over():  # else whoever has ended it may not have seen the sleeper
-            most = threading.TIMEOUT_MAX
-            sleeper.lock.acquire(timeout=-1 if timeout is None else max(0.0, min(timeout, most)))
+            acquired(sleeper.lock, timeout)
         if not self.over():
             self.leave(sleeper)
