@@ -345,9 +345,6 @@ box_take(PyObject *op, PyObject *const *args, Py_ssize_t count)
         took = theus_mailbox_take(box, slice, &letter);
         Py_END_ALLOW_THREADS
         uint64_t past = theus_clock_fine_ns() - begun;
-        if (took == THEUS_TAKE_NOTHING && past < slice) {
-            break; /* somebody rang */
-        }
         left = left == UINT64_MAX ? left : past < left ? left - past : 0;
         if (took == THEUS_TAKE_NOTHING && PyErr_CheckSignals() < 0) {
             return NULL;

@@ -267,6 +267,7 @@ theus_mailbox_take(theus_mailbox *box, uint64_t wait_ns, theus_letter **letter)
         }
         if (box->rung_front) {
             box->rung_front = false;
+            result = THEUS_TAKE_RUNG;
             break;
         }
         if (end == 0) {

@@ -65,7 +65,8 @@ typedef enum { THEUS_BOX_OPEN, THEUS_BOX_DRAINING, THEUS_BOX_HELD } theus_box_st
 
 typedef enum {
     THEUS_TAKE_LETTER,  /* yours */
-    THEUS_TAKE_NOTHING, /* the time has passed, or somebody rang */
+    THEUS_TAKE_NOTHING, /* the time has passed */
+    THEUS_TAKE_RUNG,    /* somebody rang */
     THEUS_TAKE_END,     /* nothing comes any more, in this state of the box */
 } theus_take;
 

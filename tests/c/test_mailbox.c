@@ -134,8 +134,10 @@ test_time(void)
     theus_mailbox *box = new_box(1000);
     CHECK(take(box, 0) == 0 && take(box, 2000000) == 0 && !theus_mailbox_watch(box, 0) && !theus_mailbox_watch(box, 2000000));
     theus_mailbox_ring(box); /* nobody waits: the next who would look up */
-    CHECK(take(box, 0) == 0);    /* not who would not wait */
-    CHECK(take(box, forever) == 0 && !theus_mailbox_watch(box, forever));
+    theus_letter *found;
+    CHECK(theus_mailbox_take(box, 0, &found) == THEUS_TAKE_NOTHING); /* not who would not wait */
+    CHECK(theus_mailbox_take(box, forever, &found) == THEUS_TAKE_RUNG && !theus_mailbox_watch(box, forever));
+    CHECK(theus_mailbox_take(box, 1000, &found) == THEUS_TAKE_NOTHING);
     theus_mailbox_post(box, letter(1));
     CHECK(theus_mailbox_watch(box, forever) && theus_mailbox_watch(box, 0));
     theus_mailbox_attend(box);

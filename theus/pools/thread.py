@@ -274,9 +274,9 @@ class ThreadCrew:
                         # Or it would come to what threading does with a thread that ends. It is
                         # taken, and not called off: CPython 3.11 goes on looking for one that was,
                         # in all threads and for ever, and with a profiler that is an endless loop.
-                        interrupt_thread(threading.get_ident(), TaskInterrupted)
+                        # Again and again: it may come into the callback of a weak reference.
                         while True:
-                            pass
+                            interrupt_thread(threading.get_ident(), TaskInterrupted)
         finally:
             with self.lock:
                 member.left.open()
