@@ -74,12 +74,12 @@ class Alarms:
 
 
 def is_in_callback_of_weakref(frame: FrameType | None) -> bool:
-    while frame is not None and Path(frame.f_code.co_filename).stem not in WEAK:
+    while frame is not None and not frame.f_code.co_filename.endswith(WEAK):
         frame = frame.f_back
     return frame is not None
 
 
-WEAK = ("weakref", "_weakrefset")
+WEAK = ("weakref.py", "_weakrefset.py")
 
 
 @pytest.fixture

@@ -327,14 +327,21 @@ class ThreadCrew:
                 error = killed
         except BaseException as raised:  # SystemExit, too: it is the caller who shall see it
             error = raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)
-        with self.lock:
-            member.since = IDLE
-            mine = not member.gone and not self.forgotten
-            self.done += mine
+        # Not by `with`: the interrupt of a task that has just ended would leave the lock held, see
+        # steps.py. This is where it may come last.
+        mine: bool = self.locked(self.has_ended, member)
         if mine:
             tell(future, value, error)
         member.task = None
         del future, error  # as above
+        return mine
+
+    def has_ended(self, member: Member) -> bool:
+        """Whether its task is still the worker's to end: it was not given up. Caller holds the
+        lock."""
+        member.since = IDLE
+        mine = not member.gone and not self.forgotten
+        self.done += mine
         return mine
 
     # ---- tasks that are given up ----------------------------------------------------------
