@@ -462,9 +462,11 @@ def test_what_was_sent_ahead_is_taken_back_from_a_busy_worker(fresh: Any, tmp_pa
     pool = fresh(2)
     for _ in range(200):  # so that both count as quick
         result(pool.submit(tasks.nothing))
-    gate = str(tmp_path / "gate")
+    gate, begun = str(tmp_path / "gate"), str(tmp_path / "begun")
     futures = [pool.submit(tasks.add, n) for n in range(5)]
-    stuck = pool.submit(tasks.wait_for, gate)
+    stuck = pool.submit(tasks.begin_and_wait, begun, gate)
+    # Short tasks that share a packet with it would wait for it.
+    until(lambda: os.path.exists(begun))
     futures += [pool.submit(tasks.add, n) for n in range(300)]
     assert all(isinstance(result(future), int) for future in futures)
     assert not stuck.done()
