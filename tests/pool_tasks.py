@@ -58,6 +58,21 @@ def add(a: int, b: int = 1) -> int:
     return a + b
 
 
+class Careful:
+    """Is pickled with its lock held."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self.lock:
+            return {}
+
+
+def nothing_with(it: object) -> None:
+    """As an initializer."""
+
+
 def nothing() -> None:
     pass
 

@@ -25,7 +25,7 @@
  *
  * What a waiter finds when it comes, and what it does, is one step (join), as is to take one from `untold`: so it is told
  * exactly once. A thread that looks again sees the state of then; a view that is left over, because its owner was thrown
- * out, lies below that and hides nothing.
+ * out, lies below that, and hides nothing from who looks.
  *
  * The names with an underscore are those that concurrent.futures gives its attributes; its methods, and those of asyncio
  * and of wait() and as_completed(), find in theus/pools/promise.py what they look for. */
@@ -420,18 +420,19 @@ promise_callbacks(PyObject *op, void *Py_UNUSED(closure))
     return found;
 }
 
-/* Off the list and called in one step: a signal handler that raises comes before both, or into the callback. */
+/* Off the list and called in one step: a signal handler that raises comes before both, or into the callback. By the list's
+ * own method, as code of Python changes this list, too. */
 static PyObject *
 promise_call_next(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    PromiseObject *promise = promise_of(op);
-    PyObject *next = NULL;
-    Py_BEGIN_CRITICAL_SECTION(op);
-    if (promise->callbacks != NULL && PyList_GET_SIZE(promise->callbacks) > 0) {
-        next = take(promise->callbacks, PyList_GET_ITEM(promise->callbacks, 0));
-    }
-    Py_END_CRITICAL_SECTION();
+    PyObject *callbacks = promise_callbacks(op, NULL);
+    PyObject *next = callbacks == NULL ? NULL : PyObject_CallMethod(callbacks, "pop", "i", 0);
+    Py_XDECREF(callbacks);
     if (next == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_IndexError)) {
+            return NULL;
+        }
+        PyErr_Clear();
         Py_RETURN_FALSE;
     }
     PyObject *called = PyObject_CallOneArg(next, op);

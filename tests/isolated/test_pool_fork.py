@@ -48,6 +48,25 @@ def forked(script: str) -> None:
     silent(PREFACE + script)
 
 
+def test_a_pool_can_be_made_in_the_middle_of_a_fork() -> None:
+    silent(
+        """
+    import faulthandler, os, warnings
+    from theus.pools import ThreadPool
+    warnings.simplefilter("ignore", DeprecationWarning)  # a fork with threads
+    made = []
+    os.register_at_fork(after_in_child=lambda: made.append(ThreadPool(1)))  # before theus has hooks
+    with ThreadPool(1) as pool:
+        assert pool.submit(abs, -1).result() == 1
+        if os.fork() == 0:
+            faulthandler.dump_traceback_later(50, exit=True)
+            assert made[0].submit(abs, -2).result() == 2
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+    """
+    )
+
+
 def test_the_child_has_no_pool_and_can_open_its_own() -> None:
     forked(
         """

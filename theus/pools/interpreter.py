@@ -36,7 +36,7 @@ from theus._theus import encode
 from theus.pools.base import PoolStats, SeparatePool, checked_size, cores
 from theus.pools.calls import reference
 from theus.pools.codec import extend
-from theus.pools.registry import arrange_for_the_end
+from theus.pools.registry import arrange_for_the_end, is_forking
 from theus.pools.residents import Residents
 from theus.pools.steps import whole
 
@@ -86,7 +86,8 @@ class InterpreterPool(SeparatePool):
         arrange_for_the_end()
         spin = SPIN if cores() > 1 else 0.0
         name = f"theus-interpreters-{next(POOLS)}"
-        whole(partial(self._take, partial(Residents, name, size, setup, timeout, spin)))
+        make = partial(self._take, partial(Residents, name, size, setup, timeout, spin))
+        whole(make, is_forking())
 
     def stats(self) -> PoolStats:
         crew = self.crew

@@ -31,7 +31,6 @@ from theus.pools import wire
 from theus.pools.base import PoolStats, SeparatePool, checked_size, cores
 from theus.pools.crew import Crew
 from theus.pools.registry import arrange_for_the_end, in_forked_child
-from theus.pools.steps import whole
 from theus.pools.worker import Setup
 
 __all__ = ["ProcessPool"]
@@ -95,9 +94,9 @@ class ProcessPool(SeparatePool):
         setup = Setup(name, threads, level, initializer, tuple(initargs), look)
         arrange_for_the_end()
         self.by_fork = start_method == "fork"
-        make = partial(self._take, partial(Crew, size, context, setup, timeout, retry_dead))
-        # A fork is made here: Python warns of one that is made where there are more threads.
-        make() if self.by_fork else whole(make)
+        # In this thread, whatever signals come: what is pickled runs code of anybody, which may
+        # want a lock that this thread has.
+        self._take(partial(Crew, size, context, setup, timeout, retry_dead))
 
     def stats(self) -> PoolStats:
         crew = self.crew

@@ -8,7 +8,9 @@ import threading
 import weakref
 from typing import Protocol
 
-__all__ = ["arrange_for_the_end", "delist", "enlist", "in_forked_child"]
+from theus.pools.steps import has
+
+__all__ = ["arrange_for_the_end", "delist", "enlist", "in_forked_child", "is_forking"]
 
 
 class Crew(Protocol):
@@ -49,6 +51,11 @@ def enlist(crew: Crew) -> None:
 def delist(crew: Crew) -> None:
     """Takes off one that has ended. Without the lock: a fork may be waiting for that end."""
     roll.discard(weakref.ref(crew))
+
+
+def is_forking() -> bool:
+    """Whether this thread is in the middle of a fork."""
+    return has(forking)
 
 
 def living() -> list[Crew]:

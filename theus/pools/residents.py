@@ -525,6 +525,10 @@ class Residents:
         if threading.get_ident() != self.thread.ident and not has(self.pump) and not has(self.lock):
             self.thread.join()
 
+    def discard(self) -> None:
+        self.kill()
+        self.join()
+
     # ---- forks -------------------------------------------------------------------------------
 
     def pause(self) -> None:

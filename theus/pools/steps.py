@@ -1,7 +1,8 @@
 """What a signal handler that raises, as that of Ctrl-C does, may not leave half-done.
 
 Python runs signal handlers in the main thread, between any two instructions. Other threads are
-never disturbed. So what the main thread does to a pool is either
+never disturbed, but for the workers of a ThreadPool, by the interrupts of their tasks (thread.py).
+So what the main thread does to a pool is either
 
   - a row of *steps*, calls of C that are done or not begun, such that others can go on after any of
     them; locks are taken and let go by C around it (`bracket`), and if it raises, C rings for
@@ -13,12 +14,10 @@ What a *step* does to tasks: csrc/binding/line_steps.c; to futures: promise.c, `
 
 from __future__ import annotations
 
-import sys
 import threading
 from _thread import start_new_thread
 from collections.abc import Callable
 from functools import partial
-from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 from theus._theus import bracket
@@ -29,9 +28,8 @@ __all__ = ["Gate", "has", "in_main_thread", "inside", "undisturbed", "whole"]
 class Crew(Protocol):
     """What works for a pool."""
 
-    def kill(self) -> None: ...
-
-    def join(self) -> None: ...
+    def discard(self) -> None:
+        """Ends it, and waits for that a while: nobody has it."""
 
 
 T = TypeVar("T", bound=Crew)
@@ -98,24 +96,14 @@ def undisturbed(wait: bool, fn: Callable[..., object], *args: Any) -> None:
         done.wait()
 
 
-def is_importing() -> bool:
-    """Whether this thread is in the code of a module that is being imported."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return True
-        frame = frame.f_back
-    return False
-
-
-def whole(make: Callable[[], T]) -> T:
+def whole(make: Callable[[], T], busy: bool) -> T:
     """What make() gives, made where no signal handler runs. If one that raises throws this thread
     out meanwhile, it is ended, and that is waited for.
 
-    While this thread imports a module it is made here: whoever pickles what is defined in that
-    module waits for the import, unless it is the thread that imports.
+    make() runs no code of anybody else: that might want a lock, or an import, that this thread is
+    in. For the same reason it is made here while `busy`, in a fork.
     """
-    if not in_main_thread() or is_importing():
+    if busy or not in_main_thread():
         return make()
     made: list[T] = []
     failed: list[BaseException] = []
@@ -135,8 +123,7 @@ def whole(make: Callable[[], T]) -> T:
         if not begun.acquire(blocking=False):  # else it never begins
             over.wait()
             for crew in made:
-                crew.kill()
-                crew.join()
+                crew.discard()
 
     try:
         undisturbed(True, work)

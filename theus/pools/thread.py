@@ -50,7 +50,7 @@ from theus.errors import (
 from theus.pools.base import Pool, PoolStats, checked_size
 from theus.pools.calls import shown_name
 from theus.pools.promise import PromisedFuture
-from theus.pools.registry import arrange_for_the_end, enlist
+from theus.pools.registry import arrange_for_the_end, enlist, is_forking
 from theus.pools.steps import Gate, has, inside, undisturbed, whole
 
 __all__ = ["ThreadPool"]
@@ -90,7 +90,7 @@ class ThreadPool(Pool):
         self.size = checked_size(size, initializer, initargs, timeout)
         arrange_for_the_end()
         make = partial(ThreadCrew, self.size, initializer, tuple(initargs), timeout)
-        whole(partial(self._take, make))
+        whole(partial(self._take, make), is_forking())
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Has fn(*args, **kwargs) called by a worker. Returns at once.
@@ -470,6 +470,10 @@ class ThreadCrew:
         """After it."""
 
     def join_at_exit(self) -> None:
+        self.join(GRACE)
+
+    def discard(self) -> None:
+        self.kill()
         self.join(GRACE)
 
     def forget(self) -> None:
