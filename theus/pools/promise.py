@@ -57,18 +57,23 @@ class Flag:
         self.flag = False
         self.lock = threading.Lock()
         self.lock.acquire()
+        self.tokens = [None]
+        """Who takes the only one lets go of the lock: once, as it may be handed to who waits."""
 
     def is_set(self) -> bool:
         return self.flag
 
     def set(self) -> None:
         self.flag = True
-        with contextlib.suppress(RuntimeError):  # it was set
+        with contextlib.suppress(IndexError):  # it was set
+            self.tokens.pop()
             self.lock.release()
 
     def clear(self) -> None:
         self.flag = False
-        self.lock.acquire(blocking=False)
+        if not self.tokens:
+            self.lock.acquire(blocking=False)
+            self.tokens.append(None)
 
     def wait(self, timeout: float | None = None) -> bool:
         while not self.flag and acquired(self.lock, timeout):
